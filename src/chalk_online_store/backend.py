@@ -1,0 +1,104 @@
+"""The contract that every engine fulfils.
+
+A backend knows items, not features: it reads them by key into a shape's rows, and applies
+changes to them. Its methods are operations (see `effects`), so each is written once for sync,
+async and simulated drivers. `tests/contract/` holds every backend to this page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from chalk_online_store.codec.changes import Attributes, Change
+from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.shapes import Shape
+from chalk_online_store.effects import All, Operation
+from chalk_online_store.errors import OnlineStoreError
+from chalk_online_store.report import Report
+
+Found: TypeAlias = Any
+"""A row of the shape's `row_type`, None where there is no item, or the error that kept it."""
+
+T = TypeVar("T")
+
+
+class Applied(Enum):
+    """What became of a change."""
+
+    WHOLLY = "wholly"
+    """Nothing newer was there: the item now says what the change says."""
+    PARTLY = "partly"
+    """Some of it, or all of it beside newer values."""
+    SUPERSEDED = "superseded"
+    """Nothing: newer values were there already."""
+
+
+Outcome: TypeAlias = Applied | OnlineStoreError
+"""What became of a change, or why it is not in the table."""
+
+
+@dataclass(slots=True)
+class Call:
+    """What accompanies one call through every layer.
+
+    `deadline` is a reading of the monotonic clock, in seconds. Past it nothing is sent.
+    """
+
+    deadline: float
+    consistent: bool = False
+    report: Report = field(default_factory=Report)
+
+
+def fan_out(
+    call: Call, tasks: Sequence[Callable[[Call], Operation[T]]], limit: int
+) -> Operation[list[T]]:
+    """Run tasks at once, at most `limit` at a time, each with its own report.
+
+    Tasks may run in threads; their reports are added up when all have ended.
+    """
+    if len(tasks) == 1:
+        return [(yield from tasks[0](call))]
+    parts = [replace(call, report=Report()) for _ in tasks]
+    try:
+        operations = [task(part) for task, part in zip(tasks, parts, strict=True)]
+        results: list[T] = yield All(operations, limit)
+        return results
+    finally:
+        for part in parts:
+            call.report.add(part.report)
+
+
+class Backend(Protocol):
+    """One table of one engine."""
+
+    layout: TableLayout
+
+    def get(self, keys: Sequence[ItemKey], shape: Shape, call: Call) -> Operation[list[Found]]:
+        """Read items, no key twice; the answer has the order of `keys`.
+
+        A key that could not be read before the deadline is answered by its error: never by
+        None, which says that there is no such item. Errors that no retry mends are raised.
+        """
+        ...
+
+    def change(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
+        """Apply changes, no key twice, as `codec.changes.merge` says; atomic for each item."""
+        ...
+
+    def replace(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
+        """Put what each change leaves where nothing was, no key twice, whatever is there.
+
+        An erasing change deletes the item and leaves no tombstone.
+        """
+        ...
+
+    def list_partition(self, pk: str, after: str, call: Call) -> Operation[list[Attributes]]:
+        """Every item of a partition whose sort key is greater than `after`, strongly read."""
+        ...
+
+    def insert(self, items: Sequence[Attributes], call: Call) -> Operation[bool]:
+        """Put all items, of which there are at most 100, or none: False if one exists."""
+        ...

@@ -1,0 +1,1 @@
+"""The cache in this process. Pure: time comes in as an argument."""

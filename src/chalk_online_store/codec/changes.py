@@ -1,0 +1,195 @@
+"""Event time: what a write does to an item, whatever order writes arrive in.
+
+`merge` is the one truth of it. Backends that hold the item apply it as it stands; DynamoDB's
+expressions take the short cut where nothing in the item is newer than the write, and fall back
+on it where something is.
+
+Between two writes of one feature the newer observed-at wins; of two equal ones, the later to
+arrive. A removal is a write in time too: the feature's own observed-at stays behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import msgspec
+
+from chalk_online_store.codec.layout import BASE, LATEST, WIDTH, ItemKey, TableLayout, own
+from chalk_online_store.codec.values import Integer, Text
+
+Attributes: TypeAlias = Mapping[str, bytes]
+"""An item: attribute names to values in DynamoDB's JSON."""
+
+_BOOKKEEPING = frozenset((LATEST, BASE, WIDTH))
+_number = msgspec.json.Decoder(Integer, strict=False)
+_text = msgspec.json.Decoder(Text)
+_attributes = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one write does to one item.
+
+    `values` maps feature ids to attributes; None removes the feature. A `whole` change speaks
+    of every feature of the group, of which there are `width`; without values it erases the
+    entity. `expires_at`, in UTC seconds, is when the last of the item's features can no longer
+    be served; None for never.
+    """
+
+    key: ItemKey
+    observed_at: int
+    values: Mapping[str, bytes | None]
+    whole: bool
+    width: int
+    expires_at: int | None
+
+    @property
+    def erases(self) -> bool:
+        """Whether it leaves nothing but a tombstone."""
+        return self.whole and not self.values
+
+    def split(self, size: int) -> Iterator[Change]:
+        """Partial changes of at most `size` features that do the same, in any order."""
+        pairs = list(self.values.items())
+        for start in range(0, len(pairs), size):
+            yield replace(self, values=dict(pairs[start : start + size]), whole=False)
+
+
+def number(value: int) -> bytes:
+    """An int as an attribute."""
+    return b'{"N":"%d"}' % value
+
+
+def read_number(attribute: bytes | None) -> int | None:
+    """The int in an attribute; None where there is no attribute."""
+    return None if attribute is None else _number.decode(attribute).N
+
+
+def parse_item(body: bytes) -> dict[str, bytes]:
+    """An item in DynamoDB's JSON to its attributes."""
+    return {name: bytes(value) for name, value in _attributes.decode(body).items()}
+
+
+def render_item(item: Attributes) -> bytes:
+    """Attributes to an item in DynamoDB's JSON."""
+    encode = msgspec.json.encode
+    return b"{%b}" % b",".join(b"%b:%b" % (encode(name), value) for name, value in item.items())
+
+
+def key_attributes(layout: TableLayout, key: ItemKey) -> dict[str, bytes]:
+    """The two attributes that identify an item."""
+    encode = msgspec.json.encode
+    return {layout.pk: b'{"S":%b}' % encode(key.pk), layout.sk: b'{"S":%b}' % encode(key.sk)}
+
+
+def key_of(layout: TableLayout, item: Mapping[str, bytes | msgspec.Raw]) -> ItemKey:
+    """The key of an item."""
+    pk, sk = (_text.decode(item[name]).S for name in (layout.pk, layout.sk))
+    return ItemKey(str(pk), str(sk))
+
+
+def fresh_item(layout: TableLayout, change: Change) -> dict[str, bytes]:
+    """The item that a whole change leaves when nothing was there, or all of it is replaced."""
+    item = key_attributes(layout, change.key)
+    item[LATEST] = number(change.observed_at)
+    item[WIDTH] = number(change.width)
+    if change.expires_at is not None:
+        item[layout.ttl] = number(change.expires_at)
+    item.update((name, value) for name, value in change.values.items() if value is not None)
+    return item
+
+
+def latest(item: Attributes) -> int:
+    """The newest observed-at of anything in the item; 0 where there is none."""
+    return read_number(item.get(LATEST)) or 0
+
+
+def base(item: Attributes) -> int:
+    """The observed-at of each feature that has no own one; 0 where nothing was ever known."""
+    return read_number(item.get(BASE) or item.get(LATEST)) or 0
+
+
+def observed_at(item: Attributes, feature_id: str) -> int:
+    """When a feature's value, or its absence, was true; 0 where nothing was ever known."""
+    own_time = read_number(item.get(own(feature_id)))
+    return base(item) if own_time is None else own_time
+
+
+def features_of(item: Attributes, layout: TableLayout) -> list[str]:
+    """The ids of the features that an item holds a value or an own observed-at of."""
+    names = item.keys() - _BOOKKEEPING - layout.reserved
+    return sorted({name.removeprefix(LATEST) for name in names})
+
+
+def merge(layout: TableLayout, item: Attributes | None, change: Change) -> Attributes:
+    """The item after a change: the very object that was given where the change came too late.
+
+    `item` is None where there is none.
+    """
+    if item is None:
+        return fresh_item(layout, change) if change.whole else _set({}, layout, change)
+    if change.whole and change.observed_at >= latest(item):
+        return _rebase(item, layout, change)
+    if change.erases:
+        return _erase_late(item, layout, change)
+    values = {
+        name: value
+        for name, value in change.values.items()
+        if observed_at(item, name) <= change.observed_at
+    }
+    return _set(item, layout, replace(change, values=values)) if values else item
+
+
+def _set(item: Attributes, layout: TableLayout, change: Change) -> Attributes:
+    """Apply every value of a change, each under its own observed-at."""
+    merged = {**key_attributes(layout, change.key), **item}
+    merged.setdefault(BASE, merged.get(LATEST, number(0)))
+    for name, value in change.values.items():
+        merged[own(name)] = number(change.observed_at)
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = value
+    if change.observed_at >= latest(merged):
+        merged[LATEST] = number(change.observed_at)
+        _set_expiry(merged, layout, change.expires_at)
+    return merged
+
+
+def _rebase(item: Attributes, layout: TableLayout, change: Change) -> Attributes:
+    """A whole change that is newer than all: features it does not know keep their own times."""
+    merged = fresh_item(layout, change)
+    if change.erases:
+        return merged
+    for name in features_of(item, layout):
+        if name in change.values:
+            continue
+        merged[BASE] = merged[LATEST]
+        merged[own(name)] = number(observed_at(item, name))
+        if name in item:
+            merged[name] = item[name]
+    merged[WIDTH] = number(max(change.width, read_number(item.get(WIDTH)) or 0))
+    return merged
+
+
+def _erase_late(item: Attributes, layout: TableLayout, change: Change) -> Attributes:
+    """Erase what is older than the change, and remember it of all that is absent."""
+    time = change.observed_at
+    older = [name for name in features_of(item, layout) if observed_at(item, name) <= time]
+    if time < base(item):  # Only features with an own observed-at can be older still.
+        removals = replace(change, values=dict.fromkeys(older), whole=False)
+        return _set(item, layout, removals) if older else item
+    if time == base(item) and not older:
+        return item
+    gone = {attribute for name in older for attribute in (name, own(name))}
+    kept = {name: value for name, value in item.items() if name not in gone}
+    return {**kept, BASE: number(time)}
+
+
+def _set_expiry(item: dict[str, bytes], layout: TableLayout, expires_at: int | None) -> None:
+    if expires_at is None:
+        item.pop(layout.ttl, None)
+    else:
+        item[layout.ttl] = number(expires_at)

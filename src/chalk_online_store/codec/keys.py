@@ -1,0 +1,103 @@
+r"""Primary keys to partition keys.
+
+A partition key is `<namespace id>:<key>`: decimal digits for an int, the text itself for a str,
+the 32 hexadecimal digits for a UUID; the parts of a tuple are joined by ":". Inside a tuple, ":"
+and "\\" of a str are escaped by "\\", so no two keys share a text. Ids hold no ":", so no two
+namespaces share one either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from chalk_online_store.errors import InvalidKey
+from chalk_online_store.schema import PrimaryKey
+
+MAX_KEY_BYTES = 2048
+"""AWS: Quotas in Amazon DynamoDB, "Partition key length: 1 to 2048 bytes"."""
+
+_Encoder = Callable[[Any], str]
+
+
+def key_encoder(namespace: str, key: PrimaryKey) -> Callable[[Any], str]:
+    """A function from a primary key to its text.
+
+    The function raises `InvalidKey` for a key of another type than declared.
+    """
+    encoders = [_PARTS[part] for part in key.parts]
+    expected = ", ".join(part.__name__ for part in key.parts)
+    encode = _tuple_encoder(encoders) if key.composite else encoders[0]
+
+    def encode_key(value: Any) -> str:
+        try:
+            return encode(value)
+        except TypeError:
+            kind = "tuple of " * key.composite + expected
+            raise InvalidKey(
+                f"{namespace}.{key.name}: the primary key is {kind}, not {_kind_of(value)}."
+            ) from None
+
+    return encode_key
+
+
+def partition_key(prefix: str, text: str) -> str:
+    """`prefix + text`, if DynamoDB can hold it; else `InvalidKey`."""
+    pk = prefix + text
+    if len(pk) * 4 > MAX_KEY_BYTES or not pk.isascii():  # Cheap bounds first.
+        try:
+            size = len(pk.encode())
+        except UnicodeEncodeError:
+            raise InvalidKey("A str key holds lone surrogates, which UTF-8 cannot.") from None
+        if size > MAX_KEY_BYTES:
+            raise InvalidKey(
+                f"A key of {size} bytes: DynamoDB takes {MAX_KEY_BYTES} at most; hash long keys."
+            )
+    return pk
+
+
+def _from_int(value: Any) -> str:
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError
+    return str(value.__index__())  # numpy's integers
+
+
+def _from_str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return str(value)
+
+
+def _from_uuid(value: Any) -> str:
+    if not isinstance(value, UUID):
+        raise TypeError
+    return value.hex
+
+
+def _escaped(encode: _Encoder) -> _Encoder:
+    if encode is not _from_str:
+        return encode
+    return lambda value: _from_str(value).replace("\\", "\\\\").replace(":", "\\:")
+
+
+def _tuple_encoder(encoders: list[_Encoder]) -> _Encoder:
+    parts = [_escaped(encode) for encode in encoders]
+
+    def encode(value: Any) -> str:
+        if not isinstance(value, tuple | list) or len(value) != len(parts):
+            raise TypeError
+        return ":".join(encode(part) for encode, part in zip(parts, value, strict=True))
+
+    return encode
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__} of " + ", ".join(type(part).__name__ for part in value)
+    return type(value).__name__
+
+
+_PARTS: dict[type, _Encoder] = {int: _from_int, str: _from_str, UUID: _from_uuid}

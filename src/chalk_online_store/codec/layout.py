@@ -1,0 +1,52 @@
+"""How a table is laid out: the names of what lies in an item.
+
+One attribute name is one byte wherever it can be: names are paid for in every item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+LATEST = "@"
+"""N, UTC microseconds: the newest observed-at of anything in the item."""
+
+BASE = "~"
+"""N, UTC microseconds: the observed-at of every feature that has no own one.
+
+Absent where it equals `LATEST`, which is always so until a part of a group is written apart.
+0 where no feature was ever written together with the whole group.
+"""
+
+WIDTH = "%"
+"""N: how many features of the group the last whole write knew of.
+
+A process with an older schema must not move the observed-at of features that it has never
+heard of; it sees by this number that there are some.
+"""
+
+
+def own(feature_id: str) -> str:
+    """The attribute with a feature's own observed-at: present where it differs from `BASE`."""
+    return "@" + feature_id
+
+
+class ItemKey(NamedTuple):
+    """What identifies an item: its partition key and its sort key."""
+
+    pk: str
+    sk: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableLayout:
+    """The three attribute names that a table declares: partition key, sort key, TTL."""
+
+    pk: str = "pk"
+    sk: str = "sk"
+    ttl: str = "ttl"
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """Names that no feature id may take."""
+        return frozenset((self.pk, self.sk, self.ttl))

@@ -1,0 +1,150 @@
+"""A namespace with its ids: what turns keys into partition keys and rows into changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from chalk_online_store.codec.changes import Change
+from chalk_online_store.codec.keys import key_encoder, partition_key
+from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.registry import Entry, Registry
+from chalk_online_store.codec.shapes import Column, Shape
+from chalk_online_store.codec.values import Encode, value_encoder
+from chalk_online_store.errors import InvalidKey, UnknownFeature
+from chalk_online_store.schema import Feature, Namespace
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GroupCodec:
+    """One group: the features that live in one item.
+
+    `width` is how many features of the group are registered; `columns` may be fewer, where the
+    schema leaves some out or the registry does not have them yet.
+    """
+
+    name: str
+    sk: str
+    columns: tuple[Column, ...]
+    width: int
+    shape: Shape
+
+    @cached_property
+    def encoders(self) -> list[tuple[str, str, Encode]]:
+        """Name, id and encoder of each feature."""
+        return [
+            (c.feature.name, c.id, value_encoder(c.full_name, c.feature.type, c.feature.nullable))
+            for c in self.columns
+        ]
+
+    @cached_property
+    def staleness(self) -> int | None:
+        """The longest that any feature can be served, in microseconds; None for ever."""
+        ages = [column.feature.staleness for column in self.columns]
+        return None if None in ages else max(age for age in ages if age is not None)
+
+    def expires_at(self, observed_at: int) -> int | None:
+        """When nothing written at `observed_at` (UTC us) can be served any more, in UTC s."""
+        if self.staleness is None:
+            return None
+        return -(-(observed_at + self.staleness) // 1_000_000)
+
+    def change(self, pk: str, row: Row, observed_at: int) -> Change | None:
+        """What a row says of this group; None where it says nothing. Raises `InvalidValue`."""
+        values: dict[str, bytes | None] = {
+            name_id: encode(row[name]) for name, name_id, encode in self.encoders if name in row
+        }
+        return self.change_of(pk, values, observed_at) if values else None
+
+    def change_of(self, pk: str, values: Mapping[str, bytes | None], observed_at: int) -> Change:
+        """A change of some features by id; None as a value removes the feature."""
+        return Change(
+            ItemKey(pk, self.sk),
+            observed_at,
+            values,
+            whole=len(values) == self.width and None not in values.values(),
+            width=self.width,
+            expires_at=self.expires_at(observed_at),
+        )
+
+
+@dataclass(frozen=True)
+class NamespaceCodec:
+    """A namespace as one reading of the registry encodes it."""
+
+    namespace: Namespace
+    registry: Registry
+    layout: TableLayout
+
+    @cached_property
+    def prefix(self) -> str | None:
+        """What every partition key begins with; None where nothing was ever written."""
+        entry = self.registry.by_name.get(self.namespace.name)
+        return f"{entry.id}:" if entry else None
+
+    @cached_property
+    def missing(self) -> list[Entry]:
+        """What the registry lacks of the schema.
+
+        Raises `TypeConflict` or `RegistryError` where the two do not agree.
+        """
+        return self.registry.missing(self.namespace)
+
+    @cached_property
+    def _key_text(self) -> Callable[[Any], str]:
+        return key_encoder(self.namespace.name, self.namespace.key)
+
+    def partition_keys(self, keys: Iterable[Any]) -> list[str]:
+        """The partition key of each primary key; raises `InvalidKey`."""
+        prefix = self.prefix or ""
+        text = self._key_text
+        return [partition_key(prefix, text(key)) for key in keys]
+
+    @cached_property
+    def groups(self) -> dict[str, GroupCodec]:
+        """The groups that have an id."""
+        return {
+            name: self._group(name, features)
+            for name, features in self.namespace.groups.items()
+            if f"{self.namespace.name}/{name}" in self.registry.by_name
+        }
+
+    def _group(self, name: str, features: tuple[Feature, ...]) -> GroupCodec:
+        entries = self.registry.by_name
+        columns = tuple(
+            Column(entries[full_name].id, feature, full_name)
+            for feature in features
+            if (full_name := self.namespace.full_name(feature)) in entries
+        )
+        return GroupCodec(
+            name,
+            entries[f"{self.namespace.name}/{name}"].id,
+            columns,
+            self.registry.group_width(self.namespace.name, name),
+            Shape(self.layout, columns),
+        )
+
+    def changes(self, row: Row, observed_at: int) -> list[Change]:
+        """What a row writes, one change per group that it touches.
+
+        Raises `InvalidKey`, `InvalidValue`, and `UnknownFeature` for a name that is no feature.
+        """
+        name = self.namespace.key_name
+        if name not in row:
+            raise InvalidKey(f"A row of {self.namespace.name!r} has no primary key {name!r}.")
+        (pk,) = self.partition_keys([row[name]])
+        changes = [group.change(pk, row, observed_at) for group in self.groups.values()]
+        found = [change for change in changes if change is not None]
+        if sum(len(change.values) for change in found) + 1 != len(row):
+            self._refuse_unknown(row)
+        return found
+
+    def _refuse_unknown(self, row: Row) -> None:
+        for name in row:
+            if name != self.namespace.key_name and name not in self.namespace.by_name:
+                self.namespace.feature(name)
+                raise UnknownFeature(f"A row calls features by their short name, not {name!r}.")

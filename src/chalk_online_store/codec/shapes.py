@@ -1,0 +1,116 @@
+"""Items to rows: typed decoders, compiled once for a list of features.
+
+msgspec decodes an item straight into a struct whose fields are the attributes that were asked
+for: no dictionary of dictionaries is ever built, and numbers are parsed in C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import msgspec
+
+from chalk_online_store.codec.layout import BASE, LATEST, ItemKey, TableLayout, own
+from chalk_online_store.codec.values import Integer, Text, codec_of
+from chalk_online_store.errors import DamagedItem
+from chalk_online_store.schema import Feature
+
+
+class Cell(NamedTuple):
+    """A feature in an item: its value (None for null) and when it was observed (UTC us)."""
+
+    value: Any
+    observed_at: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """A feature that has an id in the table."""
+
+    id: str
+    feature: Feature
+    full_name: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How to read some features of one group.
+
+    `projected` says that a read should ask for these attributes alone: that saves bytes and
+    decoding, never capacity.
+    """
+
+    layout: TableLayout
+    columns: tuple[Column, ...]
+    projected: bool = False
+    positions: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = {column.feature.name: i for i, column in enumerate(self.columns)}
+        object.__setattr__(self, "positions", names)
+
+    @cached_property
+    def row_type(self) -> type[msgspec.Struct]:
+        """The struct that an item decodes into."""
+        fields: list[tuple[str, Any, Any]] = [("latest", Integer | None, None)]
+        fields.append(("base", Integer | None, None))
+        rename = {"latest": LATEST, "base": BASE, "pk": self.layout.pk, "sk": self.layout.sk}
+        for i, column in enumerate(self.columns):
+            attribute = codec_of(column.feature.type).attribute
+            fields += [(f"v{i}", attribute | None, None), (f"t{i}", Integer | None, None)]
+            rename |= {f"v{i}": column.id, f"t{i}": own(column.id)}
+        keys: list[Any] = [("pk", Text), ("sk", Text)]
+        return msgspec.defstruct("Row", keys + fields, rename=rename, gc=False, frozen=True)
+
+    @property
+    def attribute_names(self) -> list[str]:
+        """Every attribute that the rows are made of: what a projection must name."""
+        names = [self.layout.pk, self.layout.sk, LATEST, BASE]
+        for column in self.columns:
+            names += [column.id, own(column.id)]
+        return names
+
+    @cached_property
+    def _list_decoder(self) -> msgspec.json.Decoder[list[Any]]:
+        return msgspec.json.Decoder(list[self.row_type], strict=False)  # type: ignore[name-defined]
+
+    def decode_items(self, items: Sequence[bytes]) -> list[Any]:
+        """Rows from items in DynamoDB's JSON; raises `DamagedItem`."""
+        try:
+            return self._list_decoder.decode(b"[%b]" % b",".join(items))
+        except msgspec.DecodeError as error:
+            raise DamagedItem(f"An item cannot be read as the schema says: {error}.") from error
+
+    @cached_property
+    def _readers(self) -> list[tuple[Any, str, str]]:
+        return [
+            (codec_of(column.feature.type).decode, f"v{i}", f"t{i}")
+            for i, column in enumerate(self.columns)
+        ]
+
+    def cell(self, row: Any, position: int) -> Cell | None:
+        """The feature at `position` of `columns`; None where the item does not have it.
+
+        Raises `DamagedItem` where it is not stored as its type is.
+        """
+        decode, value_name, time_name = self._readers[position]
+        attribute = getattr(row, value_name)
+        if attribute is None:
+            return None
+        time = getattr(row, time_name) or row.base or row.latest
+        try:
+            return Cell(decode(attribute), (time and time.N) or 0)
+        except (DamagedItem, ValueError, OverflowError) as error:
+            column = self.columns[position]
+            raise DamagedItem(
+                f"{column.full_name} (id {column.id!r}) is not stored as "
+                f"{column.feature.type.name}: {error}."
+            ) from error
+
+
+def row_key(row: Any) -> ItemKey:
+    """The key of the item that a row was decoded from."""
+    return ItemKey(row.pk.S, row.sk.S)

@@ -1,0 +1,48 @@
+"""Bytes of an item as DynamoDB counts them.
+
+The rules are AWS's: developer guide, "DynamoDB item sizes and formats". A number takes about
+one byte per two significant digits and one more, and one more where it is negative.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+MAX_ITEM_BYTES = 400 * 1024
+"""AWS: Quotas in Amazon DynamoDB, "Item size: 400 KB", attribute names included."""
+
+
+def item_size(item: Mapping[str, Mapping[str, Any]]) -> int:
+    """The size in bytes of an item in DynamoDB's JSON, such as `{"a": {"N": "1.5"}}`."""
+    return sum(len(name.encode()) + value_size(value) for name, value in item.items())
+
+
+def value_size(value: Mapping[str, Any]) -> int:
+    """The size in bytes of one attribute value, such as `{"N": "1.5"}`."""
+    ((kind, content),) = value.items()
+    match kind:
+        case "S":
+            return len(content.encode())
+        case "N":
+            return number_size(content)
+        case "B":
+            return len(base64.b64decode(content))
+        case "BOOL" | "NULL":
+            return 1
+        case "L":
+            return 3 + sum(1 + value_size(element) for element in content)
+        case "M":
+            return 3 + len(content) + item_size(content)
+        case _:  # SS, NS, BS
+            return sum(value_size({kind[0]: element}) for element in content)
+
+
+def number_size(text: str) -> int:
+    """The size in bytes of a number, given in any notation that DynamoDB takes."""
+    mantissa = text.lower().split("e")[0]
+    negative = mantissa.startswith("-")
+    whole, _, fraction = mantissa.lstrip("+-").partition(".")
+    digits = (whole + fraction).strip("0")
+    return (len(digits) + 1) // 2 + 1 + negative

@@ -1,0 +1,357 @@
+"""Values to native DynamoDB attributes and back, exactly.
+
+Each type has a `ValueCodec`: an encoder to DynamoDB's JSON (`{"N":"1.5"}`, as bytes), a msgspec
+struct that the JSON decodes into, and a function from that struct to the value. Encoders are
+compiled once per feature; they refuse with `InvalidValue` what the type cannot hold exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import numpy as np
+
+from chalk_online_store.errors import DamagedItem, InvalidValue
+from chalk_online_store.schema.types import ChoiceType, FeatureType, VectorType
+
+Encode = Callable[[Any], bytes]
+"""A value to its attribute's JSON. Raises TypeError for a wrong type, `_Refused` with a reason."""
+
+Decode = Callable[[Any], Any]
+"""An attribute's struct to its value."""
+
+NULL = b'{"NULL":true}'
+MAX_INT = 10**38 - 1
+"""AWS: numbers have up to 38 digits of precision."""
+
+_json = msgspec.json.encode
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_DAY_ZERO = _EPOCH.toordinal()
+
+
+class _Refused(Exception):
+    """Why a value of the right type still cannot be stored."""
+
+
+# --- what an attribute decodes into --------------------------------------------------------
+
+
+class Attribute(msgspec.Struct, gc=False, frozen=True):
+    """An attribute in DynamoDB's JSON. Exactly one field of a subclass is set."""
+
+    NULL: bool | None = None
+
+
+class Text(Attribute, gc=False, frozen=True):
+    """A string."""
+
+    S: str | None = None
+
+
+class Binary(Attribute, gc=False, frozen=True):
+    """Bytes, in base64 on the wire."""
+
+    B: bytes | None = None
+
+
+class Boolean(Attribute, gc=False, frozen=True):
+    """A boolean."""
+
+    BOOL: bool | None = None
+
+
+class Integer(Attribute, gc=False, frozen=True):
+    """A number that is an int."""
+
+    N: int | None = None
+
+
+class Double(Attribute, gc=False, frozen=True):
+    """A number that is a float, or the eight bytes of one that DynamoDB has no number for."""
+
+    N: float | None = None
+    B: bytes | None = None
+
+
+class Exact(Attribute, gc=False, frozen=True):
+    """A Decimal: a number, or the text of one that would not come back the same."""
+
+    N: Decimal | None = None
+    S: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCodec:
+    """How values of one type are stored."""
+
+    encode: Encode
+    attribute: type[Attribute]
+    decode: Decode
+
+
+# --- encoders ------------------------------------------------------------------------------
+
+
+def _expect(kind: type | tuple[type, ...], value: Any) -> None:
+    if not isinstance(value, kind):
+        raise TypeError
+
+
+def _encode_none(value: Any) -> bytes:
+    _expect(type(None), value)
+    return NULL
+
+
+def _encode_bool(value: Any) -> bytes:
+    _expect((bool, np.bool_), value)
+    return b'{"BOOL":true}' if value else b'{"BOOL":false}'
+
+
+def _encode_str(value: Any) -> bytes:
+    _expect(str, value)
+    try:
+        return b'{"S":%b}' % _json(value)
+    except UnicodeEncodeError:
+        raise _Refused("lone surrogates, which UTF-8 cannot hold") from None
+
+
+def _encode_bytes(value: Any) -> bytes:
+    _expect((bytes, bytearray, memoryview), value)
+    return b'{"B":%b}' % _json(value)
+
+
+def _encode_int(value: Any) -> bytes:
+    if isinstance(value, bool | np.bool_):
+        raise TypeError
+    exact = operator.index(value)
+    if not -MAX_INT <= exact <= MAX_INT:
+        raise _Refused("more than 38 digits, DynamoDB's limit; declare it as str or bytes")
+    return b'{"N":"%d"}' % exact
+
+
+def _encode_float(value: Any) -> bytes:
+    number = _as_double(value)
+    magnitude = abs(number)
+    # AWS: numbers reach from 1E-130 to 9.99…E+125; there is no NaN, infinity or negative zero.
+    if 1e-130 <= magnitude < 1e126 or (magnitude == 0 and math.copysign(1, number) > 0):
+        return b'{"N":"%b"}' % _json(number)
+    return b'{"B":%b}' % _json(struct.pack(">d", number))
+
+
+def _as_double(value: Any) -> float:
+    if type(value) is float:
+        return value
+    if isinstance(value, bool | np.bool_):
+        raise TypeError
+    if isinstance(value, float | np.floating):
+        return float(value)
+    whole = operator.index(value)
+    try:
+        number = float(whole)
+    except OverflowError:
+        number = math.inf
+    if number != whole:
+        raise _Refused("an int that no float holds exactly")
+    return number
+
+
+def _encode_decimal(value: Any) -> bytes:
+    _expect(Decimal, value)
+    if _survives_as_number(value):
+        return b'{"N":"%b"}' % format(value, "f").encode()
+    return b'{"S":%b}' % _json(str(value))
+
+
+def _survives_as_number(value: Decimal) -> bool:
+    """Whether DynamoDB's canonical form (no trailing zeros, no exponent) is this very Decimal."""
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or exponent > 0 or len(digits) > 38:
+        return False
+    if exponent == 0:
+        return not (sign and digits == (0,))
+    return digits[-1] != 0 and value.adjusted() >= -130
+
+
+def _encode_datetime(value: Any) -> bytes:
+    return b'{"N":"%d"}' % _microseconds_utc(value)
+
+
+def _microseconds_utc(value: Any) -> int:
+    _expect(datetime, value)
+    if value.tzinfo is None:
+        raise _Refused("no time zone; use datetime.now(UTC) or .replace(tzinfo=...)")
+    return int((value - _EPOCH) // _MICROSECOND)
+
+
+def _encode_date(value: Any) -> bytes:
+    if isinstance(value, datetime):
+        raise TypeError
+    _expect(date, value)
+    return b'{"N":"%d"}' % (value.toordinal() - _DAY_ZERO)
+
+
+def _encode_time(value: Any) -> bytes:
+    _expect(time, value)
+    if value.tzinfo is not None:
+        raise _Refused("a time zone, which a time of day is stored without")
+    since_midnight = timedelta(
+        hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond
+    )
+    return b'{"N":"%d"}' % (since_midnight // _MICROSECOND)
+
+
+def _encode_timedelta(value: Any) -> bytes:
+    _expect(timedelta, value)
+    return b'{"N":"%d"}' % (value // _MICROSECOND)
+
+
+def _encode_uuid(value: Any) -> bytes:
+    _expect(UUID, value)
+    return b'{"B":%b}' % _json(value.bytes)
+
+
+# --- decoders ------------------------------------------------------------------------------
+
+
+def _null(attribute: Attribute) -> Any:
+    """None for a null; anything else here is not a form that this type is stored in."""
+    if not attribute.NULL:
+        raise DamagedItem("another attribute type")
+    return None
+
+
+def _reader(name: str) -> Decode:
+    def read(attribute: Any) -> Any:
+        value = getattr(attribute, name)
+        return _null(attribute) if value is None else value
+
+    return read
+
+
+def _through(name: str, convert: Callable[[Any], Any]) -> Decode:
+    def read(attribute: Any) -> Any:
+        value = getattr(attribute, name)
+        return _null(attribute) if value is None else convert(value)
+
+    return read
+
+
+def _decode_float(attribute: Double) -> Any:
+    if attribute.N is not None:
+        return attribute.N
+    if attribute.B is not None:
+        return float(struct.unpack(">d", attribute.B)[0])
+    return _null(attribute)
+
+
+def _decode_decimal(attribute: Exact) -> Any:
+    if attribute.S is not None:
+        return Decimal(attribute.S)
+    if attribute.N is None:
+        return _null(attribute)
+    exponent = attribute.N.as_tuple().exponent
+    # Only Decimals without a positive exponent are stored as N, however an engine writes them.
+    return Decimal(int(attribute.N)) if exponent > 0 else attribute.N  # type: ignore[operator]
+
+
+def _decode_time(since_midnight: int) -> time:
+    return (_EPOCH + timedelta(microseconds=since_midnight)).time()
+
+
+_CODECS: dict[str, ValueCodec] = {
+    "none": ValueCodec(_encode_none, Attribute, _null),
+    "bool": ValueCodec(_encode_bool, Boolean, _reader("BOOL")),
+    "str": ValueCodec(_encode_str, Text, _reader("S")),
+    "bytes": ValueCodec(_encode_bytes, Binary, _reader("B")),
+    "int": ValueCodec(_encode_int, Integer, _reader("N")),
+    "float": ValueCodec(_encode_float, Double, _decode_float),
+    "decimal": ValueCodec(_encode_decimal, Exact, _decode_decimal),
+    "datetime": ValueCodec(
+        _encode_datetime, Integer, _through("N", lambda us: _EPOCH + timedelta(0, 0, us))
+    ),
+    "date": ValueCodec(
+        _encode_date, Integer, _through("N", lambda days: date.fromordinal(days + _DAY_ZERO))
+    ),
+    "time": ValueCodec(_encode_time, Integer, _through("N", _decode_time)),
+    "timedelta": ValueCodec(
+        _encode_timedelta, Integer, _through("N", lambda us: timedelta(0, 0, us))
+    ),
+    "uuid": ValueCodec(_encode_uuid, Binary, _through("B", lambda raw: UUID(bytes=raw))),
+}
+
+
+def _vector_codec(vector: VectorType) -> ValueCodec:
+    stored = np.dtype(f"<{vector.dtype}")
+
+    def encode(value: Any) -> bytes:
+        given = np.asarray(value)
+        if given.shape != (vector.size,) or given.dtype.kind not in "fiu":
+            raise TypeError
+        with np.errstate(over="ignore"):
+            rounded = given.astype(stored)
+        if not np.array_equal(np.isfinite(given), np.isfinite(rounded)):
+            raise _Refused(f"an element too large for {vector.dtype}; declare a wider dtype")
+        return b'{"B":%b}' % _json(rounded.tobytes())
+
+    def decode(raw: bytes) -> Any:
+        return np.frombuffer(raw, stored)
+
+    return ValueCodec(encode, Binary, _through("B", decode))
+
+
+def _choice_codec(choice: ChoiceType) -> ValueCodec:
+    member = codec_of(choice.member)
+    encoded = {shown: member.encode(stored) for stored, shown in choice.choices.items()}
+
+    def encode(value: Any) -> bytes:
+        try:
+            return encoded[value]
+        except KeyError:
+            raise _Refused("none of its choices") from None
+
+    def decode(attribute: Any) -> Any:
+        stored = member.decode(attribute)
+        try:
+            return None if stored is None else choice.choices[stored]
+        except KeyError:
+            raise DamagedItem("a value that is none of its choices") from None
+
+    return ValueCodec(encode, member.attribute, decode)
+
+
+def codec_of(kind: FeatureType) -> ValueCodec:
+    """How values of this type are stored."""
+    if isinstance(kind, VectorType):
+        return _vector_codec(kind)
+    if isinstance(kind, ChoiceType):
+        return _choice_codec(kind)
+    return _CODECS[kind.name]
+
+
+def value_encoder(full_name: str, kind: FeatureType, nullable: bool) -> Encode:
+    """An encoder for one feature, whose `InvalidValue` names the feature, never the value."""
+    encode = codec_of(kind).encode
+
+    def encode_value(value: Any) -> bytes:
+        if value is None and nullable:
+            return NULL
+        try:
+            return encode(value)
+        except _Refused as refused:
+            raise InvalidValue(f"{full_name} ({kind.name}): {refused}.") from None
+        except (TypeError, ValueError):
+            given = type(value).__name__
+            hint = "; declare it `| None` to allow null" if value is None else ""
+            raise InvalidValue(f"{full_name} is {kind.name}, not {given}{hint}.") from None
+
+    return encode_value

@@ -1,0 +1,150 @@
+"""Store URLs, and what they open.
+
+| URL | engine |
+|---|---|
+| `dynamodb:///TABLE?region=us-east-1` | DynamoDB |
+| `sqlite:///features.db`, `sqlite:////var/lib/features.db` | a SQLite file, relative or absolute |
+| `sqlite://` | SQLite in memory, for as long as the store is open |
+
+Options of a DynamoDB URL: `region`, `endpoint_url`, `profile`, and `pk`, `sk` and `ttl` for a
+table whose attributes have other names. What is not stated comes from the boto3 session.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+from chalk_online_store.backend import Backend
+from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.drivers.aio import AsyncTransport, InThread
+from chalk_online_store.drivers.credentials import (
+    AsyncCredentialSource,
+    CredentialSource,
+    Session,
+    resolve_endpoint,
+)
+from chalk_online_store.drivers.http import AiohttpTransport, Urllib3Transport
+from chalk_online_store.drivers.sqlite import SqliteEngine
+from chalk_online_store.drivers.sync import Transport
+from chalk_online_store.dynamodb.backend import DynamoDBBackend
+from chalk_online_store.embedded.backend import EmbeddedBackend
+from chalk_online_store.errors import InvalidURL
+
+_TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+_OPTIONS = frozenset(("region", "endpoint_url", "profile", "pk", "sk", "ttl"))
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteTarget:
+    """A SQLite database; in memory where `path` is empty."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DynamoDBTarget:
+    """A DynamoDB table."""
+
+    table: str
+    region: str | None
+    endpoint_url: str | None
+    profile: str | None
+    layout: TableLayout
+
+
+def parse_url(url: str) -> SqliteTarget | DynamoDBTarget:
+    """What a store URL names; raises `InvalidURL`."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidURL("The store URL cannot be parsed.") from None
+    if parts.scheme == "sqlite":
+        return _sqlite(parts)
+    if parts.scheme == "dynamodb":
+        return _dynamodb(parts)
+    raise InvalidURL(
+        f"A store URL begins with dynamodb:// or sqlite://, not {parts.scheme or 'no scheme'!r}."
+    )
+
+
+def _sqlite(parts: SplitResult) -> SqliteTarget:
+    if parts.netloc or parts.query:
+        raise InvalidURL(
+            "A SQLite URL is sqlite:///relative.db, sqlite:////absolute.db, or sqlite:// alone."
+        )
+    return SqliteTarget(parts.path.removeprefix("/"))
+
+
+def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
+    table = parts.path.removeprefix("/")
+    if parts.netloc or not _TABLE.fullmatch(table):
+        raise InvalidURL(
+            "A DynamoDB URL is dynamodb:///TABLE?region=us-east-1: three slashes, then a table's "
+            "name of 3 to 255 letters, digits, '_', '.' or '-'."
+        )
+    options = _read_options(parts.query)
+    if "," in options.get("region", ""):
+        raise InvalidURL("region= takes one region; failing over to others is not there yet.")
+    names = {name: options[name] for name in ("pk", "sk", "ttl") if name in options}
+    return DynamoDBTarget(
+        table,
+        options.get("region"),
+        options.get("endpoint_url"),
+        options.get("profile"),
+        TableLayout(**names),
+    )
+
+
+def _read_options(query: str) -> dict[str, str]:
+    options = parse_qs(query, keep_blank_values=True)
+    for name, values in options.items():
+        if name not in _OPTIONS:
+            known = ", ".join(sorted(_OPTIONS))
+            raise InvalidURL(f"A DynamoDB URL has no option {name!r}; it has: {known}.")
+        if len(values) != 1 or not values[0]:
+            raise InvalidURL(f"The option {name!r} of a DynamoDB URL takes one value.")
+    return {name: values[0] for name, values in options.items()}
+
+
+def connect(url: str, session: Session | None) -> tuple[Backend, Transport]:
+    """The backend of a URL, and its transport for threads.
+
+    `session` is a `boto3.Session`; without one, one is made. Raises `InvalidURL`.
+    """
+    target = parse_url(url)
+    if isinstance(target, SqliteTarget):
+        return EmbeddedBackend(), SqliteEngine(target.path)
+    session = session or _session_of(target)
+    endpoint = resolve_endpoint(session, target.region, target.endpoint_url)
+    return _backend_of(target), Urllib3Transport(endpoint, CredentialSource(session))
+
+
+def connect_async(url: str, session: Session | None) -> tuple[Backend, AsyncTransport]:
+    """The backend of a URL, and its transport for asyncio.
+
+    `session` is an `aioboto3.Session` or a `boto3.Session`; without one, one of the latter is
+    made. Raises `InvalidURL`, `MissingDependency`.
+    """
+    target = parse_url(url)
+    if isinstance(target, SqliteTarget):
+        return EmbeddedBackend(), InThread(SqliteEngine(target.path))
+    session = session or _session_of(target)
+    endpoint = resolve_endpoint(session, target.region, target.endpoint_url)
+    return _backend_of(target), AiohttpTransport(endpoint, AsyncCredentialSource(session))
+
+
+def _backend_of(target: DynamoDBTarget) -> DynamoDBBackend:
+    return DynamoDBBackend(target.table, target.layout)
+
+
+def _session_of(target: DynamoDBTarget) -> Session:
+    import boto3  # Slow to import, and SQLite does without.
+    from botocore.exceptions import ProfileNotFound
+
+    try:
+        session: Session = boto3.Session(profile_name=target.profile)
+    except ProfileNotFound as error:
+        raise InvalidURL(f"{error}: check profile= in the URL, or AWS_PROFILE.") from None
+    return session

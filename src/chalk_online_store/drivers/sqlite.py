@@ -1,0 +1,155 @@
+"""The SQLite engine: performs `embedded.requests` on a database, each in one transaction.
+
+Safe to share between threads (one lock) and between processes (SQLite's own, in WAL mode).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from chalk_online_store.backend import Applied
+from chalk_online_store.codec.changes import (
+    Attributes,
+    Change,
+    fresh_item,
+    key_of,
+    merge,
+    parse_item,
+    read_number,
+    render_item,
+)
+from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.embedded import requests
+from chalk_online_store.errors import ConnectionFailed, RequestRefused, RequestTimeout
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS items (
+    pk TEXT NOT NULL, sk TEXT NOT NULL, item BLOB NOT NULL, expires INTEGER,
+    PRIMARY KEY (pk, sk)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS items_expires ON items (expires) WHERE expires IS NOT NULL;
+"""
+_SELECT = "SELECT item FROM items WHERE pk = ? AND sk = ?"
+_KEYS_A_SELECT = 400  # SQLite's older default allows 999 parameters, two a key.
+
+
+class SqliteEngine:
+    """A database file, or one in memory where `path` is empty.
+
+    Items past their expiry are reaped when the database is opened, never while it is used:
+    reads check staleness themselves.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._layout = TableLayout()
+        self._lock = threading.Lock()
+        self._path = path or ":memory:"
+        try:
+            self._connection = self._open()
+        except sqlite3.Error as error:
+            raise ConnectionFailed(f"sqlite:///{path} cannot be opened: {error}.") from error
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_SCHEMA)
+        connection.execute("DELETE FROM items WHERE expires < ?", (int(time.time()),))
+        return connection
+
+    def close(self) -> None:
+        """Close the database; a second call does nothing."""
+        with self._lock:
+            self._connection.close()
+
+    def send(self, request: requests.Request, timeout: float) -> Any:
+        """Perform one request, waiting at most `timeout` seconds for other writers."""
+        if not self._lock.acquire(timeout=timeout):
+            raise RequestTimeout("SQLite: other threads kept the database busy.")
+        try:
+            self._connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
+            return self._perform(request)
+        except sqlite3.OperationalError as error:
+            raise RequestTimeout(f"SQLite: {error}.") from error
+        except sqlite3.Error as error:
+            raise RequestRefused(f"SQLite: {error}.") from error
+        finally:
+            self._lock.release()
+
+    def _perform(self, request: requests.Request) -> Any:
+        match request:
+            case requests.Get(keys):
+                return self._get(keys)
+            case requests.Merge(changes):
+                with self._transaction():
+                    return [self._merge(change) for change in changes]
+            case requests.Replace(changes):
+                with self._transaction():
+                    return [self._replace(change) for change in changes]
+            case requests.ListPartition(pk, after):
+                found = self._connection.execute(
+                    "SELECT item FROM items WHERE pk = ? AND sk > ? ORDER BY sk", (pk, after)
+                )
+                return [item for (item,) in found]
+            case requests.Insert(items):
+                return self._insert(items)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _get(self, keys: Sequence[ItemKey]) -> dict[ItemKey, bytes]:
+        found: dict[ItemKey, bytes] = {}
+        for start in range(0, len(keys), _KEYS_A_SELECT):
+            some = keys[start : start + _KEYS_A_SELECT]
+            places = ",".join(["(?,?)"] * len(some))
+            rows = self._connection.execute(
+                f"SELECT pk, sk, item FROM items WHERE (pk, sk) IN (VALUES {places})",
+                [text for key in some for text in key],
+            )
+            found.update((ItemKey(pk, sk), item) for pk, sk, item in rows)
+        return found
+
+    def _merge(self, change: Change) -> Applied:
+        row = self._connection.execute(_SELECT, change.key).fetchone()
+        item = parse_item(row[0]) if row else None
+        merged = merge(self._layout, item, change)
+        if merged is item:
+            return Applied.SUPERSEDED
+        self._put(change.key, merged)
+        wholly = item is None or merged == fresh_item(self._layout, change)
+        return Applied.WHOLLY if wholly else Applied.PARTLY
+
+    def _replace(self, change: Change) -> Applied:
+        if change.erases:
+            self._connection.execute("DELETE FROM items WHERE pk = ? AND sk = ?", change.key)
+        else:
+            self._put(change.key, fresh_item(self._layout, change))
+        return Applied.WHOLLY
+
+    def _insert(self, items: Sequence[Attributes]) -> bool:
+        keys = [key_of(self._layout, item) for item in items]
+        with self._transaction():
+            if self._get(keys):
+                return False
+            for key, item in zip(keys, items, strict=True):
+                self._put(key, item)
+        return True
+
+    def _put(self, key: ItemKey, item: Attributes) -> None:
+        expires = read_number(item.get(self._layout.ttl))
+        self._connection.execute(
+            "REPLACE INTO items (pk, sk, item, expires) VALUES (?, ?, ?, ?)",
+            (*key, render_item(item), expires),
+        )

@@ -1,0 +1,78 @@
+"""Performs operations in threads: the caller's, and helpers for what runs at once."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from chalk_online_store.drivers.steps import Crew, Running, read_clocks
+from chalk_online_store.effects import All, Effect, Operation, Send, Sleep
+
+T = TypeVar("T")
+
+
+class Transport(Protocol):
+    """What carries requests to an engine; shared by threads."""
+
+    def send(self, request: Any, timeout: float) -> Any:
+        """The engine's response; raises `errors.RequestError`. `timeout` is in seconds."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; a second call does nothing."""
+        ...
+
+
+class SyncDriver:
+    """Runs operations for any number of threads at once."""
+
+    def __init__(self, transport: Transport, max_threads: int = 32) -> None:
+        self._transport = transport
+        self._threads = ThreadPoolExecutor(max_threads, "chalk-online-store")
+
+    def run(self, operation: Operation[T]) -> T:
+        """Perform an operation to its end, in the calling thread."""
+        running = Running(operation)
+        effect = running.resume()
+        while effect is not None:
+            try:
+                value = self._perform(effect)
+            except BaseException as error:
+                effect = running.fail(error)
+            else:
+                effect = running.resume(value)
+        return running.result
+
+    def close(self) -> None:
+        """Stop the helpers and close the transport."""
+        self._threads.shutdown()
+        self._transport.close()
+
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Send(request, timeout):
+                return self._transport.send(request, timeout)
+            case Sleep(seconds):
+                return time.sleep(seconds)
+            case All(operations, limit):
+                return self._perform_all(Crew(operations), min(limit, len(operations)))
+            case _:
+                return read_clocks()
+
+    def _perform_all(self, crew: Crew, workers: int) -> list[Any]:
+        """The caller works too, so that even a busy pool, or a nested call, gets on."""
+        helpers = [self._threads.submit(self._work, crew) for _ in range(workers - 1)]
+        self._work(crew)
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
+        return crew.results()
+
+    def _work(self, crew: Crew) -> None:
+        while (task := crew.take()) is not None:
+            position, operation = task
+            try:
+                crew.done(position, self.run(operation))
+            except Exception as error:
+                crew.failed(position, error)

@@ -1,0 +1,1 @@
+"""DynamoDB: our own wire. Bodies, typed answers, errors, retries and event time; no sockets."""

@@ -1,0 +1,154 @@
+"""The DynamoDB backend: the contract of `backend.Backend` in requests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+
+from chalk_online_store.backend import Applied, Call, Found, Outcome, fan_out
+from chalk_online_store.codec.changes import Attributes, Change, key_of
+from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.shapes import Shape, row_key
+from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb.bodies import Bodies
+from chalk_online_store.dynamodb.ordering import OrderedWrites
+from chalk_online_store.dynamodb.retry import RetryPolicy
+from chalk_online_store.dynamodb.wire import Wire, chunks
+from chalk_online_store.effects import Operation
+from chalk_online_store.errors import ConditionFailed, ItemTooLarge, RequestError, RequestRefused
+
+BATCH_GET = 100
+BATCH_WRITE = 25
+"""AWS: BatchGetItem takes 100 keys, BatchWriteItem 25 items."""
+
+
+class DynamoDBBackend:
+    """One table in one region. Keeps no state between calls but its settings.
+
+    `concurrency` is how many requests one call may have under way; `attempt_timeout`, in
+    seconds, bounds each of them.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        layout: TableLayout | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        attempt_timeout: float = 3.0,
+        concurrency: int = 16,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.layout = layout or TableLayout()
+        self._bodies = Bodies(table, self.layout)
+        self._wire = Wire(table, retry or RetryPolicy(), attempt_timeout, rng or random.Random())
+        self._ordered = OrderedWrites(self._wire, self._bodies)
+        self._concurrency = concurrency
+
+    def get(self, keys: Sequence[ItemKey], shape: Shape, call: Call) -> Operation[list[Found]]:
+        """GetItem for one key, BatchGetItems at once for more."""
+        if len(keys) == 1:
+            return [(yield from self._get_one(keys[0], shape, call))]
+        tasks = [partial(self._get_batch, batch, shape) for batch in chunks(keys, BATCH_GET)]
+        batches = yield from fan_out(call, tasks, self._concurrency)
+        return [found for batch in batches for found in batch]
+
+    def _get_one(self, key: ItemKey, shape: Shape, call: Call) -> Operation[Found]:
+        body = self._bodies.get(key, shape, call.consistent)
+        try:
+            answer = yield from self._wire.ask("GetItem", body, answers.got(shape.row_type), call)
+        except RequestError as error:
+            return _unless_final(error)
+        return answer.Item
+
+    def _get_batch(
+        self, keys: Sequence[ItemKey], shape: Shape, call: Call
+    ) -> Operation[list[Found]]:
+        found: dict[ItemKey, Found] = {}
+        decoder = answers.batch_got(shape.row_type)
+
+        def step(pending: Sequence[ItemKey]) -> Operation[list[ItemKey]]:
+            body = self._bodies.batch_get(pending, shape, call.consistent)
+            answer = yield from self._wire.attempt("BatchGetItem", body, decoder, call)
+            for rows in answer.Responses.values():
+                found.update((row_key(row), row) for row in rows)
+            return [self._key(k) for left in answer.UnprocessedKeys.values() for k in left.Keys]
+
+        left, error = yield from self._wire.until_done(step, keys, call)
+        found.update(dict.fromkeys(left, error))
+        return [found.get(key) for key in keys]
+
+    def _key(self, attributes: answers.RawItem) -> ItemKey:
+        return key_of(self.layout, attributes)
+
+    def change(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
+        """An UpdateItem per change, all under way at once, under the condition of its time."""
+        tasks = [partial(self._change, change) for change in changes]
+        return (yield from fan_out(call, tasks, self._concurrency))
+
+    def _change(self, change: Change, call: Call) -> Operation[Outcome]:
+        try:
+            return (yield from self._ordered.apply(change, call))
+        except ItemTooLarge as error:
+            return error
+        except RequestError as error:
+            return _unless_final(error)
+
+    def replace(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
+        """BatchWriteItems at once; DeleteItem for a single removal."""
+        if len(changes) == 1 and changes[0].erases:
+            return [(yield from self._delete(changes[0], call))]
+        tasks = [partial(self._write_batch, batch) for batch in chunks(changes, BATCH_WRITE)]
+        batches = yield from fan_out(call, tasks, self._concurrency)
+        return [outcome for batch in batches for outcome in batch]
+
+    def _delete(self, change: Change, call: Call) -> Operation[Outcome]:
+        body = self._bodies.delete(change.key)
+        try:
+            yield from self._wire.ask("DeleteItem", body, answers.written, call)
+        except RequestError as error:
+            return _unless_final(error)
+        return Applied.WHOLLY
+
+    def _write_batch(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
+        by_key = {change.key: change for change in changes}
+
+        def step(pending: Sequence[ItemKey]) -> Operation[list[ItemKey]]:
+            body = self._bodies.batch_write(by_key[key] for key in pending)
+            answer = yield from self._wire.attempt(
+                "BatchWriteItem", body, answers.batch_written, call
+            )
+            return [self._key(w.key) for left in answer.UnprocessedItems.values() for w in left]
+
+        left, error = yield from self._wire.until_done(step, list(by_key), call)
+        failed = dict.fromkeys(left, error)
+        return [failed.get(change.key) or Applied.WHOLLY for change in changes]
+
+    def list_partition(self, pk: str, after: str, call: Call) -> Operation[list[Attributes]]:
+        """Strong Queries, page by page."""
+        found: list[Attributes] = []
+        start = b""
+        while True:
+            body = self._bodies.query(pk, after, start)
+            answer = yield from self._wire.ask("Query", body, answers.queried, call)
+            found += [{name: bytes(raw) for name, raw in item.items()} for item in answer.Items]
+            start = bytes(answer.LastEvaluatedKey)
+            if not start:
+                return found
+
+    def insert(self, items: Sequence[Attributes], call: Call) -> Operation[bool]:
+        """One TransactWriteItems, each put on the condition that its item does not exist."""
+        body = self._bodies.insert(items)
+        try:
+            yield from self._wire.ask("TransactWriteItems", body, answers.transacted, call)
+        except ConditionFailed:
+            return False
+        return True
+
+
+def _unless_final(error: RequestError) -> RequestError:
+    """An error that concerns one item alone; one that no other item could escape is raised."""
+    if error.retryable or isinstance(error, RequestRefused):
+        return error
+    raise error

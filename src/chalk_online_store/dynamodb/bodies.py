@@ -1,0 +1,125 @@
+"""Request bodies, joined from bytes that are already JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import msgspec
+
+from chalk_online_store.codec.changes import (
+    Attributes,
+    Change,
+    fresh_item,
+    render_item,
+)
+from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.shapes import Shape
+
+_json = msgspec.json.encode
+
+
+@lru_cache(maxsize=1024)
+def _projection(names: tuple[str, ...]) -> bytes:
+    aliases = {f"#{i}": name for i, name in enumerate(names)}
+    return b'"ProjectionExpression":%b,"ExpressionAttributeNames":%b,' % (
+        _json(",".join(aliases)),
+        _json(aliases),
+    )
+
+
+class Bodies:
+    """The bodies of requests to one table."""
+
+    def __init__(self, table: str, layout: TableLayout) -> None:
+        self.layout = layout
+        self._table = _json(table)
+        self._pk = _json(layout.pk)
+        self._sk = _json(layout.sk)
+
+    def key(self, key: ItemKey) -> bytes:
+        """A key as DynamoDB's JSON."""
+        return b'{%b:{"S":%b},%b:{"S":%b}}' % (self._pk, _json(key.pk), self._sk, _json(key.sk))
+
+    def _options(self, shape: Shape, consistent: bool) -> bytes:
+        projection = _projection(tuple(shape.attribute_names)) if shape.projected else b""
+        return b'"ConsistentRead":true,' + projection if consistent else projection
+
+    def get(self, key: ItemKey, shape: Shape, consistent: bool) -> bytes:
+        """GetItem."""
+        return b'{"TableName":%b,"Key":%b,%b"ReturnConsumedCapacity":"TOTAL"}' % (
+            self._table,
+            self.key(key),
+            self._options(shape, consistent),
+        )
+
+    def get_whole(self, key: ItemKey) -> bytes:
+        """GetItem of all attributes, strongly read."""
+        return (
+            b'{"TableName":%b,"Key":%b,"ConsistentRead":true,"ReturnConsumedCapacity":"TOTAL"}'
+            % (
+                self._table,
+                self.key(key),
+            )
+        )
+
+    def batch_get(self, keys: Iterable[ItemKey], shape: Shape, consistent: bool) -> bytes:
+        """BatchGetItem of at most 100 keys."""
+        return b'{"RequestItems":{%b:{%b"Keys":[%b]}},"ReturnConsumedCapacity":"TOTAL"}' % (
+            self._table,
+            self._options(shape, consistent),
+            b",".join(map(self.key, keys)),
+        )
+
+    def batch_write(self, changes: Iterable[Change]) -> bytes:
+        """BatchWriteItem of at most 25 items: puts, and deletes of what a change erases."""
+        requests = b",".join(map(self._write_request, changes))
+        return b'{"RequestItems":{%b:[%b]},"ReturnConsumedCapacity":"TOTAL"}' % (
+            self._table,
+            requests,
+        )
+
+    def _write_request(self, change: Change) -> bytes:
+        if change.erases:
+            return b'{"DeleteRequest":{"Key":%b}}' % self.key(change.key)
+        return b'{"PutRequest":{"Item":%b}}' % render_item(fresh_item(self.layout, change))
+
+    def delete(self, key: ItemKey) -> bytes:
+        """DeleteItem, unconditionally."""
+        return b'{"TableName":%b,"Key":%b,"ReturnConsumedCapacity":"TOTAL"}' % (
+            self._table,
+            self.key(key),
+        )
+
+    def put(self, item: Attributes, condition: bytes) -> bytes:
+        """PutItem under a condition, given as the members of the request that state it."""
+        return (
+            b'{"TableName":%b,"Item":%b,%b,"ReturnConsumedCapacity":"TOTAL",'
+            b'"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}'
+        ) % (self._table, render_item(item), condition)
+
+    def update(self, key: ItemKey, expressions: bytes) -> bytes:
+        """UpdateItem; `expressions` are the members of the request that say what and when."""
+        return (
+            b'{"TableName":%b,"Key":%b,%b,"ReturnConsumedCapacity":"TOTAL",'
+            b'"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}'
+        ) % (self._table, self.key(key), expressions)
+
+    def query(self, pk: str, after: str, start: bytes = b"") -> bytes:
+        """Query of a partition's items whose sort key is greater than `after`, strongly read."""
+        page = b'"ExclusiveStartKey":%b,' % start if start else b""
+        return (
+            b'{"TableName":%b,"KeyConditionExpression":"#p=:p AND #s>:s",%b'
+            b'"ExpressionAttributeNames":{"#p":%b,"#s":%b},'
+            b'"ExpressionAttributeValues":{":p":{"S":%b},":s":{"S":%b}},'
+            b'"ConsistentRead":true,"ReturnConsumedCapacity":"TOTAL"}'
+        ) % (self._table, page, self._pk, self._sk, _json(pk), _json(after))
+
+    def insert(self, items: Sequence[Attributes]) -> bytes:
+        """TransactWriteItems that puts all items on the condition that none exists."""
+        action = (
+            b'{"Put":{"TableName":%b,"Item":%b,"ConditionExpression":"attribute_not_exists(#p)",'
+            b'"ExpressionAttributeNames":{"#p":%b}}}'
+        )
+        actions = [action % (self._table, render_item(item), self._pk) for item in items]
+        return b'{"TransactItems":[%b],"ReturnConsumedCapacity":"TOTAL"}' % b",".join(actions)

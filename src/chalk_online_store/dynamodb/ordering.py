@@ -1,0 +1,83 @@
+"""Writes in event time: a late, older value never overwrites a newer one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from chalk_online_store.backend import Applied, Call
+from chalk_online_store.codec.changes import Attributes, Change, fresh_item, merge, parse_item
+from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.dynamodb import answers, updates
+from chalk_online_store.dynamodb.bodies import Bodies
+from chalk_online_store.dynamodb.wire import Wire
+from chalk_online_store.effects import Operation
+from chalk_online_store.errors import ConditionFailed
+
+
+class OrderedWrites:
+    """Applies changes as `codec.changes.merge` says, with one request where nothing is newer."""
+
+    def __init__(self, wire: Wire, bodies: Bodies) -> None:
+        self._wire = wire
+        self._bodies = bodies
+
+    def apply(self, change: Change, call: Call) -> Operation[Applied]:
+        """Apply a change. Raises `RequestError`; trying again is safe, whatever was sent."""
+        outcomes = []
+        for part in updates.sendable(change):
+            outcomes.append((yield from self._take_short_cut(part, call)))
+        return _summary(outcomes)
+
+    def _take_short_cut(self, change: Change, call: Call) -> Operation[Applied]:
+        bodies = self._bodies
+        try:
+            if change.erases:
+                tombstone = fresh_item(bodies.layout, change)
+                body = bodies.put(tombstone, updates.erase(change))
+                yield from self._wire.ask("PutItem", body, answers.written, call)
+            else:
+                body = bodies.update(change.key, updates.short_cut(bodies.layout, change))
+                yield from self._wire.ask("UpdateItem", body, answers.written, call)
+        except ConditionFailed as refused:
+            item = yield from self._found(change.key, refused, call)
+            return (yield from self._settle(change, item, call))
+        return Applied.WHOLLY
+
+    def _settle(self, change: Change, item: Attributes, call: Call) -> Operation[Applied]:
+        """Apply a change to an item that refused it."""
+        outcomes = []
+        for part in updates.late(self._bodies.layout, item, change):
+            outcomes.append((yield from self._apply_exactly(part, item, call)))
+        return _summary(outcomes)
+
+    def _apply_exactly(self, change: Change, item: Attributes, call: Call) -> Operation[Applied]:
+        layout = self._bodies.layout
+        merged = merge(layout, item, change)
+        if merged is item:
+            return Applied.SUPERSEDED
+        if merged == item:  # It says so already.
+            return Applied.PARTLY
+        if not item or (change.erases and not updates.is_late(item, change)):
+            return (yield from self._take_short_cut(change, call))
+        difference = updates.difference(layout, item, merged, change)
+        body = self._bodies.update(change.key, difference)
+        try:
+            yield from self._wire.ask("UpdateItem", body, answers.written, call)
+        except ConditionFailed as refused:  # Another writer was faster: reckon again.
+            item = yield from self._found(change.key, refused, call)
+            return (yield from self._settle(change, item, call))
+        return Applied.PARTLY
+
+    def _found(self, key: ItemKey, refused: ConditionFailed, call: Call) -> Operation[Attributes]:
+        """The item that refused a change; empty where it is gone by now."""
+        if refused.item is not None:
+            return parse_item(refused.item)
+        answer = yield from self._wire.ask(
+            "GetItem", self._bodies.get_whole(key), answers.raw_item, call
+        )
+        return {name: bytes(raw) for name, raw in (answer.Item or {}).items()}
+
+
+def _summary(outcomes: Iterable[Applied]) -> Applied:
+    kinds = set(outcomes)
+    return kinds.pop() if len(kinds) == 1 else Applied.PARTLY

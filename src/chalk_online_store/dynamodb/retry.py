@@ -1,0 +1,68 @@
+"""When to try again: one loop for every request, with jittered backoff up to the deadline."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from chalk_online_store.backend import Call
+from chalk_online_store.effects import NOW, Instant, Operation, Sleep
+from chalk_online_store.errors import RequestError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to wait before the next attempt, in seconds.
+
+    The n-th wait is drawn evenly from 0 to `base * 2**n`, at most `cap`: "full jitter", after
+    AWS's Architecture Blog, "Exponential Backoff And Jitter". Throttles start from
+    `throttle_base`, since a throttled table needs time, not insistence.
+    """
+
+    base: float = 0.025
+    throttle_base: float = 0.1
+    cap: float = 2.0
+
+
+class Backoff:
+    """The waits of one request."""
+
+    def __init__(self, policy: RetryPolicy, rng: random.Random) -> None:
+        self._policy = policy
+        self._rng = rng
+        self._failures = 0
+
+    def reset(self) -> None:
+        """Start over: the engine did some of the work."""
+        self._failures = 0
+
+    def delay(self, error: RequestError) -> float:
+        """Seconds to wait after `error`."""
+        policy = self._policy
+        base = policy.throttle_base if error.throttle else policy.base
+        ceiling = min(policy.cap, base * 2.0**self._failures)
+        self._failures += 1
+        return self._rng.uniform(0, ceiling)
+
+
+def retrying(step: Callable[[], Operation[T]], call: Call, backoff: Backoff) -> Operation[T]:
+    """Run `step` until it succeeds, or fails for good, or no time is left for another attempt.
+
+    Raises the last error of `step`.
+    """
+    while True:
+        try:
+            return (yield from step())
+        except RequestError as error:
+            if not error.retryable:
+                raise
+            delay = backoff.delay(error)
+            now: Instant = yield NOW
+            if now.monotonic + delay >= call.deadline:
+                raise
+        call.report.retries += 1
+        yield Sleep(delay)

@@ -1,0 +1,181 @@
+"""Changes as DynamoDB's expressions.
+
+The short cut: one UpdateItem under the condition that nothing in the item is newer, which needs
+no knowledge of the item. The exact way, for when that condition was refused: the engine brings
+the item back with its refusal (`ReturnValuesOnConditionCheckFailure`), `codec.changes.merge`
+says what becomes of it, and one UpdateItem makes just that difference, under the condition that
+the observed-at that it was reckoned from are still the same.
+
+AWS limits an expression to 4 KB, which `MAX_WHOLE` and `MAX_PARTIAL` features stay below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+import msgspec
+
+from chalk_online_store.codec.changes import (
+    Attributes,
+    Change,
+    features_of,
+    latest,
+    number,
+    observed_at,
+)
+from chalk_online_store.codec.layout import BASE, LATEST, WIDTH, TableLayout, own
+
+MAX_WHOLE = 300
+"""Features that one whole change may have; above it is sent as partial ones."""
+
+MAX_PARTIAL = 100
+"""Features that one partial change may have."""
+
+_json = msgspec.json.encode
+_NOTHING_NEWER = "(attribute_not_exists(#__l) OR #__l<=:_t)"
+
+
+def sendable(change: Change) -> Iterator[Change]:
+    """The changes, each small enough for one request, that do together what `change` does."""
+    limit = MAX_WHOLE if change.whole else MAX_PARTIAL
+    if len(change.values) <= limit:
+        yield change
+    else:
+        yield from change.split(MAX_PARTIAL)
+
+
+def late(layout: TableLayout, item: Attributes, change: Change) -> Iterator[Change]:
+    """`sendable`, for a change that met an item with something newer in it."""
+    if not change.whole or not is_late(item, change):
+        yield change
+    elif change.erases:
+        yield from _late_erasure(layout, item, change)
+    else:
+        yield from change.split(MAX_PARTIAL)
+
+
+def is_late(item: Attributes, change: Change) -> bool:
+    """Whether something in the item is newer than the change."""
+    return latest(item) > change.observed_at
+
+
+def _late_erasure(layout: TableLayout, item: Attributes, change: Change) -> Iterator[Change]:
+    """Removals of what does not fit the last request, and the erasure itself."""
+    older = [n for n in features_of(item, layout) if observed_at(item, n) <= change.observed_at]
+    present = [name for name in older if name in item]
+    yield from replace(change, values=dict.fromkeys(present[MAX_PARTIAL:])).split(MAX_PARTIAL)
+    yield change
+
+
+def erase(change: Change) -> bytes:
+    """The members of a PutItem that let a tombstone replace the item unless something is newer."""
+    return (
+        b'"ConditionExpression":%b,"ExpressionAttributeNames":{"#__l":%b},'
+        b'"ExpressionAttributeValues":{":_t":%b}'
+    ) % (_json(_NOTHING_NEWER), _json(LATEST), number(change.observed_at))
+
+
+def short_cut(layout: TableLayout, change: Change) -> bytes:
+    """The members of an UpdateItem that applies a change unless something is newer."""
+    kept = tuple(name for name, value in change.values.items() if value is not None)
+    gone = tuple(name for name, value in change.values.items() if value is None)
+    expires = change.expires_at is not None
+    values = [(name, change.values[name]) for name in kept]
+    values.append(("_t", number(change.observed_at)))
+    values.append(("_w", number(change.width)) if change.whole else ("_z", number(0)))
+    if change.expires_at is not None:
+        values.append(("_x", number(change.expires_at)))
+    bound = b",".join(b'":%b":%b' % (name.encode(), value) for name, value in values if value)
+    static = _static(layout, change.whole, kept, gone, expires)
+    return b'%b,"ExpressionAttributeValues":{%b}' % (static, bound)
+
+
+@lru_cache(maxsize=4096)
+def _static(
+    layout: TableLayout, whole: bool, kept: tuple[str, ...], gone: tuple[str, ...], expires: bool
+) -> bytes:
+    """All of a short cut but its values: the same for every entity."""
+    names = {f"#{name}": name for name in kept + gone}
+    names |= {"#__l": LATEST, "#__b": BASE, "#__x": layout.ttl}
+    assignments = [f"#{name}=:{name}" for name in kept] + ["#__l=:_t"]
+    removals = [f"#{name}" for name in gone]
+    if expires:
+        assignments.append("#__x=:_x")
+    else:
+        removals.append("#__x")
+    condition = _NOTHING_NEWER
+    if whole:
+        names["#__w"] = WIDTH
+        assignments.append("#__w=:_w")
+        condition += " AND attribute_not_exists(#__b) AND (attribute_not_exists(#__w) OR #__w<=:_w)"
+    else:
+        names |= {f"#_{name}": own(name) for name in kept + gone}
+        assignments += [f"#_{name}=:_t" for name in kept + gone]
+        assignments.append("#__b=if_not_exists(#__b,if_not_exists(#__l,:_z))")
+    return _members(_expression(assignments, removals), condition, names)
+
+
+def difference(layout: TableLayout, item: Attributes, merged: Attributes, change: Change) -> bytes:
+    """The members of an UpdateItem that makes `merged` of `item` if its times are unchanged.
+
+    A whole change that is newer than all need not watch each feature's own observed-at: it
+    removes them, whatever they have become since.
+    """
+    alias = _Aliases()
+    gone = item.keys() - merged.keys()
+    watched = [LATEST, BASE, WIDTH]
+    changed = {name: value for name, value in merged.items() if item.get(name) != value}
+    if change.whole and not is_late(item, change):
+        gone |= {own(name) for name in change.values} - merged.keys()
+    else:
+        watched += _own_times(layout, changed.keys() | gone)
+    assignments = [f"{alias.name(n)}={alias.value(v)}" for n, v in changed.items()]
+    removals = [alias.name(name) for name in sorted(gone)]
+    condition = " AND ".join(alias.unchanged(n, item.get(n)) for n in watched)
+    members = _members(_expression(assignments, removals), condition, alias.names)
+    return b'%b,"ExpressionAttributeValues":{%b}' % (members, b",".join(alias.values))
+
+
+def _own_times(layout: TableLayout, names: Iterable[str]) -> list[str]:
+    """The own observed-at of each feature that an attribute of these names belongs to."""
+    return [own(name) for name in features_of(dict.fromkeys(names, b""), layout)]
+
+
+def _expression(assignments: list[str], removals: list[str]) -> str:
+    clauses = (("SET", assignments), ("REMOVE", removals))
+    return " ".join(f"{verb} {','.join(parts)}" for verb, parts in clauses if parts)
+
+
+def _members(update: str, condition: str, names: dict[str, str]) -> bytes:
+    return b'"UpdateExpression":%b,"ConditionExpression":%b,"ExpressionAttributeNames":%b' % (
+        _json(update),
+        _json(condition),
+        _json(names),
+    )
+
+
+class _Aliases:
+    """Placeholders, handed out as they are needed."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self.values: list[bytes] = []
+        self._known: dict[str, str] = {}
+
+    def name(self, attribute: str) -> str:
+        if attribute not in self._known:
+            self._known[attribute] = f"#{len(self._known):x}"
+            self.names[self._known[attribute]] = attribute
+        return self._known[attribute]
+
+    def value(self, attribute: bytes) -> str:
+        placeholder = f":{len(self.values):x}"
+        self.values.append(b'"%b":%b' % (placeholder.encode(), attribute))
+        return placeholder
+
+    def unchanged(self, attribute: str, value: bytes | None) -> str:
+        if value is None:
+            return f"attribute_not_exists({self.name(attribute)})"
+        return f"{self.name(attribute)}={self.value(value)}"

@@ -1,0 +1,71 @@
+"""What the core may ask of the world.
+
+An operation is a generator: it yields an effect and is resumed with the effect's result, or an
+exception is thrown into it. Drivers perform effects: with threads (`drivers.sync`), on asyncio
+(`drivers.aio`), or in virtual time (`drivers.simulated`). So every operation is written once,
+and knows no socket, no clock and no thread.
+
+An operation performs one effect in two ways only: `result = yield effect`, or
+`result = yield from other_operation(...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send one request to the engine; resumed with the engine's response.
+
+    `request` is what the backend's transport takes (a `dynamodb.Request`, an
+    `embedded.Request`). `timeout`, in seconds, bounds this one attempt. A transport raises
+    `errors.ConnectionFailed` or `errors.RequestTimeout`, nothing else.
+    """
+
+    request: Any
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait for `seconds`; resumed with None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Read the clocks; resumed with an `Instant`."""
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Run operations at once, at most `limit` at a time; resumed with their results in order.
+
+    When some raise, the others still run to their end; then the first exception, by position,
+    is thrown into the operation that asked.
+    """
+
+    operations: Sequence[Operation[Any]]
+    limit: int
+
+
+class Instant(NamedTuple):
+    """One reading of both clocks."""
+
+    monotonic: float
+    """Seconds, for deadlines and expiry in this process."""
+    wall: int
+    """UTC microseconds since 1970, for observed-at and staleness."""
+
+
+Effect: TypeAlias = Send | Sleep | Now | All
+Operation: TypeAlias = Generator[Effect, Any, T]
+
+NOW = Now()
+"""`Now` has no fields, so one instance serves every operation."""

@@ -1,0 +1,1 @@
+"""The embedded engine: the same contract on SQLite, in process."""

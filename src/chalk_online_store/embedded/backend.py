@@ -1,0 +1,65 @@
+"""The SQLite backend: the contract of `backend.Backend` in the engine's requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from chalk_online_store.backend import Call, Found, Outcome
+from chalk_online_store.codec.changes import Attributes, Change, parse_item
+from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.shapes import Shape
+from chalk_online_store.effects import NOW, Instant, Operation, Send
+from chalk_online_store.embedded import requests
+from chalk_online_store.errors import RequestTimeout
+
+
+class EmbeddedBackend:
+    """One SQLite database. It counts no capacity units: it has none."""
+
+    def __init__(self) -> None:
+        self.layout = TableLayout()
+
+    def get(self, keys: Sequence[ItemKey], shape: Shape, call: Call) -> Operation[list[Found]]:
+        """One SELECT for all keys."""
+        try:
+            items: dict[ItemKey, bytes] = yield from self._ask(requests.Get(keys), call)
+        except RequestTimeout as error:
+            return [error] * len(keys)
+        rows = dict(zip(items, shape.decode_items(list(items.values())), strict=True))
+        return [rows.get(key) for key in keys]
+
+    def change(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
+        """One transaction for all changes."""
+        return (yield from self._write(requests.Merge(changes), call))
+
+    def replace(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
+        """One transaction for all changes."""
+        return (yield from self._write(requests.Replace(changes), call))
+
+    def _write(
+        self, request: requests.Merge | requests.Replace, call: Call
+    ) -> Operation[list[Outcome]]:
+        try:
+            outcomes: list[Outcome] = yield from self._ask(request, call)
+        except RequestTimeout as error:
+            return [error] * len(request.changes)
+        return outcomes
+
+    def list_partition(self, pk: str, after: str, call: Call) -> Operation[list[Attributes]]:
+        """One SELECT."""
+        items: list[bytes] = yield from self._ask(requests.ListPartition(pk, after), call)
+        return [parse_item(item) for item in items]
+
+    def insert(self, items: Sequence[Attributes], call: Call) -> Operation[bool]:
+        """One transaction."""
+        inserted: bool = yield from self._ask(requests.Insert(items), call)
+        return inserted
+
+    def _ask(self, request: requests.Request, call: Call) -> Operation[Any]:
+        now: Instant = yield NOW
+        left = call.deadline - now.monotonic
+        if left <= 0:
+            raise RequestTimeout("SQLite: no time was left before the call's deadline.")
+        call.report.requests += 1
+        return (yield Send(request, left))

@@ -1,0 +1,48 @@
+"""What the SQLite engine can be asked: one transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chalk_online_store.codec.changes import Attributes, Change
+from chalk_online_store.codec.layout import ItemKey
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Read items; answered by a dict of the found ones' JSON by key."""
+
+    keys: Sequence[ItemKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Apply changes as `codec.changes.merge` says; answered by `backend.Applied`s in order."""
+
+    changes: Sequence[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Put what the changes leave, or delete what they erase; answered as `Merge`."""
+
+    changes: Sequence[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class ListPartition:
+    """Items of a partition past a sort key; answered by a list of their JSON."""
+
+    pk: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Put all items or none; answered by whether they were put."""
+
+    items: Sequence[Attributes]
+
+
+Request = Get | Merge | Replace | ListPartition | Insert

@@ -1,0 +1,181 @@
+"""Every exception of this library.
+
+All of them derive from `OnlineStoreError`. Three families lie below it:
+
+- what the caller got wrong, found before anything is sent (`InvalidURL`, `InvalidSchema`,
+  `InvalidValue`, `InvalidKey`, …);
+- what an engine or the network answered (`RequestError` and below);
+- what a call could not finish (`ReadFailed`, `WriteFailed`).
+
+Messages name the feature, the key's type or the URL at fault and the way out. They never hold
+a key, a value or a secret: those could end up in a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class OnlineStoreError(Exception):
+    """Base of every error that this library raises."""
+
+
+# --- what the caller got wrong -------------------------------------------------------------
+
+
+class InvalidURL(OnlineStoreError, ValueError):
+    """A store URL that cannot be understood."""
+
+
+class InvalidSchema(OnlineStoreError, ValueError):
+    """A namespace or feature that cannot be declared like this."""
+
+
+class UnknownFeature(OnlineStoreError, KeyError):
+    """A feature, or a namespace, that the store's schema does not have."""
+
+    __str__ = Exception.__str__  # KeyError's would put the whole message in quotes.
+
+
+class InvalidValue(OnlineStoreError, ValueError):
+    """A value that its feature's declared type cannot hold exactly."""
+
+
+class InvalidKey(OnlineStoreError, ValueError):
+    """A primary key that is missing, of another type than declared, or too long."""
+
+
+class ItemTooLarge(OnlineStoreError, ValueError):
+    """An item above DynamoDB's 400 KB, attribute names included."""
+
+
+class StoreClosed(OnlineStoreError, RuntimeError):
+    """The store was used after `close`."""
+
+
+class MissingDependency(OnlineStoreError, ImportError):
+    """An optional part was asked for whose package is not installed."""
+
+
+# --- what is in the table ------------------------------------------------------------------
+
+
+class DamagedItem(OnlineStoreError):
+    """An item in the table does not have the form that its feature's type is stored in."""
+
+
+class RegistryError(OnlineStoreError):
+    """The registry of short ids and the schema do not agree."""
+
+
+class TypeConflict(RegistryError):
+    """A feature is registered with another type than the schema declares."""
+
+
+class RegistryUnavailable(RegistryError):
+    """New features cannot be registered now, since the registry cannot be reached."""
+
+
+# --- what an engine or the network answered ------------------------------------------------
+
+
+class RequestError(OnlineStoreError):
+    """A request to an engine failed.
+
+    `retryable` says whether the same request may succeed later. `throttle` says whether the
+    engine is alive and asks for a slower pace.
+    """
+
+    retryable = False
+    throttle = False
+    engine_message = ""
+    """What the engine said. Not part of this error's text: engines quote keys and values."""
+
+
+class ConnectionFailed(RequestError):
+    """No connection, or the connection broke before the whole answer was there."""
+
+    retryable = True
+
+
+class RequestTimeout(RequestError):
+    """One attempt took longer than its share of the call's time."""
+
+    retryable = True
+
+
+class ServerError(RequestError):
+    """The engine answered 5xx."""
+
+    retryable = True
+
+
+class Throttled(RequestError):
+    """The engine refused for want of capacity, or left keys unprocessed."""
+
+    retryable = True
+    throttle = True
+
+
+class WriteConflict(RequestError):
+    """Another write to the same items was under way at that moment."""
+
+    retryable = True
+
+
+class ChecksumMismatch(RequestError):
+    """The body does not match the CRC32 that the engine sent with it."""
+
+    retryable = True
+
+
+class MalformedResponse(RequestError):
+    """The engine answered 200 with a body that cannot be read."""
+
+    retryable = True
+
+
+class CredentialsExpired(RequestError):
+    """The engine says that the session token has expired."""
+
+
+class InvalidCredentials(RequestError):
+    """Credentials are missing, unknown to the engine, or sign wrongly."""
+
+
+class AccessDenied(RequestError):
+    """The credentials are good but may not do this."""
+
+
+class TableNotFound(RequestError):
+    """The table does not exist in this region, or is not active yet."""
+
+
+class RequestRefused(RequestError):
+    """The engine refused the request as invalid: a bug here, or a foreign table layout."""
+
+
+class ConditionFailed(RequestError):
+    """A conditional write found another state than it asked for."""
+
+    item: bytes | None = None
+    """The item that was found, in DynamoDB's JSON, where the engine brought it."""
+
+
+# --- what a call could not finish ----------------------------------------------------------
+
+
+class ReadFailed(OnlineStoreError):
+    """A value was asked for whose read did not succeed before the call's deadline."""
+
+
+class WriteFailed(OnlineStoreError):
+    """Some rows were not written before the call's deadline.
+
+    `failed` maps the position of each such row in the call to its cause; every other row is
+    written. Writing the failed rows again is safe.
+    """
+
+    def __init__(self, message: str, failed: Mapping[int, OnlineStoreError]) -> None:
+        super().__init__(message)
+        self.failed = failed

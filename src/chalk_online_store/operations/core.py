@@ -1,0 +1,183 @@
+"""One store's operations: what `OnlineStore` and `AsyncOnlineStore` both are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+from chalk_online_store.backend import Backend, Call
+from chalk_online_store.cache.lru import ItemCache
+from chalk_online_store.codec.namespaces import NamespaceCodec
+from chalk_online_store.effects import NOW, Instant, Operation
+from chalk_online_store.errors import InvalidValue, StoreClosed, UnknownFeature
+from chalk_online_store.operations import read as reading
+from chalk_online_store.operations import write as writing
+from chalk_online_store.operations.registry import RegistryKeeper
+from chalk_online_store.operations.rows import Rows
+from chalk_online_store.report import Report
+from chalk_online_store.schema import LRUCache, Namespace, namespace_of, namespaces
+
+ObservedAt: TypeAlias = datetime | Sequence[datetime] | None
+"""When the values of a write were true: of all rows, of each, or now."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Core:
+    """The state of an open store, and its operations.
+
+    `timeout`, in seconds, bounds each call that does not state its own.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        schema: Iterable[Namespace | type],
+        *,
+        timeout: float,
+        lru_cache: LRUCache | None,
+    ) -> None:
+        self._backend = backend
+        self._schema = namespaces(schema)
+        self._timeout = timeout
+        self._registry = RegistryKeeper(backend)
+        self._caches = {
+            name: ItemCache(config)
+            for name, namespace in self._schema.items()
+            if (config := namespace.online_store_config.lru_cache or lru_cache)
+        }
+        self._plans: dict[Any, tuple[NamespaceCodec, reading.ReadPlan]] = {}
+        self.closed = False
+
+    def read(
+        self,
+        schema: Namespace | type,
+        keys: Iterable[Any],
+        features: Sequence[str] | None,
+        *,
+        max_staleness: reading.Overrides | None,
+        consistent: bool,
+        timeout: float | None,
+    ) -> Operation[Rows]:
+        """See `OnlineStore.read`."""
+        namespace = self._namespace(schema)
+        names = tuple(features) if features is not None else tuple(namespace.by_name)
+        call = yield from self._call(timeout, consistent)
+        keys = list(keys)
+        self._registry.draft(namespace).partition_keys(keys)
+        codec = yield from self._registry.for_read(namespace, call)
+        plan = self._plan(codec, names, max_staleness or {})
+        cache = self._caches.get(namespace.name)
+        partition_keys = codec.partition_keys(keys)
+        return (yield from reading.read(self._backend, cache, plan, keys, partition_keys, call))
+
+    def write(
+        self,
+        schema: Namespace | type,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        observed_at: ObservedAt,
+        ordering: writing.Ordering,
+        timeout: float | None,
+    ) -> Operation[Report]:
+        """See `OnlineStore.write`."""
+        namespace = self._namespace(schema)
+        writing.check_ordering(ordering)
+        rows = list(rows)
+        call = yield from self._call(timeout)
+        times = _times(observed_at, len(rows))
+        if times is None:
+            now: Instant = yield NOW
+            times = [now.wall] * len(rows)
+        draft = self._registry.draft(namespace)
+        planned = writing.changes_of_rows(draft, rows, times)
+        codec = yield from self._registry.for_write(namespace, call)
+        if codec is not draft:
+            planned = writing.changes_of_rows(codec, rows, times)
+        return (yield from self._send(codec, planned, ordering, call))
+
+    def delete(
+        self,
+        schema: Namespace | type,
+        keys: Iterable[Any],
+        features: Sequence[str] | None,
+        *,
+        observed_at: datetime | None,
+        ordering: writing.Ordering,
+        timeout: float | None,
+    ) -> Operation[Report]:
+        """See `OnlineStore.delete`."""
+        namespace = self._namespace(schema)
+        writing.check_ordering(ordering)
+        names = None if features is None else [namespace.feature(f).name for f in features]
+        time = _times(observed_at, 1)
+        call = yield from self._call(timeout)
+        keys = list(keys)
+        self._registry.draft(namespace).partition_keys(keys)
+        # A delete in event time is remembered, and so needs ids as a write does.
+        look_up = self._registry.for_write if ordering == "event" else self._registry.for_read
+        codec = yield from look_up(namespace, call)
+        now: Instant = yield NOW
+        planned = writing.changes_of_deletes(
+            codec, keys, names, time[0] if time else now.wall, now.wall
+        )
+        return (yield from self._send(codec, planned, ordering, call))
+
+    def _send(
+        self,
+        codec: NamespaceCodec,
+        planned: Sequence[writing.PlannedChange],
+        ordering: writing.Ordering,
+        call: Call,
+    ) -> Operation[Report]:
+        cache = self._caches.get(codec.namespace.name)
+        if planned:
+            yield from writing.write(self._backend, cache, codec, planned, ordering, call)
+        return call.report
+
+    def _call(self, timeout: float | None, consistent: bool = False) -> Operation[Call]:
+        now: Instant = yield NOW
+        seconds = self._timeout if timeout is None else timeout
+        return Call(now.monotonic + seconds, consistent)
+
+    def _namespace(self, schema: Namespace | type) -> Namespace:
+        if self.closed:
+            raise StoreClosed("This store is closed; open another.")
+        namespace = namespace_of(schema)
+        if self._schema.get(namespace.name) is not namespace:
+            raise UnknownFeature(
+                f"{namespace.name!r} is not in this store's schema: open(url, schema=[...])."
+            )
+        return namespace
+
+    def _plan(
+        self, codec: NamespaceCodec, names: tuple[str, ...], overrides: reading.Overrides
+    ) -> reading.ReadPlan:
+        """Plans are kept for as long as the registry's reading is the same."""
+        key = (codec.namespace.name, names, tuple(sorted(overrides.items())))
+        known = self._plans.get(key)
+        if known is not None and known[0] is codec:
+            return known[1]
+        cached = codec.namespace.name in self._caches
+        plan = reading.plan_read(codec, names, overrides, cached)
+        self._plans[key] = (codec, plan)
+        return plan
+
+
+def _times(observed_at: ObservedAt, count: int) -> list[int] | None:
+    """UTC microseconds for each of `count` rows; None for now."""
+    if observed_at is None:
+        return None
+    given = [observed_at] * count if isinstance(observed_at, datetime) else list(observed_at)
+    if len(given) != count:
+        raise InvalidValue(f"observed_at has {len(given)} times for {count} rows.")
+    return [_time(time) for time in given]
+
+
+def _time(time: Any) -> int:
+    if not isinstance(time, datetime) or time.tzinfo is None:
+        raise InvalidValue("observed_at must be a datetime with a time zone.")
+    if time < _EPOCH:
+        raise InvalidValue("observed_at lies before 1970.")
+    return int((time - _EPOCH) // timedelta(microseconds=1))

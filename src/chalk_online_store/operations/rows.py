@@ -1,0 +1,211 @@
+"""The result of a read: every asked feature of every asked key, with its status."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+from chalk_online_store.backend import Found
+from chalk_online_store.codec.shapes import Shape
+from chalk_online_store.errors import (
+    MissingDependency,
+    OnlineStoreError,
+    ReadFailed,
+    UnknownFeature,
+)
+from chalk_online_store.report import Report
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Status(enum.StrEnum):
+    """What a read knows of one feature of one key."""
+
+    HIT = "hit"
+    """A value."""
+    NULL = "null"
+    """None was written."""
+    MISSING = "missing"
+    """Nothing was ever written, or it was deleted."""
+    STALE = "stale"
+    """What is there is older than may be served; also of a feature read with "0s"."""
+    FAILED = "failed"
+    """The read did not succeed before the call's deadline."""
+
+
+class Answer(NamedTuple):
+    """A feature's status and, where they are known, its value and observed-at (UTC us)."""
+
+    status: Status
+    value: Any = None
+    observed_at: int | None = None
+
+
+class Source(NamedTuple):
+    """Where a read feature comes from; `shape` is None where it has no id or is not read."""
+
+    group: int
+    shape: Shape | None
+    position: int
+    staleness: int | None
+
+
+_MISSING = Answer(Status.MISSING)
+_STALE = Answer(Status.STALE)
+_FAILED = Answer(Status.FAILED)
+
+
+class Rows(Sequence["Row"]):
+    """What a read answers: a row per asked key, in the order of the keys, duplicates included.
+
+    `report` tells what the read cost.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[Any],
+        sources: Mapping[str, Source],
+        positions: Sequence[int],
+        found: Sequence[Sequence[Found]],
+        now: int,
+        report: Report,
+    ) -> None:
+        self.keys = keys
+        self.report = report
+        self._sources = sources
+        self._positions = positions
+        self._found = found
+        self._now = now
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the features that were asked for."""
+        return tuple(self._sources)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        if isinstance(index, slice):
+            return [Row(self, i) for i in range(*index.indices(len(self)))]
+        return Row(self, range(len(self))[index])
+
+    def __iter__(self) -> Iterator[Row]:
+        return (Row(self, i) for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<Rows: {len(self)} keys, {len(self._sources)} features>"
+
+    def answer(self, index: int, name: str) -> Answer:
+        """Status, value and observed-at of one feature of the key at `index`.
+
+        Raises `UnknownFeature` for a feature that was not asked for, `DamagedItem` where the
+        table holds something else than the feature's type.
+        """
+        source = self._sources.get(name)
+        if source is None:
+            raise UnknownFeature(f"{name!r} was not asked for in this read.")
+        if source.shape is None:
+            return _STALE if source.staleness == 0 else _MISSING
+        return self._answer(self._found[source.group][self._positions[index]], source)
+
+    def _answer(self, row: Found, source: Source) -> Answer:
+        if row is None:
+            return _MISSING
+        if isinstance(row, OnlineStoreError):
+            return _FAILED
+        cell = source.shape.cell(row, source.position)  # type: ignore[union-attr]
+        if cell is None:
+            return _MISSING
+        value, observed_at = cell
+        if source.staleness is not None and self._now - observed_at > source.staleness:
+            return Answer(Status.STALE, None, observed_at)
+        return Answer(Status.NULL if value is None else Status.HIT, value, observed_at)
+
+    def value(self, index: int, name: str) -> Any:
+        """The value; None for null, missing and stale. Raises `ReadFailed` for failed."""
+        answer = self.answer(index, name)
+        if answer.status is Status.FAILED:
+            raise self._failure(index, name)
+        return answer.value
+
+    def _failure(self, index: int, name: str) -> ReadFailed:
+        source = self._sources[name]
+        cause = self._found[source.group][self._positions[index]]
+        failed = ReadFailed(
+            f"{name!r} of the key at position {index} could not be read in time: {cause} "
+            "Check .status() first, or give the read more time with timeout=."
+        )
+        failed.__cause__ = cause
+        return failed
+
+    def column(self, name: str) -> list[Any]:
+        """One feature's values, in the order of the keys; raises as `value` does."""
+        return [self.value(index, name) for index in range(len(self))]
+
+    def statuses(self, name: str) -> list[Status]:
+        """One feature's statuses, in the order of the keys."""
+        return [self.answer(index, name).status for index in range(len(self))]
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Columns of values by feature name; raises as `value` does."""
+        return {name: self.column(name) for name in self._sources}
+
+    def to_arrow(self) -> pa.Table:
+        """The columns as an Arrow table; raises as `value` does, and `MissingDependency`."""
+        try:
+            import pyarrow as pa
+        except ImportError:
+            raise MissingDependency(
+                "to_arrow() needs pyarrow: pip install 'chalk-online-store[arrow]'."
+            ) from None
+        return pa.table(self.to_dict())
+
+
+class Row:
+    """One key's features."""
+
+    __slots__ = ("_index", "_rows")
+
+    def __init__(self, rows: Rows, index: int) -> None:
+        self._rows = rows
+        self._index = index
+
+    @property
+    def key(self) -> Any:
+        """The primary key, as it was asked for."""
+        return self._rows.keys[self._index]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._rows.value(self._index, name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value where there is one, else `default`, whatever the reason."""
+        answer = self._rows.answer(self._index, name)
+        return answer.value if answer.status is Status.HIT else default
+
+    def status(self, name: str) -> Status:
+        """`hit`, `null`, `missing`, `stale` or `failed`."""
+        return self._rows.answer(self._index, name).status
+
+    def observed_at(self, name: str) -> datetime | None:
+        """When the value was true (UTC); None where that is not known."""
+        microseconds = self._rows.answer(self._index, name).observed_at
+        return None if microseconds is None else _EPOCH + timedelta(0, 0, microseconds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values by feature name; raises `ReadFailed` where one failed."""
+        return {name: self[name] for name in self._rows.features}
+
+    def __repr__(self) -> str:
+        statuses = ", ".join(f"{name}: {self.status(name)}" for name in self._rows.features)
+        return f"<Row: {statuses}>"

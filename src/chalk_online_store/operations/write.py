@@ -1,0 +1,181 @@
+"""Writing and deleting features: encode all, check all, then send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from chalk_online_store.backend import Applied, Backend, Call, Outcome
+from chalk_online_store.cache.lru import ItemCache
+from chalk_online_store.codec.changes import Change, fresh_item, render_item
+from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
+from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
+from chalk_online_store.effects import NOW, Instant, Operation
+from chalk_online_store.errors import InvalidKey, ItemTooLarge, OnlineStoreError, WriteFailed
+
+Ordering = Literal["event", "arrival"]
+"""Whether the newest observed-at wins, or whatever arrives last."""
+
+TOMBSTONE_SECONDS = 7 * 86_400
+"""How long a deleted entity is remembered, so that late older writes do not bring it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChange:
+    """A change, and the position in the call of the row that it comes from."""
+
+    position: int
+    change: Change
+
+
+def changes_of_rows(
+    codec: NamespaceCodec,
+    rows: Sequence[Mapping[str, Any]],
+    observed_at: Sequence[int],
+) -> list[PlannedChange]:
+    """Encode every row. Raises for the first bad one, naming its position, with nothing sent."""
+    planned = []
+    for position, row in enumerate(rows):
+        try:
+            changes = codec.changes(row, observed_at[position])
+            for change in changes:
+                _check_size(codec.layout, change)
+        except OnlineStoreError as error:
+            error.add_note(f"In the row at position {position}; nothing was written.")
+            raise
+        planned += [PlannedChange(position, change) for change in changes]
+    return planned
+
+
+def _check_size(layout: TableLayout, change: Change) -> None:
+    # JSON is longer than what DynamoDB counts, so most items need no closer look.
+    if sum(len(value) for value in change.values.values() if value) < MAX_ITEM_BYTES // 2:
+        return
+    item = render_item(fresh_item(layout, change))
+    size = item_size(msgspec.json.decode(item))
+    if size > MAX_ITEM_BYTES:
+        raise ItemTooLarge(
+            f"An item of {size:,} bytes: DynamoDB takes {MAX_ITEM_BYTES:,} at most. "
+            "Put large features into a group of their own."
+        )
+
+
+def changes_of_deletes(
+    codec: NamespaceCodec, keys: Sequence[Any], names: Sequence[str] | None, now: int, wall: int
+) -> list[PlannedChange]:
+    """Remove some features of each key, or all of it. `now` and `wall` in UTC microseconds."""
+    planned = []
+    for position, pk in enumerate(codec.partition_keys(keys)):
+        for group in codec.groups.values():
+            change = (
+                _erase(group, pk, now, wall) if names is None else _remove(group, pk, names, now)
+            )
+            if change is not None:
+                planned.append(PlannedChange(position, change))
+    return planned
+
+
+def _erase(group: GroupCodec, pk: str, observed_at: int, wall: int) -> Change:
+    expires_at = max(observed_at, wall) // 1_000_000 + TOMBSTONE_SECONDS
+    return Change(ItemKey(pk, group.sk), observed_at, {}, True, group.width, expires_at)
+
+
+def _remove(group: GroupCodec, pk: str, names: Sequence[str], now: int) -> Change | None:
+    ids = [c.id for c in group.columns if c.feature.name in names]
+    return group.change_of(pk, dict.fromkeys(ids), now) if ids else None
+
+
+def write(
+    backend: Backend,
+    cache: ItemCache | None,
+    codec: NamespaceCodec,
+    planned: Sequence[PlannedChange],
+    ordering: Ordering,
+    call: Call,
+) -> Operation[None]:
+    """Send planned changes; those of one item one after the other, in the order given.
+
+    Raises `WriteFailed` where some could not be written before the deadline.
+    """
+    apply = backend.change if ordering == "event" else backend.replace
+    failed: dict[int, OnlineStoreError] = {}
+    for wave in _waves(planned):
+        changes = [p.change for p in wave]
+        now: Instant = yield NOW
+        outcomes: list[Outcome] = []
+        try:
+            outcomes = yield from apply(changes, call)
+        finally:  # Also where the call is cut off: then nothing is known of these items.
+            if cache is not None:
+                _tell_cache(cache, codec, changes, outcomes, now.monotonic)
+        for item, outcome in zip(wave, outcomes, strict=True):
+            _count(item, outcome, failed, call)
+    if failed:
+        call.report.failed += len(failed)
+        example = next(iter(failed.values()))
+        raise WriteFailed(
+            f"{len(failed)} rows of {codec.namespace.name!r} were not written: {example} "
+            "Their positions are in .failed; writing them again is safe.",
+            failed,
+        ) from example
+
+
+def _waves(planned: Sequence[PlannedChange]) -> list[list[PlannedChange]]:
+    """The n-th change of each item goes into the n-th wave: no batch names an item twice."""
+    waves: list[list[PlannedChange]] = []
+    seen: dict[ItemKey, int] = {}
+    for item in planned:
+        turn = seen.get(item.change.key, 0)
+        seen[item.change.key] = turn + 1
+        if turn == len(waves):
+            waves.append([])
+        waves[turn].append(item)
+    return waves
+
+
+def _count(
+    item: PlannedChange, outcome: Outcome, failed: dict[int, OnlineStoreError], call: Call
+) -> None:
+    if isinstance(outcome, OnlineStoreError):
+        failed[item.position] = outcome
+    elif outcome is Applied.SUPERSEDED:
+        call.report.superseded += 1
+    else:
+        call.report.items_written += 1
+
+
+def _tell_cache(
+    cache: ItemCache,
+    codec: NamespaceCodec,
+    changes: Sequence[Change],
+    outcomes: Sequence[Outcome],
+    now: float,
+) -> None:
+    """Write whole items through, and forget those of which it is not known what they are now."""
+    whole = [
+        change
+        for change, outcome in zip(changes, outcomes, strict=False)
+        if outcome is Applied.WHOLLY and change.whole
+    ]
+    rows = dict(_rows_of(codec, whole))
+    cache.written(rows, {change.key for change in changes} - rows.keys(), now)
+
+
+def _rows_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tuple[ItemKey, Any]]:
+    shapes = {group.sk: group.shape for group in codec.groups.values()}
+    for change in changes:
+        if change.erases:
+            yield change.key, None
+        else:
+            item = render_item(fresh_item(codec.layout, change))
+            yield change.key, shapes[change.key.sk].decode_items([item])[0]
+
+
+def check_ordering(ordering: str) -> None:
+    """Refuse what is no ordering."""
+    if ordering not in ("event", "arrival"):
+        raise InvalidKey(f'ordering={ordering!r}: it is "event" or "arrival".')

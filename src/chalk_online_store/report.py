@@ -1,0 +1,30 @@
+"""What a call cost and how it went: filled in by backends while the call runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(slots=True)
+class Report:
+    """The account of one call.
+
+    `rcu` and `wcu` are capacity units as the engine reported them; 0 for an engine that has
+    none. `superseded` counts writes that came later than a newer value and so changed nothing.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    unprocessed: int = 0
+    rcu: float = 0.0
+    wcu: float = 0.0
+    cache_hits: int = 0
+    items_read: int = 0
+    items_written: int = 0
+    superseded: int = 0
+    failed: int = 0
+
+    def add(self, other: Report) -> None:
+        """Count what another report counted as well."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))

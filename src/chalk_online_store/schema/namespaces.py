@@ -1,0 +1,273 @@
+"""Namespaces and their features: what a schema is made of.
+
+A class under `@features` and a hand-built `Namespace` are the same thing; `namespace_of` takes
+either.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar, overload
+from uuid import UUID
+
+from chalk_online_store.errors import InvalidSchema, UnknownFeature
+from chalk_online_store.schema.config import OnlineStoreConfig
+from chalk_online_store.schema.durations import Duration, microseconds
+from chalk_online_store.schema.types import FeatureType, read_annotation
+
+C = TypeVar("C")
+
+DEFAULT_GROUP = "default"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_@-]{0,254}")
+_KEY_TYPES = (int, str, UUID)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One named, typed value of an entity.
+
+    `annotation` is what one would write in a class: `float`, `str | None`, `Vector[32]`.
+    `max_staleness` is how old a value may be and still be served (default: any age).
+    Features with the same `group` live in one item, because they are written together.
+    """
+
+    name: str
+    annotation: Any
+    _: KW_ONLY
+    max_staleness: Duration = "infinity"
+    group: str = DEFAULT_GROUP
+
+    def __post_init__(self) -> None:
+        _check_name("feature", self.name)
+        _check_name("group", self.group)
+        self.type, self.staleness  # noqa: B018 - both refuse what cannot be read, at once.
+
+    @cached_property
+    def type(self) -> FeatureType:
+        """What the annotation means."""
+        return read_annotation(self.annotation)[0]
+
+    @cached_property
+    def nullable(self) -> bool:
+        """Whether None is a value of this feature."""
+        return read_annotation(self.annotation)[1]
+
+    @cached_property
+    def staleness(self) -> int | None:
+        """`max_staleness` in microseconds; None where a value never goes stale."""
+        return microseconds(self.max_staleness)
+
+
+@dataclass(frozen=True)
+class PrimaryKey:
+    """What identifies one entity: an int, str or UUID, or a tuple of them."""
+
+    name: str
+    annotation: Any
+
+    def __post_init__(self) -> None:
+        if not self.parts or any(part not in _KEY_TYPES for part in self.parts):
+            raise InvalidSchema(
+                f"Primary key {self.name!r} is {self.annotation!r}: "
+                "it must be int, str, UUID, or a tuple of them such as tuple[int, str]."
+            )
+
+    @cached_property
+    def composite(self) -> bool:
+        """Whether the key is a tuple."""
+        return typing.get_origin(self.annotation) is tuple
+
+    @cached_property
+    def parts(self) -> tuple[type, ...]:
+        """The type of each part; one where the key is no tuple."""
+        return typing.get_args(self.annotation) if self.composite else (self.annotation,)
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """An entity type and its features.
+
+    `primary_key` is an annotation (`int`, `tuple[int, str]`); `key_name` is what rows call it.
+    Raises `InvalidSchema` where two features share a name or a name cannot be stored.
+    """
+
+    name: str
+    primary_key: Any
+    features: Sequence[Feature]
+    _: KW_ONLY
+    key_name: str = "id"
+    online_store_config: OnlineStoreConfig = field(default_factory=OnlineStoreConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", tuple(self.features))
+        _check_name("namespace", self.name)
+        self.key  # noqa: B018 - refuses what cannot be a key, at once.
+        if len(self.by_name) != len(self.features) or self.key_name in self.by_name:
+            raise InvalidSchema(f"Namespace {self.name!r} has two features of one name.")
+
+    @cached_property
+    def key(self) -> PrimaryKey:
+        """The primary key."""
+        return PrimaryKey(self.key_name, self.primary_key)
+
+    @cached_property
+    def by_name(self) -> dict[str, Feature]:
+        """The features by their name within the namespace."""
+        return {feature.name: feature for feature in self.features}
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[Feature, ...]]:
+        """The features of each group, in the schema's order."""
+        names = dict.fromkeys(feature.group for feature in self.features)
+        return {name: tuple(f for f in self.features if f.group == name) for name in names}
+
+    def feature(self, name: str) -> Feature:
+        """The feature called `risk` or, in full, `user.risk`; else `UnknownFeature`."""
+        found = self.by_name.get(name.removeprefix(f"{self.name}."))
+        if found is None:
+            known = ", ".join(sorted(self.by_name))
+            raise UnknownFeature(f"{self.name!r} has no feature {name!r}. It has: {known}.")
+        return found
+
+    def full_name(self, feature: Feature) -> str:
+        """`user.risk`."""
+        return f"{self.name}.{feature.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What `feature(...)` leaves in a class body for `@features` to read."""
+
+    primary: bool
+    max_staleness: Duration | None
+    group: str
+
+
+def feature(
+    *, primary: bool = False, max_staleness: Duration | None = None, group: str = DEFAULT_GROUP
+) -> Any:
+    """Say more about a feature than its annotation does.
+
+    `primary` makes it the primary key (else the field named `id` is). `max_staleness`
+    overrides the class's. `group` names the group it is written with.
+    """
+    return Declared(primary, max_staleness, group)
+
+
+@overload
+def features(cls: type[C], /) -> type[C]: ...
+@overload
+def features(
+    *,
+    name: str | None = None,
+    max_staleness: Duration = "infinity",
+    online_store_config: OnlineStoreConfig | None = None,
+) -> Callable[[type[C]], type[C]]: ...
+def features(
+    cls: type[Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    max_staleness: Duration = "infinity",
+    online_store_config: OnlineStoreConfig | None = None,
+) -> Any:
+    """Make a class a namespace: its annotations are its features.
+
+    The namespace is called `name`, or the class's name in snake_case. `max_staleness` holds
+    for each feature that does not state its own. The class stays what it was; pass it to
+    `OnlineStore.open(schema=[...])` and to `read` and `write`. `@features` alone will do.
+
+    Raises `InvalidSchema` for what cannot be declared.
+    """
+
+    def declare(cls: type[Any]) -> type[Any]:
+        cls.__chalk_namespace__ = _from_class(
+            cls,
+            name or _snake_case(cls.__name__),
+            max_staleness,
+            online_store_config or OnlineStoreConfig(),
+        )
+        return cls
+
+    return declare if cls is None else declare(cls)
+
+
+def namespace_of(schema: Namespace | type) -> Namespace:
+    """The namespace that a class or a hand-built `Namespace` stands for."""
+    if isinstance(schema, Namespace):
+        return schema
+    found = getattr(schema, "__chalk_namespace__", None)
+    if not isinstance(found, Namespace):
+        raise InvalidSchema(f"{schema!r} is no namespace: put @features(...) on the class.")
+    return found
+
+
+def _from_class(
+    cls: type, name: str, max_staleness: Duration, config: OnlineStoreConfig
+) -> Namespace:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    declared = {field: _declared(cls, field) for field in hints}
+    key = _primary_of(cls, declared)
+    return Namespace(
+        name,
+        hints[key],
+        tuple(
+            Feature(
+                field,
+                hints[field],
+                max_staleness=max_staleness if d.max_staleness is None else d.max_staleness,
+                group=d.group,
+            )
+            for field, d in declared.items()
+            if field != key
+        ),
+        key_name=key,
+        online_store_config=config,
+    )
+
+
+def _declared(cls: type, field: str) -> Declared:
+    found = getattr(cls, field, None)
+    if found is None:
+        return Declared(False, None, DEFAULT_GROUP)
+    if not isinstance(found, Declared):
+        raise InvalidSchema(
+            f"{cls.__name__}.{field} has a default value; use feature(...) or no value."
+        )
+    return found
+
+
+def _primary_of(cls: type, declared: dict[str, Declared]) -> str:
+    marked = [field for field, d in declared.items() if d.primary]
+    if len(marked) > 1:
+        raise InvalidSchema(f"{cls.__name__} has two primary keys; use one tuple[...] instead.")
+    if not marked and "id" not in declared:
+        raise InvalidSchema(
+            f"{cls.__name__} has no primary key: name a field `id`, or feature(primary=True)."
+        )
+    return marked[0] if marked else "id"
+
+
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidSchema(
+            f"{name!r} cannot name a {what}: start with a letter or _, "
+            "go on with letters, digits, _, @ or -, at most 255 in all."
+        )
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def namespaces(schema: Iterable[Namespace | type]) -> dict[str, Namespace]:
+    """The namespaces of a whole schema by name; `InvalidSchema` where two share one."""
+    found: dict[str, Namespace] = {}
+    for namespace in map(namespace_of, schema):
+        if found.setdefault(namespace.name, namespace) is not namespace:
+            raise InvalidSchema(f"Two namespaces are called {namespace.name!r}.")
+    return found

@@ -1,0 +1,263 @@
+"""`OnlineStore` and `AsyncOnlineStore`: thin shells over one core of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from chalk_online_store.backend import Backend
+from chalk_online_store.connect import connect, connect_async
+from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
+from chalk_online_store.drivers.credentials import Session
+from chalk_online_store.drivers.sync import SyncDriver, Transport
+from chalk_online_store.operations.core import Core, ObservedAt
+from chalk_online_store.operations.rows import Rows
+from chalk_online_store.operations.write import Ordering
+from chalk_online_store.report import Report
+from chalk_online_store.schema import Duration, LRUCache, Namespace
+
+Schema = Iterable[Namespace | type]
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds that a call may take which does not state its own."""
+
+
+class OnlineStore:
+    """Features in one table, for threads. Make one and share it: it is thread-safe.
+
+    Use `OnlineStore.open`, and close it, best by `with`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        transport: Transport,
+        schema: Schema,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        lru_cache: LRUCache | None = None,
+    ) -> None:
+        self._core = Core(backend, schema, timeout=timeout, lru_cache=lru_cache)
+        self._driver = SyncDriver(transport)
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        schema: Schema,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        lru_cache: LRUCache | None = None,
+        session: Session | None = None,
+    ) -> OnlineStore:
+        """Open the store at a URL (see `chalk_online_store.connect`); nothing is sent yet.
+
+        `schema` lists the namespaces: classes under `@features`, or `Namespace`s. `timeout`,
+        in seconds, bounds each call that does not state its own. `lru_cache` holds for every
+        namespace that has no cache of its own. `session` is a `boto3.Session` to take
+        credentials, region and endpoint from.
+
+        Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`.
+        """
+        backend, transport = connect(url, session)
+        return cls(backend, transport, schema, timeout=timeout, lru_cache=lru_cache)
+
+    def read(
+        self,
+        schema: Namespace | type,
+        keys: Iterable[Any],
+        features: Sequence[str] | None = None,
+        *,
+        max_staleness: Mapping[str, Duration] | None = None,
+        consistent: bool = False,
+        timeout: float | None = None,
+    ) -> Rows:
+        """Read features (all, unless named) of the entities with these primary keys.
+
+        The rows have the order of `keys`, duplicates included, and every feature of every key
+        has a status: `hit`, `null`, `missing`, `stale` or `failed`.
+
+        `max_staleness` overrides the schema's for this read; "0s" leaves a feature unread.
+        `consistent` asks for a strong read, past the cache. `timeout` is in seconds: keys that
+        could not be read by then are `failed`.
+
+        Raises `UnknownFeature`, `InvalidKey`, `StoreClosed`, `TableNotFound`,
+        `InvalidCredentials`, `AccessDenied`.
+        """
+        operation = self._core.read(
+            schema,
+            keys,
+            features,
+            max_staleness=max_staleness,
+            consistent=consistent,
+            timeout=timeout,
+        )
+        return self._driver.run(operation)
+
+    def write(
+        self,
+        schema: Namespace | type,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        observed_at: ObservedAt = None,
+        ordering: Ordering = "event",
+        timeout: float | None = None,
+    ) -> Report:
+        """Write rows: mappings with the primary key and any of the features.
+
+        A feature that a row does not name keeps its value; None is a null. `observed_at`, a
+        datetime with a time zone or one for each row, says when the values were true: now,
+        unless stated. A late, older value never overwrites a newer one.
+
+        `ordering="arrival"` is for bulk loads: each row replaces what its groups held,
+        whatever that was, 25 items a request.
+
+        All rows are checked before anything is sent. Raises `InvalidValue`, `InvalidKey`,
+        `UnknownFeature`, `ItemTooLarge`, `TypeConflict`, `RegistryUnavailable`, `StoreClosed`;
+        `WriteFailed` where some rows could not be written within `timeout` seconds.
+        """
+        operation = self._core.write(
+            schema, rows, observed_at=observed_at, ordering=ordering, timeout=timeout
+        )
+        return self._driver.run(operation)
+
+    def delete(
+        self,
+        schema: Namespace | type,
+        keys: Iterable[Any],
+        features: Sequence[str] | None = None,
+        *,
+        observed_at: datetime | None = None,
+        ordering: Ordering = "event",
+        timeout: float | None = None,
+    ) -> Report:
+        """Delete some features of these entities, or the entities themselves.
+
+        A delete is a write in time: values observed later than `observed_at` (now, unless
+        stated) stay, and older ones that arrive later do not come back. For that a deleted
+        entity leaves a small tombstone, which expires after a week. `ordering="arrival"`
+        leaves none.
+
+        Raises as `write` does.
+        """
+        operation = self._core.delete(
+            schema,
+            keys,
+            features,
+            observed_at=observed_at,
+            ordering=ordering,
+            timeout=timeout,
+        )
+        return self._driver.run(operation)
+
+    def close(self) -> None:
+        """Close every connection; a second call does nothing."""
+        if not self._core.closed:
+            self._core.closed = True
+            self._driver.close()
+
+    def __enter__(self) -> OnlineStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncOnlineStore:
+    """Features in one table, for asyncio. The same as `OnlineStore`, awaited."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        transport: AsyncTransport,
+        schema: Schema,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        lru_cache: LRUCache | None = None,
+    ) -> None:
+        self._core = Core(backend, schema, timeout=timeout, lru_cache=lru_cache)
+        self._driver = AsyncDriver(transport)
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        schema: Schema,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        lru_cache: LRUCache | None = None,
+        session: Session | None = None,
+    ) -> AsyncOnlineStore:
+        """As `OnlineStore.open`; `session` is an `aioboto3.Session` or a `boto3.Session`."""
+        backend, transport = connect_async(url, session)
+        return cls(backend, transport, schema, timeout=timeout, lru_cache=lru_cache)
+
+    async def read(
+        self,
+        schema: Namespace | type,
+        keys: Iterable[Any],
+        features: Sequence[str] | None = None,
+        *,
+        max_staleness: Mapping[str, Duration] | None = None,
+        consistent: bool = False,
+        timeout: float | None = None,
+    ) -> Rows:
+        """As `OnlineStore.read`."""
+        operation = self._core.read(
+            schema,
+            keys,
+            features,
+            max_staleness=max_staleness,
+            consistent=consistent,
+            timeout=timeout,
+        )
+        return await self._driver.run(operation)
+
+    async def write(
+        self,
+        schema: Namespace | type,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        observed_at: ObservedAt = None,
+        ordering: Ordering = "event",
+        timeout: float | None = None,
+    ) -> Report:
+        """As `OnlineStore.write`."""
+        operation = self._core.write(
+            schema, rows, observed_at=observed_at, ordering=ordering, timeout=timeout
+        )
+        return await self._driver.run(operation)
+
+    async def delete(
+        self,
+        schema: Namespace | type,
+        keys: Iterable[Any],
+        features: Sequence[str] | None = None,
+        *,
+        observed_at: datetime | None = None,
+        ordering: Ordering = "event",
+        timeout: float | None = None,
+    ) -> Report:
+        """As `OnlineStore.delete`."""
+        operation = self._core.delete(
+            schema,
+            keys,
+            features,
+            observed_at=observed_at,
+            ordering=ordering,
+            timeout=timeout,
+        )
+        return await self._driver.run(operation)
+
+    async def close(self) -> None:
+        """As `OnlineStore.close`."""
+        if not self._core.closed:
+            self._core.closed = True
+            await self._driver.close()
+
+    async def __aenter__(self) -> AsyncOnlineStore:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -1,0 +1,25 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from chalk_online_store.testing import Dynoxide
+
+
+@pytest.fixture(scope="session")
+def dynoxide() -> Iterator[Dynoxide]:
+    """One engine in memory for the whole session: let each test create its own table."""
+    with Dynoxide() as engine:
+        yield engine
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up credentials, unless the user names an endpoint and so brings their own."""
+    if not os.environ.get("CHALK_TEST_ENDPOINT"):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")

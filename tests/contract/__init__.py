@@ -1,0 +1,1 @@
+"""What every engine must do, held against each of them, sync and async."""

@@ -1,0 +1,95 @@
+"""Stores on every engine: SQLite, dynoxide, and an endpoint that the user names.
+
+To run the contract on another engine, or on DynamoDB itself, name it:
+
+    CHALK_TEST_ENDPOINT=http://127.0.0.1:8000 CHALK_TEST_REGION=us-east-1 pytest tests/contract
+
+Each test creates a table of its own there, and deletes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from chalk_online_store import AsyncOnlineStore, OnlineStore, Report, Rows
+from chalk_online_store.testing import Dynoxide, create_table
+
+Open = Callable[..., "AnyStore"]
+
+ENDPOINT = os.environ.get("CHALK_TEST_ENDPOINT")
+REGION = os.environ.get("CHALK_TEST_REGION", "us-east-1")
+ENGINES = ["sqlite", "dynoxide"] + (["endpoint"] if ENDPOINT else [])
+
+
+class AnyStore:
+    """A sync or async store behind one set of plain methods."""
+
+    def __init__(self, store: OnlineStore | AsyncOnlineStore, runner: asyncio.Runner) -> None:
+        self._store = store
+        self._runner = runner
+
+    def read(self, *args: Any, **options: Any) -> Rows:
+        """`read` of either store."""
+        rows: Rows = self._settle(self._store.read(*args, **options))
+        return rows
+
+    def write(self, *args: Any, **options: Any) -> Report:
+        """`write` of either store."""
+        report: Report = self._settle(self._store.write(*args, **options))
+        return report
+
+    def delete(self, *args: Any, **options: Any) -> Report:
+        """`delete` of either store."""
+        report: Report = self._settle(self._store.delete(*args, **options))
+        return report
+
+    def close(self) -> None:
+        """`close` of either store."""
+        self._settle(self._store.close())
+
+    def _settle(self, result: Any) -> Any:
+        return self._runner.run(result) if asyncio.iscoroutine(result) else result
+
+
+@pytest.fixture(params=ENGINES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty table."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/features.db"
+        return
+    if request.param == "endpoint":
+        endpoint, region = str(ENDPOINT), REGION
+    else:
+        engine: Dynoxide = request.getfixturevalue(request.param)
+        endpoint, region = engine.endpoint_url, REGION
+    table = f"contract-{uuid.uuid4().hex}"
+    create_table(endpoint, table, region=region)
+    yield f"dynamodb:///{table}?region={region}&endpoint_url={endpoint}"
+    client = boto3.client("dynamodb", region_name=region, endpoint_url=endpoint)
+    client.delete_table(TableName=table)
+    client.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def open_store(request: pytest.FixtureRequest, url: str) -> Iterator[Open]:
+    """Opens stores on the table; they are closed at the end."""
+    opened: list[AnyStore] = []
+    with asyncio.Runner() as runner:
+
+        def open_store(schema: list[Any], **options: Any) -> AnyStore:
+            kind = OnlineStore if request.param == "sync" else AsyncOnlineStore
+            store = AnyStore(kind.open(url, schema, **options), runner)
+            opened.append(store)
+            return store
+
+        yield open_store
+        for store in opened:
+            store.close()
