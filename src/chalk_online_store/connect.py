@@ -88,12 +88,15 @@ def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
     if "," in options.get("region", ""):
         raise InvalidURL("region= takes one region; failing over to others is not there yet.")
     names = {name: options[name] for name in ("pk", "sk", "ttl") if name in options}
+    layout = TableLayout(**names)
+    if len(layout.reserved) != 3:
+        raise InvalidURL("pk, sk and ttl of a DynamoDB URL must be three different names.")
     return DynamoDBTarget(
         table,
         options.get("region"),
         options.get("endpoint_url"),
         options.get("profile"),
-        TableLayout(**names),
+        layout,
     )
 
 

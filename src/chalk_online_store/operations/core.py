@@ -63,11 +63,14 @@ class Core:
         """See `OnlineStore.read`."""
         namespace = self._namespace(schema)
         names = tuple(features) if features is not None else tuple(namespace.by_name)
+        overrides = dict(max_staleness or {})
+        for name in (*names, *overrides):
+            namespace.feature(name)
         call = yield from self._call(timeout, consistent)
         keys = list(keys)
         self._registry.draft(namespace).partition_keys(keys)
         codec = yield from self._registry.for_read(namespace, call)
-        plan = self._plan(codec, names, max_staleness or {})
+        plan = self._plan(codec, names, overrides)
         cache = self._caches.get(namespace.name)
         partition_keys = codec.partition_keys(keys)
         return (yield from reading.read(self._backend, cache, plan, keys, partition_keys, call))
