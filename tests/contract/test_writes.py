@@ -161,6 +161,17 @@ def test_a_feature_can_be_added(open_store: Open) -> None:
     assert values(newer, wide) == {"a": 4, "b": 4, "c": 3}
 
 
+def test_a_new_feature_can_be_filled_in_with_the_past(open_store: Open) -> None:
+    """A feature that no write of the entity has known takes values older than the others."""
+    older, newer = open_store([AB]), open_store([wide := users("a", "b", "c")])
+    older.write(AB, [{"id": 1, "a": 5, "b": 5}], observed_at=at(5))
+    newer.write(wide, [{"id": 1, "c": 1}], observed_at=at(1))
+    assert values(newer, wide) == {"a": 5, "b": 5, "c": 1}
+    newer.write(wide, [{"id": 1, "a": 6, "b": 6, "c": 6}], observed_at=at(6))
+    newer.write(wide, [{"id": 1, "c": 3}], observed_at=at(3))
+    assert values(newer, wide) == {"a": 6, "b": 6, "c": 6}
+
+
 def test_features_may_change_places(open_store: Open) -> None:
     """The order of features in a schema has no bearing on what is stored."""
     open_store([AB]).write(AB, [{"id": 1, "a": 1, "b": 2}])

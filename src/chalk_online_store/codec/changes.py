@@ -32,17 +32,18 @@ _attributes = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class Change:
     """What one write does to one item.
 
-    `values` maps feature ids to attributes; None removes the feature. A `whole` change speaks
-    of every feature of the group, of which there are `width`; without values it erases the
-    entity. `expires_at`, in UTC seconds, is when the last of the item's features can no longer
-    be served; None for never.
+    `group` lists the ids of every feature that the group is known to have, in the order in
+    which they were registered. `values` maps some of them to attributes; None removes the
+    feature. A `whole` change speaks of all; without values it erases the entity. `expires_at`,
+    in UTC seconds, is when the last of the item's features can no longer be served; None for
+    never.
     """
 
     key: ItemKey
     observed_at: int
     values: Mapping[str, bytes | None]
     whole: bool
-    width: int
+    group: tuple[str, ...]
     expires_at: int | None
 
     @property
@@ -94,27 +95,39 @@ def fresh_item(layout: TableLayout, change: Change) -> dict[str, bytes]:
     """The item that a whole change leaves when nothing was there, or all of it is replaced."""
     item = key_attributes(layout, change.key)
     item[LATEST] = number(change.observed_at)
-    item[WIDTH] = number(change.width)
+    item[WIDTH] = number(len(change.group))
     if change.expires_at is not None:
         item[layout.ttl] = number(change.expires_at)
     item.update((name, value) for name, value in change.values.items() if value is not None)
     return item
 
 
-def latest(item: Attributes) -> int:
-    """The newest observed-at of anything in the item; 0 where there is none."""
-    return read_number(item.get(LATEST)) or 0
+class Times:
+    """The observed-at of all that is in an item, for a process that knows `group`."""
 
+    def __init__(self, item: Attributes, group: tuple[str, ...]) -> None:
+        self._item = item
+        self.latest = read_number(item.get(LATEST)) or 0
+        """The newest of all; 0 where nothing was ever known."""
+        self.base = read_number(item.get(BASE) or item.get(LATEST)) or 0
+        """That of each feature without one of its own, if whole writes have known it."""
+        self.width = read_number(item.get(WIDTH)) or 0
+        """How many features of the group the last whole write knew of."""
+        self._never_covered = frozenset(group[self.width :])
+        self._group = group
 
-def base(item: Attributes) -> int:
-    """The observed-at of each feature that has no own one; 0 where nothing was ever known."""
-    return read_number(item.get(BASE) or item.get(LATEST)) or 0
+    def of(self, feature_id: str) -> int:
+        """When a feature's value, or its absence, was true; 0 where nothing was ever known."""
+        own_time = read_number(self._item.get(own(feature_id)))
+        if own_time is not None:
+            return own_time
+        present = feature_id in self._item
+        return 0 if feature_id in self._never_covered and not present else self.base
 
-
-def observed_at(item: Attributes, feature_id: str) -> int:
-    """When a feature's value, or its absence, was true; 0 where nothing was ever known."""
-    own_time = read_number(item.get(own(feature_id)))
-    return base(item) if own_time is None else own_time
+    def erasable(self, layout: TableLayout, time: int) -> list[str]:
+        """The features that an erasure at `time` says something new of."""
+        names = dict.fromkeys((*features_of(self._item, layout), *self._group))
+        return [n for n in names if self.of(n) < time or (self.of(n) == time and n in self._item)]
 
 
 def features_of(item: Attributes, layout: TableLayout) -> list[str]:
@@ -130,14 +143,13 @@ def merge(layout: TableLayout, item: Attributes | None, change: Change) -> Attri
     """
     if item is None:
         return fresh_item(layout, change) if change.whole else _set({}, layout, change)
-    if change.whole and change.observed_at >= latest(item):
-        return _rebase(item, layout, change)
+    times = Times(item, change.group)
+    if change.whole and change.observed_at >= times.latest:
+        return _rebase(item, times, layout, change)
     if change.erases:
-        return _erase_late(item, layout, change)
+        return _erase_late(item, times, layout, change)
     values = {
-        name: value
-        for name, value in change.values.items()
-        if observed_at(item, name) <= change.observed_at
+        name: value for name, value in change.values.items() if times.of(name) <= change.observed_at
     }
     return _set(item, layout, replace(change, values=values)) if values else item
 
@@ -152,13 +164,13 @@ def _set(item: Attributes, layout: TableLayout, change: Change) -> Attributes:
             merged.pop(name, None)
         else:
             merged[name] = value
-    if change.observed_at >= latest(merged):
+    if change.observed_at >= (read_number(merged.get(LATEST)) or 0):
         merged[LATEST] = number(change.observed_at)
         _set_expiry(merged, layout, change.expires_at)
     return merged
 
 
-def _rebase(item: Attributes, layout: TableLayout, change: Change) -> Attributes:
+def _rebase(item: Attributes, times: Times, layout: TableLayout, change: Change) -> Attributes:
     """A whole change that is newer than all: features it does not know keep their own times."""
     merged = fresh_item(layout, change)
     if change.erases:
@@ -167,25 +179,23 @@ def _rebase(item: Attributes, layout: TableLayout, change: Change) -> Attributes
         if name in change.values:
             continue
         merged[BASE] = merged[LATEST]
-        merged[own(name)] = number(observed_at(item, name))
+        merged[own(name)] = number(times.of(name))
         if name in item:
             merged[name] = item[name]
-    merged[WIDTH] = number(max(change.width, read_number(item.get(WIDTH)) or 0))
     return merged
 
 
-def _erase_late(item: Attributes, layout: TableLayout, change: Change) -> Attributes:
+def _erase_late(item: Attributes, times: Times, layout: TableLayout, change: Change) -> Attributes:
     """Erase what is older than the change, and remember it of all that is absent."""
     time = change.observed_at
-    older = [name for name in features_of(item, layout) if observed_at(item, name) <= time]
-    if time < base(item):  # Only features with an own observed-at can be older still.
-        removals = replace(change, values=dict.fromkeys(older), whole=False)
-        return _set(item, layout, removals) if older else item
-    if time == base(item) and not older:
+    older = times.erasable(layout, time)
+    if not older:
         return item
+    if time < times.base:  # What whole writes covered is newer: the others get own times.
+        return _set(item, layout, replace(change, values=dict.fromkeys(older), whole=False))
     gone = {attribute for name in older for attribute in (name, own(name))}
     kept = {name: value for name, value in item.items() if name not in gone}
-    return {**kept, BASE: number(time)}
+    return {**kept, BASE: number(time), WIDTH: number(max(times.width, len(change.group)))}
 
 
 def _set_expiry(item: dict[str, bytes], layout: TableLayout, expires_at: int | None) -> None:

@@ -6,9 +6,11 @@ for: no dictionary of dictionaries is ever built, and numbers are parsed in C.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -85,30 +87,78 @@ class Shape:
             raise DamagedItem(f"An item cannot be read as the schema says: {error}.") from error
 
     @cached_property
-    def _readers(self) -> list[tuple[Any, str, str]]:
-        return [
-            (codec_of(column.feature.type).decode, f"v{i}", f"t{i}")
-            for i, column in enumerate(self.columns)
-        ]
+    def _readers(self) -> list[_Reader]:
+        return [_Reader(column, i) for i, column in enumerate(self.columns)]
+
+    @cached_property
+    def _nothing(self) -> Any:
+        """A row without attributes, to stand for an absent item."""
+        return self.row_type(pk=Text(), sk=Text())
 
     def cell(self, row: Any, position: int) -> Cell | None:
         """The feature at `position` of `columns`; None where the item does not have it.
 
         Raises `DamagedItem` where it is not stored as its type is.
         """
-        decode, value_name, time_name = self._readers[position]
-        attribute = getattr(row, value_name)
+        reader = self._readers[position]
+        attribute = reader.attribute(row)
         if attribute is None:
             return None
-        time = getattr(row, time_name) or row.base or row.latest
+        return Cell(reader.decode(attribute), reader.observed_at(row))
+
+    def values(self, rows: Sequence[Any], position: int, oldest: int | None) -> list[Any]:
+        """The values of the feature at `position` in rows; a row is None where there is no item.
+
+        None where there is no value, or where it was observed before `oldest` (UTC us).
+        Raises `DamagedItem`.
+        """
+        reader = self._readers[position]
+        rows = [self._nothing if row is None else row for row in rows]
+        attributes = list(map(reader.attribute, rows))
+        if oldest is not None:
+            for i, row in enumerate(rows):
+                if attributes[i] is not None and reader.observed_at(row) < oldest:
+                    attributes[i] = None
+        return reader.values(attributes)
+
+
+class _Reader:
+    """Reads one column: in C as far as it goes, for there are many values to a read."""
+
+    def __init__(self, column: Column, position: int) -> None:
+        codec = codec_of(column.feature.type)
+        self.attribute = attrgetter(f"v{position}")
+        self._own = attrgetter(f"t{position}")
+        self._column = column
+        self._decode = codec.decode
+        self._plain = attrgetter(codec.plain) if codec.plain else None
+
+    def observed_at(self, row: Any) -> int:
+        """When the value was true, UTC microseconds."""
+        time = self._own(row) or row.base or row.latest
+        return (time and time.N) or 0
+
+    def decode(self, attribute: Any) -> Any:
+        """The value of an attribute."""
         try:
-            return Cell(decode(attribute), (time and time.N) or 0)
-        except (DamagedItem, ValueError, OverflowError) as error:
-            column = self.columns[position]
+            return self._decode(attribute)
+        except (DamagedItem, ValueError, OverflowError, struct.error) as error:
+            column = self._column
             raise DamagedItem(
                 f"{column.full_name} (id {column.id!r}) is not stored as "
                 f"{column.feature.type.name}: {error}."
             ) from error
+
+    def values(self, attributes: Sequence[Any]) -> list[Any]:
+        """The values of attributes; None for None."""
+        plain = self._plain
+        if plain is None:
+            return [None if a is None else self.decode(a) for a in attributes]
+        values = [None if a is None else plain(a) for a in attributes]
+        return [
+            self.decode(a) if value is None and a is not None else value
+            for value, a in zip(values, attributes, strict=True)
+        ]
 
 
 def row_key(row: Any) -> ItemKey:

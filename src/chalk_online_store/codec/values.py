@@ -92,11 +92,16 @@ class Exact(Attribute, gc=False, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ValueCodec:
-    """How values of one type are stored."""
+    """How values of one type are stored.
+
+    `plain` names the attribute's field that is the value itself, where there is one and it is
+    set; `decode` covers every case.
+    """
 
     encode: Encode
     attribute: type[Attribute]
     decode: Decode
+    plain: str = ""
 
 
 # --- encoders ------------------------------------------------------------------------------
@@ -270,11 +275,11 @@ def _decode_time(since_midnight: int) -> time:
 
 _CODECS: dict[str, ValueCodec] = {
     "none": ValueCodec(_encode_none, Attribute, _null),
-    "bool": ValueCodec(_encode_bool, Boolean, _reader("BOOL")),
-    "str": ValueCodec(_encode_str, Text, _reader("S")),
-    "bytes": ValueCodec(_encode_bytes, Binary, _reader("B")),
-    "int": ValueCodec(_encode_int, Integer, _reader("N")),
-    "float": ValueCodec(_encode_float, Double, _decode_float),
+    "bool": ValueCodec(_encode_bool, Boolean, _reader("BOOL"), plain="BOOL"),
+    "str": ValueCodec(_encode_str, Text, _reader("S"), plain="S"),
+    "bytes": ValueCodec(_encode_bytes, Binary, _reader("B"), plain="B"),
+    "int": ValueCodec(_encode_int, Integer, _reader("N"), plain="N"),
+    "float": ValueCodec(_encode_float, Double, _decode_float, plain="N"),
     "decimal": ValueCodec(_encode_decimal, Exact, _decode_decimal),
     "datetime": ValueCodec(
         _encode_datetime, Integer, _through("N", lambda us: _EPOCH + timedelta(0, 0, us))

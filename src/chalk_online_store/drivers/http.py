@@ -173,7 +173,6 @@ class Urllib3Transport(_Transport):
         return self._connections
 
     def _open(self) -> None:
-        self._pid = os.getpid()
         pool: Callable[..., HTTPConnectionPool] = _Pool
         if self._tls is not None:
             pool = partial(_TLSPool, ssl_context=self._tls)
@@ -183,6 +182,7 @@ class Urllib3Transport(_Transport):
             maxsize=self._pool_size,
             socket_options=SOCKET_OPTIONS,
         )
+        self._pid = os.getpid()  # Last, so that no thread takes the old pool for the new one.
 
 
 class AiohttpTransport(_Transport):
@@ -214,7 +214,6 @@ class AiohttpTransport(_Transport):
         """As `Urllib3Transport.send`."""
         import aiohttp
 
-        self._check_open()
         deadline = time.monotonic() + timeout
         source = self._credentials
         credentials = await (source.refresh if request.renew else source.current)(timeout)
@@ -251,11 +250,12 @@ class AiohttpTransport(_Transport):
 
     async def _session(self) -> ClientSession:
         loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None:
-            session = self._sessions[loop] = self._open()
+        if loop not in self._sessions:
             await self._forget_closed_loops()
-        return session
+        self._check_open()  # Also whether it was closed while this task waited.
+        if loop not in self._sessions:
+            self._sessions[loop] = self._open()
+        return self._sessions[loop]
 
     async def _forget_closed_loops(self) -> None:
         for loop, session in list(self._sessions.items()):

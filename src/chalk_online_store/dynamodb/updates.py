@@ -20,10 +20,9 @@ import msgspec
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
+    Times,
     features_of,
-    latest,
     number,
-    observed_at,
 )
 from chalk_online_store.codec.layout import BASE, LATEST, WIDTH, TableLayout, own
 
@@ -58,14 +57,14 @@ def late(layout: TableLayout, item: Attributes, change: Change) -> Iterator[Chan
 
 def is_late(item: Attributes, change: Change) -> bool:
     """Whether something in the item is newer than the change."""
-    return latest(item) > change.observed_at
+    return Times(item, change.group).latest > change.observed_at
 
 
 def _late_erasure(layout: TableLayout, item: Attributes, change: Change) -> Iterator[Change]:
-    """Removals of what does not fit the last request, and the erasure itself."""
-    older = [n for n in features_of(item, layout) if observed_at(item, n) <= change.observed_at]
-    present = [name for name in older if name in item]
-    yield from replace(change, values=dict.fromkeys(present[MAX_PARTIAL:])).split(MAX_PARTIAL)
+    """Removals, where there are more than one request can hold, and the erasure itself."""
+    older = Times(item, change.group).erasable(layout, change.observed_at)
+    if len(older) > MAX_PARTIAL:
+        yield from replace(change, values=dict.fromkeys(older)).split(MAX_PARTIAL)
     yield change
 
 
@@ -84,7 +83,7 @@ def short_cut(layout: TableLayout, change: Change) -> bytes:
     expires = change.expires_at is not None
     values = [(name, change.values[name]) for name in kept]
     values.append(("_t", number(change.observed_at)))
-    values.append(("_w", number(change.width)) if change.whole else ("_z", number(0)))
+    values.append(("_w", number(len(change.group))) if change.whole else ("_z", number(0)))
     if change.expires_at is not None:
         values.append(("_x", number(change.expires_at)))
     bound = b",".join(b'":%b":%b' % (name.encode(), value) for name, value in values if value)

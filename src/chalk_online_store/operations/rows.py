@@ -111,12 +111,16 @@ class Rows(Sequence["Row"]):
         Raises `UnknownFeature` for a feature that was not asked for, `DamagedItem` where the
         table holds something else than the feature's type.
         """
-        source = self._sources.get(name)
-        if source is None:
-            raise UnknownFeature(f"{name!r} was not asked for in this read.")
+        source = self._source(name)
         if source.shape is None:
             return _STALE if source.staleness == 0 else _MISSING
         return self._answer(self._found[source.group][self._positions[index]], source)
+
+    def _source(self, name: str) -> Source:
+        source = self._sources.get(name)
+        if source is None:
+            raise UnknownFeature(f"{name!r} was not asked for in this read.")
+        return source
 
     def _answer(self, row: Found, source: Source) -> Answer:
         if row is None:
@@ -150,7 +154,21 @@ class Rows(Sequence["Row"]):
 
     def column(self, name: str) -> list[Any]:
         """One feature's values, in the order of the keys; raises as `value` does."""
-        return [self.value(index, name) for index in range(len(self))]
+        source = self._source(name)
+        if source.shape is None:
+            return [None] * len(self)
+        rows = self._found[source.group]
+        self._refuse_failed(rows, name)
+        oldest = None if source.staleness is None else self._now - source.staleness
+        values = source.shape.values(rows, source.position, oldest)
+        if len(values) == len(self):  # No duplicates among the keys.
+            return values
+        return [values[position] for position in self._positions]
+
+    def _refuse_failed(self, rows: Sequence[Found], name: str) -> None:
+        if self.report.failed and any(isinstance(row, OnlineStoreError) for row in rows):
+            failed = (isinstance(rows[p], OnlineStoreError) for p in self._positions)
+            raise self._failure(list(failed).index(True), name)
 
     def statuses(self, name: str) -> list[Status]:
         """One feature's statuses, in the order of the keys."""

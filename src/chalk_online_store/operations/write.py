@@ -81,7 +81,7 @@ def changes_of_deletes(
 
 def _erase(group: GroupCodec, pk: str, observed_at: int, wall: int) -> Change:
     expires_at = max(observed_at, wall) // 1_000_000 + TOMBSTONE_SECONDS
-    return Change(ItemKey(pk, group.sk), observed_at, {}, True, group.width, expires_at)
+    return Change(ItemKey(pk, group.sk), observed_at, {}, True, group.ids, expires_at)
 
 
 def _remove(group: GroupCodec, pk: str, names: Sequence[str], now: int) -> Change | None:
