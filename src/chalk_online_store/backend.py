@@ -8,7 +8,7 @@ async and simulated drivers. `tests/contract/` holds every backend to this page.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -61,7 +61,7 @@ def fan_out(
     """
     if len(tasks) == 1:
         return [(yield from tasks[0](call))]
-    parts = [replace(call, report=Report()) for _ in tasks]
+    parts = [Call(call.deadline, call.consistent) for _ in tasks]
     try:
         operations = [task(part) for task, part in zip(tasks, parts, strict=True)]
         results: list[T] = yield All(operations, limit)

@@ -4,7 +4,7 @@
 |---|---|
 | `dynamodb:///TABLE?region=us-east-1` | DynamoDB |
 | `sqlite:///features.db`, `sqlite:////var/lib/features.db` | a SQLite file, relative or absolute |
-| `sqlite://` | SQLite in memory, for as long as the store is open |
+| `sqlite://` | SQLite in memory: a database of its own for each store, gone when it is closed |
 
 Options of a DynamoDB URL: `region`, `endpoint_url`, `profile`, and `pk`, `sk` and `ttl` for a
 table whose attributes have other names. What is not stated comes from the boto3 session.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(slots=True)
@@ -10,7 +10,8 @@ class Report:
     """The account of one call.
 
     `rcu` and `wcu` are capacity units as the engine reported them; 0 for an engine that has
-    none. `superseded` counts writes that came later than a newer value and so changed nothing.
+    none. A refused conditional write costs its units too, but engines do not report those, so
+    they are not in `wcu`. `superseded` counts writes that came later than a newer value and so changed nothing.
     """
 
     requests: int = 0
@@ -26,5 +27,6 @@ class Report:
 
     def add(self, other: Report) -> None:
         """Count what another report counted as well."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        for name in self.__slots__:
+            if amount := getattr(other, name):
+                setattr(self, name, getattr(self, name) + amount)

@@ -6,6 +6,7 @@ for: no dictionary of dictionaries is ever built, and numbers are parsed in C.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -106,6 +107,13 @@ class Shape:
             return None
         return Cell(reader.decode(attribute), reader.observed_at(row))
 
+    def oldest(self, rows: Sequence[Any]) -> float:
+        """A time that no value of these rows is older than (UTC us); -inf where that is open."""
+        present = [row for row in rows if row is not None]
+        if any(map(_base, present)):  # Own times lie beside a base, and may be older.
+            return -math.inf
+        return min((row.latest.N if row.latest else 0 for row in present), default=0)
+
     def values(self, rows: Sequence[Any], position: int, oldest: int | None) -> list[Any]:
         """The values of the feature at `position` in rows; a row is None where there is no item.
 
@@ -120,6 +128,9 @@ class Shape:
                 if attributes[i] is not None and reader.observed_at(row) < oldest:
                     attributes[i] = None
         return reader.values(attributes)
+
+
+_base = attrgetter("base")
 
 
 class _Reader:

@@ -297,10 +297,13 @@ _CODECS: dict[str, ValueCodec] = {
 
 def _vector_codec(vector: VectorType) -> ValueCodec:
     stored = np.dtype(f"<{vector.dtype}")
+    shape = (vector.size,)
 
     def encode(value: Any) -> bytes:
+        if type(value) is np.ndarray and value.dtype == stored and value.shape == shape:
+            return b'{"B":%b}' % _json(value.tobytes())
         given = np.asarray(value)
-        if given.shape != (vector.size,) or given.dtype.kind not in "fiu":
+        if given.shape != shape or given.dtype.kind not in "fiu":
             raise TypeError
         with np.errstate(over="ignore"):
             rounded = given.astype(stored)

@@ -68,8 +68,11 @@ class Core:
             namespace.feature(name)
         call = yield from self._call(timeout, consistent)
         keys = list(keys)
-        self._registry.draft(namespace).partition_keys(keys)
+        draft = self._registry.draft(namespace)
+        partition_keys = draft.partition_keys(keys)
         codec = yield from self._registry.for_read(namespace, call)
+        if codec is not draft:
+            partition_keys = codec.partition_keys(keys)
         plan = self._plan(codec, names, overrides)
         cache = self._caches.get(namespace.name)
         partition_keys = codec.partition_keys(keys)
@@ -172,7 +175,9 @@ def _times(observed_at: ObservedAt, count: int) -> list[int] | None:
     """UTC microseconds for each of `count` rows; None for now."""
     if observed_at is None:
         return None
-    given = [observed_at] * count if isinstance(observed_at, datetime) else list(observed_at)
+    if isinstance(observed_at, datetime):
+        return [_time(observed_at)] * count
+    given = list(observed_at)
     if len(given) != count:
         raise InvalidValue(f"observed_at has {len(given)} times for {count} rows.")
     return [_time(time) for time in given]

@@ -81,6 +81,7 @@ class Rows(Sequence["Row"]):
         self._positions = positions
         self._found = found
         self._now = now
+        self._oldest_by_group: dict[int, float] = {}
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -160,10 +161,19 @@ class Rows(Sequence["Row"]):
         rows = self._found[source.group]
         self._refuse_failed(rows, name)
         oldest = None if source.staleness is None else self._now - source.staleness
+        if oldest is not None and oldest <= self._oldest(source):
+            oldest = None
         values = source.shape.values(rows, source.position, oldest)
         if len(values) == len(self):  # No duplicates among the keys.
             return values
         return [values[position] for position in self._positions]
+
+    def _oldest(self, source: Source) -> float:
+        """The oldest observed-at in a group: most reads need not look at each value's."""
+        if source.group not in self._oldest_by_group and source.shape is not None:
+            rows = self._found[source.group]
+            self._oldest_by_group[source.group] = source.shape.oldest(rows)
+        return self._oldest_by_group[source.group]
 
     def _refuse_failed(self, rows: Sequence[Found], name: str) -> None:
         if self.report.failed and any(isinstance(row, OnlineStoreError) for row in rows):

