@@ -11,7 +11,8 @@ class Report:
 
     `rcu` and `wcu` are capacity units as the engine reported them; 0 for an engine that has
     none. A refused conditional write costs its units too, but engines do not report those, so
-    they are not in `wcu`. `superseded` counts writes that came later than a newer value and so changed nothing.
+    they are not in `wcu`. `superseded` counts changes that came later than newer values and so
+    changed nothing.
     """
 
     requests: int = 0

@@ -59,7 +59,7 @@ def partition_key(prefix: str, text: str) -> str:
 
 def _from_int(value: Any) -> str:
     if type(value) is int:
-        return str(value)
+        return str.__str__(value)  # Not the name of an enum member.
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError
     return str(value.__index__())  # numpy's integers
@@ -68,7 +68,7 @@ def _from_int(value: Any) -> str:
 def _from_str(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
-    return str(value)
+    return str.__str__(value)  # Not the name of an enum member.
 
 
 def _from_uuid(value: Any) -> str:

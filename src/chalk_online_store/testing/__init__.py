@@ -5,7 +5,8 @@ from chalk_online_store.testing import Dynoxide, create_table
 
 with Dynoxide() as engine:
     create_table(engine.endpoint_url, "features-of-a-test")
-    store = OnlineStore.open(engine.url("features-of-a-test"), schema=[User])
+    url = engine.url("features-of-a-test")
+    store = OnlineStore.open(url, schema=[User], session=engine.session())
 ```
 """
 

@@ -75,6 +75,10 @@ class Engine(ABC):
         query = urlencode({"region": region, "endpoint_url": self.endpoint_url}, safe=":/,")
         return f"dynamodb:///{table}?{query}"
 
+    def session(self) -> boto3.Session:
+        """A session with made-up credentials, which local engines take, for `open(session=...)`."""
+        return _local_session()
+
     def __enter__(self) -> Self:
         return self.start()
 

@@ -46,14 +46,11 @@ def open_engine(name: str) -> Iterator[Place]:
 
 
 def _dynoxide() -> Iterator[Place]:
-    import boto3
-
     from chalk_online_store.testing import Dynoxide, create_table
 
-    session = boto3.Session(aws_access_key_id="local", aws_secret_access_key="local")
     with Dynoxide() as engine:
-        create_table(engine.endpoint_url, "chalk-demo", session=session)
-        yield Place("dynoxide, in memory", engine.url("chalk-demo"), True, session)
+        create_table(engine.endpoint_url, "chalk-demo")
+        yield Place("dynoxide, in memory", engine.url("chalk-demo"), True, engine.session())
 
 
 def _title(url: str) -> str:
