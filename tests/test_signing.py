@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from unittest.mock import patch
+from typing import Any
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -125,12 +125,14 @@ def test_a_signer_shows_no_secret() -> None:
 def botocores(
     region: str, url: str, credentials: Credentials, operation: str, body: bytes, *, now: float
 ) -> dict[str, str]:
-    """What botocore would send."""
+    """What botocore would send: its `add_auth`, at a time of our choice."""
     target = f"DynamoDB_20120810.{operation}"
     headers = {"Content-Type": CONTENT_TYPE, "X-Amz-Target": target}
     request = AWSRequest("POST", url, headers=headers, data=body)
     keys = ReadOnlyCredentials(credentials.access_key, credentials.secret_key, credentials.token)
-    moment = datetime.fromtimestamp(int(now), UTC)
-    with patch("botocore.auth.get_current_datetime", return_value=moment):
-        SigV4Auth(keys, "dynamodb", region).add_auth(request)
+    auth: Any = SigV4Auth(keys, "dynamodb", region)
+    request.context["timestamp"] = f"{datetime.fromtimestamp(int(now), UTC):%Y%m%dT%H%M%SZ}"
+    auth._modify_request_before_signing(request)
+    to_sign = auth.string_to_sign(request, auth.canonical_request(request))
+    auth._inject_signature_to_request(request, auth.signature(to_sign, request))
     return dict(request.headers.items())

@@ -59,7 +59,7 @@ def partition_key(prefix: str, text: str) -> str:
 
 def _from_int(value: Any) -> str:
     if type(value) is int:
-        return str.__str__(value)  # Not the name of an enum member.
+        return str(value)
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError
     return str(value.__index__())  # numpy's integers
