@@ -59,13 +59,30 @@ class ItemCache:
                 if self._written.get(key, self._forgotten) <= lease:
                     self._put(key, row, now)
 
-    def written(self, rows: Mapping[ItemKey, Any], unknown: Iterable[ItemKey], now: float) -> None:
-        """Account for writes: `rows` as they now are, and keys whose items are not known."""
+    def written(
+        self,
+        rows: Mapping[ItemKey, Any],
+        unknown: Iterable[ItemKey],
+        now: float,
+        lease: int | None = None,
+    ) -> None:
+        """Account for writes: `rows` as they now are, and keys whose items are not known.
+
+        With a `lease` from before the write was sent, a row is kept only where no other write
+        of its key has returned since: which of the two came last is not known.
+        """
         with self._lock:
+            alone = {
+                key: lease is None or self._written.get(key, self._forgotten) <= lease
+                for key in rows
+            }
             self._writes += 1
             for key, row in rows.items():
                 self._mark(key)
-                self._put(key, row, now)
+                if alone[key]:
+                    self._put(key, row, now)
+                else:
+                    self._entries.pop(key, None)
             for key in unknown:
                 self._mark(key)
                 self._entries.pop(key, None)

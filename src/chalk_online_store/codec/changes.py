@@ -16,13 +16,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from chalk_online_store.codec.layout import BASE, LATEST, WIDTH, ItemKey, TableLayout, own
+from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, ItemKey, TableLayout, own
 from chalk_online_store.codec.values import Integer, Text
 
 Attributes: TypeAlias = Mapping[str, bytes]
 """An item: attribute names to values in DynamoDB's JSON."""
 
-_BOOKKEEPING = frozenset((LATEST, BASE, WIDTH))
+_BOOKKEEPING = frozenset((LATEST, BASE, WIDTH, ERASED))
 _number = msgspec.json.Decoder(Integer, strict=False)
 _text = msgspec.json.Decoder(Text)
 _attributes = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -32,18 +32,17 @@ _attributes = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class Change:
     """What one write does to one item.
 
-    `group` lists the ids of every feature that the group is known to have, in the order in
-    which they were registered. `values` maps some of them to attributes; None removes the
-    feature. A `whole` change speaks of all; without values it erases the entity. `expires_at`,
-    in UTC seconds, is when the last of the item's features can no longer be served; None for
-    never.
+    `values` maps feature ids to attributes; None removes the feature. A `whole` change speaks
+    of every feature of the group, of which `width` are known; without values it erases the
+    entity. `expires_at`, in UTC seconds, is when the last of the item's features can no longer
+    be served; None for never.
     """
 
     key: ItemKey
     observed_at: int
     values: Mapping[str, bytes | None]
     whole: bool
-    group: tuple[str, ...]
+    width: int
     expires_at: int | None
 
     @property
@@ -95,7 +94,9 @@ def fresh_item(layout: TableLayout, change: Change) -> dict[str, bytes]:
     """The item that a whole change leaves when nothing was there, or all of it is replaced."""
     item = key_attributes(layout, change.key)
     item[LATEST] = number(change.observed_at)
-    item[WIDTH] = number(len(change.group))
+    item[WIDTH] = number(change.width)
+    if change.erases:
+        item[ERASED] = number(change.observed_at)
     if change.expires_at is not None:
         item[layout.ttl] = number(change.expires_at)
     item.update((name, value) for name, value in change.values.items() if value is not None)
@@ -103,30 +104,27 @@ def fresh_item(layout: TableLayout, change: Change) -> dict[str, bytes]:
 
 
 class Times:
-    """The observed-at of all that is in an item, for a process that knows `group`."""
+    """The observed-at of all that is in an item."""
 
-    def __init__(self, item: Attributes, group: tuple[str, ...]) -> None:
+    def __init__(self, item: Attributes) -> None:
         self._item = item
         self.latest = read_number(item.get(LATEST)) or 0
         """The newest of all; 0 where nothing was ever known."""
         self.base = read_number(item.get(BASE) or item.get(LATEST)) or 0
-        """That of each feature without one of its own, if whole writes have known it."""
-        self.width = read_number(item.get(WIDTH)) or 0
-        """How many features of the group the last whole write knew of."""
-        self._never_covered = frozenset(group[self.width :])
-        self._group = group
+        """That of each value without one of its own."""
+        self.erased = read_number(item.get(ERASED)) or 0
+        """When all of it was last erased; 0 for never."""
 
     def of(self, feature_id: str) -> int:
         """When a feature's value, or its absence, was true; 0 where nothing was ever known."""
         own_time = read_number(self._item.get(own(feature_id)))
         if own_time is not None:
             return own_time
-        present = feature_id in self._item
-        return 0 if feature_id in self._never_covered and not present else self.base
+        return self.base if feature_id in self._item else self.erased
 
     def erasable(self, layout: TableLayout, time: int) -> list[str]:
-        """The features that an erasure at `time` says something new of."""
-        names = dict.fromkeys((*features_of(self._item, layout), *self._group))
+        """The features in the item of which an erasure at `time` says something new."""
+        names = features_of(self._item, layout)
         return [n for n in names if self.of(n) < time or (self.of(n) == time and n in self._item)]
 
 
@@ -143,7 +141,7 @@ def merge(layout: TableLayout, item: Attributes | None, change: Change) -> Attri
     """
     if item is None:
         return fresh_item(layout, change) if change.whole else _set({}, layout, change)
-    times = Times(item, change.group)
+    times = Times(item)
     if change.whole and change.observed_at >= times.latest:
         return _rebase(item, times, layout, change)
     if change.erases:
@@ -182,6 +180,8 @@ def _rebase(item: Attributes, times: Times, layout: TableLayout, change: Change)
         merged[own(name)] = number(times.of(name))
         if name in item:
             merged[name] = item[name]
+    if ERASED in item:
+        merged[ERASED] = item[ERASED]
     return merged
 
 
@@ -189,13 +189,11 @@ def _erase_late(item: Attributes, times: Times, layout: TableLayout, change: Cha
     """Erase what is older than the change, and remember it of all that is absent."""
     time = change.observed_at
     older = times.erasable(layout, time)
-    if not older:
+    if not older and time <= times.erased:
         return item
-    if time < times.base:  # What whole writes covered is newer: the others get own times.
-        return _set(item, layout, replace(change, values=dict.fromkeys(older), whole=False))
     gone = {attribute for name in older for attribute in (name, own(name))}
     kept = {name: value for name, value in item.items() if name not in gone}
-    return {**kept, BASE: number(time), WIDTH: number(max(times.width, len(change.group)))}
+    return {**kept, ERASED: number(max(time, times.erased))}
 
 
 def _set_expiry(item: dict[str, bytes], layout: TableLayout, expires_at: int | None) -> None:

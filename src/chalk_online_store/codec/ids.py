@@ -16,11 +16,6 @@ def all_ids() -> Iterator[str]:
             yield "".join(letters)
 
 
-def rank(short_id: str) -> tuple[int, list[int]]:
-    """What sorts ids into their order."""
-    return len(short_id), [ALPHABET.index(letter) for letter in short_id]
-
-
 def free_ids(taken: Container[str]) -> Iterator[str]:
     """The ids that are not taken, shortest first."""
     return (candidate for candidate in all_ids() if candidate not in taken)

@@ -58,11 +58,12 @@ def partition_key(prefix: str, text: str) -> str:
 
 
 def _from_int(value: Any) -> str:
-    if type(value) is int:
-        return str(value)
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError
-    return str(value.__index__())  # numpy's integers
+    try:
+        return str(value.__index__())  # numpy's integers too
+    except ValueError:
+        raise InvalidKey("An int key of thousands of digits: hash long keys.") from None
 
 
 def _from_str(value: Any) -> str:

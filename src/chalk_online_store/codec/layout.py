@@ -25,6 +25,13 @@ A process with an older schema must not move the observed-at of features that it
 heard of; it sees by this number that there are some.
 """
 
+ERASED = "!"
+"""N, UTC microseconds: when the entity was last erased; absent where it never was.
+
+It is the observed-at of every feature that the item holds neither a value nor an own observed-at
+of: a whole write leaves a value of each feature that it knows, so only an erasure spoke of it.
+"""
+
 
 def own(feature_id: str) -> str:
     """The attribute with a feature's own observed-at: present where it differs from `BASE`."""

@@ -23,14 +23,14 @@ Row = Mapping[str, Any]
 class GroupCodec:
     """One group: the features that live in one item.
 
-    `ids` are those of all features of the group that are registered; `columns` may be fewer,
-    where the schema leaves some out.
+    `width` is how many features of the group are registered; `columns` may be fewer, where the
+    schema leaves some out.
     """
 
     name: str
     sk: str
     columns: tuple[Column, ...]
-    ids: tuple[str, ...]
+    width: int
     shape: Shape
 
     @cached_property
@@ -66,8 +66,8 @@ class GroupCodec:
             ItemKey(pk, self.sk),
             observed_at,
             values,
-            whole=len(values) == len(self.ids) and None not in values.values(),
-            group=self.ids,
+            whole=len(values) == self.width and None not in values.values(),
+            width=self.width,
             expires_at=self.expires_at(observed_at),
         )
 
@@ -124,7 +124,7 @@ class NamespaceCodec:
             name,
             entries[f"{self.namespace.name}/{name}"].id,
             columns,
-            self.registry.ids_of_group(self.namespace.name, name),
+            self.registry.group_width(self.namespace.name, name),
             Shape(self.layout, columns),
         )
 

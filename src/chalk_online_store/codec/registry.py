@@ -18,7 +18,7 @@ from functools import cached_property
 import msgspec
 
 from chalk_online_store.codec.changes import Attributes, key_attributes
-from chalk_online_store.codec.ids import free_ids, rank
+from chalk_online_store.codec.ids import free_ids
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.errors import RegistryError, TypeConflict
 from chalk_online_store.schema import Namespace
@@ -88,15 +88,14 @@ class Registry:
         """The entries by their full name."""
         return {entry.name: entry for entry in self.entries}
 
-    def ids_of_group(self, namespace: str, group: str) -> tuple[str, ...]:
-        """The ids of a group's features, in the order in which they were registered.
+    def group_width(self, namespace: str, group: str) -> int:
+        """How many features of a group are registered.
 
-        Of two readings, the one with fewer of them has the first ones: whoever registers a
-        feature has read all that were registered before it.
+        Of two readings, the one with fewer has the first ones: whoever registers a feature has
+        read all that were registered before it. So the number tells who knows more.
         """
         scope = f"{namespace}."
-        found = [e.id for e in self.entries if e.group == group and e.scope == scope]
-        return tuple(sorted(found, key=rank))
+        return sum(1 for e in self.entries if e.group == group and e.scope == scope)
 
     def allocate(self, wanted: Iterable[Entry], reserved: frozenset[str]) -> list[Entry]:
         """The wanted entries, each with the shortest id that is free in its scope."""

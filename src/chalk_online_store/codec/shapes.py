@@ -7,6 +7,7 @@ for: no dictionary of dictionaries is ever built, and numbers are parsed in C.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,7 +86,14 @@ class Shape:
         try:
             return self._list_decoder.decode(b"[%b]" % b",".join(items))
         except msgspec.DecodeError as error:
-            raise DamagedItem(f"An item cannot be read as the schema says: {error}.") from error
+            raise DamagedItem(self._damage(str(error))) from error
+
+    def _damage(self, message: str) -> str:
+        """What msgspec says, with the feature's name for its path."""
+        found = re.search(r"`\$\[\d+\]\.(\w+)\.\w+`$", message)
+        names = {c.id: f"{c.full_name} (id {c.id!r})" for c in self.columns}
+        what = names.get(found[1], "An item") if found else "An item"
+        return f"{what} cannot be read as the schema says: {message}."
 
     @cached_property
     def _readers(self) -> list[_Reader]:
@@ -153,7 +161,7 @@ class _Reader:
         """The value of an attribute."""
         try:
             return self._decode(attribute)
-        except (DamagedItem, ValueError, OverflowError, struct.error) as error:
+        except (DamagedItem, ValueError, ArithmeticError, struct.error) as error:
             column = self._column
             raise DamagedItem(
                 f"{column.full_name} (id {column.id!r}) is not stored as "

@@ -20,7 +20,7 @@ from uuid import UUID
 import msgspec
 import numpy as np
 
-from chalk_online_store.errors import DamagedItem, InvalidValue
+from chalk_online_store.errors import DamagedItem, InvalidSchema, InvalidValue
 from chalk_online_store.schema.types import ChoiceType, FeatureType, VectorType
 
 Encode = Callable[[Any], bytes]
@@ -36,6 +36,8 @@ MAX_INT = 10**38 - 1
 _json = msgspec.json.encode
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_FIRST = datetime.min.replace(tzinfo=UTC) - _EPOCH
+_LAST = datetime.max.replace(tzinfo=UTC) - _EPOCH
 _DAY_ZERO = _EPOCH.toordinal()
 
 
@@ -61,7 +63,8 @@ class Text(Attribute, gc=False, frozen=True):
 class Binary(Attribute, gc=False, frozen=True):
     """Bytes, in base64 on the wire."""
 
-    B: bytes | None = None
+    # Not `bytes | None`: msgspec's lax mode takes base64 that spells "null" for None.
+    B: bytes = None  # type: ignore[assignment]
 
 
 class Boolean(Attribute, gc=False, frozen=True):
@@ -80,7 +83,7 @@ class Double(Attribute, gc=False, frozen=True):
     """A number that is a float, or the eight bytes of one that DynamoDB has no number for."""
 
     N: float | None = None
-    B: bytes | None = None
+    B: bytes = None  # type: ignore[assignment]
 
 
 class Exact(Attribute, gc=False, frozen=True):
@@ -125,14 +128,14 @@ def _encode_bool(value: Any) -> bytes:
 def _encode_str(value: Any) -> bytes:
     _expect(str, value)
     try:
-        return b'{"S":%b}' % _json(value)
+        return b'{"S":%b}' % _json(str.__str__(value))
     except UnicodeEncodeError:
         raise _Refused("lone surrogates, which UTF-8 cannot hold") from None
 
 
 def _encode_bytes(value: Any) -> bytes:
     _expect((bytes, bytearray, memoryview), value)
-    return b'{"B":%b}' % _json(value)
+    return b'{"B":%b}' % _json(bytes(value))
 
 
 def _encode_int(value: Any) -> bytes:
@@ -159,7 +162,10 @@ def _as_double(value: Any) -> float:
     if isinstance(value, bool | np.bool_):
         raise TypeError
     if isinstance(value, float | np.floating):
-        return float(value)
+        number = float(value)
+        if number != value and not math.isnan(number):
+            raise _Refused("more digits than a float has")
+        return number
     whole = operator.index(value)
     try:
         number = float(whole)
@@ -195,7 +201,10 @@ def _microseconds_utc(value: Any) -> int:
     _expect(datetime, value)
     if value.tzinfo is None:
         raise _Refused("no time zone; use datetime.now(UTC) or .replace(tzinfo=...)")
-    return int((value - _EPOCH) // _MICROSECOND)
+    since_epoch = value - _EPOCH
+    if not _FIRST <= since_epoch <= _LAST:
+        raise _Refused("a year in UTC outside 1 to 9999")
+    return int(since_epoch // _MICROSECOND)
 
 
 def _encode_date(value: Any) -> bytes:
@@ -251,7 +260,7 @@ def _through(name: str, convert: Callable[[Any], Any]) -> Decode:
     return read
 
 
-def _decode_float(attribute: Double) -> Any:
+def _decode_float(attribute: Any) -> Any:
     if attribute.N is not None:
         return attribute.N
     if attribute.B is not None:
@@ -270,6 +279,8 @@ def _decode_decimal(attribute: Exact) -> Any:
 
 
 def _decode_time(since_midnight: int) -> time:
+    if not 0 <= since_midnight < 86_400_000_000:
+        raise DamagedItem("no time of day")
     return (_EPOCH + timedelta(microseconds=since_midnight)).time()
 
 
@@ -305,13 +316,15 @@ def _vector_codec(vector: VectorType) -> ValueCodec:
         given = np.asarray(value)
         if given.shape != shape or given.dtype.kind not in "fiu":
             raise TypeError
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             rounded = given.astype(stored)
         if not np.array_equal(np.isfinite(given), np.isfinite(rounded)):
             raise _Refused(f"an element too large for {vector.dtype}; declare a wider dtype")
         return b'{"B":%b}' % _json(rounded.tobytes())
 
     def decode(raw: bytes) -> Any:
+        if len(raw) != vector.size * stored.itemsize:
+            raise DamagedItem("another size")
         return np.frombuffer(raw, stored)
 
     return ValueCodec(encode, Binary, _through("B", decode))
@@ -319,11 +332,16 @@ def _vector_codec(vector: VectorType) -> ValueCodec:
 
 def _choice_codec(choice: ChoiceType) -> ValueCodec:
     member = codec_of(choice.member)
-    encoded = {shown: member.encode(stored) for stored, shown in choice.choices.items()}
+    try:
+        encoded = {
+            (type(shown), shown): member.encode(stored) for stored, shown in choice.choices.items()
+        }
+    except _Refused as refused:
+        raise InvalidSchema(f"A choice cannot be stored: {refused}.") from None
 
     def encode(value: Any) -> bytes:
         try:
-            return encoded[value]
+            return encoded[type(value), value]
         except KeyError:
             raise _Refused("none of its choices") from None
 

@@ -24,7 +24,7 @@ from chalk_online_store.codec.changes import (
     features_of,
     number,
 )
-from chalk_online_store.codec.layout import BASE, LATEST, WIDTH, TableLayout, own
+from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, TableLayout, own
 
 MAX_WHOLE = 300
 """Features that one whole change may have; above it is sent as partial ones."""
@@ -57,12 +57,12 @@ def late(layout: TableLayout, item: Attributes, change: Change) -> Iterator[Chan
 
 def is_late(item: Attributes, change: Change) -> bool:
     """Whether something in the item is newer than the change."""
-    return Times(item, change.group).latest > change.observed_at
+    return Times(item).latest > change.observed_at
 
 
 def _late_erasure(layout: TableLayout, item: Attributes, change: Change) -> Iterator[Change]:
     """Removals, where there are more than one request can hold, and the erasure itself."""
-    older = Times(item, change.group).erasable(layout, change.observed_at)
+    older = Times(item).erasable(layout, change.observed_at)
     if len(older) > MAX_PARTIAL:
         yield from replace(change, values=dict.fromkeys(older)).split(MAX_PARTIAL)
     yield change
@@ -83,7 +83,7 @@ def short_cut(layout: TableLayout, change: Change) -> bytes:
     expires = change.expires_at is not None
     values = [(name, change.values[name]) for name in kept]
     values.append(("_t", number(change.observed_at)))
-    values.append(("_w", number(len(change.group))) if change.whole else ("_z", number(0)))
+    values.append(("_w", number(change.width)) if change.whole else ("_z", number(0)))
     if change.expires_at is not None:
         values.append(("_x", number(change.expires_at)))
     bound = b",".join(b'":%b":%b' % (name.encode(), value) for name, value in values if value)
@@ -124,7 +124,7 @@ def difference(layout: TableLayout, item: Attributes, merged: Attributes, change
     """
     alias = _Aliases()
     gone = item.keys() - merged.keys()
-    watched = [LATEST, BASE, WIDTH]
+    watched = [LATEST, BASE, WIDTH, ERASED]
     changed = {name: value for name, value in merged.items() if item.get(name) != value}
     if change.whole and not is_late(item, change):
         gone |= {own(name) for name in change.values} - merged.keys()

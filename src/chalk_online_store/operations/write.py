@@ -81,7 +81,7 @@ def changes_of_deletes(
 
 def _erase(group: GroupCodec, pk: str, observed_at: int, wall: int) -> Change:
     expires_at = max(observed_at, wall) // 1_000_000 + TOMBSTONE_SECONDS
-    return Change(ItemKey(pk, group.sk), observed_at, {}, True, group.ids, expires_at)
+    return Change(ItemKey(pk, group.sk), observed_at, {}, True, group.width, expires_at)
 
 
 def _remove(group: GroupCodec, pk: str, names: Sequence[str], now: int) -> Change | None:
@@ -107,11 +107,12 @@ def write(
         changes = [p.change for p in wave]
         now: Instant = yield NOW
         outcomes: list[Outcome] = []
+        lease = 0 if cache is None else cache.lease()
         try:
             outcomes = yield from apply(changes, call)
         finally:  # Also where the call is cut off: then nothing is known of these items.
             if cache is not None:
-                _tell_cache(cache, codec, changes, outcomes, now.monotonic)
+                _tell_cache(cache, codec, changes, outcomes, now.monotonic, lease)
         for item, outcome in zip(wave, outcomes, strict=True):
             _count(item, outcome, failed, call)
     if failed:
@@ -154,6 +155,7 @@ def _tell_cache(
     changes: Sequence[Change],
     outcomes: Sequence[Outcome],
     now: float,
+    lease: int,
 ) -> None:
     """Write whole items through, and forget those of which it is not known what they are now."""
     whole = [
@@ -162,7 +164,7 @@ def _tell_cache(
         if outcome is Applied.WHOLLY and change.whole
     ]
     rows = dict(_rows_of(codec, whole))
-    cache.written(rows, {change.key for change in changes} - rows.keys(), now)
+    cache.written(rows, {change.key for change in changes} - rows.keys(), now, lease)
 
 
 def _rows_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tuple[ItemKey, Any]]:

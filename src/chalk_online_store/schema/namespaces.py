@@ -209,12 +209,17 @@ def namespace_of(schema: Namespace | type) -> Namespace:
 def _from_class(
     cls: type, name: str, max_staleness: Duration, config: OnlineStoreConfig
 ) -> Namespace:
-    hints = typing.get_type_hints(cls, include_extras=True)
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise InvalidSchema(
+            f"{cls.__name__}: {error}; annotations are looked up in the module's globals."
+        ) from error
     declared = {field: _declared(cls, field) for field in hints}
     key = _primary_of(cls, declared)
     return Namespace(
         name,
-        hints[key],
+        _plain(hints[key]),
         tuple(
             Feature(
                 field,
@@ -228,6 +233,11 @@ def _from_class(
         key_name=key,
         online_store_config=config,
     )
+
+
+def _plain(annotation: Any) -> Any:
+    noted = typing.get_origin(annotation) is typing.Annotated
+    return typing.get_args(annotation)[0] if noted else annotation
 
 
 def _declared(cls: type, field: str) -> Declared:

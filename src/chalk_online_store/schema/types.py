@@ -43,7 +43,8 @@ class Vector:
     _made: ClassVar[dict[tuple[int, str], type[Vector]]] = {}
 
     def __class_getitem__(cls, arguments: Any) -> type[Vector]:
-        size, given = arguments if isinstance(arguments, tuple) else (arguments, "f2")
+        pair = arguments if isinstance(arguments, tuple) else (arguments, "f2")
+        size, given = pair if len(pair) == 2 else (pair, None)
         dtype = _DTYPES.get(given)
         if not isinstance(size, int) or size < 1 or dtype is None:
             raise InvalidSchema(
@@ -118,7 +119,8 @@ def read_annotation(annotation: Any) -> tuple[FeatureType, bool]:
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is Annotated:
         vectors = [a for a in arguments[1:] if isinstance(a, type) and issubclass(a, Vector)]
-        return read_annotation((vectors or arguments)[0])
+        kind, nullable = read_annotation((vectors or arguments)[0])
+        return kind, nullable or types.NoneType in typing.get_args(arguments[0])
     if typing.get_origin(annotation) in (Union, types.UnionType):
         rest = [argument for argument in arguments if argument is not types.NoneType]
         if len(rest) != 1:
@@ -132,9 +134,9 @@ def _read_plain(annotation: Any) -> FeatureType:
         return SCALARS[types.NoneType]
     if typing.get_origin(annotation) is Literal:
         values = typing.get_args(annotation)
-        return _choices(annotation, {value: value for value in values})
+        return _choices(annotation, [(value, value) for value in values])
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return _choices(annotation, {member.value: member for member in annotation})
+        return _choices(annotation, [(member.value, member) for member in annotation])
     if isinstance(annotation, type) and issubclass(annotation, Vector) and annotation.size:
         return VectorType(annotation.size, annotation.dtype)
     try:
@@ -143,14 +145,14 @@ def _read_plain(annotation: Any) -> FeatureType:
         raise _unsupported(annotation) from None
 
 
-def _choices(annotation: Any, choices: dict[Any, Any]) -> ChoiceType:
-    kinds = {type(value) for value in choices}
+def _choices(annotation: Any, choices: list[tuple[Any, Any]]) -> ChoiceType:
+    kinds = {type(value) for value, _ in choices}
     if len(kinds) != 1 or not kinds <= {str, int, bytes, bool}:
         raise InvalidSchema(
             f"{annotation!r}: the values of an Enum or Literal must all be str, all int, "
             "all bool or all bytes."
         )
-    return ChoiceType(SCALARS[kinds.pop()], choices)
+    return ChoiceType(SCALARS[kinds.pop()], dict(choices))
 
 
 def _unsupported(annotation: Any) -> InvalidSchema:

@@ -1,0 +1,229 @@
+"""The rows of a read: every asked feature of every asked key, with its status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from chalk_online_store import (
+    DamagedItem,
+    Feature,
+    ReadFailed,
+    Report,
+    RequestTimeout,
+    Row,
+    Rows,
+    Status,
+    UnknownFeature,
+)
+from chalk_online_store.codec.layout import LATEST, TableLayout
+from chalk_online_store.codec.shapes import Column, Shape
+from chalk_online_store.operations.rows import Answer, Source
+
+NOW = 1_000_000
+LATE = RequestTimeout("The table did not answer.")
+SHAPE = Shape(
+    TableLayout(),
+    (
+        Column("a", Feature("risk", float), "user.risk"),
+        Column("b", Feature("email", str | None), "user.email"),
+    ),
+)
+SOURCES = {
+    "risk": Source(0, SHAPE, 0, 100),
+    "email": Source(0, SHAPE, 1, None),
+    "unread": Source(0, None, 0, 0),
+    "unregistered": Source(0, None, 0, None),
+}
+
+
+def item(observed_at: int, **attributes: dict[str, Any]) -> Any:
+    """A decoded item of the shape."""
+    keys = {"pk": {"S": "a:1"}, "sk": {"S": "a"}, LATEST: {"N": str(observed_at)}}
+    return SHAPE.decode_items([json.dumps(keys | attributes).encode()])[0]
+
+
+def rows_of(found: list[Any], positions: list[int] | None = None, **sources: Source) -> Rows:
+    """Rows over what was found of distinct keys; `positions` says which of them was asked when."""
+    asked = list(range(len(found))) if positions is None else positions
+    keys = [f"key {position}" for position in asked]
+    failed = sum(isinstance(row, RequestTimeout) for row in found)
+    return Rows(keys, sources or SOURCES, asked, [found], NOW, Report(failed=failed))
+
+
+GOOD = item(NOW - 50, a={"N": "0.5"}, b={"S": "a@b.c"})
+EMPTY = item(NOW)
+NULLED = item(NOW, a={"N": "1"}, b={"NULL": True})
+AGED = item(NOW - 101, a={"N": "0.5"}, b={"S": "old"})
+
+CASES: list[tuple[Any, str, Answer]] = [
+    (GOOD, "risk", Answer(Status.HIT, 0.5, NOW - 50)),
+    (GOOD, "email", Answer(Status.HIT, "a@b.c", NOW - 50)),
+    (NULLED, "email", Answer(Status.NULL, None, NOW)),
+    (EMPTY, "risk", Answer(Status.MISSING)),
+    (None, "risk", Answer(Status.MISSING)),
+    (AGED, "risk", Answer(Status.STALE, None, NOW - 101)),
+    (AGED, "email", Answer(Status.HIT, "old", NOW - 101)),
+    (LATE, "risk", Answer(Status.FAILED)),
+    (GOOD, "unread", Answer(Status.STALE)),
+    (LATE, "unread", Answer(Status.STALE)),
+    (GOOD, "unregistered", Answer(Status.MISSING)),
+    (LATE, "unregistered", Answer(Status.MISSING)),
+]
+
+
+@pytest.mark.parametrize(("found", "name", "expected"), CASES)
+def test_each_feature_has_a_status(found: Any, name: str, expected: Answer) -> None:
+    """What was found of an item decides status, value and observed-at of each feature."""
+    rows = rows_of([found])
+    assert rows.answer(0, name) == expected
+    assert rows[0].status(name) is expected.status
+    assert rows.statuses(name) == [expected.status]
+
+
+@pytest.mark.parametrize(("found", "name", "expected"), CASES)
+def test_get_never_raises(found: Any, name: str, expected: Answer) -> None:
+    """`get` gives a value or the default, whatever the reason that there is no value."""
+    row = rows_of([found])[0]
+    assert row.get(name, "default") == (expected.value or "default")
+    assert row.get(name) == expected.value
+
+
+@pytest.mark.parametrize(
+    ("age", "status"), [(100, Status.HIT), (101, Status.STALE), (0, Status.HIT), (-9, Status.HIT)]
+)
+def test_a_value_is_stale_when_older_than_allowed(age: int, status: Status) -> None:
+    """A value of exactly the max staleness is still served; so is one from a clock ahead."""
+    assert rows_of([item(NOW - age, a={"N": "1"})]).statuses("risk") == [status]
+
+
+def test_a_stale_null_is_stale() -> None:
+    """A null ages as every other value does."""
+    found = item(NOW - 101, b={"NULL": True})
+    rows = rows_of([found], email=Source(0, SHAPE, 1, 100))
+    assert rows.statuses("email") == [Status.STALE]
+
+
+def test_rows_keep_order_and_duplicates() -> None:
+    """There is a row for each asked key, in the order asked, however often a key was named."""
+    other = item(NOW, a={"N": "2"})
+    rows = rows_of([GOOD, other, None], positions=[1, 0, 1, 2, 0])
+    assert [row.key for row in rows] == ["key 1", "key 0", "key 1", "key 2", "key 0"]
+    assert [row["risk"] for row in rows] == rows.column("risk") == [2.0, 0.5, 2.0, None, 0.5]
+    assert len(rows) == len(list(rows)) == 5
+
+
+def test_rows_are_a_sequence() -> None:
+    """Indexes count from both ends, slices and reversal give rows, and there is no row beyond."""
+    rows = rows_of([GOOD, item(NOW, a={"N": "2"}), None])
+    assert (rows[0].key, rows[-1].key, rows[-3].key) == ("key 0", "key 2", "key 0")
+    assert [row.key for row in rows[1:]] == ["key 1", "key 2"]
+    assert [row.key for row in rows[::-2]] == ["key 2", "key 0"]
+    assert [row.key for row in reversed(rows)] == ["key 2", "key 1", "key 0"]
+    assert all(isinstance(row, Row) for row in rows[:2])
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            rows[index]
+
+
+def test_no_keys_give_no_rows() -> None:
+    """A read of no keys has no rows, but its columns all the same."""
+    rows = rows_of([])
+    assert (list(rows), rows.to_dict()) == ([], {name: [] for name in SOURCES})
+
+
+@pytest.mark.parametrize("positions", [[0, 1, 2, 3, 4], [0, 1, 2, 1, 3, 4, 4, 0]])
+@pytest.mark.parametrize("name", ["risk", "email", "unread", "unregistered"])
+def test_a_column_says_what_its_rows_say(name: str, positions: list[int]) -> None:
+    """A column's values are those of its rows one by one: nulls, gaps and stale values too."""
+    rows = rows_of([GOOD, NULLED, EMPTY, None, AGED], positions)
+    assert rows.column(name) == [row[name] for row in rows]
+
+
+@pytest.mark.parametrize("positions", [[0, 1, 2], [2, 0, 0, 1, 1]])
+def test_a_column_names_the_position_that_failed(positions: list[int]) -> None:
+    """A column with a failure raises for the first asked position that failed."""
+    rows = rows_of([GOOD, LATE, None], positions)
+    with pytest.raises(ReadFailed, match=f"position {positions.index(1)} .* did not answer"):
+        rows.column("risk")
+
+
+def test_a_failed_value_raises() -> None:
+    """Asking for a value that could not be read raises, and says where and why."""
+    rows = rows_of([GOOD, LATE])
+    asks: list[Callable[[], Any]] = [lambda: rows[1]["risk"], lambda: rows.value(1, "risk")]
+    for ask in asks:
+        with pytest.raises(ReadFailed, match=r"'risk' .* position 1 .* did not answer") as caught:
+            ask()
+        assert caught.value.__cause__ is LATE
+        assert "key 1" not in str(caught.value)
+
+
+def test_a_failure_is_never_silent() -> None:
+    """Whole columns and rows raise where one value failed; other features are not touched."""
+    rows = rows_of([GOOD, LATE])
+    for ask in (lambda: rows.column("risk"), rows.to_dict, rows[1].to_dict):
+        with pytest.raises(ReadFailed):
+            ask()
+    assert rows[0].to_dict() == {
+        "risk": 0.5,
+        "email": "a@b.c",
+        "unread": None,
+        "unregistered": None,
+    }
+    assert rows.column("unread") == [None, None]
+    assert rows.statuses("risk") == [Status.HIT, Status.FAILED]
+
+
+def test_a_feature_that_was_not_asked_for() -> None:
+    """A name outside the read raises `UnknownFeature` from every method, even in a failed row."""
+    rows = rows_of([LATE], risk=SOURCES["risk"])
+    row = rows[0]
+    for ask in (row.__getitem__, row.get, row.status, row.observed_at, rows.column, rows.statuses):
+        with pytest.raises(UnknownFeature, match="'email' was not asked for"):
+            ask("email")
+
+
+def test_features_come_from_their_groups() -> None:
+    """Each feature is read from the item of its own group, and fails with that item alone."""
+    sources = {"risk": Source(0, SHAPE, 0, None), "email": Source(1, SHAPE, 1, None)}
+    rows = Rows([1], sources, [0], [[LATE], [GOOD]], NOW, Report(failed=1))
+    assert rows.column("email") == ["a@b.c"]
+    assert (rows[0].status("risk"), rows[0]["email"]) == (Status.FAILED, "a@b.c")
+
+
+def test_observed_at_is_a_moment_in_utc() -> None:
+    """Where the time of a value is known it is a datetime in UTC, of stale values too."""
+    rows = rows_of([GOOD, AGED, None, LATE])
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    times = [row.observed_at("risk") for row in rows]
+    assert times[:2] == [epoch + timedelta(microseconds=NOW - age) for age in (50, 101)]
+    assert times[2:] == [None, None]
+
+
+def test_columns_by_name() -> None:
+    """`to_dict` has a column for each asked feature, in the order asked."""
+    rows = rows_of([GOOD, None], email=SOURCES["email"], risk=SOURCES["risk"])
+    assert list(rows.to_dict().items()) == [("email", ["a@b.c", None]), ("risk", [0.5, None])]
+    assert rows.features == ("email", "risk")
+
+
+def test_damage_raises_where_it_lies() -> None:
+    """A damaged value raises when it is asked for, and leaves its row's other features alone."""
+    rows = rows_of([item(NOW, a={"B": "AAAA", "S": "x"}, b={"N": "1"})])
+    for ask in (rows[0].get, rows[0].status, rows.column):
+        with pytest.raises(DamagedItem, match=r"user\.email"):
+            ask("email")
+    assert rows[0].status("unregistered") is Status.MISSING
+
+
+def test_how_rows_print() -> None:
+    """A row prints statuses, never keys or values."""
+    rows = rows_of([GOOD, LATE], risk=SOURCES["risk"], email=SOURCES["email"])
+    assert repr(rows) == "<Rows: 2 keys, 2 features>"
+    assert repr(rows[0]) == "<Row: risk: hit, email: hit>"
+    assert repr(rows[1]) == "<Row: risk: failed, email: failed>"
