@@ -16,6 +16,7 @@ from chalk_online_store.codec.changes import key_of, parse_item, render_item
 from chalk_online_store.codec.ids import all_ids
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.registry import (
+    ACTIVE,
     NAMES_AFTER,
     PARTITION,
     Entry,
@@ -108,7 +109,14 @@ def test_scopes_are_independent() -> None:
 
 @pytest.mark.parametrize(
     ("name", "scope"),
-    [("user", ""), ("user.risk", "user."), ("user/now", "user/"), ("a_b-c@d.e-f@g", "a_b-c@d.")],
+    [
+        ("user", ""),
+        ("user.risk", "user."),
+        ("user/now", "user/"),
+        ("a_b-c@d.e-f@g", "a_b-c@d."),
+        ("user.address.street", "user.address."),
+        ("user.risk!c", "user."),
+    ],
 )
 def test_the_scope_of_a_name(name: str, scope: str) -> None:
     """The mark in a full name says whose ids it is counted among."""
@@ -176,15 +184,15 @@ def test_a_conflict_is_found_among_new_features() -> None:
         registered(namespace(x=int)).missing(namespace(w=int, x=str, y=int))
 
 
-def test_the_width_of_a_group() -> None:
-    """A group has the features that were ever registered in it, of its namespace alone."""
+def test_the_ids_of_a_group() -> None:
+    """A group has the features that were registered in it, of its namespace alone."""
     features = (Feature("x", int), Feature("y", int), Feature("z", int, group="now"))
     registry = registered(
         Namespace("user", int, features), namespace("user2", x=int), namespace(x=int)
     )
-    assert registry.group_width("user", "default") == 2
-    assert registry.group_width("user", "now") == 1
-    assert registry.group_width("shop", "default") == 0
+    assert registry.ids_of_group("user", "default", ACTIVE) == ("a", "b")
+    assert registry.ids_of_group("user", "now", ACTIVE) == ("c",)
+    assert registry.ids_of_group("shop", "default", ACTIVE) == ()
 
 
 # --- what lies in the table ----------------------------------------------------------------

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from chalk_online_store import DamagedItem, Feature
 from chalk_online_store.codec.layout import BASE, LATEST, WIDTH, ItemKey, TableLayout, own
+from chalk_online_store.codec.nested import value_encoder
 from chalk_online_store.codec.shapes import Cell, Column, Shape, row_key
-from chalk_online_store.codec.values import value_encoder
 from tests.strategies import VALUES, exactly, vector
 
 KEY = {"pk": {"S": "a:1"}, "sk": {"S": "a"}}

@@ -17,8 +17,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from chalk_online_store import InvalidValue
-from chalk_online_store.codec.values import NULL, codec_of, value_encoder
-from chalk_online_store.schema.types import read_annotation
+from chalk_online_store.codec.nested import codec_of, value_encoder
+from chalk_online_store.codec.values import NULL
+from chalk_online_store.schema.annotations import read_annotation
 from tests.strategies import (
     EDGE_DECIMALS,
     EDGE_FLOATS,
@@ -44,12 +45,12 @@ every_type = pytest.mark.parametrize("annotation", VALUES, ids=str)
 
 
 def encode(annotation: Any, value: Any) -> bytes:
-    kind, nullable = read_annotation(annotation)
-    return value_encoder("user.risk", kind, nullable)(value)
+    element = read_annotation(annotation)
+    return value_encoder("user.risk", element.type, element.nullable)(value)
 
 
 def decode(annotation: Any, attribute: bytes) -> Any:
-    codec = codec_of(read_annotation(annotation)[0])
+    codec = codec_of(read_annotation(annotation).type)
     return codec.decode(msgspec.json.decode(attribute, type=codec.attribute, strict=False))
 
 
@@ -167,7 +168,7 @@ def test_null_is_read_as_none(annotation: Any) -> None:
 @every_type
 def test_optional_stores_null(annotation: Any) -> None:
     """`T | None` stores None as a null, and other values as T does."""
-    kind, _ = read_annotation(annotation)
+    kind = read_annotation(annotation).type
     assert value_encoder("user.risk", kind, nullable=True)(None) == NULL
 
 

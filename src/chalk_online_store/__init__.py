@@ -28,6 +28,7 @@ from chalk_online_store.errors import (
 from chalk_online_store.operations.rows import Answer, Row, Rows, Status
 from chalk_online_store.report import Report
 from chalk_online_store.schema import (
+    Document,
     Feature,
     LRUCache,
     Namespace,
@@ -44,6 +45,7 @@ __all__ = [
     "AsyncOnlineStore",
     "ConnectionFailed",
     "DamagedItem",
+    "Document",
     "Feature",
     "InvalidCredentials",
     "InvalidKey",

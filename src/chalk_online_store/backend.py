@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from chalk_online_store.codec.changes import Attributes, Change
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape
+from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.effects import All, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.report import Report
@@ -99,6 +100,9 @@ class Backend(Protocol):
         """Every item of a partition whose sort key is greater than `after`, strongly read."""
         ...
 
-    def insert(self, items: Sequence[Attributes], call: Call) -> Operation[bool]:
-        """Put all items, of which there are at most 100, or none: False if one exists."""
+    def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+        """Perform all swaps, of which there are at most 100, no key twice, or none.
+
+        False, and nothing is done, if an item is not as its swap says.
+        """
         ...

@@ -7,7 +7,8 @@
 | `sqlite://` | SQLite in memory: a database of its own for each store, gone when it is closed |
 
 Options of a DynamoDB URL: `region`, `endpoint_url`, `profile`, and `pk`, `sk` and `ttl` for a
-table whose attributes have other names. What is not stated comes from the boto3 session.
+table whose attributes have other names. What is not stated comes from the boto3 session. An
+engine on this machine needs no credentials: where there are none, they are made up.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from chalk_online_store.drivers.aio import AsyncTransport, InThread
 from chalk_online_store.drivers.credentials import (
     AsyncCredentialSource,
     CredentialSource,
+    Endpoint,
+    LocalSession,
     Session,
+    is_local,
     resolve_endpoint,
 )
 from chalk_online_store.drivers.http import AiohttpTransport, Urllib3Transport
@@ -119,8 +123,7 @@ def connect(url: str, session: Session | None) -> tuple[Backend, Transport]:
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
         return EmbeddedBackend(), SqliteEngine(target.path)
-    session = session or _session_of(target)
-    endpoint = resolve_endpoint(session, target.region, target.endpoint_url)
+    endpoint, session = _resolve(target, session)
     return _backend_of(target), Urllib3Transport(endpoint, CredentialSource(session))
 
 
@@ -133,13 +136,20 @@ def connect_async(url: str, session: Session | None) -> tuple[Backend, AsyncTran
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
         return EmbeddedBackend(), InThread(SqliteEngine(target.path))
-    session = session or _session_of(target)
-    endpoint = resolve_endpoint(session, target.region, target.endpoint_url)
+    endpoint, session = _resolve(target, session)
     return _backend_of(target), AiohttpTransport(endpoint, AsyncCredentialSource(session))
 
 
 def _backend_of(target: DynamoDBTarget) -> DynamoDBBackend:
     return DynamoDBBackend(target.table, target.layout)
+
+
+def _resolve(target: DynamoDBTarget, given: Session | None) -> tuple[Endpoint, Session]:
+    session = given or _session_of(target)
+    endpoint = resolve_endpoint(session, target.region, target.endpoint_url)
+    if given is None and is_local(endpoint.url):
+        session = LocalSession(session)
+    return endpoint, session
 
 
 def _session_of(target: DynamoDBTarget) -> Session:

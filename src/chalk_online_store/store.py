@@ -151,6 +151,35 @@ class OnlineStore:
         )
         return self._driver.run(operation)
 
+    def drop(
+        self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None = None
+    ) -> Report:
+        """Drop features from the registry: their names become free, their ids never again.
+
+        Also features that the schema has no more. No item is touched: values go with the next
+        whole write of their item, or when it expires. Other processes go on with what they
+        know until they load the registry again; one that still declares a dropped feature
+        registers it anew when it writes. This store does not: here a write of the feature
+        raises `UnknownFeature`, and a read finds it `missing`.
+
+        Raises `UnknownFeature` for what neither the registry nor the schema has,
+        `RegistryUnavailable`, `StoreClosed`.
+        """
+        return self._driver.run(self._core.drop(schema, features, timeout=timeout))
+
+    def rename(
+        self, schema: Namespace | type, old: str, new: str, *, timeout: float | None = None
+    ) -> Report:
+        """Rename a feature in the registry; it keeps its id, and so all of its values.
+
+        The old name stays an alias, so that processes with the old schema go on. Rename before
+        a process with the new schema writes. The schema of this store may be either.
+
+        Raises `UnknownFeature` where the registry does not have `old`, `RegistryError` where
+        `new` is another feature or no name, `RegistryUnavailable`, `StoreClosed`.
+        """
+        return self._driver.run(self._core.rename(schema, old, new, timeout=timeout))
+
     def close(self) -> None:
         """Close every connection; a second call does nothing."""
         if not self._core.closed:
@@ -249,6 +278,18 @@ class AsyncOnlineStore:
             timeout=timeout,
         )
         return await self._driver.run(operation)
+
+    async def drop(
+        self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None = None
+    ) -> Report:
+        """As `OnlineStore.drop`."""
+        return await self._driver.run(self._core.drop(schema, features, timeout=timeout))
+
+    async def rename(
+        self, schema: Namespace | type, old: str, new: str, *, timeout: float | None = None
+    ) -> Report:
+        """As `OnlineStore.rename`."""
+        return await self._driver.run(self._core.rename(schema, old, new, timeout=timeout))
 
     async def close(self) -> None:
         """As `OnlineStore.close`."""

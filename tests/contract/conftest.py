@@ -51,6 +51,16 @@ class AnyStore:
         report: Report = self._settle(self._store.delete(*args, **options))
         return report
 
+    def drop(self, *args: Any, **options: Any) -> Report:
+        """`drop` of either store."""
+        report: Report = self._settle(self._store.drop(*args, **options))
+        return report
+
+    def rename(self, *args: Any, **options: Any) -> Report:
+        """`rename` of either store."""
+        report: Report = self._settle(self._store.rename(*args, **options))
+        return report
+
     def close(self) -> None:
         """`close` of either store."""
         self._settle(self._store.close())

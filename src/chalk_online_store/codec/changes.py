@@ -35,7 +35,8 @@ class Change:
     `values` maps feature ids to attributes; None removes the feature. A `whole` change speaks
     of every feature of the group, of which `width` are known; without values it erases the
     entity. `expires_at`, in UTC seconds, is when the last of the item's features can no longer
-    be served; None for never.
+    be served; None for never. `dropped` are ids that stand for nothing any more: a whole change
+    clears them away.
     """
 
     key: ItemKey
@@ -44,6 +45,7 @@ class Change:
     whole: bool
     width: int
     expires_at: int | None
+    dropped: tuple[str, ...] = ()
 
     @property
     def erases(self) -> bool:
@@ -174,7 +176,7 @@ def _rebase(item: Attributes, times: Times, layout: TableLayout, change: Change)
     if change.erases:
         return merged
     for name in features_of(item, layout):
-        if name in change.values:
+        if name in change.values or name in change.dropped:
             continue
         merged[BASE] = merged[LATEST]
         merged[own(name)] = number(times.of(name))

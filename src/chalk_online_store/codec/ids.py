@@ -16,6 +16,11 @@ def all_ids() -> Iterator[str]:
             yield "".join(letters)
 
 
+def place(name_id: str) -> tuple[int, list[int]]:
+    """What sorts ids as `all_ids` gives them."""
+    return len(name_id), [ALPHABET.index(letter) for letter in name_id]
+
+
 def free_ids(taken: Container[str]) -> Iterator[str]:
     """The ids that are not taken, shortest first."""
     return (candidate for candidate in all_ids() if candidate not in taken)

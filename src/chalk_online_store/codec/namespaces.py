@@ -10,36 +10,50 @@ from typing import Any
 from chalk_online_store.codec.changes import Change
 from chalk_online_store.codec.keys import key_encoder, partition_key
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.registry import Entry, Registry
+from chalk_online_store.codec.policies import Action, Policy, policy_of
+from chalk_online_store.codec.registry import ACTIVE, RETIRED, Entry, Registry
 from chalk_online_store.codec.shapes import Column, Shape
-from chalk_online_store.codec.values import Encode, value_encoder
+from chalk_online_store.codec.values import Encode
 from chalk_online_store.errors import InvalidKey, UnknownFeature
 from chalk_online_store.schema import Feature, Namespace
+from chalk_online_store.schema.types import struct_fields
 
 Row = Mapping[str, Any]
+
+_MOST_CLEARED = 100
+"""Dropped features that a whole write clears away: an expression of DynamoDB's holds 4 KB."""
 
 
 @dataclass(frozen=True)
 class GroupCodec:
     """One group: the features that live in one item.
 
-    `width` is how many features of the group are registered; `columns` may be fewer, where the
-    schema leaves some out.
+    `active` is how many features of the group the registry has; `columns` may be fewer, where
+    the schema leaves some out. `retired` are the ids of those that were dropped.
     """
 
     name: str
     sk: str
     columns: tuple[Column, ...]
-    width: int
+    active: int
+    retired: tuple[str, ...]
     shape: Shape
+
+    @property
+    def width(self) -> int:
+        """How many features the group ever had: it never shrinks."""
+        return self.active + len(self.retired)
 
     @cached_property
     def encoders(self) -> list[tuple[str, str, Encode]]:
         """Name, id and encoder of each feature."""
-        return [
-            (c.feature.name, c.id, value_encoder(c.full_name, c.feature.type, c.feature.nullable))
-            for c in self.columns
-        ]
+        return [(column.feature.name, column.id, column.encode) for column in self.columns]
+
+    @cached_property
+    def _policies(self) -> list[tuple[str, str, Policy]]:
+        """Name, id and policy of each feature that does not simply store what it is given."""
+        policies = [(c.feature.name, c.id, policy_of(c.feature)) for c in self.columns]
+        return [(name, name_id, policy) for name, name_id, policy in policies if policy]
 
     @cached_property
     def staleness(self) -> int | None:
@@ -58,6 +72,9 @@ class GroupCodec:
         values: dict[str, bytes | None] = {
             name_id: encode(row[name]) for name, name_id, encode in self.encoders if name in row
         }
+        for name, name_id, policy in self._policies:
+            if name in row:
+                _apply(policy(row[name]), name_id, values)
         return self.change_of(pk, values, observed_at) if values else None
 
     def change_of(self, pk: str, values: Mapping[str, bytes | None], observed_at: int) -> Change:
@@ -66,10 +83,18 @@ class GroupCodec:
             ItemKey(pk, self.sk),
             observed_at,
             values,
-            whole=len(values) == self.width and None not in values.values(),
+            whole=len(values) == self.active and None not in values.values(),
             width=self.width,
             expires_at=self.expires_at(observed_at),
+            dropped=self.retired[-_MOST_CLEARED:],
         )
+
+
+def _apply(action: Action, name_id: str, values: dict[str, bytes | None]) -> None:
+    if action is Action.LEAVE:
+        del values[name_id]
+    elif action is Action.REMOVE:
+        values[name_id] = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +141,7 @@ class NamespaceCodec:
     def _group(self, name: str, features: tuple[Feature, ...]) -> GroupCodec:
         entries = self.registry.by_name
         columns = tuple(
-            Column(entries[full_name].id, feature, full_name)
+            Column(entries[full_name].id, feature, full_name, self._field_ids(feature))
             for feature in features
             if (full_name := self.namespace.full_name(feature)) in entries
         )
@@ -124,9 +149,16 @@ class NamespaceCodec:
             name,
             entries[f"{self.namespace.name}/{name}"].id,
             columns,
-            self.registry.group_width(self.namespace.name, name),
+            len(self.registry.ids_of_group(self.namespace.name, name, ACTIVE)),
+            self.registry.ids_of_group(self.namespace.name, name, RETIRED),
             Shape(self.layout, columns),
         )
+
+    def _field_ids(self, feature: Feature) -> dict[str, str]:
+        """The ids of the fields of every struct in a feature, by path."""
+        paths = (path for path, _ in struct_fields(feature.type, self.namespace.full_name(feature)))
+        entries = self.registry.by_name
+        return {path: entries[path].id for path in paths if path in entries}
 
     def changes(self, row: Row, observed_at: int) -> list[Change]:
         """What a row writes, one change per group that it touches.
@@ -148,3 +180,5 @@ class NamespaceCodec:
             if name != self.namespace.key_name and name not in self.namespace.by_name:
                 self.namespace.feature(name)
                 raise UnknownFeature(f"A row calls features by their short name, not {name!r}.")
+            if f"{self.namespace.name}.{name}" in self.registry.dropped:
+                raise UnknownFeature(f"{self.namespace.name}.{name} was dropped.")

@@ -6,11 +6,12 @@ the groups of one namespace, the features of one namespace. An id is never given
 
 An entry lies in the table as two items of one partition: one under its name, one under its id,
 put in one transaction on the condition that neither exists. So two processes can neither give
-one id to two names nor one name two ids.
+one id to two names nor one name two ids. `codec.registry_edits` says how entries change later.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -22,6 +23,7 @@ from chalk_online_store.codec.ids import free_ids
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.errors import RegistryError, TypeConflict
 from chalk_online_store.schema import Namespace
+from chalk_online_store.schema.types import struct_fields
 
 PARTITION = "!registry"
 """No namespace's partition: "!" is in no id."""
@@ -29,7 +31,17 @@ PARTITION = "!registry"
 NAMES_AFTER = "$"
 """Every sort key of a name comes after this one, every sort key of an id before it."""
 
-_ACTIVE = "active"
+ACTIVE = "active"
+ALIAS = "alias"
+"""The state of an old name after a rename: it still stands for the id, which has a new name."""
+RETIRED = "retired"
+"""The state of what was dropped: the name is free, the id never again."""
+
+RETIRED_MARK = "!"
+"""In no name. A retired entry is called `user.risk!c`, so that `user.risk` is free."""
+
+_NAME = "[A-Za-z_][A-Za-z0-9_@-]*"
+_FULL_NAME = re.compile(rf"{_NAME}([./]{_NAME}([./][^./!]+)*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +49,34 @@ class Entry:
     """What the registry knows of one name.
 
     `type` is a feature's type, a namespace's key type, or "group". `group` is the group of a
-    feature, else "". `state` is "active".
+    feature, else "". `state` is "active", "alias" or "retired".
     """
 
     name: str
     id: str
     type: str
     group: str = ""
-    state: str = _ACTIVE
+    state: str = ACTIVE
 
     @property
     def scope(self) -> str:
-        """Within what the id is unique: "", `user/` or `user.`."""
+        """Within what the id is unique: "", `user/`, `user.` or `user.address.`."""
         return scope_of(self.name)
 
     def items(self, layout: TableLayout) -> list[Attributes]:
-        """The two items that it is stored as."""
+        """What it is stored as. The id of an alias is held by the feature's present name."""
+        names = [self.name_item(layout)]
+        return names if self.state == ALIAS else [*names, self.id_item(layout)]
+
+    def name_item(self, layout: TableLayout) -> Attributes:
+        """The item under its name, which says all of it."""
         texts = {field.name: _text(getattr(self, field.name)) for field in fields(self)}
-        by_name = key_attributes(layout, ItemKey(PARTITION, self.name))
-        by_id = key_attributes(layout, ItemKey(PARTITION, f"#{self.scope}#{self.id}"))
-        return [{**by_name, **texts}, {**by_id, "name": texts["name"]}]
+        return {**key_attributes(layout, ItemKey(PARTITION, self.name)), **texts}
+
+    def id_item(self, layout: TableLayout) -> Attributes:
+        """The item under its id, which keeps the id from being given again."""
+        key = ItemKey(PARTITION, f"#{self.scope}#{self.id}")
+        return {**key_attributes(layout, key), "name": _text(self.name)}
 
 
 def read_entry(item: Attributes) -> Entry:
@@ -68,34 +88,48 @@ def read_entry(item: Attributes) -> Entry:
     return Entry(*texts)
 
 
+def check_name(name: str) -> None:
+    """Refuse what cannot be a full name; raises `RegistryError`."""
+    if not _FULL_NAME.fullmatch(name):
+        raise RegistryError(f"{name!r} is no full name such as user.risk.")
+
+
 def scope_of(name: str) -> str:
-    """`user.` of `user.risk`, `user/` of `user/realtime`, "" of `user`."""
-    for mark in (".", "/"):
-        namespace, found, _ = name.partition(mark)
-        if found:
-            return namespace + mark
-    return ""
+    """`user.` of `user.risk`, `user.a.` of `user.a.b`, `user/` of `user/realtime`, "" of `user`."""
+    return name[: max(name.rfind("."), name.rfind("/")) + 1]
 
 
 @dataclass(frozen=True)
 class Registry:
-    """One reading of the registry: immutable, so threads share it without a lock."""
+    """One reading of the registry: immutable, so threads share it without a lock.
+
+    `dropped` are names that this process has dropped itself. It neither uses nor registers them
+    again, though its schema still has them.
+    """
 
     entries: tuple[Entry, ...] = ()
+    dropped: frozenset[str] = frozenset()
 
     @cached_property
     def by_name(self) -> dict[str, Entry]:
-        """The entries by their full name."""
-        return {entry.name: entry for entry in self.entries}
+        """The entries of every name that stands for something, aliases included."""
+        return {
+            entry.name: entry
+            for entry in self.entries
+            if entry.state != RETIRED and not self._is_dropped(entry.name)
+        }
 
-    def group_width(self, namespace: str, group: str) -> int:
-        """How many features of a group are registered.
+    def ids_of_group(self, namespace: str, group: str, state: str) -> tuple[str, ...]:
+        """The ids of the features of a group that are active, or were dropped.
 
-        Of two readings, the one with fewer has the first ones: whoever registers a feature has
-        read all that were registered before it. So the number tells who knows more.
+        Of two readings, the one with fewer ids of both kinds has the first ones: whoever
+        registers a feature has read all that were registered before it, and no id is ever
+        forgotten. So their number tells who knows more.
         """
         scope = f"{namespace}."
-        return sum(1 for e in self.entries if e.group == group and e.scope == scope)
+        return tuple(
+            e.id for e in self.entries if e.group == group and e.state == state and e.scope == scope
+        )
 
     def allocate(self, wanted: Iterable[Entry], reserved: frozenset[str]) -> list[Entry]:
         """The wanted entries, each with the shortest id that is free in its scope."""
@@ -115,11 +149,21 @@ class Registry:
 
         Raises `TypeConflict` or `RegistryError` where it has them otherwise.
         """
-        wanted = [e for e in entries_of(namespace) if e.name not in self.by_name]
+        wanted: list[Entry] = []
+        known: list[Entry] = []
         for entry in entries_of(namespace):
-            if entry.name in self.by_name:
-                _check_same(entry, self.by_name[entry.name])
+            found = self.by_name.get(entry.name)
+            if found is not None:
+                _check_same(entry, found)
+                known.append(found)
+            elif not self._is_dropped(entry.name):
+                wanted.append(entry)
+        _check_one_name_each(known)
         return wanted
+
+    def _is_dropped(self, name: str) -> bool:
+        """Whether this process dropped a name, or the struct that the named field is in."""
+        return any(name == gone or name.startswith(f"{gone}.") for gone in self.dropped)
 
 
 def entries_of(namespace: Namespace) -> list[Entry]:
@@ -131,20 +175,37 @@ def entries_of(namespace: Namespace) -> list[Entry]:
         Entry(namespace.full_name(feature), "", feature.type.name, feature.group)
         for feature in namespace.features
     ]
-    return [own, *groups, *features]
+    fields = [
+        Entry(path, "", field.element.type.name)
+        for feature in namespace.features
+        for path, field in struct_fields(feature.type, namespace.full_name(feature))
+    ]
+    return [own, *groups, *features, *fields]
 
 
 def _check_same(wanted: Entry, found: Entry) -> None:
     if wanted.type != found.type:
         raise TypeConflict(
             f"{wanted.name} is {wanted.type} in the schema, but {found.type} in the table. "
-            "Give the feature another name, or keep its type."
+            "Give the feature another name, keep its type, or drop what is there first."
         )
     if wanted.group != found.group:
         raise RegistryError(
             f"{wanted.name} is in group {wanted.group!r} in the schema, but its values lie in "
             f"group {found.group!r}. Give the feature another name, or keep its group."
         )
+
+
+def _check_one_name_each(known: Iterable[Entry]) -> None:
+    """A schema must not have a feature under its old name and under its new one."""
+    names: dict[tuple[str, str], str] = {}
+    for entry in known:
+        first = names.setdefault((entry.scope, entry.id), entry.name)
+        if first != entry.name:
+            raise RegistryError(
+                f"{first} and {entry.name} are two names of one feature, since a rename. "
+                "Declare one of them."
+            )
 
 
 def _text(value: str) -> bytes:

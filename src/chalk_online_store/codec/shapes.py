@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from chalk_online_store.codec.layout import BASE, LATEST, ItemKey, TableLayout, own
-from chalk_online_store.codec.values import Integer, Text, codec_of
+from chalk_online_store.codec.nested import Ids, codec_of, value_encoder
+from chalk_online_store.codec.values import Encode, Integer, Text, ValueCodec
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.schema import Feature
 
@@ -32,11 +33,23 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """A feature that has an id in the table."""
+    """A feature that has an id in the table. `ids` are those of its struct fields, by path."""
 
     id: str
     feature: Feature
     full_name: str
+    ids: Ids = field(default_factory=dict)
+
+    @cached_property
+    def codec(self) -> ValueCodec:
+        """How the feature's values are stored."""
+        return codec_of(self.feature.type, self.full_name, self.ids)
+
+    @cached_property
+    def encode(self) -> Encode:
+        """A value to its attribute; raises `InvalidValue`."""
+        feature = self.feature
+        return value_encoder(self.full_name, feature.type, feature.nullable, self.ids)
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,7 @@ class Shape:
         fields.append(("base", Integer | None, None))
         rename = {"latest": LATEST, "base": BASE, "pk": self.layout.pk, "sk": self.layout.sk}
         for i, column in enumerate(self.columns):
-            attribute = codec_of(column.feature.type).attribute
+            attribute = column.codec.attribute
             fields += [(f"v{i}", attribute | None, None), (f"t{i}", Integer | None, None)]
             rename |= {f"v{i}": column.id, f"t{i}": own(column.id)}
         keys: list[Any] = [("pk", Text), ("sk", Text)]
@@ -87,6 +100,19 @@ class Shape:
             return self._list_decoder.decode(b"[%b]" % b",".join(items))
         except msgspec.DecodeError as error:
             raise DamagedItem(self._damage(str(error))) from error
+
+    def decode_each(self, items: Sequence[bytes]) -> list[Any]:
+        """Rows from items, or the `DamagedItem` for each that is no such row."""
+        try:
+            return self.decode_items(items)
+        except DamagedItem:
+            return [self._decode_or_error(item) for item in items]
+
+    def _decode_or_error(self, item: bytes) -> Any:
+        try:
+            return self.decode_items([item])[0]
+        except DamagedItem as error:
+            return error
 
     def _damage(self, message: str) -> str:
         """What msgspec says, with the feature's name for its path."""
@@ -139,18 +165,16 @@ class Shape:
 
 
 _base = attrgetter("base")
+_DAMAGE = (DamagedItem, ValueError, ArithmeticError, struct.error)
 
 
 class _Reader:
     """Reads one column: in C as far as it goes, for there are many values to a read."""
 
     def __init__(self, column: Column, position: int) -> None:
-        codec = codec_of(column.feature.type)
         self.attribute = attrgetter(f"v{position}")
         self._own = attrgetter(f"t{position}")
         self._column = column
-        self._decode = codec.decode
-        self._plain = attrgetter(codec.plain) if codec.plain else None
 
     def observed_at(self, row: Any) -> int:
         """When the value was true, UTC microseconds."""
@@ -160,24 +184,23 @@ class _Reader:
     def decode(self, attribute: Any) -> Any:
         """The value of an attribute."""
         try:
-            return self._decode(attribute)
-        except (DamagedItem, ValueError, ArithmeticError, struct.error) as error:
-            column = self._column
-            raise DamagedItem(
-                f"{column.full_name} (id {column.id!r}) is not stored as "
-                f"{column.feature.type.name}: {error}."
-            ) from error
+            return self._column.codec.decode(attribute)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
 
     def values(self, attributes: Sequence[Any]) -> list[Any]:
         """The values of attributes; None for None."""
-        plain = self._plain
-        if plain is None:
-            return [None if a is None else self.decode(a) for a in attributes]
-        values = [None if a is None else plain(a) for a in attributes]
-        return [
-            self.decode(a) if value is None and a is not None else value
-            for value, a in zip(values, attributes, strict=True)
-        ]
+        try:
+            return self._column.codec.decode_all(attributes)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DamagedItem:
+        column = self._column
+        return DamagedItem(
+            f"{column.full_name} (id {column.id!r}) is not stored as "
+            f"{column.feature.type.name}: {error}."
+        )
 
 
 def row_key(row: Any) -> ItemKey:

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.exceptions import BotoCoreError, NoRegionError
 
 from chalk_online_store.dynamodb.signing import Credentials, host_header
@@ -59,6 +60,19 @@ class Session(Protocol):
 
     def get_credentials(self) -> Any:
         """Find botocore's credentials, or None; with aioboto3 a coroutine that does so."""
+
+
+class LocalSession:
+    """A session for an engine on this machine: credentials are made up where there are none."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.region_name = session.region_name
+        self.client = session.client
+
+    def get_credentials(self) -> Any:
+        """As the session's; local engines take any."""
+        return self._session.get_credentials() or BotocoreCredentials("local", "local")
 
 
 class _Kept:
@@ -345,6 +359,11 @@ async def _endpoint_of_async(client: Any) -> Endpoint:
 
 def _endpoint_of(client: Any) -> Endpoint:
     return Endpoint(client.meta.region_name, client.meta.endpoint_url)
+
+
+def is_local(url: str) -> bool:
+    """Whether an endpoint is on this machine."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def _check_url(url: str) -> None:

@@ -17,13 +17,13 @@ from chalk_online_store.codec.changes import (
     Attributes,
     Change,
     fresh_item,
-    key_of,
     merge,
     parse_item,
     read_number,
     render_item,
 )
 from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.embedded import requests
 from chalk_online_store.errors import ConnectionFailed, RequestRefused, RequestTimeout
 
@@ -96,8 +96,9 @@ class SqliteEngine:
                     "SELECT item FROM items WHERE pk = ? AND sk > ? ORDER BY sk", (pk, after)
                 )
                 return [item for (item,) in found]
-            case requests.Insert(items):
-                return self._insert(items)
+            case requests.Transact(swaps):
+                with self._transaction():
+                    return self._swap_all(swaps)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -132,22 +133,22 @@ class SqliteEngine:
         return Applied.WHOLLY if wholly else Applied.PARTLY
 
     def _replace(self, change: Change) -> Applied:
-        if change.erases:
-            self._connection.execute("DELETE FROM items WHERE pk = ? AND sk = ?", change.key)
-        else:
-            self._put(change.key, fresh_item(self._layout, change))
+        self._put(change.key, None if change.erases else fresh_item(self._layout, change))
         return Applied.WHOLLY
 
-    def _insert(self, items: Sequence[Attributes]) -> bool:
-        keys = [key_of(self._layout, item) for item in items]
-        with self._transaction():
-            if self._get(keys):
-                return False
-            for key, item in zip(keys, items, strict=True):
-                self._put(key, item)
+    def _swap_all(self, swaps: Sequence[Swap]) -> bool:
+        keyed = {swap.key(self._layout): swap for swap in swaps}
+        found = {key: parse_item(item) for key, item in self._get(list(keyed)).items()}
+        if any(found.get(key) != swap.before for key, swap in keyed.items()):
+            return False
+        for key, swap in keyed.items():
+            self._put(key, swap.after)
         return True
 
-    def _put(self, key: ItemKey, item: Attributes) -> None:
+    def _put(self, key: ItemKey, item: Attributes | None) -> None:
+        if item is None:
+            self._connection.execute("DELETE FROM items WHERE pk = ? AND sk = ?", key)
+            return
         expires = read_number(item.get(self._layout.ttl))
         self._connection.execute(
             "REPLACE INTO items (pk, sk, item, expires) VALUES (?, ?, ?, ?)",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -72,6 +74,10 @@ class BatchGot(msgspec.Struct, Generic[R]):
     Responses: dict[str, list[R]] = {}
     UnprocessedKeys: dict[str, LeftKeys] = {}
     ConsumedCapacity: list[Capacity] = []
+
+    def rows(self) -> Iterator[R]:
+        """The rows of every table: there is one."""
+        return itertools.chain.from_iterable(self.Responses.values())
 
 
 class PutRequest(msgspec.Struct):

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from chalk_online_store.backend import Applied, Call, Found, Outcome, fan_out
-from chalk_online_store.codec.changes import Attributes, Change, key_of
+from chalk_online_store.codec.changes import Attributes, Change, key_of, render_item
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape, row_key
+from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.ordering import OrderedWrites
 from chalk_online_store.dynamodb.retry import RetryPolicy
 from chalk_online_store.dynamodb.wire import Wire, chunks
 from chalk_online_store.effects import Operation
-from chalk_online_store.errors import ConditionFailed, ItemTooLarge, RequestError, RequestRefused
+from chalk_online_store.errors import (
+    ConditionFailed,
+    DamagedItem,
+    ItemTooLarge,
+    RequestError,
+    RequestRefused,
+)
 
 BATCH_GET = 100
 BATCH_WRITE = 25
@@ -57,27 +65,47 @@ class DynamoDBBackend:
     def _get_one(self, key: ItemKey, shape: Shape, call: Call) -> Operation[Found]:
         body = self._bodies.get(key, shape, call.consistent)
         try:
-            answer = yield from self._wire.ask("GetItem", body, answers.got(shape.row_type), call)
+            try:
+                decoder = answers.got(shape.row_type)
+                found = yield from self._wire.ask("GetItem", body, decoder, call)
+            except DamagedItem:  # Once more, to tell what is damaged.
+                raw = yield from self._wire.ask("GetItem", body, answers.raw_item, call)
+                return dict(self._decode_each([raw.Item or {}], shape)).get(key)
         except RequestError as error:
             return _unless_final(error)
-        return answer.Item
+        return found.Item
 
     def _get_batch(
         self, keys: Sequence[ItemKey], shape: Shape, call: Call
     ) -> Operation[list[Found]]:
         found: dict[ItemKey, Found] = {}
-        decoder = answers.batch_got(shape.row_type)
 
         def step(pending: Sequence[ItemKey]) -> Operation[list[ItemKey]]:
-            body = self._bodies.batch_get(pending, shape, call.consistent)
-            answer = yield from self._wire.attempt("BatchGetItem", body, decoder, call)
-            for rows in answer.Responses.values():
-                found.update((row_key(row), row) for row in rows)
+            try:
+                answer = yield from self._ask_batch(pending, shape, shape.row_type, call)
+                found.update((row_key(row), row) for row in answer.rows())
+            except DamagedItem:  # Once more, to tell the damaged items from the others.
+                answer = yield from self._ask_batch(pending, shape, answers.RawItem, call)
+                found.update(self._decode_each(answer.rows(), shape))
             return [self._key(k) for left in answer.UnprocessedKeys.values() for k in left.Keys]
 
         left, error = yield from self._wire.until_done(step, keys, call)
         found.update(dict.fromkeys(left, error))
         return [found.get(key) for key in keys]
+
+    def _ask_batch(
+        self, keys: Sequence[ItemKey], shape: Shape, row_type: Any, call: Call
+    ) -> Operation[answers.BatchGot[Any]]:
+        body = self._bodies.batch_get(keys, shape, call.consistent)
+        decoder = answers.batch_got(row_type)
+        return (yield from self._wire.attempt("BatchGetItem", body, decoder, call))
+
+    def _decode_each(
+        self, items: Iterable[answers.RawItem], shape: Shape
+    ) -> Iterator[tuple[ItemKey, Found]]:
+        for item in items:
+            body = render_item({name: bytes(raw) for name, raw in item.items()})
+            yield self._key(item), shape.decode_each([body])[0]
 
     def _key(self, attributes: answers.RawItem) -> ItemKey:
         return key_of(self.layout, attributes)
@@ -137,9 +165,9 @@ class DynamoDBBackend:
             if not start:
                 return found
 
-    def insert(self, items: Sequence[Attributes], call: Call) -> Operation[bool]:
-        """One TransactWriteItems, each put on the condition that its item does not exist."""
-        body = self._bodies.insert(items)
+    def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+        """One TransactWriteItems, each action on the condition that its swap states."""
+        body = self._bodies.transact(swaps)
         try:
             yield from self._wire.ask("TransactWriteItems", body, answers.transacted, call)
         except ConditionFailed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 import msgspec
@@ -15,6 +15,7 @@ from chalk_online_store.codec.changes import (
 )
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape
+from chalk_online_store.codec.swaps import Swap
 
 _json = msgspec.json.encode
 
@@ -115,11 +116,32 @@ class Bodies:
             b'"ConsistentRead":true,"ReturnConsumedCapacity":"TOTAL"}'
         ) % (self._table, page, self._pk, self._sk, _json(pk), _json(after))
 
-    def insert(self, items: Sequence[Attributes]) -> bytes:
-        """TransactWriteItems that puts all items on the condition that none exists."""
-        action = (
-            b'{"Put":{"TableName":%b,"Item":%b,"ConditionExpression":"attribute_not_exists(#p)",'
-            b'"ExpressionAttributeNames":{"#p":%b}}}'
+    def transact(self, swaps: Iterable[Swap]) -> bytes:
+        """TransactWriteItems of at most 100 swaps."""
+        actions = b",".join(map(self._action, swaps))
+        return b'{"TransactItems":[%b],"ReturnConsumedCapacity":"TOTAL"}' % actions
+
+    def _action(self, swap: Swap) -> bytes:
+        condition = self._unchanged(swap.before)
+        if swap.after is not None:
+            item = render_item(swap.after)
+            return b'{"Put":{"TableName":%b,"Item":%b,%b}}' % (self._table, item, condition)
+        key = self.key(swap.key(self.layout))
+        return b'{"Delete":{"TableName":%b,"Key":%b,%b}}' % (self._table, key, condition)
+
+    def _unchanged(self, item: Attributes | None) -> bytes:
+        """The members that state the condition that an item is still the same."""
+        if item is None:
+            return (
+                b'"ConditionExpression":"attribute_not_exists(#p)",'
+                b'"ExpressionAttributeNames":{"#p":%b}'
+            ) % self._pk
+        names = [name for name in item if name not in (self.layout.pk, self.layout.sk)]
+        return (
+            b'"ConditionExpression":%b,"ExpressionAttributeNames":%b,'
+            b'"ExpressionAttributeValues":{%b}'
+        ) % (
+            _json(" AND ".join(f"#{i}=:{i}" for i in range(len(names)))),
+            _json({f"#{i}": name for i, name in enumerate(names)}),
+            b",".join(b'":%d":%b' % (i, item[name]) for i, name in enumerate(names)),
         )
-        actions = [action % (self._table, render_item(item), self._pk) for item in items]
-        return b'{"TransactItems":[%b],"ReturnConsumedCapacity":"TOTAL"}' % b",".join(actions)

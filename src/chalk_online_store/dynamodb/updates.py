@@ -80,6 +80,8 @@ def short_cut(layout: TableLayout, change: Change) -> bytes:
     """The members of an UpdateItem that applies a change unless something is newer."""
     kept = tuple(name for name, value in change.values.items() if value is not None)
     gone = tuple(name for name, value in change.values.items() if value is None)
+    if change.whole:  # Without `BASE`, on which it insists, there are no own times to remove.
+        gone += change.dropped
     expires = change.expires_at is not None
     values = [(name, change.values[name]) for name in kept]
     values.append(("_t", number(change.observed_at)))

@@ -9,6 +9,7 @@ from chalk_online_store.backend import Call, Found, Outcome
 from chalk_online_store.codec.changes import Attributes, Change, parse_item
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape
+from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.embedded import requests
 from chalk_online_store.errors import RequestTimeout
@@ -26,7 +27,7 @@ class EmbeddedBackend:
             items: dict[ItemKey, bytes] = yield from self._ask(requests.Get(keys), call)
         except RequestTimeout as error:
             return [error] * len(keys)
-        rows = dict(zip(items, shape.decode_items(list(items.values())), strict=True))
+        rows = dict(zip(items, shape.decode_each(list(items.values())), strict=True))
         return [rows.get(key) for key in keys]
 
     def change(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
@@ -51,10 +52,10 @@ class EmbeddedBackend:
         items: list[bytes] = yield from self._ask(requests.ListPartition(pk, after), call)
         return [parse_item(item) for item in items]
 
-    def insert(self, items: Sequence[Attributes], call: Call) -> Operation[bool]:
+    def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
         """One transaction."""
-        inserted: bool = yield from self._ask(requests.Insert(items), call)
-        return inserted
+        done: bool = yield from self._ask(requests.Transact(swaps), call)
+        return done
 
     def _ask(self, request: requests.Request, call: Call) -> Operation[Any]:
         now: Instant = yield NOW

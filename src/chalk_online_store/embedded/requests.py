@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chalk_online_store.codec.changes import Attributes, Change
+from chalk_online_store.codec.changes import Change
 from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.codec.swaps import Swap
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,10 @@ class ListPartition:
 
 
 @dataclass(frozen=True, slots=True)
-class Insert:
-    """Put all items or none; answered by whether they were put."""
+class Transact:
+    """Perform all swaps or none; answered by whether they were performed."""
 
-    items: Sequence[Attributes]
+    swaps: Sequence[Swap]
 
 
-Request = Get | Merge | Replace | ListPartition | Insert
+Request = Get | Merge | Replace | ListPartition | Transact

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from chalk_online_store.backend import Backend, Call
 from chalk_online_store.cache.lru import ItemCache
 from chalk_online_store.codec.namespaces import NamespaceCodec
+from chalk_online_store.codec.registry import entries_of
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
@@ -130,6 +131,28 @@ class Core:
         )
         return (yield from self._send(codec, planned, ordering, call))
 
+    def drop(
+        self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None
+    ) -> Operation[Report]:
+        """See `OnlineStore.drop`."""
+        namespace = self._namespace(schema)
+        if isinstance(features, str):
+            raise UnknownFeature(f"drop takes a list of features: [{features!r}].")
+        call = yield from self._call(timeout)
+        names = [_full(namespace, name) for name in features]
+        declared = {entry.name for entry in entries_of(namespace)}
+        yield from self._registry.drop(names, call, declared)
+        return call.report
+
+    def rename(
+        self, schema: Namespace | type, old: str, new: str, *, timeout: float | None
+    ) -> Operation[Report]:
+        """See `OnlineStore.rename`."""
+        namespace = self._namespace(schema)
+        call = yield from self._call(timeout)
+        yield from self._registry.rename(_full(namespace, old), _full(namespace, new), call)
+        return call.report
+
     def _send(
         self,
         codec: NamespaceCodec,
@@ -169,6 +192,11 @@ class Core:
         plan = reading.plan_read(codec, names, overrides, cached)
         self._plans[key] = (codec, plan)
         return plan
+
+
+def _full(namespace: Namespace, name: str) -> str:
+    """`user.risk` of `risk` and of `user.risk`; the schema need not have it any more, or yet."""
+    return f"{namespace.name}.{name.removeprefix(f'{namespace.name}.')}"
 
 
 def _times(observed_at: ObservedAt, count: int) -> list[int] | None:

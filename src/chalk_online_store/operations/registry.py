@@ -1,10 +1,13 @@
-"""Loading the registry, and entering what a namespace needs in it."""
+"""Loading the registry, and entering, renaming and dropping what is in it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Container, Iterable
+from functools import partial
 
 from chalk_online_store.backend import Backend, Call
+from chalk_online_store.codec import registry_edits as edits
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.codec.registry import (
     NAMES_AFTER,
@@ -13,15 +16,27 @@ from chalk_online_store.codec.registry import (
     Registry,
     read_entry,
 )
-from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import RegistryUnavailable, RequestError
+from chalk_online_store.effects import NOW, Instant, Operation, Sleep
+from chalk_online_store.errors import (
+    RegistryUnavailable,
+    RequestError,
+    RequestTimeout,
+    UnknownFeature,
+)
 from chalk_online_store.schema import Namespace
 
 REFRESH_SECONDS = 5.0
 """How long a reader may take to notice features that another process has registered."""
 
-_ENTRIES_A_TRANSACTION = 50
-"""AWS: TransactWriteItems takes 100 actions; an entry is two items."""
+_REFRESH_SHARE = 0.25
+"""What part of its time a read spends on features that may be new, at most."""
+
+_FIRST_WAIT = 0.05
+_LONGEST_WAIT = 2.0
+"""Seconds, at most, for which whoever was overtaken lets the others go on."""
+
+Plan = Callable[[Registry], edits.Transactions]
+"""What is left to do by a reading of the registry; nothing where all is done."""
 
 
 class RegistryKeeper:
@@ -31,11 +46,14 @@ class RegistryKeeper:
     of them load the same reading.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, rng: random.Random | None = None) -> None:
         self._backend = backend
+        self._rng = rng or random.Random()
         self._registry = Registry()
+        self._dropped: frozenset[str] = frozenset()
         self._codecs: dict[str, NamespaceCodec] = {}
-        self._loaded_at: float | None = None
+        self._loaded = False
+        self._looked_at = 0.0
 
     def draft(self, namespace: Namespace) -> NamespaceCodec:
         """The namespace with whatever ids would be next, to check keys and rows against.
@@ -47,19 +65,22 @@ class RegistryKeeper:
         if not codec.missing:
             return codec
         entries = self._registry.allocate(codec.missing, self._backend.layout.reserved)
-        drafted = Registry((*self._registry.entries, *entries))
+        drafted = Registry((*self._registry.entries, *entries), self._registry.dropped)
         return NamespaceCodec(namespace, drafted, self._backend.layout)
 
     def for_read(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
         """The namespace as the registry has it; features that it lacks were never written.
 
         Where it lacks some, it is read again, though not more often than `REFRESH_SECONDS`.
-        Raises `TypeConflict` or `RegistryError` where registry and schema do not agree.
+        Raises `TypeConflict` or `RegistryError` where registry and schema do not agree, and
+        `RegistryUnavailable` where it could never be read.
         """
         if self._codec(namespace).missing:
             now: Instant = yield NOW
-            if self._loaded_at is None or now.monotonic - self._loaded_at > REFRESH_SECONDS:
-                yield from self._load(call)
+            if not self._loaded:
+                yield from self._load_first(call)
+            elif now.monotonic - self._looked_at > REFRESH_SECONDS:
+                yield from self._refresh(now.monotonic, call)
         return self._codec(namespace)
 
     def for_write(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
@@ -67,17 +88,76 @@ class RegistryKeeper:
 
         Raises `RegistryUnavailable` where that cannot be done, and as `for_read` does.
         """
-        if self._loaded_at is None:
-            yield from self._load(call)
-        while missing := self._codec(namespace).missing:
-            try:
-                yield from self._register(missing, call)
-                yield from self._load(call)
-            except RequestError as error:
-                raise RegistryUnavailable(
-                    f"New features of {namespace.name!r} cannot be registered: {error}"
-                ) from error
+        if not self._loaded:
+            yield from self._load_first(call)
+        if self._codec(namespace).missing:
+            plan = partial(self._entering, namespace)
+            yield from self._carry_out(f"Features of {namespace.name!r}", plan, call)
         return self._codec(namespace)
+
+    def _entering(self, namespace: Namespace, registry: Registry) -> edits.Transactions:
+        layout = self._backend.layout
+        entries = registry.allocate(registry.missing(namespace), layout.reserved)
+        return edits.entered(entries, layout)
+
+    def rename(self, old: str, new: str, call: Call) -> Operation[None]:
+        """Give a feature another full name; see `codec.registry_edits.renamed`."""
+        yield from self.load(call)
+        plan = partial(edits.renamed, old=old, new=new, layout=self._backend.layout)
+        yield from self._carry_out(f"The new name of {old!r}", plan, call)
+
+    def drop(
+        self, names: Iterable[str], call: Call, declared: Container[str] = ()
+    ) -> Operation[None]:
+        """Retire the ids of features by full name; see `codec.registry_edits.dropped`.
+
+        Raises `UnknownFeature` for a name that is neither registered nor among the declared.
+        """
+        registry = yield from self.load(call)
+        families = {name: edits.family(registry, name) for name in names}
+        for name, found in families.items():
+            if not found and name not in declared:
+                raise UnknownFeature(f"{name} is not in the registry.")
+        doomed = frozenset().union(*families.values())
+        plan = partial(edits.dropped, doomed=doomed, layout=self._backend.layout)
+        yield from self._carry_out("The drop", plan, call)
+        gone = {name for name, e in registry.by_name.items() if edits.identity(e) in doomed}
+        self._dropped |= gone | families.keys()
+        self._registry = Registry(self._registry.entries, self._dropped)
+
+    def adopt(self, entries: Iterable[Entry], call: Call) -> Operation[None]:
+        """Take over entries with their ids; see `codec.registry_edits.adopted`."""
+        yield from self.load(call)
+        plan = partial(edits.adopted, entries=tuple(entries), layout=self._backend.layout)
+        yield from self._carry_out("The entries", plan, call)
+
+    def _carry_out(self, what: str, plan: Plan, call: Call) -> Operation[None]:
+        """Do what a plan says, each time of a new reading, until nothing is left to do."""
+        longest = _FIRST_WAIT
+        try:
+            while transactions := plan(self._registry):
+                if not (yield from self._perform(transactions, call)):
+                    yield from self._step_back(longest, call)
+                    longest = min(2 * longest, _LONGEST_WAIT)
+                yield from self.load(call)
+        except RequestError as error:
+            raise RegistryUnavailable(f"{what} cannot be registered: {error}") from error
+
+    def _perform(self, transactions: edits.Transactions, call: Call) -> Operation[bool]:
+        """False, with the rest undone, where another process was faster."""
+        for swaps in transactions:
+            if not (yield from self._backend.transact(swaps, call)):
+                return False
+        return True
+
+    def _step_back(self, longest: float, call: Call) -> Operation[None]:
+        """Wait at random, so that of many processes one gets on and spares the others work."""
+        seconds = self._rng.uniform(0, longest)
+        now: Instant = yield NOW
+        if now.monotonic + seconds >= call.deadline:
+            raise RequestTimeout("other processes kept changing the registry until the deadline.")
+        call.report.retries += 1
+        yield Sleep(seconds)
 
     def _codec(self, namespace: Namespace) -> NamespaceCodec:
         codec = self._codecs.get(namespace.name)
@@ -87,20 +167,29 @@ class RegistryKeeper:
             self._codecs[namespace.name] = codec
         return codec
 
-    def _load(self, call: Call) -> Operation[None]:
+    def load(self, call: Call) -> Operation[Registry]:
+        """Read the registry."""
         items = yield from self._backend.list_partition(PARTITION, NAMES_AFTER, call)
         now: Instant = yield NOW
         entries = tuple(map(read_entry, items))
         if entries != self._registry.entries:
-            self._registry = Registry(entries)
-        self._loaded_at = now.monotonic
+            self._registry = Registry(entries, self._dropped)
+        self._loaded, self._looked_at = True, now.monotonic
+        return self._registry
 
-    def _register(self, missing: Sequence[Entry], call: Call) -> Operation[None]:
-        """Enter what is missing; stops where another process has just entered some of it."""
-        layout = self._backend.layout
-        entries = self._registry.allocate(missing, layout.reserved)
-        for start in range(0, len(entries), _ENTRIES_A_TRANSACTION):
-            some = entries[start : start + _ENTRIES_A_TRANSACTION]
-            items = [item for entry in some for item in entry.items(layout)]
-            if not (yield from self._backend.insert(items, call)):
-                return
+    def _load_first(self, call: Call) -> Operation[None]:
+        try:
+            yield from self.load(call)
+        except RequestError as error:
+            if not error.retryable:
+                raise
+            raise RegistryUnavailable(f"The registry cannot be read: {error}") from error
+
+    def _refresh(self, now: float, call: Call) -> Operation[None]:
+        """Read it again; where that fails, what is known is still served."""
+        self._looked_at = now
+        deadline = now + (call.deadline - now) * _REFRESH_SHARE
+        try:
+            yield from self.load(Call(deadline, report=call.report))
+        except RequestError:
+            return

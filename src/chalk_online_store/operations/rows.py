@@ -35,7 +35,7 @@ class Status(enum.StrEnum):
     STALE = "stale"
     """What is there is older than may be served; also of a feature read with "0s"."""
     FAILED = "failed"
-    """The read did not succeed before the call's deadline."""
+    """The read did not succeed before the call's deadline, or the item is damaged."""
 
 
 class Answer(NamedTuple):
@@ -147,8 +147,8 @@ class Rows(Sequence["Row"]):
         source = self._sources[name]
         cause = self._found[source.group][self._positions[index]]
         failed = ReadFailed(
-            f"{name!r} of the key at position {index} could not be read in time: {cause} "
-            "Check .status() first, or give the read more time with timeout=."
+            f"{name!r} of the key at position {index} could not be read: {cause} "
+            "Check .status() first; where time was short, give the read more with timeout=."
         )
         failed.__cause__ = cause
         return failed

@@ -1,5 +1,6 @@
 """Namespaces, features, types and staleness: what the user declares. Pure."""
 
+from chalk_online_store.schema.annotations import Document
 from chalk_online_store.schema.config import LRUCache, OnlineStoreConfig
 from chalk_online_store.schema.durations import Duration, microseconds
 from chalk_online_store.schema.namespaces import (
@@ -23,6 +24,7 @@ from chalk_online_store.schema.types import (
 __all__ = [
     "DEFAULT_GROUP",
     "ChoiceType",
+    "Document",
     "Duration",
     "Feature",
     "FeatureType",

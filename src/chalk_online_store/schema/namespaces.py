@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from chalk_online_store.errors import InvalidSchema, UnknownFeature
+from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.config import OnlineStoreConfig
 from chalk_online_store.schema.durations import Duration, microseconds
-from chalk_online_store.schema.types import FeatureType, read_annotation
+from chalk_online_store.schema.types import FeatureType
 
 C = TypeVar("C")
 
 DEFAULT_GROUP = "default"
+NO_DEFAULT: Any = object()
+"""What stands for a feature without a default: None is one."""
+
+CacheNulls: TypeAlias = Literal[True, False, "evict_nulls"]
+CacheDefaults: TypeAlias = Literal[True, False, "evict_defaults"]
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_@-]{0,254}")
 _KEY_TYPES = (int, str, UUID)
 
@@ -33,6 +40,10 @@ class Feature:
     `annotation` is what one would write in a class: `float`, `str | None`, `Vector[32]`.
     `max_staleness` is how old a value may be and still be served (default: any age).
     Features with the same `group` live in one item, because they are written together.
+
+    `cache_nulls` and `cache_defaults` are Chalk's: whether a write of None, or of `default`, is
+    stored (True), leaves what is there (False), or removes it ("evict_nulls",
+    "evict_defaults"). Raises `InvalidSchema` for the pairs that Chalk refuses.
     """
 
     name: str
@@ -40,8 +51,12 @@ class Feature:
     _: KW_ONLY
     max_staleness: Duration = "infinity"
     group: str = DEFAULT_GROUP
+    default: Any = NO_DEFAULT
+    cache_nulls: CacheNulls = True
+    cache_defaults: CacheDefaults = True
 
     def __post_init__(self) -> None:
+        _check_caching(self.name, self.cache_nulls, self.cache_defaults)
         _check_name("feature", self.name)
         _check_name("group", self.group)
         self.type, self.staleness  # noqa: B018 - both refuse what cannot be read, at once.
@@ -49,12 +64,12 @@ class Feature:
     @cached_property
     def type(self) -> FeatureType:
         """What the annotation means."""
-        return read_annotation(self.annotation)[0]
+        return read_annotation(self.annotation).type
 
     @cached_property
     def nullable(self) -> bool:
         """Whether None is a value of this feature."""
-        return read_annotation(self.annotation)[1]
+        return read_annotation(self.annotation).nullable
 
     @cached_property
     def staleness(self) -> int | None:
@@ -142,20 +157,34 @@ class Namespace:
 class Declared:
     """What `feature(...)` leaves in a class body for `@features` to read."""
 
-    primary: bool
-    max_staleness: Duration | None
-    group: str
+    primary: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def feature(
-    *, primary: bool = False, max_staleness: Duration | None = None, group: str = DEFAULT_GROUP
+    *,
+    primary: bool = False,
+    max_staleness: Duration | None = None,
+    group: str = DEFAULT_GROUP,
+    default: Any = NO_DEFAULT,
+    cache_nulls: CacheNulls = True,
+    cache_defaults: CacheDefaults = True,
 ) -> Any:
     """Say more about a feature than its annotation does.
 
     `primary` makes it the primary key (else the field named `id` is). `max_staleness`
-    overrides the class's. `group` names the group it is written with.
+    overrides the class's. `group` names the group it is written with. The others are as for
+    `Feature`.
     """
-    return Declared(primary, max_staleness, group)
+    options: dict[str, Any] = {
+        "group": group,
+        "default": default,
+        "cache_nulls": cache_nulls,
+        "cache_defaults": cache_defaults,
+    }
+    if max_staleness is not None:
+        options["max_staleness"] = max_staleness
+    return Declared(primary, options)
 
 
 @overload
@@ -221,12 +250,7 @@ def _from_class(
         name,
         _plain(hints[key]),
         tuple(
-            Feature(
-                field,
-                hints[field],
-                max_staleness=max_staleness if d.max_staleness is None else d.max_staleness,
-                group=d.group,
-            )
+            Feature(field, hints[field], **{"max_staleness": max_staleness, **d.options})
             for field, d in declared.items()
             if field != key
         ),
@@ -243,7 +267,7 @@ def _plain(annotation: Any) -> Any:
 def _declared(cls: type, field: str) -> Declared:
     found = getattr(cls, field, None)
     if found is None:
-        return Declared(False, None, DEFAULT_GROUP)
+        return Declared()
     if not isinstance(found, Declared):
         raise InvalidSchema(
             f"{cls.__name__}.{field} has a default value; use feature(...) or no value."
@@ -260,6 +284,17 @@ def _primary_of(cls: type, declared: dict[str, Declared]) -> str:
             f"{cls.__name__} has no primary key: name a field `id`, or feature(primary=True)."
         )
     return marked[0] if marked else "id"
+
+
+def _check_caching(name: str, nulls: CacheNulls, defaults: CacheDefaults) -> None:
+    if nulls not in (True, False, "evict_nulls"):
+        raise InvalidSchema(f'{name}: cache_nulls is True, False or "evict_nulls".')
+    if defaults not in (True, False, "evict_defaults"):
+        raise InvalidSchema(f'{name}: cache_defaults is True, False or "evict_defaults".')
+    if (nulls, defaults) in (("evict_nulls", False), (False, "evict_defaults")):
+        raise InvalidSchema(
+            f"{name}: cache_nulls={nulls!r} does not go with cache_defaults={defaults!r}."
+        )
 
 
 def _check_name(what: str, name: str) -> None:

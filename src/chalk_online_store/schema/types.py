@@ -1,4 +1,4 @@
-"""The types that a feature can have, read from Python annotations.
+"""The types that a feature can have.
 
 `docs/types.md` has a row per type. A type's `name` is what the registry keeps: two types with
 one name are stored alike.
@@ -6,13 +6,12 @@ one name are stored alike.
 
 from __future__ import annotations
 
-import enum
 import types
-import typing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Any, ClassVar
 from uuid import UUID
 
 import numpy as np
@@ -93,7 +92,108 @@ class ChoiceType:
         return self.member.name
 
 
-FeatureType = Scalar | VectorType | ChoiceType
+@dataclass(frozen=True, slots=True)
+class Element:
+    """What a list, set, tuple, dict or struct holds: a type, and whether it may be null."""
+
+    type: FeatureType
+    nullable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListType:
+    """A list, or a tuple of any length: `make` is which."""
+
+    element: Element
+    make: type
+
+    @property
+    def name(self) -> str:
+        """The registry's name for it."""
+        return f"list[{self.element.type.name}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TupleType:
+    """A tuple with a type for each place."""
+
+    elements: tuple[Element, ...]
+
+    @property
+    def name(self) -> str:
+        """The registry's name for it."""
+        return f"tuple[{','.join(element.type.name for element in self.elements)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class SetType:
+    """A set or frozenset of scalars: `make` is which."""
+
+    element: Scalar | ChoiceType
+    make: type
+
+    @property
+    def name(self) -> str:
+        """The registry's name for it."""
+        return f"set[{self.element.name}]"
+
+
+@dataclass(frozen=True, slots=True)
+class DictType:
+    """A dictionary from str."""
+
+    value: Element
+
+    @property
+    def name(self) -> str:
+        """The registry's name for it."""
+        return f"dict[{self.value.type.name}]"
+
+
+@dataclass(frozen=True, slots=True)
+class StructField:
+    """One field of a struct; `default` makes the value of a field that was not stored."""
+
+    name: str
+    element: Element
+    default: Callable[[], Any] | None
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class StructType:
+    """A dataclass, attrs class, pydantic model, NamedTuple, TypedDict or msgspec Struct.
+
+    `cls` is the class of its values (dict for a TypedDict), `make` builds one from a dictionary
+    of its fields, `get` reads a field.
+    """
+
+    cls: type
+    fields: tuple[StructField, ...]
+    make: Callable[[dict[str, Any]], Any]
+    get: Callable[[Any, str], Any]
+
+    name = "struct"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentType:
+    """Anything that msgpack holds exactly: the escape hatch."""
+
+    name = "document"
+
+
+FeatureType = (
+    Scalar
+    | VectorType
+    | ChoiceType
+    | ListType
+    | TupleType
+    | SetType
+    | DictType
+    | StructType
+    | DocumentType
+)
 
 SCALARS: dict[Any, Scalar] = {
     bool: Scalar("bool"),
@@ -111,49 +211,19 @@ SCALARS: dict[Any, Scalar] = {
 }
 
 
-def read_annotation(annotation: Any) -> tuple[FeatureType, bool]:
-    """The type that an annotation names, and whether it may be null (`T | None`).
+def struct_fields(kind: FeatureType, path: str) -> Iterator[tuple[str, StructField]]:
+    """Every field of every struct within a type, under its path: `user.address.street`.
 
-    Raises `InvalidSchema` for an annotation that no row of `docs/types.md` covers.
+    These have short ids, as features have. Lists and dictionaries add nothing to a path; the
+    places of a tuple are numbered.
     """
-    arguments = typing.get_args(annotation)
-    if typing.get_origin(annotation) is Annotated:
-        vectors = [a for a in arguments[1:] if isinstance(a, type) and issubclass(a, Vector)]
-        kind, nullable = read_annotation((vectors or arguments)[0])
-        return kind, nullable or types.NoneType in typing.get_args(arguments[0])
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        rest = [argument for argument in arguments if argument is not types.NoneType]
-        if len(rest) != 1:
-            raise _unsupported(annotation)
-        return read_annotation(rest[0])[0], True
-    return _read_plain(annotation), annotation in (None, types.NoneType)
-
-
-def _read_plain(annotation: Any) -> FeatureType:
-    if annotation is None:
-        return SCALARS[types.NoneType]
-    if typing.get_origin(annotation) is Literal:
-        values = typing.get_args(annotation)
-        return _choices(annotation, [(value, value) for value in values])
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return _choices(annotation, [(member.value, member) for member in annotation])
-    if isinstance(annotation, type) and issubclass(annotation, Vector) and annotation.size:
-        return VectorType(annotation.size, annotation.dtype)
-    try:
-        return SCALARS[annotation]
-    except (KeyError, TypeError):
-        raise _unsupported(annotation) from None
-
-
-def _choices(annotation: Any, choices: list[tuple[Any, Any]]) -> ChoiceType:
-    kinds = {type(value) for value, _ in choices}
-    if len(kinds) != 1 or not kinds <= {str, int, bytes, bool}:
-        raise InvalidSchema(
-            f"{annotation!r}: the values of an Enum or Literal must all be str, all int, "
-            "all bool or all bytes."
-        )
-    return ChoiceType(SCALARS[kinds.pop()], dict(choices))
-
-
-def _unsupported(annotation: Any) -> InvalidSchema:
-    return InvalidSchema(f"{annotation!r} is not a feature type; docs/types.md lists them.")
+    if isinstance(kind, StructType):
+        for field in kind.fields:
+            yield f"{path}.{field.name}", field
+            yield from struct_fields(field.element.type, f"{path}.{field.name}")
+    elif isinstance(kind, TupleType):
+        for place, element in enumerate(kind.elements):
+            yield from struct_fields(element.type, f"{path}.{place}")
+    elif isinstance(kind, ListType | DictType):
+        element = kind.element if isinstance(kind, ListType) else kind.value
+        yield from struct_fields(element.type, path)

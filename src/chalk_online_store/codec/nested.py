@@ -1,0 +1,283 @@
+"""Types with parts: lists, tuples, sets, dictionaries, structs and documents.
+
+Codecs are compiled from the types of the parts, so no value's type is looked up when it is
+encoded or decoded. The fields of a struct lie under short ids, as features do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import msgpack
+import msgspec
+
+from chalk_online_store.codec.values import (
+    NULL,
+    Attribute,
+    Binary,
+    Encode,
+    Refused,
+    ValueCodec,
+    expect,
+    read_null,
+    scalar_codec,
+)
+from chalk_online_store.errors import DamagedItem, InvalidValue
+from chalk_online_store.schema.types import (
+    DictType,
+    DocumentType,
+    Element,
+    FeatureType,
+    ListType,
+    SetType,
+    StructType,
+    TupleType,
+)
+
+Ids = Mapping[str, str]
+"""The short ids of struct fields, by path: `user.address.street`."""
+
+_json = msgspec.json.encode
+_NO_IDS: Ids = {}
+
+
+def codec_of(kind: FeatureType, path: str = "", ids: Ids = _NO_IDS) -> ValueCodec:
+    """How values of this type are stored. `path` is where the type stands: a feature's name."""
+    compilers: dict[type, Callable[[Any, str, Ids], ValueCodec]] = {
+        ListType: _list_codec,
+        TupleType: _tuple_codec,
+        SetType: _set_codec,
+        DictType: _dict_codec,
+        StructType: _struct_codec,
+        DocumentType: _document_codec,
+    }
+    compile_codec = compilers.get(type(kind))
+    return scalar_codec(kind) if compile_codec is None else compile_codec(kind, path, ids)  # type: ignore[arg-type]
+
+
+def value_encoder(path: str, kind: FeatureType, nullable: bool, ids: Ids = _NO_IDS) -> Encode:
+    """An encoder whose `InvalidValue` names the feature, or the part of it, never the value."""
+    encode = codec_of(kind, path, ids).encode
+
+    def encode_value(value: Any) -> bytes:
+        if value is None and nullable:
+            return NULL
+        try:
+            return encode(value)
+        except InvalidValue:
+            raise
+        except Refused as refused:
+            raise InvalidValue(f"{path} ({kind.name}): {refused}.") from None
+        except (TypeError, ValueError, OverflowError):
+            given = type(value).__name__
+            hint = "; declare it `| None` to allow null" if value is None else ""
+            raise InvalidValue(f"{path} is {kind.name}, not {given}{hint}.") from None
+
+    return encode_value
+
+
+def _encoder(element: Element, path: str, ids: Ids) -> Encode:
+    return value_encoder(path, element.type, element.nullable, ids)
+
+
+def _attribute(kind: str, content: Any) -> Any:
+    """An attribute struct with one field of its own."""
+    return msgspec.defstruct(
+        f"{kind}Attribute", [(kind, content | None, None)], bases=(Attribute,), frozen=True
+    )
+
+
+# --- lists and tuples ----------------------------------------------------------------------
+
+
+def _list_codec(kind: ListType, path: str, ids: Ids) -> ValueCodec:
+    element = codec_of(kind.element.type, path, ids)
+    encode_element = _encoder(kind.element, path, ids)
+    make = kind.make
+
+    def encode(value: Any) -> bytes:
+        expect(make, value)
+        return b'{"L":[%b]}' % b",".join(map(encode_element, value))
+
+    def decode(attribute: Any) -> Any:
+        if attribute.L is None:
+            return read_null(attribute)
+        values = element.decode_all(attribute.L)
+        return values if make is list else make(values)
+
+    return ValueCodec(encode, _attribute("L", list[element.attribute]), decode)  # type: ignore[name-defined]
+
+
+def _tuple_codec(kind: TupleType, path: str, ids: Ids) -> ValueCodec:
+    places = range(len(kind.elements))
+    codecs = [codec_of(kind.elements[i].type, f"{path}.{i}", ids) for i in places]
+    encoders = [_encoder(kind.elements[i], f"{path}.{i}", ids) for i in places]
+
+    def encode(value: Any) -> bytes:
+        expect(tuple, value)
+        if len(value) != len(encoders):
+            raise Refused(f"{len(value)} places instead of {len(encoders)}")
+        parts = (encode(part) for encode, part in zip(encoders, value, strict=True))
+        return b'{"L":[%b]}' % b",".join(parts)
+
+    def decode(attribute: Any) -> Any:
+        if attribute.L is None:
+            return read_null(attribute)
+        return tuple(c.decode(part) for c, part in zip(codecs, attribute.L, strict=True))
+
+    parts: Any = tuple.__class_getitem__(tuple(codec.attribute for codec in codecs))
+    return ValueCodec(encode, _attribute("L", parts), decode)
+
+
+# --- sets ----------------------------------------------------------------------------------
+
+
+def _set_codec(kind: SetType, path: str, ids: Ids) -> ValueCodec:
+    """A native set where one can hold the elements; else a list, as for the empty set."""
+    element = codec_of(kind.element, path, ids)
+    encode_element = value_encoder(path, kind.element, nullable=False)
+    make = kind.make
+    natives = _native_sets(element.attribute)
+
+    def encode(value: Any) -> bytes:
+        expect(make, value)
+        return _encode_set([encode_element(part) for part in value])
+
+    def decode(attribute: Any) -> Any:
+        for name, field in natives.items():
+            parts = getattr(attribute, name)
+            if parts is not None:
+                return make(element.decode_all([element.attribute(**{field: p}) for p in parts]))
+        if attribute.L is None:
+            return read_null(attribute)
+        return make(element.decode_all(attribute.L))
+
+    return ValueCodec(encode, _set_attribute(element.attribute, natives), decode)
+
+
+def _native_sets(attribute: type[Any]) -> dict[str, str]:
+    """SS, NS and BS, as far as the elements may be S, N or B."""
+    return {f"{field}S": field for field in attribute.__struct_fields__ if field in ("S", "N", "B")}
+
+
+def _set_attribute(element: type[Any], natives: Mapping[str, str]) -> Any:
+    hints = {field.name: field.type for field in msgspec.structs.fields(element)}
+    fields: list[tuple[str, Any, Any]] = [("L", list[element] | None, None)]  # type: ignore[valid-type]
+    fields += [(name, list[hints[field]] | None, None) for name, field in natives.items()]  # type: ignore[valid-type]
+    return msgspec.defstruct("SetAttribute", fields, bases=(Attribute,), frozen=True)
+
+
+def _encode_set(parts: list[bytes]) -> bytes:
+    """AWS: the elements of a set are of one type, S, N or B, and no set is empty.
+
+    Empty strings and bytes stay out of native sets as well: engines differ on them.
+    """
+    kinds = {part[:6] for part in parts}
+    kind = kinds.pop() if len(kinds) == 1 else b""
+    if kind not in (b'{"S":"', b'{"N":"', b'{"B":"') or kind + b'"}' in parts:
+        return b'{"L":[%b]}' % b",".join(parts)
+    return b'{"%bS":[%b]}' % (kind[2:3], b",".join(part[5:-1] for part in parts))
+
+
+# --- dictionaries, structs, documents ------------------------------------------------------
+
+
+def _dict_codec(kind: DictType, path: str, ids: Ids) -> ValueCodec:
+    element = codec_of(kind.value.type, path, ids)
+    encode_value = _encoder(kind.value, path, ids)
+
+    def encode(value: Any) -> bytes:
+        expect(dict, value)
+        return _encode_map((_encode_name(name), encode_value(part)) for name, part in value.items())
+
+    def decode(attribute: Any) -> Any:
+        if attribute.M is None:
+            return read_null(attribute)
+        values = element.decode_all(list(attribute.M.values()))
+        return dict(zip(attribute.M, values, strict=True))
+
+    return ValueCodec(encode, _attribute("M", dict[str, element.attribute]), decode)  # type: ignore[name-defined]
+
+
+def _encode_name(name: Any) -> bytes:
+    if type(name) is not str:
+        raise Refused("a key that is no str")
+    if not name:
+        raise Refused("an empty key, which DynamoDB has no name for")
+    try:
+        return _json(name)
+    except UnicodeEncodeError:
+        raise Refused("lone surrogates in a key, which UTF-8 cannot hold") from None
+
+
+def _encode_map(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b'{"M":{%b}}' % b",".join(b"%b:%b" % pair for pair in pairs)
+
+
+def _struct_codec(kind: StructType, path: str, ids: Ids) -> ValueCodec:
+    known = [field for field in kind.fields if f"{path}.{field.name}" in ids]
+    short = {field.name: ids[f"{path}.{field.name}"] for field in known}
+    codecs = {f.name: codec_of(f.element.type, f"{path}.{f.name}", ids) for f in known}
+    encoders = [
+        (f, _json(short[f.name]), _encoder(f.element, f"{path}.{f.name}", ids)) for f in known
+    ]
+
+    def encode(value: Any) -> bytes:
+        if type(value) is not kind.cls:
+            raise TypeError
+        if kind.cls is dict:
+            _refuse_other_keys(value, kind)
+        return _encode_map(
+            (name, encode_field(kind.get(value, field.name)))
+            for field, name, encode_field in encoders
+            if field.required or field.name in cast("dict[str, Any]", value)
+        )
+
+    def decode(attribute: Any) -> Any:
+        return read_null(attribute) if attribute.M is None else _make(kind, attribute.M, codecs)
+
+    fields: list[Any] = [(name, codec.attribute | None, None) for name, codec in codecs.items()]
+    content = msgspec.defstruct("Fields", fields, rename=short, frozen=True)
+    return ValueCodec(encode, _attribute("M", content), decode)
+
+
+def _refuse_other_keys(value: Any, kind: StructType) -> None:
+    known = {field.name for field in kind.fields}
+    if not value.keys() <= known or any(f.required and f.name not in value for f in kind.fields):
+        raise Refused("keys that its TypedDict does not have, or lacks")
+
+
+def _make(kind: StructType, content: Any, codecs: Mapping[str, ValueCodec]) -> Any:
+    """A value of the user's class; fields that were not stored get their default, or None."""
+    values: dict[str, Any] = {}
+    for field in kind.fields:
+        codec = codecs.get(field.name)
+        stored = None if codec is None else getattr(content, field.name)
+        if codec is not None and stored is not None:
+            values[field.name] = codec.decode(stored)
+        elif field.default is not None:
+            values[field.name] = field.default()
+        elif field.required:
+            values[field.name] = None
+    try:
+        return kind.make(values)
+    except Exception as error:
+        what = type(error).__name__
+        raise DamagedItem(f"{kind.cls.__name__} cannot be made of it ({what})") from error
+
+
+def _document_codec(kind: DocumentType, path: str, ids: Ids) -> ValueCodec:
+    def encode(value: Any) -> bytes:
+        packed = msgpack.packb(value, strict_types=True, datetime=True)
+        return b'{"B":%b}' % _json(packed)
+
+    def decode(attribute: Any) -> Any:
+        if attribute.B is None:
+            return read_null(attribute)
+        try:
+            return msgpack.unpackb(attribute.B, strict_map_key=False, timestamp=3)
+        except Exception as error:
+            raise DamagedItem("no msgpack document") from error
+
+    return ValueCodec(encode, Binary, decode)

@@ -1,0 +1,58 @@
+"""Damaged and foreign items: a value or our error, and never for more than the item at fault."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from chalk_online_store import DamagedItem, ReadFailed, RegistryError, Status, features
+from tests.fakes import SimulatedStore
+
+
+@features
+class User:
+    id: int
+    a: int
+    b: str
+
+
+def store_with(damage: dict[str, Any]) -> SimulatedStore:
+    """Three users, of which the second's `a` lies otherwise in the table."""
+    store = SimulatedStore([User])
+    store.write(User, [{"id": i, "a": i, "b": "b"} for i in range(3)])
+    item = next(i for k, i in store.table.items.items() if k[0].endswith(":1"))
+    item["a"] = damage
+    return store
+
+
+@pytest.mark.parametrize("damage", [{"N": "1.5"}, {"N": "secret"}, {"N": []}])
+@pytest.mark.parametrize("keys", [[0, 1, 2], [1]], ids=["batch", "single"])
+def test_an_unreadable_item_fails_alone(damage: dict[str, Any], keys: list[int]) -> None:
+    """An item that cannot be decoded is failed with its cause; its neighbours are served."""
+    rows = store_with(damage).read(User, keys)
+    for row in rows:
+        assert row.status("b") is (Status.FAILED if row.key == 1 else Status.HIT)
+    with pytest.raises(ReadFailed) as failed:
+        rows[keys.index(1)]["a"]
+    assert isinstance(failed.value.__cause__, DamagedItem)
+    assert "user.a" in str(failed.value)
+    assert rows.report.failed == 1
+
+
+def test_a_feature_of_another_type_fails_when_it_is_looked_at() -> None:
+    """An attribute of another kind spoils its feature alone, not its item."""
+    rows = store_with({"S": "secret"}).read(User, [0, 1, 2])
+    assert rows.column("b") == ["b"] * 3
+    with pytest.raises(DamagedItem, match=r"user\.a \(id 'a'\)") as raised:
+        rows[1]["a"]
+    assert "secret" not in str(raised.value)
+
+
+def test_a_foreign_registry_is_refused() -> None:
+    """Items that are none of ours in the registry's partition raise an error of this library."""
+    store = SimulatedStore([User])
+    store.table.items["!registry", "x"] = json.loads('{"pk":{"S":"!registry"},"sk":{"S":"x"}}')
+    with pytest.raises(RegistryError, match="registry"):
+        store.read(User, [1])
