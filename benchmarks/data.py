@@ -72,13 +72,14 @@ def make_rows(seed: int = 20) -> list[dict[str, Any]]:
 
 
 def _values(rng: random.Random) -> dict[str, Any]:
-    return {name: _value(rng, kind, name) for name, kind in KINDS.items()}
+    return {name: value_of(rng, kind, name) for name, kind in KINDS.items()}
 
 
-def _value(rng: random.Random, kind: Any, name: str) -> Any:
+def value_of(rng: random.Random, kind: Any, name: str) -> Any:
+    """A value of a feature."""
     if kind is float:  # Half of them measured, with 17 digits, half rounded, as money is.
         measured = rng.lognormvariate(0, 2)
-        return round(measured, 2) if name.startswith("amount") else measured
+        return round(measured, 2) if "amount" in name else measured
     if kind is int:
         return rng.randrange(10 ** rng.randrange(1, 6))
     if kind is str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.measure import Sampled
 from benchmarks.stores import AsyncStore, Store
+from benchmarks.table import as_table
 
 OURS = (Store.name, AsyncStore.name)
 PACKAGES = ("chalk-online-store", "boto3", "botocore", "urllib3", "aiohttp", "msgspec", "numpy")
@@ -62,21 +63,11 @@ def as_text(results: Iterable[Line]) -> str:
         + [as_cell(line.ratios[ours], line.client == ours) for ours in OURS]
         for line in results
     ]
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    rule = ["-" * width for width in widths]
-    return "\n".join(_row(cells, widths) for cells in (head, rule, *body))
+    return as_table(head, body, texts=2)
 
 
 def as_cell(ratio: Quartiles, itself: bool) -> str:
     return "1" if itself else f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
-
-
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [
-        cell.ljust(width) if place < 2 else cell.rjust(width)
-        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return f"| {' | '.join(padded)} |"
 
 
 def setting() -> str:

@@ -1,5 +1,6 @@
 """Serve machine-learning features from DynamoDB, in native types under short stable ids."""
 
+from chalk_online_store.capacity.explain import explain
 from chalk_online_store.errors import (
     AccessDenied,
     ConnectionFailed,
@@ -76,6 +77,7 @@ __all__ = [
     "UnknownFeature",
     "Vector",
     "WriteFailed",
+    "explain",
     "feature",
     "features",
 ]

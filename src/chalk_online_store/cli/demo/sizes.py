@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from chalk_online_store.capacity.units import batch_write_units
 from chalk_online_store.cli.demo.workload import Truth
 from chalk_online_store.codec.changes import Attributes, render_item
 from chalk_online_store.codec.sizes import item_size
@@ -40,13 +41,9 @@ class Sizes:
         self.entities += len(texts)
         self.items += len(items)
         self.stored_bytes += sum(stored)
-        self.stored_wcu += _wcu(stored)
+        self.stored_wcu += batch_write_units(stored)
         self.json_bytes += sum(lengths)
-        self.json_wcu += _wcu(lengths)
-
-
-def _wcu(sizes: Iterable[int]) -> int:
-    return sum(-(-size // 1024) for size in sizes)
+        self.json_wcu += batch_write_units(lengths)
 
 
 def as_json(namespace: Namespace, row: Mapping[str, Truth]) -> bytes:
