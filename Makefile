@@ -4,13 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/.stamps
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test fuzz lint bench docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
 
 test: lint $(STAMPS)/engines
 	$(BIN)/python -m pytest
+
+fuzz: $(STAMPS)/dev
+	CHALK_FUZZ_EXAMPLES=$${CHALK_FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/test_fuzz.py
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

@@ -1,22 +1,31 @@
 """Hypothesis strategies that several tests share: values of every type, and what makes them equal.
 
-`VALUES` maps each annotation to a strategy for its values; a new feature type gets a row here.
+`VALUES` maps each annotation without parts to a strategy for its values; a new one gets a row
+here. `any_types()` makes up types of any parts, `namespaces()` whole schemas.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import itertools
 import struct
+import types
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 from uuid import UUID
 
+import attrs
+import msgspec
 import numpy as np
+import pydantic
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from chalk_online_store import Vector
+from chalk_online_store import Document, Feature, Namespace, Vector
 
 vector: Any = Vector
 """`Vector`, which type checkers let nobody subscript."""
@@ -47,7 +56,10 @@ class Mark(enum.Enum):
 
 
 def exactly(value: Any) -> Any:
-    """Something that is equal only for identical values: types, signs, digits and NaN bits."""
+    """Something that is equal only for identical values: types, signs, digits and NaN bits.
+
+    It can be hashed. The order of dictionaries and sets does not count.
+    """
     if isinstance(value, float):
         return float, struct.pack(">d", value)
     if isinstance(value, Decimal):
@@ -56,7 +68,27 @@ def exactly(value: Any) -> Any:
         return value.dtype, value.shape, value.tobytes()
     if isinstance(value, datetime):
         return datetime, (value - EPOCH) // timedelta(microseconds=1)
+    if isinstance(value, dict):
+        return dict, frozenset((exactly(k), exactly(part)) for k, part in value.items())
+    if isinstance(value, set | frozenset):
+        return type(value), frozenset(Counter(map(exactly, value)).items())
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(exactly, value))
+    names = field_names(type(value))
+    if names is not None:
+        return type(value), tuple((name, exactly(getattr(value, name))) for name in names)
     return type(value), value
+
+
+def field_names(cls: Any) -> tuple[str, ...] | None:
+    """The fields of a class that has any, but for tuples and dictionaries."""
+    if dataclasses.is_dataclass(cls):
+        return tuple(field.name for field in dataclasses.fields(cls))
+    if attrs.has(cls):
+        return tuple(field.name for field in attrs.fields(cls))
+    if issubclass(cls, pydantic.BaseModel):
+        return tuple(cls.model_fields)
+    return getattr(cls, "__struct_fields__", None)
 
 
 def double(bits: int) -> float:
@@ -135,3 +167,180 @@ VALUES: dict[Any, SearchStrategy[Any]] = {
     vector[1, "f8"]: vectors(1, "f8"),
 }
 """Strategies for the values of each annotation."""
+
+
+# --- types with parts ----------------------------------------------------------------------
+
+
+class Typed(NamedTuple):
+    """An annotation, and a strategy for its values."""
+
+    annotation: Any
+    values: SearchStrategy[Any]
+
+
+class Schema(NamedTuple):
+    """A namespace, and a strategy for its rows but for the primary key."""
+
+    namespace: Namespace
+    rows: SearchStrategy[dict[str, Any]]
+
+
+def _hashable(value: Any) -> bool:
+    return not (isinstance(value, Decimal) and value.is_snan())
+
+
+def _loose(values: SearchStrategy[Any]) -> SearchStrategy[Any]:
+    """Values that a document holds beside each other."""
+    keys = st.text(max_size=3) | st.integers(-3, 3) | st.binary(max_size=2) | st.none()
+    return st.lists(values, max_size=3) | st.dictionaries(keys, values, max_size=3)
+
+
+small_text = st.text(max_size=5)
+document_leaves: SearchStrategy[Any] = st.none() | st.booleans() | floats
+document_leaves |= st.integers(-(2**63), 2**64 - 1) | small_text
+document_leaves |= st.binary(max_size=5) | datetimes
+documents = st.recursive(document_leaves, _loose, max_leaves=6)
+
+leaves = st.sampled_from([Typed(annotation, values) for annotation, values in VALUES.items()])
+leaves |= st.sampled_from([Typed(Any, documents), Typed(Document, documents)])
+
+ELEMENTS: list[Any] = [
+    a for a in VALUES if a is not None and not (isinstance(a, type) and issubclass(a, Vector))
+]
+"""What a set may hold."""
+
+dict_keys = st.text(min_size=1, max_size=5) | st.sampled_from(
+    ["a.b", " ", '"', "\\", "null", "#", "é"]
+)
+
+
+@st.composite
+def sets(draw: st.DrawFn) -> Typed:
+    """Sets and frozensets."""
+    annotation = draw(st.sampled_from(ELEMENTS))
+    kind: Any = draw(st.sampled_from([set, frozenset]))
+    elements = st.lists(VALUES[annotation].filter(_hashable), max_size=4)
+    return Typed(kind[annotation], elements.map(kind))
+
+
+def _optional(of: Typed) -> Typed:
+    return of if of.annotation is None else Typed(of.annotation | None, st.none() | of.values)
+
+
+def _containers(parts: SearchStrategy[Typed]) -> SearchStrategy[Typed]:
+    plain = parts.filter(lambda of: of.annotation is not None)
+    return st.one_of(
+        plain.map(_optional),
+        parts.map(lambda of: Typed(list[of.annotation], st.lists(of.values, max_size=3))),  # type: ignore[name-defined]
+        parts.map(lambda of: Typed(tuple[of.annotation, ...], _tuples(of.values))),  # type: ignore[name-defined]
+        parts.map(lambda of: Typed(dict[str, of.annotation], _dicts(of.values))),  # type: ignore[name-defined]
+        st.lists(parts, max_size=3).map(_fixed_tuple),
+        structs(parts),
+    )
+
+
+def _tuples(values: SearchStrategy[Any]) -> SearchStrategy[Any]:
+    return st.lists(values, max_size=3).map(tuple)
+
+
+def _dicts(values: SearchStrategy[Any]) -> SearchStrategy[Any]:
+    return st.dictionaries(dict_keys, values, max_size=3)
+
+
+def _fixed_tuple(parts: list[Typed]) -> Typed:
+    annotation = tuple.__class_getitem__(tuple(of.annotation for of in parts))
+    return Typed(annotation, st.tuples(*(of.values for of in parts)))
+
+
+Fields = dict[str, Typed]
+
+FIELD_NAMES = ["a", "b", "street", "größe", "a_long_name", "N", "keys"]
+
+
+@st.composite
+def structs(draw: st.DrawFn, parts: SearchStrategy[Typed]) -> Typed:
+    """Classes of every kind that has fields, made up on the spot."""
+    names = draw(st.lists(st.sampled_from(FIELD_NAMES), max_size=3, unique=True))
+    fields = {name: draw(parts) for name in names}
+    make: Callable[[Fields], Typed] = draw(st.sampled_from(STRUCTS))
+    return make(fields)
+
+
+def _hints(fields: Fields) -> dict[str, Any]:
+    return {name: of.annotation for name, of in fields.items()}
+
+
+def _values(fields: Fields) -> dict[str, SearchStrategy[Any]]:
+    return {name: of.values for name, of in fields.items()}
+
+
+def a_dataclass(fields: Fields) -> Typed:
+    cls = dataclasses.make_dataclass("Data", list(_hints(fields).items()), slots=True)
+    return Typed(cls, st.builds(cls, **_values(fields)))
+
+
+def an_attrs_class(fields: Fields) -> Typed:
+    hints = {name: hint or types.NoneType for name, hint in _hints(fields).items()}
+    made = {name: attrs.field(type=hint) for name, hint in hints.items()}
+    cls = attrs.make_class("Attrs", made, frozen=True)
+    return Typed(cls, st.builds(cls, **_values(fields)))
+
+
+def a_model(fields: Fields) -> Typed:
+    # Never built, since a model takes no TypedDict of `typing`, and validates what we do not.
+    config = pydantic.ConfigDict(arbitrary_types_allowed=True, defer_build=True)
+    given: Any = {name: (hint, ...) for name, hint in _hints(fields).items()}
+    cls = pydantic.create_model("Model", __config__=config, **given)
+    values = st.fixed_dictionaries(_values(fields))
+    return Typed(cls, values.map(lambda made: cls.model_construct(**made)))
+
+
+def a_named_tuple(fields: Fields) -> Typed:
+    cls: Any = NamedTuple("Named", list(_hints(fields).items()))  # type: ignore[misc]
+    return Typed(cls, st.builds(cls, **_values(fields)))
+
+
+def a_msgspec_struct(fields: Fields) -> Typed:
+    cls = msgspec.defstruct("Struct", list(_hints(fields).items()))
+    return Typed(cls, st.builds(cls, **_values(fields)))
+
+
+def a_typed_dict(fields: Fields) -> Typed:
+    """Every other key need not be there."""
+    hints, values = _hints(fields), _values(fields)
+    loose = set(list(hints)[::2])
+    marked = {n: NotRequired[h] if n in loose else h for n, h in hints.items()}
+    cls: Any = TypedDict("Typed", marked)  # type: ignore[misc]
+    required = {n: v for n, v in values.items() if n not in loose}
+    optional = {n: v for n, v in values.items() if n in loose}
+    return Typed(cls, st.fixed_dictionaries(required, optional=optional))
+
+
+STRUCTS: list[Callable[[Fields], Typed]] = [
+    a_dataclass,
+    an_attrs_class,
+    a_model,
+    a_named_tuple,
+    a_msgspec_struct,
+    a_typed_dict,
+]
+
+
+def any_types(max_leaves: int = 5) -> SearchStrategy[Typed]:
+    """Types of every kind, in one another."""
+    return st.recursive(leaves | sets(), _containers, max_leaves=max_leaves)
+
+
+GROUPS = st.sampled_from(["default", "realtime"])
+_numbers = itertools.count()
+
+
+@st.composite
+def namespaces(draw: st.DrawFn) -> Schema:
+    """Whole schemas of a few features, under names that are never given twice."""
+    made = draw(st.lists(any_types(), min_size=1, max_size=4))
+    features = [Feature(f"f{i}", of.annotation, group=draw(GROUPS)) for i, of in enumerate(made)]
+    values = {f"f{i}": of.values for i, of in enumerate(made)}
+    rows = st.fixed_dictionaries({}, optional=values).filter(bool)
+    return Schema(Namespace(f"made_{next(_numbers)}", int, features), rows)

@@ -11,14 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalk_online_store import Feature, Namespace, RegistryError, TypeConflict
-from chalk_online_store.codec.changes import key_of, parse_item, render_item
+from chalk_online_store import Feature, Namespace, RegistryError, TypeConflict, UnknownFeature
+from chalk_online_store.codec import registry_edits as edits
+from chalk_online_store.codec.changes import Attributes, key_of, parse_item, render_item
 from chalk_online_store.codec.ids import all_ids
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.registry import (
     ACTIVE,
+    ALIAS,
     NAMES_AFTER,
     PARTITION,
+    RETIRED,
     Entry,
     Registry,
     entries_of,
@@ -193,6 +196,115 @@ def test_the_ids_of_a_group() -> None:
     assert registry.ids_of_group("user", "default", ACTIVE) == ("a", "b")
     assert registry.ids_of_group("user", "now", ACTIVE) == ("c",)
     assert registry.ids_of_group("shop", "default", ACTIVE) == ()
+
+
+# --- what becomes of entries ---------------------------------------------------------------
+
+
+class Table:
+    """The registry's items, to which transactions apply as a backend would."""
+
+    def __init__(self) -> None:
+        self.items: dict[ItemKey, Attributes] = {}
+
+    @property
+    def registry(self) -> Registry:
+        found = sorted((key.sk, item) for key, item in self.items.items() if key.sk > NAMES_AFTER)
+        return Registry(tuple(read_entry(item) for _, item in found))
+
+    def perform(self, transactions: edits.Transactions) -> None:
+        for swaps in transactions:
+            keys = [swap.key(LAYOUT) for swap in swaps]
+            assert len(set(keys)) == len(keys) <= 100
+            assert all(self.items.get(k) == s.before for k, s in zip(keys, swaps, strict=True))
+            for key, swap in zip(keys, swaps, strict=True):
+                self.items.pop(key, None)
+                if swap.after is not None:
+                    self.items[key] = swap.after
+
+    def register(self, namespace: Namespace) -> None:
+        registry = self.registry
+        new = registry.allocate(registry.missing(namespace), NOTHING)
+        self.perform(edits.entered(new, LAYOUT))
+
+    def rename(self, old: str, new: str) -> None:
+        self.perform(edits.renamed(self.registry, old, new, LAYOUT))
+        assert edits.renamed(self.registry, old, new, LAYOUT) == []
+
+    def drop(self, name: str) -> None:
+        doomed = edits.family(self.registry, name)
+        self.perform(edits.dropped(self.registry, doomed, LAYOUT))
+        assert edits.dropped(self.registry, doomed, LAYOUT) == []
+
+    def check(self) -> None:
+        """Each id has one name, aliases apart, and is held by one item; all names differ."""
+        registry = self.registry
+        owners = [edits.identity(entry) for entry in registry.entries if entry.state != ALIAS]
+        assert len(set(owners)) == len(owners)
+        aliases = {edits.identity(entry) for entry in registry.entries if entry.state == ALIAS}
+        active = {edits.identity(entry) for entry in registry.entries if entry.state == ACTIVE}
+        assert aliases <= active
+        held = {key.sk for key in self.items if key.sk < NAMES_AFTER}
+        assert held == {f"#{scope}#{name_id}" for scope, name_id in owners}
+
+
+LETTERS = st.sampled_from("pqrs")
+STEPS = st.one_of(
+    st.tuples(st.just("register"), LETTERS, st.sampled_from([int, str])),
+    st.tuples(st.just("rename"), LETTERS, LETTERS),
+    st.tuples(st.just("drop"), LETTERS, st.none()),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(STEPS, max_size=15))
+def test_names_come_and_go_but_ids_stay(steps: list[Any]) -> None:
+    """Whatever is registered, renamed and dropped: no id ever stands for another feature."""
+    table = Table()
+    given: list[str] = []
+    for what, name, more in steps:
+        before = features_of(table.registry)
+        try:
+            if what == "register":
+                table.register(namespace(**{name: more}))
+            elif what == "rename":
+                table.rename(f"user.{name}", f"user.{more}")
+            else:
+                table.drop(f"user.{name}")
+        except (RegistryError, UnknownFeature):
+            assert features_of(table.registry) == before
+        table.check()
+        present = features_of(table.registry)
+        assert all(present[n] == before[n] for n in present.keys() & before.keys())
+        if what == "register":
+            given += [present[n] for n in present.keys() - before.keys()]
+        retired = table.registry.ids_of_group("user", "default", RETIRED)
+        assert sorted({*retired, *present.values()}) == sorted(given)
+        assert not set(retired) & set(present.values())
+
+
+def features_of(registry: Registry) -> dict[str, str]:
+    return {name: name_id for name, name_id in ids(registry).items() if "." in name}
+
+
+def test_large_edits_are_split() -> None:
+    """Thousands of entries go by transactions of at most 100 items, none torn apart."""
+    features: dict[str, Any] = {f"f{number}": int for number in range(120)}
+    table = Table()
+    table.register(namespace(**features))
+    everything = frozenset(edits.identity(e) for e in table.registry.entries if e.scope == "user.")
+    table.perform(edits.dropped(table.registry, everything, LAYOUT))
+    assert len(table.registry.ids_of_group("user", "default", RETIRED)) == 120
+    table.check()
+
+
+def test_what_this_process_dropped_is_not_missing() -> None:
+    """A name that was dropped here is neither known nor missing, nor are fields within it."""
+    entries = registered(namespace(x=int, y=int)).entries
+    registry = Registry(entries, frozenset({"user.x"}))
+    assert "user.x" not in registry.by_name
+    assert registry.missing(namespace(x=str, y=int)) == []
+    assert registry.missing(namespace(xx=str, y=int)) != []
 
 
 # --- what lies in the table ----------------------------------------------------------------

@@ -254,6 +254,73 @@ def test_a_writer_says_when_it_cannot_register() -> None:
     assert known.read(User, [1]).column("a") == [5]
 
 
+OVERTAKEN = refusal(
+    "TransactionCanceledException", CancellationReasons=[{"Code": "ConditionalCheckFailed"}]
+)
+
+
+def test_who_is_overtaken_steps_back_and_tries_again() -> None:
+    """Between attempts to register lies a new reading and a growing, random wait."""
+    store = SimulatedStore([User])
+    store.table.fault = first(6, "TransactWriteItems", OVERTAKEN)
+    report = store.write(User, [{"id": 1, "a": 1}], timeout=100)
+    times = [time for time, _ in store.sent("TransactWriteItems")]
+    waits = [after - before for before, after in itertools.pairwise(times)]
+    assert report.retries == 6
+    assert len(store.sent("Query")) == 8  # At first, after each attempt that failed, at the end.
+    assert len(set(waits)) == 6
+    assert 0.2 < max(waits) < 0.85  # the sixth is 0.8 s at most, and the requests take time
+    assert store.read(User, [1]).column("a") == [1]
+
+
+def test_who_is_always_overtaken_gives_up_at_the_deadline() -> None:
+    """Registering is bounded by the call's deadline, past which nothing is sent."""
+    store = SimulatedStore([User])
+    store.table.fault = always("TransactWriteItems", OVERTAKEN)
+    with pytest.raises(RegistryUnavailable, match="other processes"):
+        store.write(User, [{"id": 1, "a": 1}], timeout=20)
+    assert 10 < store.driver.now <= 20
+    assert len(store.sent("TransactWriteItems")) < 30
+
+
+@features(name="user")
+class Wider:
+    id: int
+    a: int
+    b: int
+
+
+def test_known_features_are_served_while_the_registry_is_away() -> None:
+    """A reader that looks for new features in vain spends a share of its time, and now and then."""
+    known, store = store_of(1), SimulatedStore([Wider])
+    store.table.items = known.table.items
+    assert store.read(Wider, [0])[0].to_dict() == {"a": 0, "b": None}
+    store.driver.now += 10
+    store.table.fault = always("Query", refusal("InternalServerError", 500))
+    start = store.driver.now
+    assert store.read(Wider, [0], timeout=8)[0].to_dict() == {"a": 0, "b": None}
+    assert store.driver.now - start < 3
+    asked = len(store.sent("Query"))
+    assert store.read(Wider, [0])[0]["a"] == 0
+    assert len(store.sent("Query")) == asked
+    with pytest.raises(RegistryUnavailable, match="user"):
+        store.write(Wider, [{"id": 0, "a": 1, "b": 1}], timeout=2)
+
+
+def test_a_process_that_never_read_the_registry_says_so() -> None:
+    """Without any map nothing can be read or written; what no retry mends keeps its own class."""
+    for reply, error in (
+        (refusal("InternalServerError", 500), RegistryUnavailable),
+        (refusal("AccessDeniedException"), AccessDenied),
+    ):
+        store = SimulatedStore([User])
+        store.table.fault = always("Query", reply)
+        with pytest.raises(error):
+            store.read(User, [1], timeout=2)
+        with pytest.raises(error):
+            store.write(User, [{"id": 1, "a": 1}], timeout=2)
+
+
 def test_the_simulated_driver_runs_operations_side_by_side() -> None:
     """Sleeps overlap in virtual time, results keep their order, the first error is raised."""
 

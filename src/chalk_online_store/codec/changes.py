@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
 from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, ItemKey, TableLayout, own
-from chalk_online_store.codec.values import Integer, Text
+from chalk_online_store.codec.values import UNREADABLE, Integer, Text
+from chalk_online_store.errors import DamagedItem
+
+T = TypeVar("T")
 
 Attributes: TypeAlias = Mapping[str, bytes]
 """An item: attribute names to values in DynamoDB's JSON."""
@@ -59,6 +62,13 @@ class Change:
             yield replace(self, values=dict(pairs[start : start + size]), whole=False)
 
 
+def _decoded(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
+    try:
+        return decoder.decode(body)
+    except UNREADABLE as error:
+        raise DamagedItem("An item's key or times cannot be read.") from error
+
+
 def number(value: int) -> bytes:
     """An int as an attribute."""
     return b'{"N":"%d"}' % value
@@ -66,12 +76,12 @@ def number(value: int) -> bytes:
 
 def read_number(attribute: bytes | None) -> int | None:
     """The int in an attribute; None where there is no attribute."""
-    return None if attribute is None else _number.decode(attribute).N
+    return None if attribute is None else _decoded(_number, attribute).N
 
 
 def parse_item(body: bytes) -> dict[str, bytes]:
     """An item in DynamoDB's JSON to its attributes."""
-    return {name: bytes(value) for name, value in _attributes.decode(body).items()}
+    return {name: bytes(value) for name, value in _decoded(_attributes, body).items()}
 
 
 def render_item(item: Attributes) -> bytes:
@@ -88,7 +98,9 @@ def key_attributes(layout: TableLayout, key: ItemKey) -> dict[str, bytes]:
 
 def key_of(layout: TableLayout, item: Mapping[str, bytes | msgspec.Raw]) -> ItemKey:
     """The key of an item."""
-    pk, sk = (_text.decode(item[name]).S for name in (layout.pk, layout.sk))
+    if layout.pk not in item or layout.sk not in item:
+        raise DamagedItem("An item has no key.")
+    pk, sk = (_decoded(_text, item[name]).S for name in (layout.pk, layout.sk))
     return ItemKey(str(pk), str(sk))
 
 

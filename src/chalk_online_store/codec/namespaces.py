@@ -52,7 +52,7 @@ class GroupCodec:
     @cached_property
     def _policies(self) -> list[tuple[str, str, Policy]]:
         """Name, id and policy of each feature that does not simply store what it is given."""
-        policies = [(c.feature.name, c.id, policy_of(c.feature)) for c in self.columns]
+        policies = [(c.feature.name, c.id, policy_of(c.feature, c.encode)) for c in self.columns]
         return [(name, name_id, policy) for name, name_id, policy in policies if policy]
 
     @cached_property
@@ -74,7 +74,7 @@ class GroupCodec:
         }
         for name, name_id, policy in self._policies:
             if name in row:
-                _apply(policy(row[name]), name_id, values)
+                _apply(policy(row[name], values[name_id] or b""), name_id, values)
         return self.change_of(pk, values, observed_at) if values else None
 
     def change_of(self, pk: str, values: Mapping[str, bytes | None], observed_at: int) -> Change:
@@ -86,7 +86,7 @@ class GroupCodec:
             whole=len(values) == self.active and None not in values.values(),
             width=self.width,
             expires_at=self.expires_at(observed_at),
-            dropped=self.retired[-_MOST_CLEARED:],
+            dropped=self.retired[:_MOST_CLEARED],
         )
 
 

@@ -7,6 +7,7 @@ encoded or decoded. The fields of a struct lie under short ids, as features do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, cast
 
 import msgpack
@@ -20,6 +21,7 @@ from chalk_online_store.codec.values import (
     Refused,
     ValueCodec,
     expect,
+    microseconds_utc,
     read_null,
     scalar_codec,
 )
@@ -58,8 +60,10 @@ def codec_of(kind: FeatureType, path: str = "", ids: Ids = _NO_IDS) -> ValueCode
 
 def value_encoder(path: str, kind: FeatureType, nullable: bool, ids: Ids = _NO_IDS) -> Encode:
     """An encoder whose `InvalidValue` names the feature, or the part of it, never the value."""
-    encode = codec_of(kind, path, ids).encode
+    return _named(codec_of(kind, path, ids).encode, path, kind, nullable)
 
+
+def _named(encode: Encode, path: str, kind: FeatureType, nullable: bool) -> Encode:
     def encode_value(value: Any) -> bytes:
         if value is None and nullable:
             return NULL
@@ -69,7 +73,7 @@ def value_encoder(path: str, kind: FeatureType, nullable: bool, ids: Ids = _NO_I
             raise
         except Refused as refused:
             raise InvalidValue(f"{path} ({kind.name}): {refused}.") from None
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, AttributeError, RecursionError):
             given = type(value).__name__
             hint = "; declare it `| None` to allow null" if value is None else ""
             raise InvalidValue(f"{path} is {kind.name}, not {given}{hint}.") from None
@@ -77,8 +81,8 @@ def value_encoder(path: str, kind: FeatureType, nullable: bool, ids: Ids = _NO_I
     return encode_value
 
 
-def _encoder(element: Element, path: str, ids: Ids) -> Encode:
-    return value_encoder(path, element.type, element.nullable, ids)
+def _encoder(element: Element, path: str, codec: ValueCodec) -> Encode:
+    return _named(codec.encode, path, element.type, element.nullable)
 
 
 def _attribute(kind: str, content: Any) -> Any:
@@ -93,7 +97,7 @@ def _attribute(kind: str, content: Any) -> Any:
 
 def _list_codec(kind: ListType, path: str, ids: Ids) -> ValueCodec:
     element = codec_of(kind.element.type, path, ids)
-    encode_element = _encoder(kind.element, path, ids)
+    encode_element = _encoder(kind.element, path, element)
     make = kind.make
 
     def encode(value: Any) -> bytes:
@@ -112,7 +116,7 @@ def _list_codec(kind: ListType, path: str, ids: Ids) -> ValueCodec:
 def _tuple_codec(kind: TupleType, path: str, ids: Ids) -> ValueCodec:
     places = range(len(kind.elements))
     codecs = [codec_of(kind.elements[i].type, f"{path}.{i}", ids) for i in places]
-    encoders = [_encoder(kind.elements[i], f"{path}.{i}", ids) for i in places]
+    encoders = [_encoder(kind.elements[i], f"{path}.{i}", codecs[i]) for i in places]
 
     def encode(value: Any) -> bytes:
         expect(tuple, value)
@@ -136,22 +140,27 @@ def _tuple_codec(kind: TupleType, path: str, ids: Ids) -> ValueCodec:
 def _set_codec(kind: SetType, path: str, ids: Ids) -> ValueCodec:
     """A native set where one can hold the elements; else a list, as for the empty set."""
     element = codec_of(kind.element, path, ids)
-    encode_element = value_encoder(path, kind.element, nullable=False)
+    encode_element = _named(element.encode, path, kind.element, nullable=False)
     make = kind.make
     natives = _native_sets(element.attribute)
 
     def encode(value: Any) -> bytes:
         expect(make, value)
-        return _encode_set([encode_element(part) for part in value])
+        return _encode_set(sorted(map(encode_element, value)))
 
     def decode(attribute: Any) -> Any:
+        parts = attribute.L
         for name, field in natives.items():
-            parts = getattr(attribute, name)
-            if parts is not None:
-                return make(element.decode_all([element.attribute(**{field: p}) for p in parts]))
-        if attribute.L is None:
+            native = getattr(attribute, name)
+            if native is not None:
+                parts = [element.attribute(**{field: part}) for part in native]
+        if parts is None:
             return read_null(attribute)
-        return make(element.decode_all(attribute.L))
+        values = element.decode_all(parts)
+        try:
+            return make(values)
+        except TypeError:  # As for a signalling NaN.
+            raise DamagedItem("an element that no set can hold") from None
 
     return ValueCodec(encode, _set_attribute(element.attribute, natives), decode)
 
@@ -169,13 +178,15 @@ def _set_attribute(element: type[Any], natives: Mapping[str, str]) -> Any:
 
 
 def _encode_set(parts: list[bytes]) -> bytes:
-    """AWS: the elements of a set are of one type, S, N or B, and no set is empty.
+    """AWS: the elements of a set are of one type, S, N or B, all different, and no set is empty.
 
-    Empty strings and bytes stay out of native sets as well: engines differ on them.
+    Empty strings and bytes stay out of native sets as well: engines differ on them. Elements
+    that are stored alike are none the less different where they are NaNs.
     """
     kinds = {part[:6] for part in parts}
     kind = kinds.pop() if len(kinds) == 1 else b""
-    if kind not in (b'{"S":"', b'{"N":"', b'{"B":"') or kind + b'"}' in parts:
+    native = kind in (b'{"S":"', b'{"N":"', b'{"B":"') and kind + b'"}' not in parts
+    if not native or len(set(parts)) < len(parts):
         return b'{"L":[%b]}' % b",".join(parts)
     return b'{"%bS":[%b]}' % (kind[2:3], b",".join(part[5:-1] for part in parts))
 
@@ -185,7 +196,7 @@ def _encode_set(parts: list[bytes]) -> bytes:
 
 def _dict_codec(kind: DictType, path: str, ids: Ids) -> ValueCodec:
     element = codec_of(kind.value.type, path, ids)
-    encode_value = _encoder(kind.value, path, ids)
+    encode_value = _encoder(kind.value, path, element)
 
     def encode(value: Any) -> bytes:
         expect(dict, value)
@@ -220,8 +231,10 @@ def _struct_codec(kind: StructType, path: str, ids: Ids) -> ValueCodec:
     short = {field.name: ids[f"{path}.{field.name}"] for field in known}
     codecs = {f.name: codec_of(f.element.type, f"{path}.{f.name}", ids) for f in known}
     encoders = [
-        (f, _json(short[f.name]), _encoder(f.element, f"{path}.{f.name}", ids)) for f in known
+        (f, _json(short[f.name]), _encoder(f.element, f"{path}.{f.name}", codecs[f.name]))
+        for f in known
     ]
+    places = {field.name: f"f{i}" for i, field in enumerate(known)}  # Any text names a field.
 
     def encode(value: Any) -> bytes:
         if type(value) is not kind.cls:
@@ -235,10 +248,13 @@ def _struct_codec(kind: StructType, path: str, ids: Ids) -> ValueCodec:
         )
 
     def decode(attribute: Any) -> Any:
-        return read_null(attribute) if attribute.M is None else _make(kind, attribute.M, codecs)
+        if attribute.M is None:
+            return read_null(attribute)
+        return _make(kind, {f: getattr(attribute.M, at) for f, at in places.items()}, codecs)
 
-    fields: list[Any] = [(name, codec.attribute | None, None) for name, codec in codecs.items()]
-    content = msgspec.defstruct("Fields", fields, rename=short, frozen=True)
+    fields: list[Any] = [(at, codecs[name].attribute | None, None) for name, at in places.items()]
+    rename = {at: short[name] for name, at in places.items()}
+    content = msgspec.defstruct("Fields", fields, rename=rename, frozen=True)
     return ValueCodec(encode, _attribute("M", content), decode)
 
 
@@ -248,28 +264,43 @@ def _refuse_other_keys(value: Any, kind: StructType) -> None:
         raise Refused("keys that its TypedDict does not have, or lacks")
 
 
-def _make(kind: StructType, content: Any, codecs: Mapping[str, ValueCodec]) -> Any:
+def _make(kind: StructType, content: Mapping[str, Any], codecs: Mapping[str, ValueCodec]) -> Any:
     """A value of the user's class; fields that were not stored get their default, or None."""
-    values: dict[str, Any] = {}
-    for field in kind.fields:
-        codec = codecs.get(field.name)
-        stored = None if codec is None else getattr(content, field.name)
-        if codec is not None and stored is not None:
-            values[field.name] = codec.decode(stored)
-        elif field.default is not None:
-            values[field.name] = field.default()
-        elif field.required:
-            values[field.name] = None
+    stored = {name: a for name, a in content.items() if a is not None}
+    values = {name: codecs[name].decode(attribute) for name, attribute in stored.items()}
     try:
+        for field in kind.fields:
+            if field.name not in values and (field.default or field.required):
+                values[field.name] = field.default() if field.default else None
         return kind.make(values)
     except Exception as error:
         what = type(error).__name__
         raise DamagedItem(f"{kind.cls.__name__} cannot be made of it ({what})") from error
 
 
+_TIMESTAMPS = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
+"""What msgpack writes before a timestamp, and now and then in the midst of something else."""
+
+
+def _check_moments(value: Any) -> None:
+    """Refuse what comes back as another moment, or not at all."""
+    if isinstance(value, msgpack.Timestamp):
+        raise Refused("a msgpack.Timestamp, which is read as a datetime")
+    if isinstance(value, datetime):
+        microseconds_utc(value)
+    elif isinstance(value, dict):
+        for pair in value.items():
+            _check_moments(list(pair))
+    elif isinstance(value, list):
+        for part in value:
+            _check_moments(part)
+
+
 def _document_codec(kind: DocumentType, path: str, ids: Ids) -> ValueCodec:
     def encode(value: Any) -> bytes:
-        packed = msgpack.packb(value, strict_types=True, datetime=True)
+        packed: bytes = msgpack.packb(value, strict_types=True, datetime=True)
+        if any(mark in packed for mark in _TIMESTAMPS):
+            _check_moments(value)
         return b'{"B":%b}' % _json(packed)
 
     def decode(attribute: Any) -> Any:

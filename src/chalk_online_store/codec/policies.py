@@ -6,8 +6,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeAlias
 
-import numpy as np
+import msgspec
 
+from chalk_online_store.codec.values import Encode
 from chalk_online_store.schema import Feature
 from chalk_online_store.schema.namespaces import NO_DEFAULT
 
@@ -21,7 +22,8 @@ class Action(Enum):
     REMOVE = "remove"
 
 
-Policy: TypeAlias = Callable[[Any], Action]
+Policy: TypeAlias = Callable[[Any, bytes], Action]
+"""Of a value and its attribute."""
 
 _ACTIONS: dict[Any, Action] = {
     True: Action.STORE,
@@ -31,22 +33,29 @@ _ACTIONS: dict[Any, Action] = {
 }
 
 
-def policy_of(feature: Feature) -> Policy | None:
-    """What to do with each value of a feature; None where all are simply stored."""
+def policy_of(feature: Feature, encode: Encode) -> Policy | None:
+    """What to do with each value of a feature; None where all are simply stored.
+
+    The default is whatever is stored as the default is. Raises `InvalidValue` for a default that
+    is none of the feature's values.
+    """
     nulls, defaults = _ACTIONS[feature.cache_nulls], _ACTIONS[feature.cache_defaults]
     has_default = feature.default is not NO_DEFAULT and defaults is not Action.STORE
     if nulls is Action.STORE and not has_default:
         return None
-    default = feature.default
+    default = encode(feature.default) if has_default else b""
 
-    def policy(value: Any) -> Action:
+    def policy(value: Any, attribute: bytes) -> Action:
         if value is None and nulls is not Action.STORE:
             return nulls
-        is_default = has_default and type(value) is type(default) and _equal(value, default)
-        return defaults if is_default else Action.STORE
+        return defaults if has_default and _alike(attribute, default) else Action.STORE
 
     return policy
 
 
-def _equal(value: Any, default: Any) -> bool:
-    return bool(np.array_equal(value, default) if type(value) is np.ndarray else value == default)
+def _alike(attribute: bytes, other: bytes) -> bool:
+    """Whether two attributes say the same; the entries of dictionaries may come in any order."""
+    if len(attribute) != len(other):
+        return False
+    read = msgspec.json.decode
+    return attribute == other or bool(read(attribute) == read(other))

@@ -21,6 +21,7 @@ import msgspec
 from chalk_online_store.codec.changes import Attributes, key_attributes
 from chalk_online_store.codec.ids import free_ids
 from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.errors import RegistryError, TypeConflict
 from chalk_online_store.schema import Namespace
 from chalk_online_store.schema.types import struct_fields
@@ -83,7 +84,7 @@ def read_entry(item: Attributes) -> Entry:
     """The entry in a by-name item; raises `RegistryError` for one that is none."""
     try:
         texts = [msgspec.json.decode(item[f.name], type=dict[str, str])["S"] for f in fields(Entry)]
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, *UNREADABLE) as error:
         raise RegistryError(f"An item of the registry cannot be read: {error}.") from error
     return Entry(*texts)
 

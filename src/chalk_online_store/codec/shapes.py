@@ -19,7 +19,7 @@ import msgspec
 
 from chalk_online_store.codec.layout import BASE, LATEST, ItemKey, TableLayout, own
 from chalk_online_store.codec.nested import Ids, codec_of, value_encoder
-from chalk_online_store.codec.values import Encode, Integer, Text, ValueCodec
+from chalk_online_store.codec.values import UNREADABLE, Encode, Integer, Text, ValueCodec
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.schema import Feature
 
@@ -97,9 +97,12 @@ class Shape:
     def decode_items(self, items: Sequence[bytes]) -> list[Any]:
         """Rows from items in DynamoDB's JSON; raises `DamagedItem`."""
         try:
-            return self._list_decoder.decode(b"[%b]" % b",".join(items))
-        except msgspec.DecodeError as error:
-            raise DamagedItem(self._damage(str(error))) from error
+            rows = self._list_decoder.decode(b"[%b]" % b",".join(items))
+        except UNREADABLE as error:
+            raise DamagedItem(self._damage(error)) from error
+        if len(rows) != len(items):
+            raise DamagedItem("An item cannot be read: it is not one JSON object.")
+        return rows
 
     def decode_each(self, items: Sequence[bytes]) -> list[Any]:
         """Rows from items, or the `DamagedItem` for each that is no such row."""
@@ -114,9 +117,12 @@ class Shape:
         except DamagedItem as error:
             return error
 
-    def _damage(self, message: str) -> str:
+    def _damage(self, error: Exception) -> str:
         """What msgspec says, with the feature's name for its path."""
-        found = re.search(r"`\$\[\d+\]\.(\w+)\.\w+`$", message)
+        if not isinstance(error, msgspec.DecodeError):
+            return f"An item cannot be read: {type(error).__name__}."
+        message = str(error)
+        found = re.search(r"`\$\[\d+\]\.(\w+)\.[^`]+`$", message)
         names = {c.id: f"{c.full_name} (id {c.id!r})" for c in self.columns}
         what = names.get(found[1], "An item") if found else "An item"
         return f"{what} cannot be read as the schema says: {message}."
@@ -146,7 +152,7 @@ class Shape:
         present = [row for row in rows if row is not None]
         if any(map(_base, present)):  # Own times lie beside a base, and may be older.
             return -math.inf
-        return min((row.latest.N if row.latest else 0 for row in present), default=0)
+        return min(((row.latest and row.latest.N) or 0 for row in present), default=0)
 
     def values(self, rows: Sequence[Any], position: int, oldest: int | None) -> list[Any]:
         """The values of the feature at `position` in rows; a row is None where there is no item.

@@ -43,6 +43,10 @@ _LAST = datetime.max.replace(tzinfo=UTC) - _EPOCH
 _DAY_ZERO = _EPOCH.toordinal()
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for what is not JSON, or not of the asked form."""
+
+
 class Refused(Exception):
     """Why a value of the right type still cannot be stored."""
 
@@ -209,10 +213,11 @@ def _survives_as_number(value: Decimal) -> bool:
 
 
 def _encode_datetime(value: Any) -> bytes:
-    return b'{"N":"%d"}' % _microseconds_utc(value)
+    return b'{"N":"%d"}' % microseconds_utc(value)
 
 
-def _microseconds_utc(value: Any) -> int:
+def microseconds_utc(value: Any) -> int:
+    """A datetime as microseconds since 1970."""
     expect(datetime, value)
     if value.tzinfo is None:
         raise Refused("no time zone; use datetime.now(UTC) or .replace(tzinfo=...)")
@@ -289,8 +294,10 @@ def _decode_decimal(attribute: Exact) -> Any:
     if attribute.N is None:
         return read_null(attribute)
     exponent = attribute.N.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent > 125:  # AWS: numbers end at 9.99…E+125.
+        raise DamagedItem("no number that DynamoDB has")
     # Only Decimals without a positive exponent are stored as N, however an engine writes them.
-    return Decimal(int(attribute.N)) if exponent > 0 else attribute.N  # type: ignore[operator]
+    return Decimal(int(attribute.N)) if exponent > 0 else attribute.N
 
 
 def _decode_time(since_midnight: int) -> time:

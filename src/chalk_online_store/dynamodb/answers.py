@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 
 from chalk_online_store import errors
+from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.dynamodb.messages import Response
 
 R = TypeVar("R")
@@ -101,7 +102,11 @@ class WriteRequest(msgspec.Struct):
     @property
     def key(self) -> RawItem:
         """The attributes that hold the key, perhaps among others."""
-        return self.PutRequest.Item if self.PutRequest else self.DeleteRequest.Key  # type: ignore[union-attr]
+        if self.PutRequest:
+            return self.PutRequest.Item
+        if self.DeleteRequest:
+            return self.DeleteRequest.Key
+        raise errors.MalformedResponse("BatchWriteItem left a request that is none.")
 
 
 class BatchWritten(msgspec.Struct):
@@ -154,7 +159,7 @@ def read(response: Response, decoder: msgspec.json.Decoder[R], what: str) -> R:
     one that DynamoDB sent with it.
     """
     checksum = response.headers.get("x-amz-crc32")
-    if checksum is not None and zlib.crc32(response.body) != int(checksum):
+    if checksum is not None and str(zlib.crc32(response.body)) != checksum.strip():
         raise errors.ChecksumMismatch(f"{what}: the answer was damaged on its way.")
     if response.status != 200:
         raise failure(response, what)
@@ -162,7 +167,7 @@ def read(response: Response, decoder: msgspec.json.Decoder[R], what: str) -> R:
         return decoder.decode(response.body)
     except msgspec.ValidationError as error:
         raise errors.DamagedItem(f"{what}: an item is not as the schema says: {error}.") from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise errors.MalformedResponse(f"{what}: the answer is not JSON.") from error
 
 
@@ -197,7 +202,7 @@ def failure(response: Response, what: str) -> errors.OnlineStoreError:
     """The error in a response that is not 200."""
     try:
         answer = _failure.decode(response.body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         answer = Failure()
     code = answer.type.rpartition("#")[2]
     kind = _class_of(code, response.status, answer)

@@ -31,9 +31,14 @@ REFRESH_SECONDS = 5.0
 _REFRESH_SHARE = 0.25
 """What part of its time a read spends on features that may be new, at most."""
 
-_FIRST_WAIT = 0.05
-_LONGEST_WAIT = 2.0
-"""Seconds, at most, for which whoever was overtaken lets the others go on."""
+_WAIT_A_TRANSACTION = 0.025
+_LONGEST_WAIT = 4.0
+"""Seconds, at most, for which whoever was overtaken lets the others go on.
+
+Who overtook us has about as much to do as we have, hence the wait for each transaction. Measured
+with 50 processes of 2,000 features each on 2 cores: 14 s, against 32 s with 0.05 s whatever there
+is to do.
+"""
 
 Plan = Callable[[Registry], edits.Transactions]
 """What is left to do by a reading of the registry; nothing where all is done."""
@@ -133,12 +138,12 @@ class RegistryKeeper:
 
     def _carry_out(self, what: str, plan: Plan, call: Call) -> Operation[None]:
         """Do what a plan says, each time of a new reading, until nothing is left to do."""
-        longest = _FIRST_WAIT
+        wait = _WAIT_A_TRANSACTION
         try:
             while transactions := plan(self._registry):
                 if not (yield from self._perform(transactions, call)):
-                    yield from self._step_back(longest, call)
-                    longest = min(2 * longest, _LONGEST_WAIT)
+                    yield from self._step_back(wait * len(transactions), call)
+                    wait *= 2
                 yield from self.load(call)
         except RequestError as error:
             raise RegistryUnavailable(f"{what} cannot be registered: {error}") from error
@@ -152,7 +157,7 @@ class RegistryKeeper:
 
     def _step_back(self, longest: float, call: Call) -> Operation[None]:
         """Wait at random, so that of many processes one gets on and spares the others work."""
-        seconds = self._rng.uniform(0, longest)
+        seconds = self._rng.uniform(0, min(longest, _LONGEST_WAIT))
         now: Instant = yield NOW
         if now.monotonic + seconds >= call.deadline:
             raise RequestTimeout("other processes kept changing the registry until the deadline.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from chalk_online_store.backend import Found
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.errors import (
+    DamagedItem,
     MissingDependency,
     OnlineStoreError,
     ReadFailed,
@@ -228,7 +229,12 @@ class Row:
     def observed_at(self, name: str) -> datetime | None:
         """When the value was true (UTC); None where that is not known."""
         microseconds = self._rows.answer(self._index, name).observed_at
-        return None if microseconds is None else _EPOCH + timedelta(0, 0, microseconds)
+        if microseconds is None:
+            return None
+        try:
+            return _EPOCH + timedelta(0, 0, microseconds)
+        except OverflowError as error:
+            raise DamagedItem(f"The observed-at of {name!r} is no date.") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Values by feature name; raises `ReadFailed` where one failed."""

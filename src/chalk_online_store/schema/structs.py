@@ -6,6 +6,8 @@ attrs and pydantic are recognised by what their classes carry, so neither is imp
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import sys
 import typing
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -60,7 +62,13 @@ def _declared(cls: type, defaults: Iterable[tuple[str, Default]]) -> list[Declar
         raise InvalidSchema(
             f"{cls.__name__}: {error}; annotations are looked up in the module's globals."
         ) from error
-    return [DeclaredField(name, hints[name], default) for name, default in defaults]
+    fields = [DeclaredField(name, hints.get(name), default) for name, default in defaults]
+    for field in fields:
+        if field.name not in hints:
+            raise InvalidSchema(f"{cls.__name__}.{field.name} has no annotation.")
+        if not field.name or set(field.name) & set("./!"):
+            raise InvalidSchema(f"{cls.__name__} has an empty key, or one with a dot, / or !.")
+    return fields
 
 
 def _constant(value: Any, absent: Any) -> Default:
@@ -69,10 +77,19 @@ def _constant(value: Any, absent: Any) -> Default:
 
 def _dataclass(cls: Any) -> Declared:
     fields = dataclasses.fields(cls)
-    if any(not field.init for field in fields):
-        raise InvalidSchema(f"{cls.__name__} has fields with init=False, which cannot be restored.")
+    _check_constructor(cls, [field.name for field in fields])
     defaults = [(field.name, _dataclass_default(field)) for field in fields]
     return Declared(cls, _declared(cls, defaults), partial(_by_keywords, cls))
+
+
+def _check_constructor(cls: type, keywords: list[str]) -> None:
+    try:
+        inspect.signature(cls).bind(**dict.fromkeys(keywords))
+    except TypeError as error:
+        raise InvalidSchema(
+            f"{cls.__name__} cannot be made from its fields alone ({error}): "
+            "those with init=False, and other arguments, cannot be restored."
+        ) from error
 
 
 def _dataclass_default(field: Any) -> Default:
@@ -84,6 +101,7 @@ def _dataclass_default(field: Any) -> Default:
 def _attrs(cls: Any) -> Declared:
     fields = cls.__attrs_attrs__
     aliases = {field.name: field.alias for field in fields}
+    _check_constructor(cls, list(aliases.values()))
 
     def make(values: dict[str, Any]) -> Any:
         return cls(**{aliases[name]: value for name, value in values.items()})
@@ -93,14 +111,15 @@ def _attrs(cls: Any) -> Declared:
 
 
 def _attrs_default(default: Any) -> Default:
-    factory: Default = getattr(default, "factory", None)
-    if factory is not None:
-        return None if default.takes_self else factory
-    return None if getattr(default, "name", "") == "NOTHING" else lambda: default
+    if isinstance(default, sys.modules["attr"].Factory):
+        return None if default.takes_self else default.factory
+    return _constant(default, sys.modules["attr"].NOTHING)
 
 
 def _pydantic(cls: Any) -> Declared:
     fields = cls.model_fields
+    if cls.model_config.get("extra") == "allow":
+        raise InvalidSchema(f"{cls.__name__} allows extra fields, which no schema tells of.")
     aliases = {name: field.alias or name for name, field in fields.items()}
 
     def make(values: dict[str, Any]) -> Any:  # As it was: validated when it was first made.
@@ -111,7 +130,12 @@ def _pydantic(cls: Any) -> Declared:
 
 
 def _pydantic_default(field: Any) -> Default:
-    return None if field.is_required() else lambda: field.get_default(call_default_factory=True)
+    of_the_others = getattr(field, "default_factory_takes_validated_data", None)
+    return (
+        None
+        if field.is_required() or of_the_others
+        else lambda: field.get_default(call_default_factory=True)
+    )
 
 
 def _named_tuple(cls: Any) -> Declared:

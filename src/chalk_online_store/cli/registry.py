@@ -1,0 +1,180 @@
+"""`chalk-online-store registry`: what short ids stand for, and how that changes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from chalk_online_store.backend import Call
+from chalk_online_store.codec.lockfile import Difference, differences, parse_lock, render_lock
+from chalk_online_store.codec.registry import Entry, Registry, entries_of
+from chalk_online_store.connect import connect
+from chalk_online_store.drivers.steps import read_clocks
+from chalk_online_store.drivers.sync import SyncDriver
+from chalk_online_store.effects import Operation
+from chalk_online_store.errors import InvalidSchema, RegistryError
+from chalk_online_store.operations.registry import RegistryKeeper
+from chalk_online_store.schema import namespaces
+
+T = TypeVar("T")
+
+TIMEOUT = 60.0
+"""Seconds that a command may take."""
+
+app = typer.Typer(
+    help="The registry of a table: which short id stands for which name.", no_args_is_help=True
+)
+
+Url = Annotated[str, typer.Option(help="The URL of the store.")]
+LockFile = Annotated[Path, typer.Argument(help="A lock file.")]
+
+
+@app.command("list")
+def list_entries(
+    url: Url,
+    prefix: Annotated[str, typer.Option(help="Only names that begin with this.")] = "",
+) -> None:
+    """List what is registered, retired ids included."""
+    entries = _load(url).entries
+    _print_table(
+        ("name", "id", "type", "group", "state"),
+        [(e.name, e.id, e.type, e.group, e.state) for e in entries if e.name.startswith(prefix)],
+    )
+
+
+@app.command()
+def rename(
+    old: Annotated[str, typer.Argument(help="Such as user.risk.")],
+    new: Annotated[str, typer.Argument(help="Such as user.risk_score.")],
+    url: Url,
+) -> None:
+    """Rename a feature. It keeps its id and values; the old name stays an alias."""
+    _run(url, lambda keeper, call: keeper.rename(old, new, call))
+    typer.echo(f"{old} is now {new}.")
+
+
+@app.command()
+def drop(
+    names: Annotated[list[str], typer.Argument(help="Full names, such as user.risk.")], url: Url
+) -> None:
+    """Drop features: their names become free, also for another type; their ids never again."""
+    _run(url, lambda keeper, call: keeper.drop(names, call))
+    typer.echo(f"Dropped {', '.join(names)}.")
+
+
+@app.command()
+def export(
+    url: Url,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write here, not to the terminal.")
+    ] = None,
+) -> None:
+    """Write the registry as a lock file, to check it in."""
+    text = render_lock(_load(url).entries)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+@app.command("import")
+def import_lock(lock: LockFile, url: Url) -> None:
+    """Register what a lock file has, with its ids, in a table that has nothing against it."""
+    entries = _read_lock(lock)
+    _run(url, lambda keeper, call: keeper.adopt(entries, call))
+    typer.echo(f"The table has all {len(entries)} entries.")
+
+
+@app.command()
+def check(
+    url: Annotated[str | None, typer.Option(help="The URL of a store.")] = None,
+    lock: Annotated[Path | None, typer.Option(help="A lock file.")] = None,
+    schema: Annotated[
+        list[str] | None, typer.Option(help="A schema, as module:Class. Can be repeated.")
+    ] = None,
+) -> None:
+    """Compare lock file and table, or schemas with either. Writes nothing.
+
+    Exits with status 1 where something is missing or other than it should be.
+    """
+    wanted = [entry for name in schema or () for entry in entries_of(_namespace(name))]
+    if (lock is None) + (url is None) + (not wanted) > 1:
+        raise RegistryError("check compares two things: give two of --url, --lock and --schema.")
+    registries = {}
+    if lock is not None:
+        registries["the lock file"] = Registry(_read_lock(lock))
+    if url is not None:
+        registries["the table"] = _load(url)
+    found = [
+        (where, difference)
+        for where, registry in registries.items()
+        for difference in differences(wanted, registry)
+    ]
+    if len(registries) == 2:
+        locked, table = registries.values()
+        found += [("the table", d) for d in differences(locked.entries, table)]
+    _conclude(found)
+
+
+def _conclude(found: Sequence[tuple[str, Difference]]) -> None:
+    if not found:
+        typer.echo("Nothing differs.")
+        return
+    _print_table(
+        ("name", "in", "is", "should be", "but is"),
+        [(d.name, where, d.what, d.wanted, d.found) for where, d in dict.fromkeys(found)],
+    )
+    raise typer.Exit(1)
+
+
+def _read_lock(path: Path) -> tuple[Entry, ...]:
+    try:
+        return parse_lock(path.read_bytes())
+    except OSError as error:
+        raise RegistryError(f"The lock file cannot be read: {error}.") from error
+
+
+def _namespace(name: str) -> Any:
+    """The namespace called `module:Class`; modules of the working directory are found, too."""
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidSchema(f"--schema {name}: {error}; it is module:Class.") from error
+    return next(iter(namespaces([found]).values()))
+
+
+def _load(url: str) -> Registry:
+    return _run(url, lambda keeper, call: keeper.load(call))
+
+
+def _run(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]]) -> T:
+    backend, transport = connect(url, None)
+    driver = SyncDriver(transport)
+    try:
+        call = Call(read_clocks().monotonic + TIMEOUT)
+        return driver.run(operation(RegistryKeeper(backend), call))
+    finally:
+        driver.close()
+
+
+def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table for people; tab-separated lines where the output is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        for row in (head, *rows):
+            typer.echo("\t".join(row))
+        return
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

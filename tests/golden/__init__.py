@@ -1,0 +1,1 @@
+"""Stored bytes, which every later version reads."""
