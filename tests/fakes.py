@@ -101,8 +101,9 @@ class SimulatedStore:
 
     def __init__(self, schema: list[Any], lru_cache: LRUCache | None = None) -> None:
         self.table = FakeTable()
-        self.backend = DynamoDBBackend("simulated", rng=random.Random(7))
-        self.core = Core(self.backend, schema, timeout=10, lru_cache=lru_cache)
+        rng = random.Random(7)
+        self.backend = DynamoDBBackend("simulated", rng=rng)
+        self.core = Core(self.backend, schema, timeout=10, lru_cache=lru_cache, rng=rng)
         self.driver = SimulatedDriver(self.table)
 
     def read(

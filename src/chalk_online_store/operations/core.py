@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -28,7 +29,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Core:
     """The state of an open store, and its operations.
 
-    `timeout`, in seconds, bounds each call that does not state its own.
+    `timeout`, in seconds, bounds each call that does not state its own. `rng` draws the waits of
+    those who register at once.
     """
 
     def __init__(
@@ -38,11 +40,12 @@ class Core:
         *,
         timeout: float,
         lru_cache: LRUCache | None,
+        rng: random.Random | None = None,
     ) -> None:
         self._backend = backend
         self._schema = namespaces(schema)
         self._timeout = timeout
-        self._registry = RegistryKeeper(backend)
+        self._registry = RegistryKeeper(backend, rng)
         self._caches = {
             name: ItemCache(config)
             for name, namespace in self._schema.items()
