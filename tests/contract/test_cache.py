@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from chalk_online_store import LRUCache, OnlineStoreConfig, Status, features
+import pytest
+
+from chalk_online_store import (
+    Feature,
+    LRUCache,
+    Namespace,
+    OnlineStoreConfig,
+    Status,
+    features,
+)
 from tests.contract.conftest import Open
 
 
@@ -84,3 +93,18 @@ def test_a_cached_value_still_goes_stale(open_store: Open) -> None:
     store.write(User, [{"id": 1, "a": 1, "b": 1}], observed_at=old)
     assert store.read(User, [1]).statuses("a") == [Status.HIT]
     assert store.read(User, [1], max_staleness={"a": "10m"}).statuses("a") == [Status.STALE]
+
+
+def test_a_cached_item_is_not_read_as_another_schema_has_it(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When features come or go in the registry, items that were cached before are read anew."""
+    ac, abc = (Namespace("thing", int, [Feature(n, int) for n in names]) for names in ("ac", "abc"))
+    open_store([ac]).write(ac, [{"id": 1, "a": 1, "c": 3}])
+    store = open_store([abc], lru_cache=CACHE)
+    assert store.read(abc, [1])[0].to_dict() == {"a": 1, "b": None, "c": 3}
+    open_store([abc]).write(abc, [{"id": 1, "b": 2}])
+    monkeypatch.setattr("chalk_online_store.operations.registry.REFRESH_SECONDS", -1)
+    assert store.read(abc, [1])[0].to_dict() == {"a": 1, "b": 2, "c": 3}
+    store.drop(abc, ["b"])
+    assert store.read(abc, [1])[0].to_dict() == {"a": 1, "b": None, "c": 3}
