@@ -74,6 +74,14 @@ def test_a_removal_of_all_is_not_whole() -> None:
     assert group.change_of("a:1", {"a": None, "b": None}, 0).whole is False
 
 
+def test_what_the_schema_leaves_out_may_live_for_ever() -> None:
+    """An item expires only if the writer knows how long each of its features may be served."""
+    small = Namespace("user", int, USER.features[:1])
+    assert codec_of(USER).groups["default"].expires_at(0) is not None
+    (change,) = codec_of(small, known=USER).changes({"id": 1, "a": 1}, 0)
+    assert change.expires_at is None
+
+
 def test_what_the_schema_leaves_out_counts() -> None:
     """A schema that does not know every registered feature never writes a whole group."""
     small = Namespace("user", int, USER.features[:1])

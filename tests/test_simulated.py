@@ -198,6 +198,14 @@ def test_rows_not_written_at_the_deadline_are_named() -> None:
     assert store.read(User, [24]).column("a") == [24]
 
 
+def test_plans_do_not_pile_up() -> None:
+    """Reads whose max_staleness differs from call to call do not fill the memory."""
+    store = store_of(1)
+    for seconds in range(3000):
+        store.read(User, [0], max_staleness={"a": f"{seconds}s"})
+    assert len(store.core._plans) <= 1024
+
+
 def test_a_batch_never_names_an_item_twice() -> None:
     """Duplicate keys are read once; duplicate rows are written one after the other."""
     store = store_of(3)

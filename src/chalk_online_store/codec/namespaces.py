@@ -57,7 +57,12 @@ class GroupCodec:
 
     @cached_property
     def staleness(self) -> int | None:
-        """The longest that any feature can be served, in microseconds; None for ever."""
+        """The longest that any feature can be served, in microseconds; None for ever.
+
+        None as well where the schema leaves features out: it cannot know for how long those are.
+        """
+        if len(self.columns) < self.active:
+            return None
         ages = [column.feature.staleness for column in self.columns]
         return None if None in ages else max(age for age in ages if age is not None)
 

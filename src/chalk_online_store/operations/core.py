@@ -23,6 +23,7 @@ from chalk_online_store.schema import LRUCache, Namespace, namespace_of, namespa
 ObservedAt: TypeAlias = datetime | Sequence[datetime] | None
 """When the values of a write were true: of all rows, of each, or now."""
 
+_PLANS_KEPT = 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -79,7 +80,6 @@ class Core:
             partition_keys = codec.partition_keys(keys)
         plan = self._plan(codec, names, overrides)
         cache = self._caches.get(namespace.name)
-        partition_keys = codec.partition_keys(keys)
         return (yield from reading.read(self._backend, cache, plan, keys, partition_keys, call))
 
     def write(
@@ -191,6 +191,8 @@ class Core:
         known = self._plans.get(key)
         if known is not None and known[0] is codec:
             return known[1]
+        if len(self._plans) >= _PLANS_KEPT:  # As where max_staleness differs from call to call.
+            self._plans.clear()
         cached = codec.namespace.name in self._caches
         plan = reading.plan_read(codec, names, overrides, cached)
         self._plans[key] = (codec, plan)
