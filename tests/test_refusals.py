@@ -128,6 +128,25 @@ def test_a_bad_observed_at_is_refused(observed_at: Any) -> None:
     assert store.driver.sent == []
 
 
+def test_single_features_are_deleted_in_event_time_alone() -> None:
+    """By arrival an item is replaced as a whole, so its other features would go, too."""
+    store = SimulatedStore([EVERY])
+    delete = store.core.delete(
+        EVERY, ["k"], ["count"], observed_at=None, ordering="arrival", timeout=None
+    )
+    with pytest.raises(InvalidValue, match="arrival"):
+        store.driver.run(delete)
+    assert store.driver.sent == []
+
+
+def test_another_ordering_is_refused() -> None:
+    """An ordering that is none is told which there are."""
+    store = SimulatedStore([EVERY])
+    with pytest.raises(InvalidValue, match='"event" or "arrival"'):
+        store.write(EVERY, [{"id": "k", "count": 1}], ordering="latest")
+    assert store.driver.sent == []
+
+
 def test_a_closed_store_says_so() -> None:
     """Reads, writes and deletes after `close` raise, and closing twice is fine."""
     store = OnlineStore.open("sqlite://", [EVERY])

@@ -137,7 +137,7 @@ class OnlineStore:
         A delete is a write in time: values observed later than `observed_at` (now, unless
         stated) stay, and older ones that arrive later do not come back. For that a deleted
         entity leaves a small tombstone, which expires after a week. `ordering="arrival"`
-        leaves none.
+        leaves none; it deletes entities, not single features.
 
         Raises as `write` does.
         """

@@ -121,6 +121,10 @@ class Core:
         namespace = self._namespace(schema)
         writing.check_ordering(ordering)
         names = None if features is None else [namespace.feature(f).name for f in features]
+        if names is not None and ordering == "arrival":
+            raise InvalidValue(
+                'ordering="arrival" replaces whole items: delete features by ordering="event".'
+            )
         time = _times(observed_at, 1)
         call = yield from self._call(timeout)
         keys = list(keys)

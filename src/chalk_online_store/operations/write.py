@@ -15,7 +15,7 @@ from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import InvalidKey, ItemTooLarge, OnlineStoreError, WriteFailed
+from chalk_online_store.errors import InvalidValue, ItemTooLarge, OnlineStoreError, WriteFailed
 
 Ordering = Literal["event", "arrival"]
 """Whether the newest observed-at wins, or whatever arrives last."""
@@ -180,4 +180,4 @@ def _rows_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tuple
 def check_ordering(ordering: str) -> None:
     """Refuse what is no ordering."""
     if ordering not in ("event", "arrival"):
-        raise InvalidKey(f'ordering={ordering!r}: it is "event" or "arrival".')
+        raise InvalidValue(f'ordering={ordering!r}: it is "event" or "arrival".')
