@@ -116,6 +116,8 @@ class SimulatedDriver:
 
     def _start_all(self, task: _Task, crew: Crew, workers: int) -> None:
         at_work = workers
+        if not workers:
+            self._finish_all(task, crew)
 
         def ended() -> None:
             nonlocal at_work

@@ -1,0 +1,193 @@
+"""The three drivers perform the same operations alike."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from chalk_online_store.drivers.aio import AsyncDriver, InThread
+from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
+from chalk_online_store.drivers.sync import SyncDriver
+from chalk_online_store.effects import NOW, All, Instant, Operation, Send, Sleep
+
+
+class Echo:
+    """A transport that answers what it is sent, "stall" never, and fails on "fail"."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.at_once = 0
+        self.most_at_once = 0
+        self._lock = threading.Lock()
+
+    def send(self, request: Any, timeout: float) -> Any:
+        """The request itself."""
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        time.sleep(0.01)
+        with self._lock:
+            self.at_once -= 1
+        if request == "fail":
+            raise ValueError(request)
+        return request
+
+    def close(self) -> None:
+        """Remember it."""
+        self.closed = True
+
+
+def run_sync(operation: Operation[Any]) -> Any:
+    driver = SyncDriver(Echo(), max_threads=2)
+    try:
+        return driver.run(operation)
+    finally:
+        driver.close()
+
+
+def run_async(operation: Operation[Any]) -> Any:
+    async def main() -> Any:
+        driver = AsyncDriver(InThread(Echo()))
+        try:
+            return await driver.run(operation)
+        finally:
+            await driver.close()
+
+    return asyncio.run(main())
+
+
+def run_simulated(operation: Operation[Any]) -> Any:
+    def handler(request: Any, now: float) -> Reply:
+        return Reply(error=ValueError(request)) if request == "fail" else Reply(request, after=0.01)
+
+    return SimulatedDriver(handler).run(operation)
+
+
+every_driver = pytest.mark.parametrize("run", [run_sync, run_async, run_simulated])
+
+
+def ask(request: Any) -> Operation[Any]:
+    """Send one request."""
+    return (yield Send(request, 1.0))
+
+
+def ask_all(requests: list[Any], limit: int) -> Operation[list[Any]]:
+    """Send requests at once."""
+    answers: list[Any] = yield All([ask(request) for request in requests], limit)
+    return answers
+
+
+@every_driver
+def test_results_keep_their_order(run: Any) -> None:
+    """What runs at once is answered in the order in which it was asked."""
+    assert run(ask_all(list(range(20)), 5)) == list(range(20))
+    assert run(ask_all([], 5)) == []
+
+
+@every_driver
+def test_operations_at_once_may_run_others_at_once(run: Any) -> None:
+    """More nested work than there are threads still comes to its end."""
+
+    def nested() -> Operation[list[Any]]:
+        answers: list[Any] = yield All([ask_all([i, i + 1, i + 2], 3) for i in range(6)], 6)
+        return answers
+
+    assert run(nested()) == [[i, i + 1, i + 2] for i in range(6)]
+
+
+@every_driver
+def test_the_others_end_before_an_error_is_raised(run: Any) -> None:
+    """One failure neither stops what runs beside it nor is it lost."""
+    ended = []
+
+    def noted(request: Any) -> Operation[None]:
+        yield Send(request, 1.0)
+        ended.append(request)
+
+    def main() -> Operation[str]:
+        try:
+            yield All([noted("a"), noted("fail"), noted("b")], 3)
+        except ValueError as error:
+            return str(error)
+        return "nothing"
+
+    assert run(main()) == "fail"
+    assert sorted(ended) == ["a", "b"]
+
+
+@every_driver
+def test_an_operation_sees_time_pass(run: Any) -> None:
+    """Both clocks go on by at least what an operation sleeps."""
+
+    def main() -> Operation[tuple[float, float]]:
+        before: Instant = yield NOW
+        yield Sleep(0.05)
+        after: Instant = yield NOW
+        return after.monotonic - before.monotonic, (after.wall - before.wall) / 1e6
+
+    assert all(0.045 <= passed < 5 for passed in run(main()))
+
+
+def test_no_more_at_once_than_the_limit() -> None:
+    """The threads of one call never exceed its limit, nor does a busy pool stop it."""
+    transport = Echo()
+    driver = SyncDriver(transport, max_threads=16)
+    driver.run(ask_all(list(range(30)), 3))
+    driver.close()
+    assert 1 < transport.most_at_once <= 3
+    assert transport.closed
+
+
+class Stalled:
+    """An async transport that answers only once it is let go."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.busy = asyncio.Event()
+        """Set once three requests wait."""
+        self.stall = True
+
+    async def send(self, request: Any, timeout: float) -> Any:
+        """The request itself, unless it stalls."""
+        self.asked += 1
+        if self.asked == 3:
+            self.busy.set()
+        if self.stall:
+            await asyncio.Event().wait()
+        return request
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+
+def test_a_cancelled_call_leaves_nothing_behind() -> None:
+    """Cancelling a task is thrown into every operation under way, and the driver goes on."""
+    cleaned = []
+
+    def careful(request: int) -> Operation[Any]:
+        try:
+            return (yield Send(request, 1.0))
+        finally:
+            cleaned.append(request)
+
+    def main() -> Operation[Any]:
+        return (yield All([careful(i) for i in range(4)], 3))
+
+    async def scenario() -> None:
+        transport = Stalled()
+        driver = AsyncDriver(transport)
+        task = asyncio.create_task(driver.run(main()))
+        await transport.busy.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sorted(cleaned) == [0, 1, 2]
+        assert len(asyncio.all_tasks()) == 1
+        transport.stall = False
+        assert await driver.run(ask("again")) == "again"
+
+    asyncio.run(scenario())
