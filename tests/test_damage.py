@@ -41,6 +41,18 @@ def test_an_unreadable_item_fails_alone(damage: dict[str, Any], keys: list[int])
     assert rows.report.failed == 1
 
 
+def test_a_damaged_item_may_be_gone_at_the_second_look() -> None:
+    """An item that is deleted between the two reads of its damage is missing, as it then is."""
+    store = store_with({"N": "1.5"})
+
+    def delete_after_the_first(operation: str, body: dict[str, Any], now: float) -> None:
+        if operation == "GetItem" and len(store.sent("GetItem")) == 2:
+            store.table.items = {k: i for k, i in store.table.items.items() if k[0] != "a:1"}
+
+    store.table.fault = delete_after_the_first
+    assert store.read(User, [1]).statuses("a") == [Status.MISSING]
+
+
 def test_a_feature_of_another_type_fails_when_it_is_looked_at() -> None:
     """An attribute of another kind spoils its feature alone, not its item."""
     rows = store_with({"S": "secret"}).read(User, [0, 1, 2])

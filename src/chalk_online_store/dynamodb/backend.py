@@ -63,17 +63,20 @@ class DynamoDBBackend:
         return [found for batch in batches for found in batch]
 
     def _get_one(self, key: ItemKey, shape: Shape, call: Call) -> Operation[Found]:
-        body = self._bodies.get(key, shape, call.consistent)
         try:
-            try:
-                decoder = answers.got(shape.row_type)
-                found = yield from self._wire.ask("GetItem", body, decoder, call)
-            except DamagedItem:  # Once more, to tell what is damaged.
-                raw = yield from self._wire.ask("GetItem", body, answers.raw_item, call)
-                return dict(self._decode_each([raw.Item or {}], shape)).get(key)
+            return (yield from self._ask_one(key, shape, call))
         except RequestError as error:
             return _unless_final(error)
-        return found.Item
+
+    def _ask_one(self, key: ItemKey, shape: Shape, call: Call) -> Operation[Found]:
+        body = self._bodies.get(key, shape, call.consistent)
+        decoder = answers.got(shape.row_type)
+        try:
+            return (yield from self._wire.ask("GetItem", body, decoder, call)).Item
+        except DamagedItem:  # Once more, to tell what is damaged.
+            raw = yield from self._wire.ask("GetItem", body, answers.raw_item, call)
+            found = [raw.Item] if raw.Item else []  # It may be gone by now.
+            return dict(self._decode_each(found, shape)).get(key)
 
     def _get_batch(
         self, keys: Sequence[ItemKey], shape: Shape, call: Call
