@@ -23,6 +23,9 @@ from chalk_online_store.schema import LRUCache, Namespace, namespace_of, namespa
 ObservedAt: TypeAlias = datetime | Sequence[datetime] | None
 """When the values of a write were true: of all rows, of each, or now."""
 
+_Wanted: TypeAlias = tuple[str, tuple[str, ...], tuple[tuple[str, Any], ...]]
+"""What a plan is for: a namespace, features, and overrides of their max staleness."""
+
 _PLANS_KEPT = 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -52,7 +55,7 @@ class Core:
             for name, namespace in self._schema.items()
             if (config := namespace.online_store_config.lru_cache or lru_cache)
         }
-        self._plans: dict[Any, tuple[NamespaceCodec, reading.ReadPlan]] = {}
+        self._plans: dict[_Wanted, tuple[NamespaceCodec, reading.ReadPlan]] = {}
         self.closed = False
 
     def read(
@@ -69,8 +72,10 @@ class Core:
         namespace = self._namespace(schema)
         names = tuple(features) if features is not None else tuple(namespace.by_name)
         overrides = dict(max_staleness or {})
-        for name in (*names, *overrides):
-            namespace.feature(name)
+        wanted = (namespace.name, names, tuple(sorted(overrides.items())))
+        if wanted not in self._plans:
+            for name in (*names, *overrides):
+                namespace.feature(name)
         call = yield from self._call(timeout, consistent)
         keys = list(keys)
         draft = self._registry.draft(namespace)
@@ -78,7 +83,7 @@ class Core:
         codec = yield from self._registry.for_read(namespace, call)
         if codec is not draft:
             partition_keys = codec.partition_keys(keys)
-        plan = self._plan(codec, names, overrides)
+        plan = self._plan(wanted, codec, overrides)
         cache = self._caches.get(namespace.name)
         return (yield from reading.read(self._backend, cache, plan, keys, partition_keys, call))
 
@@ -188,18 +193,17 @@ class Core:
         return namespace
 
     def _plan(
-        self, codec: NamespaceCodec, names: tuple[str, ...], overrides: reading.Overrides
+        self, wanted: _Wanted, codec: NamespaceCodec, overrides: reading.Overrides
     ) -> reading.ReadPlan:
         """Plans are kept for as long as the registry's reading is the same."""
-        key = (codec.namespace.name, names, tuple(sorted(overrides.items())))
-        known = self._plans.get(key)
+        known = self._plans.get(wanted)
         if known is not None and known[0] is codec:
             return known[1]
         if len(self._plans) >= _PLANS_KEPT:  # As where max_staleness differs from call to call.
             self._plans.clear()
         cached = codec.namespace.name in self._caches
-        plan = reading.plan_read(codec, names, overrides, cached)
-        self._plans[key] = (codec, plan)
+        plan = reading.plan_read(codec, wanted[1], overrides, cached)
+        self._plans[wanted] = (codec, plan)
         return plan
 
 

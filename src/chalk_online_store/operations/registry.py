@@ -57,6 +57,7 @@ class RegistryKeeper:
         self._registry = Registry()
         self._dropped: frozenset[str] = frozenset()
         self._codecs: dict[str, NamespaceCodec] = {}
+        self._drafts: dict[str, tuple[NamespaceCodec, NamespaceCodec]] = {}
         self._loaded = False
         self._looked_at = 0.0
 
@@ -69,9 +70,16 @@ class RegistryKeeper:
         codec = self._codec(namespace)
         if not codec.missing:
             return codec
-        entries = self._registry.allocate(codec.missing, self._backend.layout.reserved)
-        drafted = Registry((*self._registry.entries, *entries), self._registry.dropped)
-        return NamespaceCodec(namespace, drafted, self._backend.layout)
+        known = self._drafts.get(namespace.name)
+        if known is None or known[0] is not codec:  # Readers may go on without the ids for long.
+            known = self._drafts[namespace.name] = (codec, self._drafted(codec))
+        return known[1]
+
+    def _drafted(self, codec: NamespaceCodec) -> NamespaceCodec:
+        registry, layout = codec.registry, self._backend.layout
+        entries = registry.allocate(codec.missing, layout.reserved)
+        drafted = Registry((*registry.entries, *entries), registry.dropped)
+        return NamespaceCodec(codec.namespace, drafted, layout)
 
     def for_read(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
         """The namespace as the registry has it; features that it lacks were never written.

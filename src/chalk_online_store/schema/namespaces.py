@@ -18,6 +18,7 @@ from chalk_online_store.errors import InvalidSchema, UnknownFeature
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.config import OnlineStoreConfig
 from chalk_online_store.schema.durations import Duration, microseconds
+from chalk_online_store.schema.structs import hints_of
 from chalk_online_store.schema.types import FeatureType
 
 C = TypeVar("C")
@@ -238,12 +239,7 @@ def namespace_of(schema: Namespace | type) -> Namespace:
 def _from_class(
     cls: type, name: str, max_staleness: Duration, config: OnlineStoreConfig
 ) -> Namespace:
-    try:
-        hints = typing.get_type_hints(cls, include_extras=True)
-    except NameError as error:
-        raise InvalidSchema(
-            f"{cls.__name__}: {error}; annotations are looked up in the module's globals."
-        ) from error
+    hints = hints_of(cls)
     declared = {field: _declared(cls, field) for field in hints}
     key = _primary_of(cls, declared)
     return Namespace(

@@ -55,13 +55,18 @@ def _by_keywords(cls: type, fields: dict[str, Any]) -> Any:
     return cls(**fields)
 
 
-def _declared(cls: type, defaults: Iterable[tuple[str, Default]]) -> list[DeclaredField]:
+def hints_of(cls: type) -> dict[str, Any]:
+    """The annotations of a class, deferred ones resolved; raises `InvalidSchema`."""
     try:
-        hints = typing.get_type_hints(cls, include_extras=True)
+        return typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
         raise InvalidSchema(
             f"{cls.__name__}: {error}; annotations are looked up in the module's globals."
         ) from error
+
+
+def _declared(cls: type, defaults: Iterable[tuple[str, Default]]) -> list[DeclaredField]:
+    hints = hints_of(cls)
     fields = [DeclaredField(name, hints.get(name), default) for name, default in defaults]
     for field in fields:
         if field.name not in hints:
