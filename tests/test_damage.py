@@ -41,16 +41,10 @@ def test_an_unreadable_item_fails_alone(damage: dict[str, Any], keys: list[int])
     assert rows.report.failed == 1
 
 
-def test_a_damaged_item_may_be_gone_at_the_second_look() -> None:
-    """An item that is deleted between the two reads of its damage is missing, as it then is."""
-    store = store_with({"N": "1.5"})
-
-    def delete_after_the_first(operation: str, body: dict[str, Any], now: float) -> None:
-        if operation == "GetItem" and len(store.sent("GetItem")) == 2:
-            store.table.items = {k: i for k, i in store.table.items.items() if k[0] != "a:1"}
-
-    store.table.fault = delete_after_the_first
-    assert store.read(User, [1]).statuses("a") == [Status.MISSING]
+@pytest.mark.parametrize("keys", [[0, 1, 2], [1]], ids=["batch", "single"])
+def test_damage_costs_no_second_read(keys: list[int]) -> None:
+    """Which item of an answer is damaged is told from that answer."""
+    assert store_with({"N": "1.5"}).read(User, keys).report.requests == 1
 
 
 def test_a_feature_of_another_type_fails_when_it_is_looked_at() -> None:

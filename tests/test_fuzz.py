@@ -246,8 +246,10 @@ DECODERS: list[Any] = [
     answers.queried,
     answers.batch_written,
     answers.raw_item,
-    answers.got(SHAPES["struct"].row_type),
-    answers.batch_got(SHAPES["struct"].row_type),
+    *(
+        answers.RowsDecoder(answer, SHAPES["struct"])
+        for answer in (answers.Got, answers.BatchGot, answers.Queried)
+    ),
 ]
 NAMES = ["Item", "Items", "Responses", "UnprocessedKeys", "UnprocessedItems", "Keys", "PutRequest"]
 NAMES += ["DeleteRequest", "Key", "ConsumedCapacity", "CapacityUnits", "LastEvaluatedKey"]

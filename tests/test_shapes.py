@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalk_online_store import DamagedItem, Feature
-from chalk_online_store.codec.layout import BASE, LATEST, WIDTH, ItemKey, TableLayout, own
+from chalk_online_store.codec.layout import BASE, LATEST, WIDTH, TableLayout, own
 from chalk_online_store.codec.nested import value_encoder
-from chalk_online_store.codec.shapes import Cell, Column, Shape, row_key
+from chalk_online_store.codec.shapes import Cell, Column, Columns, Shape
 from tests.strategies import VALUES, exactly, vector
 
 KEY = {"pk": {"S": "a:1"}, "sk": {"S": "a"}}
@@ -55,7 +55,7 @@ def test_attributes_may_come_in_any_order(data: st.DataObject) -> None:
     shape = shape_of(a=int, b=str)
     (row,) = shape.decode_items([json.dumps(shuffled).encode()])
     assert [shape.cell(row, i) for i in range(2)] == [Cell(7, 5), Cell("x", 4)]
-    assert row_key(row) == ItemKey("a:1", "a")
+    assert row[:2] == ("a:1", "a")
 
 
 def test_unknown_attributes_are_ignored() -> None:
@@ -107,7 +107,7 @@ def test_a_column_says_what_its_cells_say(
     cells = [None if row is None else shape.cell(row, 0) for row in rows]
     fresh = [c and (oldest is None or c.observed_at >= oldest) for c in cells]
     expected = [c.value if c and ok else None for c, ok in zip(cells, fresh, strict=True)]
-    found = shape.values(rows, 0, oldest)
+    found = Columns(shape, rows).values(0, oldest)
     assert [exactly(value) for value in found] == [exactly(value) for value in expected]
 
 
@@ -148,7 +148,7 @@ def test_a_table_may_call_its_key_otherwise() -> None:
     shape = Shape(TableLayout("entity", "part", "gone"), shape_of(a=int).columns)
     item = {"entity": {"S": "k"}, "part": {"S": "s"}, "a": n(1), "pk": n(2)}
     (row,) = shape.decode_items([json.dumps(item).encode()])
-    assert (row_key(row), shape.cell(row, 0)) == (ItemKey("k", "s"), Cell(1, 0))
+    assert (row[:2], shape.cell(row, 0)) == (("k", "s"), Cell(1, 0))
 
 
 # --- damage --------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_damage_is_named(annotation: Any, attribute: dict[str, Any]) -> None:
         shape.cell(read(shape, a=n(1), bb=attribute, latest=n(3)), 1)
     assert "horse" not in str(caught.value)
     with pytest.raises(DamagedItem, match=r"user\.f_bb \(id 'bb'\)"):
-        shape.values([read(shape, a=n(1), bb=attribute, latest=n(3))], 1, None)
+        Columns(shape, [read(shape, a=n(1), bb=attribute, latest=n(3))]).values(1, None)
 
 
 @pytest.mark.parametrize(("annotation", "attribute"), OTHER_TYPE + OUT_OF_RANGE)

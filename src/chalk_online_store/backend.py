@@ -10,18 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from chalk_online_store.codec.changes import Attributes, Change
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.decoding import Row
+from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.effects import All, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.report import Report
 
-Found: TypeAlias = Any
-"""A row of the shape's `row_type`, None where there is no item, or the error that kept it."""
+Found: TypeAlias = Row | OnlineStoreError | None
+"""A row, None where there is no item, or the error that kept it."""
+
+
+class Wanted(NamedTuple):
+    """Items of one group: those with this sort key of some partitions, none of them twice."""
+
+    sk: str
+    shape: Shape
+    pks: Sequence[str]
+
 
 T = TypeVar("T")
 
@@ -77,8 +87,8 @@ class Backend(Protocol):
 
     layout: TableLayout
 
-    def get(self, keys: Sequence[ItemKey], shape: Shape, call: Call) -> Operation[list[Found]]:
-        """Read items, no key twice; the answer has the order of `keys`.
+    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+        """Read items; the answers have the order of what is wanted, and of its `pks`.
 
         A key that could not be read before the deadline is answered by its error: never by
         None, which says that there is no such item. Errors that no retry mends are raised.

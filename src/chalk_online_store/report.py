@@ -11,12 +11,14 @@ class Report:
 
     `rcu` and `wcu` are capacity units as the engine reported them; 0 for an engine that has
     none. A refused conditional write costs its units too, but engines do not report those, so
-    they are not in `wcu`. `superseded` counts changes that came later than newer values and so
-    changed nothing.
+    they are not in `wcu`. `queries` counts the requests that read all groups of an entity at
+    once, because that takes fewer units than item by item. `superseded` counts changes that
+    came later than newer values and so changed nothing.
     """
 
     requests: int = 0
     retries: int = 0
+    queries: int = 0
     unprocessed: int = 0
     rcu: float = 0.0
     wcu: float = 0.0

@@ -8,7 +8,7 @@ process a read that begins after a write has returned never sees the item from b
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cachetools import LRUCache as Bounded
@@ -31,13 +31,13 @@ class ItemCache:
     def __init__(self, config: LRUCache) -> None:
         self._ttl = config.ttl_seconds
         self._keep_misses = config.store_cache_misses
-        self._entries: Bounded[ItemKey, tuple[float, Any]] = Bounded(config.max_size)
+        self._entries: Bounded[tuple[str, str], tuple[float, Any]] = Bounded(config.max_size)
         self._lock = threading.Lock()
         self._writes = 0
         self._written: dict[ItemKey, int] = {}
         self._forgotten = 0
 
-    def get_many(self, keys: Sequence[ItemKey], now: float) -> list[Any]:
+    def get_many(self, keys: Iterable[tuple[str, str]], now: float) -> list[Any]:
         """What is known of each key: a row, None, or `MISS`."""
         entries = self._entries
         found = []

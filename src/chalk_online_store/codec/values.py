@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -103,26 +102,21 @@ class Exact(Attribute, gc=False, frozen=True):
 class ValueCodec:
     """How values of one type are stored.
 
-    `plain` names the attribute's field that is the value itself, where there is one and it is
-    set; `decode` covers every case.
+    `decode` makes a value of an attribute, in every case. `plain` names the attribute's field
+    that is nearly always set, where there is one; `convert` makes a value of its content, and
+    is None where the content is the value itself.
     """
 
     encode: Encode
     attribute: type[Attribute]
     decode: Decode
     plain: str = ""
+    convert: Decode | None = None
 
     def decode_all(self, attributes: Sequence[Any]) -> list[Any]:
-        """The values of attributes; None for None. In C as far as it goes."""
+        """The values of attributes; None for None."""
         decode = self.decode
-        if not self.plain:
-            return [None if a is None else decode(a) for a in attributes]
-        plain = attrgetter(self.plain)
-        values = [None if a is None else plain(a) for a in attributes]
-        return [
-            decode(a) if value is None and a is not None else value
-            for value, a in zip(values, attributes, strict=True)
-        ]
+        return [None if a is None else decode(a) for a in attributes]
 
 
 # --- encoders ------------------------------------------------------------------------------
@@ -264,20 +258,18 @@ def read_null(attribute: Attribute) -> Any:
     return None
 
 
-def _reader(name: str) -> Decode:
-    def read(attribute: Any) -> Any:
-        value = getattr(attribute, name)
-        return read_null(attribute) if value is None else value
+def _plain(
+    encode: Encode, attribute: type[Attribute], name: str, convert: Decode | None = None
+) -> ValueCodec:
+    """A codec of values that one field of their attribute says."""
 
-    return read
+    def decode(attribute: Any) -> Any:
+        content = getattr(attribute, name)
+        if content is None:
+            return read_null(attribute)
+        return content if convert is None else convert(content)
 
-
-def _through(name: str, convert: Callable[[Any], Any]) -> Decode:
-    def read(attribute: Any) -> Any:
-        value = getattr(attribute, name)
-        return read_null(attribute) if value is None else convert(value)
-
-    return read
+    return ValueCodec(encode, attribute, decode, name, convert)
 
 
 def _decode_float(attribute: Any) -> Any:
@@ -300,6 +292,11 @@ def _decode_decimal(attribute: Exact) -> Any:
     return Decimal(int(attribute.N)) if exponent > 0 else attribute.N
 
 
+def moment(microseconds: int) -> datetime:
+    """The datetime that is so many microseconds after 1970, in UTC."""
+    return _EPOCH + timedelta(0, 0, microseconds)
+
+
 def _decode_time(since_midnight: int) -> time:
     if not 0 <= since_midnight < 86_400_000_000:
         raise DamagedItem("no time of day")
@@ -308,23 +305,17 @@ def _decode_time(since_midnight: int) -> time:
 
 _CODECS: dict[str, ValueCodec] = {
     "none": ValueCodec(_encode_none, Attribute, read_null),
-    "bool": ValueCodec(_encode_bool, Boolean, _reader("BOOL"), plain="BOOL"),
-    "str": ValueCodec(_encode_str, Text, _reader("S"), plain="S"),
-    "bytes": ValueCodec(_encode_bytes, Binary, _reader("B"), plain="B"),
-    "int": ValueCodec(_encode_int, Integer, _reader("N"), plain="N"),
+    "bool": _plain(_encode_bool, Boolean, "BOOL"),
+    "str": _plain(_encode_str, Text, "S"),
+    "bytes": _plain(_encode_bytes, Binary, "B"),
+    "int": _plain(_encode_int, Integer, "N"),
     "float": ValueCodec(_encode_float, Double, _decode_float, plain="N"),
     "decimal": ValueCodec(_encode_decimal, Exact, _decode_decimal),
-    "datetime": ValueCodec(
-        _encode_datetime, Integer, _through("N", lambda us: _EPOCH + timedelta(0, 0, us))
-    ),
-    "date": ValueCodec(
-        _encode_date, Integer, _through("N", lambda days: date.fromordinal(days + _DAY_ZERO))
-    ),
-    "time": ValueCodec(_encode_time, Integer, _through("N", _decode_time)),
-    "timedelta": ValueCodec(
-        _encode_timedelta, Integer, _through("N", lambda us: timedelta(0, 0, us))
-    ),
-    "uuid": ValueCodec(_encode_uuid, Binary, _through("B", lambda raw: UUID(bytes=raw))),
+    "datetime": _plain(_encode_datetime, Integer, "N", moment),
+    "date": _plain(_encode_date, Integer, "N", lambda days: date.fromordinal(days + _DAY_ZERO)),
+    "time": _plain(_encode_time, Integer, "N", _decode_time),
+    "timedelta": _plain(_encode_timedelta, Integer, "N", lambda us: timedelta(0, 0, us)),
+    "uuid": _plain(_encode_uuid, Binary, "B", lambda raw: UUID(bytes=raw)),
 }
 
 
@@ -349,7 +340,7 @@ def _vector_codec(vector: VectorType) -> ValueCodec:
             raise DamagedItem("another size")
         return np.frombuffer(raw, stored)
 
-    return ValueCodec(encode, Binary, _through("B", decode))
+    return _plain(encode, Binary, "B", decode)
 
 
 def _choice_codec(choice: ChoiceType) -> ValueCodec:
@@ -367,14 +358,13 @@ def _choice_codec(choice: ChoiceType) -> ValueCodec:
         except KeyError:
             raise Refused("none of its choices") from None
 
-    def decode(attribute: Any) -> Any:
-        stored = member.decode(attribute)
+    def chosen(stored: Any) -> Any:
         try:
-            return None if stored is None else choice.choices[stored]
+            return choice.choices[stored]
         except KeyError:
             raise DamagedItem("a value that is none of its choices") from None
 
-    return ValueCodec(encode, member.attribute, decode)
+    return _plain(encode, member.attribute, member.plain, chosen)
 
 
 def scalar_codec(kind: Scalar | VectorType | ChoiceType) -> ValueCodec:

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Iterable
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from chalk_online_store import errors
+from chalk_online_store.codec.changes import key_of, parse_item
+from chalk_online_store.codec.decoding import Row
+from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.dynamodb.messages import Response
 
 R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
 
 _ABSENT = msgspec.Raw(b"")
+_NO_ITEM = msgspec.Raw(b"null")
 
 RawItem: TypeAlias = dict[str, msgspec.Raw]
 """An item whose attributes are still JSON."""
+
+
+class Decoder(Protocol[T_co]):
+    """What makes an answer of a body; raises as msgspec does."""
+
+    def decode(self, body: bytes, /) -> T_co:
+        """The answer in a body."""
+        ...
 
 
 class Capacity(msgspec.Struct, gc=False):
@@ -51,16 +64,25 @@ class Transacted(msgspec.Struct):
 class Got(msgspec.Struct, Generic[R]):
     """GetItem."""
 
-    Item: R | None = None
+    # Not `R | None`: msgspec takes no Raw for it.
+    Item: R = None  # type: ignore[assignment]
     ConsumedCapacity: Capacity | None = None
 
+    def items(self) -> Iterable[R]:
+        """The item, if there is one."""
+        return [] if self.Item in (None, _NO_ITEM) else [self.Item]
 
-class Queried(msgspec.Struct):
+
+class Queried(msgspec.Struct, Generic[R]):
     """Query."""
 
-    Items: list[RawItem]
+    Items: list[R]
     LastEvaluatedKey: msgspec.Raw = _ABSENT
     ConsumedCapacity: Capacity | None = None
+
+    def items(self) -> Iterable[R]:
+        """The items of this page."""
+        return self.Items
 
 
 class LeftKeys(msgspec.Struct):
@@ -76,8 +98,8 @@ class BatchGot(msgspec.Struct, Generic[R]):
     UnprocessedKeys: dict[str, LeftKeys] = {}
     ConsumedCapacity: list[Capacity] = []
 
-    def rows(self) -> Iterator[R]:
-        """The rows of every table: there is one."""
+    def items(self) -> Iterable[R]:
+        """The items of every table: there is one."""
         return itertools.chain.from_iterable(self.Responses.values())
 
 
@@ -134,25 +156,65 @@ class Failure(msgspec.Struct, rename={"type": "__type"}):
 
 written = msgspec.json.Decoder(Written, strict=False)
 transacted = msgspec.json.Decoder(Transacted, strict=False)
-queried = msgspec.json.Decoder(Queried, strict=False)
+queried = msgspec.json.Decoder(Queried[RawItem], strict=False)
 batch_written = msgspec.json.Decoder(BatchWritten, strict=False)
 raw_item = msgspec.json.Decoder(Got[RawItem])
 _failure = msgspec.json.Decoder(Failure)
 
 
-@lru_cache(maxsize=1024)
-def got(row_type: type[Any]) -> msgspec.json.Decoder[Got[Any]]:
-    """GetItem's decoder for one type of rows."""
-    return msgspec.json.Decoder(Got[row_type], strict=False)  # type: ignore[valid-type]
+class ReadAnswer(NamedTuple):
+    """An answer with its items read as rows, and what is wrong with those that are none.
+
+    `size` is that of the whole answer, in bytes of JSON.
+    """
+
+    answer: Any
+    rows: list[Row]
+    damaged: list[tuple[ItemKey, errors.DamagedItem]]
+    size: int
+
+    @property
+    def ConsumedCapacity(self) -> Any:  # noqa: N802 - as every answer calls it
+        """As the answer's."""
+        return self.answer.ConsumedCapacity
 
 
-@lru_cache(maxsize=1024)
-def batch_got(row_type: type[Any]) -> msgspec.json.Decoder[BatchGot[Any]]:
-    """BatchGetItem's decoder for one type of rows."""
-    return msgspec.json.Decoder(BatchGot[row_type], strict=False)  # type: ignore[valid-type]
+class RowsDecoder:
+    """Decodes an answer (`Got`, `BatchGot`, `Queried`) whose items are of one shape."""
+
+    def __init__(self, answer: Any, shape: Shape) -> None:
+        self._shape = shape
+        self._compiled = shape.decoder.compiled
+        self._typed = msgspec.json.Decoder(answer[shape.decoder.struct], strict=False)
+        self._raw = msgspec.json.Decoder(answer[msgspec.Raw], strict=False)
+
+    def decode(self, body: bytes) -> ReadAnswer:
+        """The answer in a body; an item that is damaged harms no other one."""
+        if self._compiled is not None:
+            try:
+                rows, rest = self._compiled.decode(body)
+                return ReadAnswer(self._raw.decode(rest), rows, [], len(body))
+            except ValueError:  # Something out of the ordinary, perhaps damage.
+                pass
+        try:
+            answer = self._typed.decode(body)
+        except msgspec.ValidationError:
+            return self._one_by_one(body)
+        rows = self._shape.decoder.rows(answer.items())
+        return ReadAnswer(answer, rows, [], len(body))
+
+    def _one_by_one(self, body: bytes) -> ReadAnswer:
+        found = ReadAnswer(self._raw.decode(body), [], [], len(body))
+        for item in map(bytes, found.answer.items()):
+            (row,) = self._shape.decode_each([item])
+            if isinstance(row, errors.DamagedItem):
+                found.damaged.append((key_of(self._shape.layout, parse_item(item)), row))
+            else:
+                found.rows.append(row)
+        return found
 
 
-def read(response: Response, decoder: msgspec.json.Decoder[R], what: str) -> R:
+def read(response: Response, decoder: Decoder[R], what: str) -> R:
     """The answer in a response; `what` names operation and table for the error.
 
     Raises the class of `errors.RequestError` that fits, also for a body whose CRC32 is not the

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from chalk_online_store.backend import Applied, Call, Found, Outcome, fan_out
-from chalk_online_store.codec.changes import Attributes, Change, key_of, render_item
+from chalk_online_store.backend import Applied, Call, Found, Outcome, Wanted, fan_out
+from chalk_online_store.codec.changes import Attributes, Change, key_of
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.shapes import Shape, row_key
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.ordering import OrderedWrites
+from chalk_online_store.dynamodb.reading import ItemReader
 from chalk_online_store.dynamodb.retry import RetryPolicy
-from chalk_online_store.dynamodb.wire import Wire, chunks
+from chalk_online_store.dynamodb.wire import Wire, chunks, unless_final
 from chalk_online_store.effects import Operation
-from chalk_online_store.errors import (
-    ConditionFailed,
-    DamagedItem,
-    ItemTooLarge,
-    RequestError,
-    RequestRefused,
-)
+from chalk_online_store.errors import ConditionFailed, ItemTooLarge, RequestError
 
-BATCH_GET = 100
 BATCH_WRITE = 25
-"""AWS: BatchGetItem takes 100 keys, BatchWriteItem 25 items."""
+"""AWS: BatchWriteItem takes 25 items."""
 
 
 class DynamoDBBackend:
@@ -51,64 +43,13 @@ class DynamoDBBackend:
         self.layout = layout or TableLayout()
         self._bodies = Bodies(table, self.layout)
         self._wire = Wire(table, retry or RetryPolicy(), attempt_timeout, rng or random.Random())
+        self._reader = ItemReader(self._wire, self._bodies, concurrency)
         self._ordered = OrderedWrites(self._wire, self._bodies)
         self._concurrency = concurrency
 
-    def get(self, keys: Sequence[ItemKey], shape: Shape, call: Call) -> Operation[list[Found]]:
-        """GetItem for one key, BatchGetItems at once for more."""
-        if len(keys) == 1:
-            return [(yield from self._get_one(keys[0], shape, call))]
-        tasks = [partial(self._get_batch, batch, shape) for batch in chunks(keys, BATCH_GET)]
-        batches = yield from fan_out(call, tasks, self._concurrency)
-        return [found for batch in batches for found in batch]
-
-    def _get_one(self, key: ItemKey, shape: Shape, call: Call) -> Operation[Found]:
-        try:
-            return (yield from self._ask_one(key, shape, call))
-        except RequestError as error:
-            return _unless_final(error)
-
-    def _ask_one(self, key: ItemKey, shape: Shape, call: Call) -> Operation[Found]:
-        body = self._bodies.get(key, shape, call.consistent)
-        decoder = answers.got(shape.row_type)
-        try:
-            return (yield from self._wire.ask("GetItem", body, decoder, call)).Item
-        except DamagedItem:  # Once more, to tell what is damaged.
-            raw = yield from self._wire.ask("GetItem", body, answers.raw_item, call)
-            found = [raw.Item] if raw.Item else []  # It may be gone by now.
-            return dict(self._decode_each(found, shape)).get(key)
-
-    def _get_batch(
-        self, keys: Sequence[ItemKey], shape: Shape, call: Call
-    ) -> Operation[list[Found]]:
-        found: dict[ItemKey, Found] = {}
-
-        def step(pending: Sequence[ItemKey]) -> Operation[list[ItemKey]]:
-            try:
-                answer = yield from self._ask_batch(pending, shape, shape.row_type, call)
-                found.update((row_key(row), row) for row in answer.rows())
-            except DamagedItem:  # Once more, to tell the damaged items from the others.
-                answer = yield from self._ask_batch(pending, shape, answers.RawItem, call)
-                found.update(self._decode_each(answer.rows(), shape))
-            return [self._key(k) for left in answer.UnprocessedKeys.values() for k in left.Keys]
-
-        left, error = yield from self._wire.until_done(step, keys, call)
-        found.update(dict.fromkeys(left, error))
-        return [found.get(key) for key in keys]
-
-    def _ask_batch(
-        self, keys: Sequence[ItemKey], shape: Shape, row_type: Any, call: Call
-    ) -> Operation[answers.BatchGot[Any]]:
-        body = self._bodies.batch_get(keys, shape, call.consistent)
-        decoder = answers.batch_got(row_type)
-        return (yield from self._wire.attempt("BatchGetItem", body, decoder, call))
-
-    def _decode_each(
-        self, items: Iterable[answers.RawItem], shape: Shape
-    ) -> Iterator[tuple[ItemKey, Found]]:
-        for item in items:
-            body = render_item({name: bytes(raw) for name, raw in item.items()})
-            yield self._key(item), shape.decode_each([body])[0]
+    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+        """GetItem, BatchGetItems at once, or Queries: see `dynamodb.reading`."""
+        return self._reader.get(wanted, call)
 
     def _key(self, attributes: answers.RawItem) -> ItemKey:
         return key_of(self.layout, attributes)
@@ -124,7 +65,7 @@ class DynamoDBBackend:
         except ItemTooLarge as error:
             return error
         except RequestError as error:
-            return _unless_final(error)
+            return unless_final(error)
 
     def replace(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         """BatchWriteItems at once; DeleteItem for a single removal."""
@@ -139,7 +80,7 @@ class DynamoDBBackend:
         try:
             yield from self._wire.ask("DeleteItem", body, answers.written, call)
         except RequestError as error:
-            return _unless_final(error)
+            return unless_final(error)
         return Applied.WHOLLY
 
     def _write_batch(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
@@ -176,10 +117,3 @@ class DynamoDBBackend:
         except ConditionFailed:
             return False
         return True
-
-
-def _unless_final(error: RequestError) -> RequestError:
-    """An error that concerns one item alone; one that no other item could escape is raised."""
-    if error.retryable or isinstance(error, RequestRefused):
-        return error
-    raise error

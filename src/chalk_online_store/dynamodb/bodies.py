@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -20,15 +19,6 @@ from chalk_online_store.codec.swaps import Swap
 _json = msgspec.json.encode
 
 
-@lru_cache(maxsize=1024)
-def _projection(names: tuple[str, ...]) -> bytes:
-    aliases = {f"#{i}": name for i, name in enumerate(names)}
-    return b'"ProjectionExpression":%b,"ExpressionAttributeNames":%b,' % (
-        _json(",".join(aliases)),
-        _json(aliases),
-    )
-
-
 class Bodies:
     """The bodies of requests to one table."""
 
@@ -42,18 +32,6 @@ class Bodies:
         """A key as DynamoDB's JSON."""
         return b'{%b:{"S":%b},%b:{"S":%b}}' % (self._pk, _json(key.pk), self._sk, _json(key.sk))
 
-    def _options(self, shape: Shape, consistent: bool) -> bytes:
-        projection = _projection(tuple(shape.attribute_names)) if shape.projected else b""
-        return b'"ConsistentRead":true,' + projection if consistent else projection
-
-    def get(self, key: ItemKey, shape: Shape, consistent: bool) -> bytes:
-        """GetItem."""
-        return b'{"TableName":%b,"Key":%b,%b"ReturnConsumedCapacity":"TOTAL"}' % (
-            self._table,
-            self.key(key),
-            self._options(shape, consistent),
-        )
-
     def get_whole(self, key: ItemKey) -> bytes:
         """GetItem of all attributes, strongly read."""
         return (
@@ -62,14 +40,6 @@ class Bodies:
                 self._table,
                 self.key(key),
             )
-        )
-
-    def batch_get(self, keys: Iterable[ItemKey], shape: Shape, consistent: bool) -> bytes:
-        """BatchGetItem of at most 100 keys."""
-        return b'{"RequestItems":{%b:{%b"Keys":[%b]}},"ReturnConsumedCapacity":"TOTAL"}' % (
-            self._table,
-            self._options(shape, consistent),
-            b",".join(map(self.key, keys)),
         )
 
     def batch_write(self, changes: Iterable[Change]) -> bytes:
@@ -105,6 +75,10 @@ class Bodies:
             b'{"TableName":%b,"Key":%b,%b,"ReturnConsumedCapacity":"TOTAL",'
             b'"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}'
         ) % (self._table, self.key(key), expressions)
+
+    def reads(self, sks: Sequence[str], shape: Shape) -> Reads:
+        """The requests for items of these sort keys, read as one shape."""
+        return Reads(self._table, self.layout, tuple(sks), shape)
 
     def query(self, pk: str, after: str, start: bytes = b"") -> bytes:
         """Query of a partition's items whose sort key is greater than `after`, strongly read."""
@@ -145,3 +119,61 @@ class Bodies:
             _json({f"#{i}": name for i, name in enumerate(names)}),
             b",".join(b'":%d":%b' % (i, item[name]) for i, name in enumerate(names)),
         )
+
+
+class Reads:
+    """Requests for items of some sort keys of one table, all but the partition keys prepared."""
+
+    def __init__(
+        self, table: bytes, layout: TableLayout, sks: tuple[str, ...], shape: Shape
+    ) -> None:
+        pk, sk = _json(layout.pk), _json(layout.sk)
+        self._before = b'{%b:{"S":' % pk
+        self._after = b'},%b:{"S":%b}}' % (sk, _json(sks[0]))
+        self._between = b'"%b,%b"' % (self._after, self._before)  # … keys without escapes.
+        names = shape.attribute_names if shape.projected else []
+        aliases = {f"#{i}": name for i, name in enumerate(names)}
+        options = b'"ProjectionExpression":%b,' % _json(",".join(aliases)) if aliases else b""
+        named = b'"ExpressionAttributeNames":%b,' % _json(aliases) if aliases else b""
+        self._get = b'{"TableName":%b,%b%b' % (table, options, named)
+        self._batch_get = b'{"RequestItems":{%b:{%b%b' % (table, options, named)
+        self._query = (
+            b'{"TableName":%b,%b"ExpressionAttributeNames":%b,'
+            b'"KeyConditionExpression":"#p=:p AND #s BETWEEN :a AND :b",'
+            b'"ExpressionAttributeValues":{":a":{"S":%b},":b":{"S":%b},":p":{"S":'
+        ) % (
+            table,
+            options,
+            _json(aliases | {"#p": layout.pk, "#s": layout.sk}),
+            _json(min(sks)),
+            _json(max(sks)),
+        )
+
+    def get(self, pk: str, consistent: bool) -> bytes:
+        """GetItem of the first sort key."""
+        return b"".join((self._get, b'"Key":', self._key(pk), b",", _STRONG[consistent], _COUNTED))
+
+    def batch_get(self, pks: Sequence[str], consistent: bool) -> bytes:
+        """BatchGetItem of at most 100 items, of the first sort key."""
+        texts = _json(pks)
+        if b"\\" in texts:  # A text that has a quote might be taken for two.
+            keys = b",".join(map(self._key, pks))
+        else:
+            keys = texts[1:-1].replace(b'","', self._between)
+            keys = b"".join((self._before, keys, self._after))
+        return b"".join(
+            (self._batch_get, _STRONG[consistent], b'"Keys":[', keys, b"]}},", _COUNTED)
+        )
+
+    def _key(self, pk: str) -> bytes:
+        return b"".join((self._before, _json(pk), self._after))
+
+    def query(self, pk: str, consistent: bool, start: bytes = b"") -> bytes:
+        """Query of every item of a partition from the first to the last sort key."""
+        page = b'"ExclusiveStartKey":%b,' % start if start else b""
+        return b"".join((self._query, _json(pk), b"}},", page, _STRONG[consistent], _COUNTED))
+
+
+_COUNTED = b'"ReturnConsumedCapacity":"TOTAL"}'
+
+_STRONG = {False: b"", True: b'"ConsistentRead":true,'}

@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-import msgspec
-
 from chalk_online_store.backend import Call
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.messages import Request
@@ -18,6 +16,7 @@ from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.errors import (
     CredentialsExpired,
     RequestError,
+    RequestRefused,
     RequestTimeout,
     Throttled,
 )
@@ -33,6 +32,13 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
+def unless_final(error: RequestError) -> RequestError:
+    """An error that concerns one item alone; one that no other item could escape is raised."""
+    if error.retryable or isinstance(error, RequestRefused):
+        return error
+    raise error
+
+
 class Wire:
     """One table's requests: attempts, retries, and the account of them."""
 
@@ -45,7 +51,7 @@ class Wire:
         self._rng = rng
 
     def attempt(
-        self, operation: str, body: bytes, decoder: msgspec.json.Decoder[T], call: Call
+        self, operation: str, body: bytes, decoder: answers.Decoder[T], call: Call
     ) -> Operation[T]:
         """One request, once more with new credentials where these have expired.
 
@@ -57,9 +63,7 @@ class Wire:
         except CredentialsExpired:
             return (yield from self._exchange(replace(request, renew=True), decoder, call))
 
-    def _exchange(
-        self, request: Request, decoder: msgspec.json.Decoder[T], call: Call
-    ) -> Operation[T]:
+    def _exchange(self, request: Request, decoder: answers.Decoder[T], call: Call) -> Operation[T]:
         what = f"{request.operation} on table {self._table!r}"
         now: Instant = yield NOW
         left = call.deadline - now.monotonic
@@ -76,7 +80,7 @@ class Wire:
         return answer
 
     def ask(
-        self, operation: str, body: bytes, decoder: msgspec.json.Decoder[T], call: Call
+        self, operation: str, body: bytes, decoder: answers.Decoder[T], call: Call
     ) -> Operation[T]:
         """One request, retried until it succeeds, fails for good, or time is up."""
         step = partial(self.attempt, operation, body, decoder, call)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from chalk_online_store.backend import Call, Found, Outcome
+from chalk_online_store.backend import Call, Found, Outcome, Wanted
 from chalk_online_store.codec.changes import Attributes, Change, parse_item
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.embedded import requests
@@ -21,13 +20,20 @@ class EmbeddedBackend:
     def __init__(self) -> None:
         self.layout = TableLayout()
 
-    def get(self, keys: Sequence[ItemKey], shape: Shape, call: Call) -> Operation[list[Found]]:
-        """One SELECT for all keys."""
+    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+        """One SELECT for each group."""
+        found = []
+        for want in wanted:
+            found.append((yield from self._get(want, call)))
+        return found
+
+    def _get(self, want: Wanted, call: Call) -> Operation[list[Found]]:
+        keys = [ItemKey(pk, want.sk) for pk in want.pks]
         try:
             items: dict[ItemKey, bytes] = yield from self._ask(requests.Get(keys), call)
         except RequestTimeout as error:
             return [error] * len(keys)
-        rows = dict(zip(items, shape.decode_each(list(items.values())), strict=True))
+        rows = dict(zip(items, want.shape.decode_each(list(items.values())), strict=True))
         return [rows.get(key) for key in keys]
 
     def change(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
-from chalk_online_store.backend import Backend, Call, Found
+from chalk_online_store.backend import Backend, Call, Found, Wanted
 from chalk_online_store.cache.lru import MISS, ItemCache
+from chalk_online_store.codec.decoding import DamagedRow
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.operations.rows import Rows, Source
-from chalk_online_store.schema import Duration, Feature, microseconds
+from chalk_online_store.schema import Duration, microseconds
 
 Overrides = Mapping[str, Duration]
 """Feature names to the max staleness of one read."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class GroupRead:
     """One group that a read needs: its item's sort key and how its rows are read."""
 
     sk: str
     shape: Shape
-    features: list[Feature] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReadPlan:
     """What a read of some features needs, however many keys it has."""
 
+    codec: NamespaceCodec
     groups: Sequence[GroupRead]
     sources: Mapping[str, Source]
 
@@ -46,23 +48,28 @@ def plan_read(
     """
     features = [codec.namespace.feature(name) for name in names]
     by_name = {codec.namespace.feature(n).name: microseconds(d) for n, d in overrides.items()}
-    staleness = {f.name: by_name.get(f.name, f.staleness) for f in features}
-    groups: dict[str, GroupRead] = {}
-    sources: dict[str, Source] = {}
+    ages = {f.name: by_name.get(f.name, f.staleness) for f in features}
+    wanted: dict[str, set[str]] = {}
     for feature in features:
         group = codec.groups.get(feature.group)
-        age = staleness[feature.name]
-        if group is None or age == 0 or feature.name not in group.shape.positions:
-            sources[feature.name] = Source(0, None, 0, age)
-            continue
-        if group.name not in groups:
-            wanted = {f.name for f in features if f.group == group.name and staleness[f.name] != 0}
-            shape = group.shape if cached else _narrowed(group, wanted)
-            groups[group.name] = GroupRead(group.sk, shape)
-        shape = groups[group.name].shape
-        index = list(groups).index(group.name)
-        sources[feature.name] = Source(index, shape, shape.positions[feature.name], age)
-    return ReadPlan(list(groups.values()), sources)
+        if group and ages[feature.name] != 0 and feature.name in group.shape.positions:
+            wanted.setdefault(group.name, set()).add(feature.name)
+    groups = {name: _group_read(codec.groups[name], some, cached) for name, some in wanted.items()}
+    places = {name: place for place, name in enumerate(groups)}
+    sources = {}
+    for feature in features:
+        name = feature.name
+        if name in wanted.get(feature.group, ()):
+            shape = groups[feature.group].shape
+            place = places[feature.group]
+            sources[name] = Source(place, shape, shape.positions[name], ages[name])
+        else:
+            sources[name] = Source(0, None, 0, ages[name])
+    return ReadPlan(codec, list(groups.values()), sources)
+
+
+def _group_read(group: GroupCodec, wanted: Iterable[str], cached: bool) -> GroupRead:
+    return GroupRead(group.sk, group.shape if cached else _narrowed(group, wanted))
 
 
 def _narrowed(group: GroupCodec, wanted: Iterable[str]) -> Shape:
@@ -82,40 +89,73 @@ def read(
     call: Call,
 ) -> Operation[Rows]:
     """Read the planned features of every key, each key once."""
-    places: dict[str, int] = {}
-    positions = [places.setdefault(pk, len(places)) for pk in partition_keys]
-    found: list[list[Found]] = []
-    for group in plan.groups:
-        items = [ItemKey(pk, group.sk) for pk in places]
-        if cache is None:
-            found.append((yield from backend.get(items, group.shape, call)))
-        else:
-            found.append((yield from _read_through(backend, cache, items, group.shape, call)))
-    _count(found, call)
+    pks = list(dict.fromkeys(partition_keys))
+    positions = None
+    if len(pks) < len(partition_keys):
+        places = {pk: place for place, pk in enumerate(pks)}
+        positions = [places[pk] for pk in partition_keys]
+    wanted = [Wanted(group.sk, group.shape, pks) for group in plan.groups]
+    if not pks or not wanted:
+        found: list[list[Found]] = [[] for _ in wanted]
+    elif cache is None:
+        found = yield from backend.get(wanted, call)
+    else:
+        found = yield from _read_through(backend, cache, wanted, call)
+    for group in found:
+        _count(group, call)
     now: Instant = yield NOW
     return Rows(keys, plan.sources, positions, found, now.wall, call.report)
 
 
 def _read_through(
-    backend: Backend, cache: ItemCache, keys: Sequence[ItemKey], shape: Shape, call: Call
-) -> Operation[list[Found]]:
+    backend: Backend, cache: ItemCache, wanted: Sequence[Wanted], call: Call
+) -> Operation[list[list[Found]]]:
     lease = cache.lease()
     now: Instant = yield NOW
-    known = [MISS] * len(keys) if call.consistent else cache.get_many(keys, now.monotonic)
+    known = [_known(cache, want, now.monotonic, call) for want in wanted]
+    missed = [
+        Wanted(want.sk, want.shape, [pk for pk, row in pairs.items() if row is MISS])
+        for want, pairs in zip(wanted, known, strict=True)
+    ]
+    missed = [want for want in missed if want.pks]
+    if missed:
+        fetched = yield from backend.get(missed, call)
+        rows = {want.sk: pairs for want, pairs in zip(wanted, known, strict=True)}
+        for want, found in zip(missed, fetched, strict=True):
+            rows[want.sk].update(zip(want.pks, found, strict=True))
+            cache.fill(_to_keep(want, found), lease, now.monotonic)
+    return [list(pairs.values()) for pairs in known]
+
+
+def _known(cache: ItemCache, want: Wanted, now: float, call: Call) -> dict[str, Any]:
+    """What the cache has of each partition: a row, None, or `MISS`."""
+    if call.consistent:
+        return dict.fromkeys(want.pks, MISS)
+    kept = cache.get_many(zip(want.pks, repeat(want.sk)), now)
     # A row from another reading of the registry has other columns.
-    known = [row if row is None or type(row) is shape.row_type else MISS for row in known]
-    missed = [key for key, row in zip(keys, known, strict=True) if row is MISS]
-    call.report.cache_hits += len(keys) - len(missed)
-    if not missed:
-        return known
-    fetched = dict(zip(missed, (yield from backend.get(missed, shape, call)), strict=True))
-    read = {key: row for key, row in fetched.items() if not isinstance(row, OnlineStoreError)}
-    cache.fill(read, lease, now.monotonic)
-    return [fetched[key] if row is MISS else row for key, row in zip(keys, known, strict=True)]
+    shape = want.shape
+    rows = [
+        entry if entry is None or entry is MISS else entry[1] if entry[0] is shape else MISS
+        for entry in kept
+    ]
+    call.report.cache_hits += len(rows) - rows.count(MISS)
+    return dict(zip(want.pks, rows, strict=True))
 
 
-def _count(found: Iterable[Sequence[Found]], call: Call) -> None:
-    rows = [row for group in found for row in group if row is not None]
-    failed = sum(isinstance(row, OnlineStoreError) for row in rows)
+def _to_keep(want: Wanted, found: Iterable[Found]) -> dict[Any, Any]:
+    return {
+        ItemKey(pk, want.sk): None if row is None else (want.shape, row)
+        for pk, row in zip(want.pks, found, strict=True)
+        if not isinstance(row, OnlineStoreError)
+    }
+
+
+_ROWS = frozenset((tuple, DamagedRow, type(None)))
+
+
+def _count(found: Sequence[Found], call: Call) -> None:
+    failed = 0
+    if not _ROWS.issuperset(map(type, found)):
+        failed = sum(isinstance(row, OnlineStoreError) for row in found)
     call.report.failed += failed
-    call.report.items_read += len(rows) - failed
+    call.report.items_read += len(found) - found.count(None) - failed

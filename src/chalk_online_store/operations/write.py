@@ -174,7 +174,8 @@ def _rows_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tuple
             yield change.key, None
         else:
             item = render_item(fresh_item(codec.layout, change))
-            yield change.key, shapes[change.key.sk].decode_items([item])[0]
+            shape = shapes[change.key.sk]
+            yield change.key, (shape, shape.decode_items([item])[0])
 
 
 def check_ordering(ordering: str) -> None:

@@ -1,0 +1,179 @@
+"""Reading items: GetItem for one, BatchGetItems at once for many, Query where it costs less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from itertools import islice
+
+from chalk_online_store.backend import Call, Found, Wanted, fan_out
+from chalk_online_store.codec.changes import key_of
+from chalk_online_store.codec.decoding import FIRST, SK, TIMES, Row
+from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.codec.shapes import Shape
+from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb.bodies import Bodies, Reads
+from chalk_online_store.dynamodb.choice import Costs
+from chalk_online_store.dynamodb.wire import Wire, chunks, unless_final
+from chalk_online_store.effects import Operation
+from chalk_online_store.errors import RequestError
+
+BATCH_GET = 100
+"""AWS: BatchGetItem takes 100 keys."""
+
+_MOST_KEPT = 1024
+
+
+class ItemReader:
+    """Reads items of one table. Keeps what it prepared for each shape, and what reads cost."""
+
+    def __init__(self, wire: Wire, bodies: Bodies, concurrency: int) -> None:
+        self._wire = wire
+        self._bodies = bodies
+        self._concurrency = concurrency
+        self._costs = Costs()
+        self._prepared: dict[tuple[tuple[str, ...], tuple[Shape, ...]], _Prepared] = {}
+
+    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+        """See `backend.Backend.get`."""
+        if len(wanted) > 1 and self._costs.favour_query(wanted):
+            return (yield from self._query_all(wanted, call))
+        tasks = [
+            partial(self._get_batch, self._prepare((want,)), pks)
+            for want in wanted
+            for pks in chunks(want.pks, BATCH_GET)
+        ]
+        batches = yield from fan_out(call, tasks, self._concurrency)
+        if len(wanted) == len(batches):
+            return batches
+        found = (item for batch in batches for item in batch)
+        return [list(islice(found, len(want.pks))) for want in wanted]
+
+    def _prepare(self, wanted: Sequence[Wanted]) -> _Prepared:
+        sks, shapes = tuple(w.sk for w in wanted), tuple(w.shape for w in wanted)
+        prepared = self._prepared.get((sks, shapes))
+        if prepared is None:
+            if len(self._prepared) >= _MOST_KEPT:
+                self._prepared.clear()
+            prepared = _Prepared(self._bodies, sks, shapes)
+            self._prepared[sks, shapes] = prepared
+        return prepared
+
+    # --- item by item ----------------------------------------------------------------------
+
+    def _get_batch(
+        self, prepared: _Prepared, pks: Sequence[str], call: Call
+    ) -> Operation[list[Found]]:
+        if len(pks) == 1:
+            return [(yield from self._get_one(prepared, pks[0], call))]
+        found: dict[str, Found] = {}
+
+        def step(pending: Sequence[str]) -> Operation[list[str]]:
+            body = prepared.reads.batch_get(pending, call.consistent)
+            answer = yield from self._wire.attempt("BatchGetItem", body, prepared.batch, call)
+            found.update(_by_partition(answer))
+            left = answer.answer.UnprocessedKeys.values()
+            keys = [key_of(self._bodies.layout, key).pk for some in left for key in some.Keys]
+            self._learn(prepared, answer, len(pending) - len(keys), call)
+            return keys
+
+        left, error = yield from self._wire.until_done(step, pks, call)
+        found.update(dict.fromkeys(left, error))
+        return list(map(found.get, pks))
+
+    def _get_one(self, prepared: _Prepared, pk: str, call: Call) -> Operation[Found]:
+        body = prepared.reads.get(pk, call.consistent)
+        try:
+            answer = yield from self._wire.ask("GetItem", body, prepared.one, call)
+        except RequestError as error:
+            return unless_final(error)
+        self._learn(prepared, answer, 1, call)
+        return next(iter(_by_partition(answer).values()), None)
+
+    def _learn(
+        self, prepared: _Prepared, answer: answers.ReadAnswer, count: int, call: Call
+    ) -> None:
+        units = answers.capacity_units(answer) / (1 + call.consistent)
+        self._costs.saw_items(prepared.shapes[0], units, answer.size, count)
+
+    # --- all groups of an entity -----------------------------------------------------------
+
+    def _query_all(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+        prepared = self._prepare(wanted)
+        tasks = [partial(self._query, prepared, wanted, pk) for pk in wanted[0].pks]
+        by_entity = yield from fan_out(call, tasks, self._concurrency)
+        return [[found.get(want.sk) for found in by_entity] for want in wanted]
+
+    def _query(
+        self, prepared: _Prepared, wanted: Sequence[Wanted], pk: str, call: Call
+    ) -> Operation[dict[str, Found]]:
+        found: dict[str, Found] = {}
+        units, start = 0.0, b""
+        while True:
+            body = prepared.reads.query(pk, call.consistent, start)
+            try:
+                answer = yield from self._wire.ask("Query", body, prepared.page, call)
+            except RequestError as error:
+                return dict.fromkeys((w.sk for w in wanted), unless_final(error))
+            call.report.queries += 1
+            found.update(prepared.split(answer.rows))
+            found.update((key.sk, error) for key, error in answer.damaged)
+            units += answers.capacity_units(answer)
+            start = bytes(answer.answer.LastEvaluatedKey)
+            if not start:
+                self._costs.saw_query(wanted, units / (1 + call.consistent))
+                return found
+
+
+def _by_partition(answer: answers.ReadAnswer) -> dict[str, Found]:
+    found: dict[str, Found] = {row[0]: row for row in answer.rows}
+    if answer.damaged:
+        found.update((key.pk, error) for key, error in answer.damaged)
+    return found
+
+
+class _Prepared:
+    """Requests for items of some groups, and decoders of their answers, each made when needed."""
+
+    def __init__(self, bodies: Bodies, sks: tuple[str, ...], shapes: tuple[Shape, ...]) -> None:
+        self.shapes = shapes
+        self._sks = sks
+        self._shape = shapes[0] if len(shapes) == 1 else _joined(bodies.layout, shapes)
+        self.reads: Reads = bodies.reads(sks, self._shape)
+
+    @cached_property
+    def one(self) -> answers.RowsDecoder:
+        """Decodes GetItem's answer."""
+        return answers.RowsDecoder(answers.Got, self._shape)
+
+    @cached_property
+    def batch(self) -> answers.RowsDecoder:
+        """Decodes BatchGetItem's."""
+        return answers.RowsDecoder(answers.BatchGot, self._shape)
+
+    @cached_property
+    def page(self) -> answers.RowsDecoder:
+        """Decodes Query's."""
+        return answers.RowsDecoder(answers.Queried, self._shape)
+
+    @cached_property
+    def _slices(self) -> dict[str, slice]:
+        """Where the joined shape has the columns of each group."""
+        slices, start = {}, 0
+        for sk, shape in zip(self._sks, self.shapes, strict=True):
+            slices[sk] = slice(start, start + len(shape.columns))
+            start += len(shape.columns)
+        return slices
+
+    def split(self, rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
+        """Rows of the joined shape to those of each group; without those of other groups."""
+        for row in rows:
+            place = self._slices.get(row[SK])
+            if place is not None:
+                times = None if row[TIMES] is None else row[TIMES][place]
+                yield row[SK], type(row)((*row[:TIMES], times, *row[FIRST:][place]))
+
+
+def _joined(layout: TableLayout, shapes: Sequence[Shape]) -> Shape:
+    columns = tuple(column for shape in shapes for column in shape.columns)
+    return Shape(layout, columns, projected=all(shape.projected for shape in shapes))
