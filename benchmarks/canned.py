@@ -69,7 +69,7 @@ def store_table() -> Table:
             for column in group.columns
         },
         key=LAYOUT.pk,
-        keys=codec.partition_keys(row["id"] for row in ROWS),
+        keys=codec.partition_keys([row["id"] for row in ROWS]),
     )
 
 

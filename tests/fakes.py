@@ -117,16 +117,8 @@ class SimulatedStore:
         timeout: float | None = None,
     ) -> Rows:
         """As `OnlineStore.read`."""
-        return self.driver.run(
-            self.core.read(
-                schema,
-                keys,
-                features,
-                max_staleness=max_staleness,
-                consistent=consistent,
-                timeout=timeout,
-            )
-        )
+        prepared = self.core.prepare(schema, features, max_staleness)
+        return self.driver.run(self.core.read(prepared, keys, consistent, timeout))
 
     def write(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from chalk_online_store import InvalidKey
-from chalk_online_store.codec.keys import MAX_KEY_BYTES, key_encoder, partition_key
+from chalk_online_store.codec.keys import MAX_KEY_BYTES, key_encoder, keys_encoder, partition_key
 from chalk_online_store.schema import PrimaryKey
 
 quick = settings(max_examples=150, deadline=None)
@@ -172,3 +173,28 @@ def test_a_lone_surrogate_is_refused(key: str) -> None:
     with pytest.raises(InvalidKey, match="surrogates") as caught:
         partition_key("a:", text(str, key))
     assert "horse" not in str(caught.value)
+
+
+@pytest.mark.parametrize("annotation", KEYS, ids=str)
+@quick
+@given(data=st.data())
+def test_many_keys_are_encoded_as_one_by_one(annotation: Any, data: st.DataObject) -> None:
+    """Encoding keys all at once gives what each gives alone, or refuses what one alone is."""
+    odd: list[Any] = [True, 1.5, Shade.DARK, "\u00e9", 10**5000, "x" * 3000]
+    keys = data.draw(st.lists(KEYS[annotation] | st.sampled_from(odd), max_size=4))
+    encode = keys_encoder("user", PrimaryKey("id", annotation))
+    one_by_one = outcome(lambda: [partition_key("a:", text(annotation, key)) for key in keys])
+    assert outcome(lambda: encode("a:", keys)) == one_by_one
+
+
+def outcome(encode: Callable[[], list[str]]) -> list[str] | str:
+    try:
+        return encode()
+    except InvalidKey as refused:
+        return str(refused)
+
+
+class Shade(enum.StrEnum):
+    """A member formats as its value."""
+
+    DARK = "dark"

@@ -203,7 +203,7 @@ def test_plans_do_not_pile_up() -> None:
     store = store_of(1)
     for seconds in range(3000):
         store.read(User, [0], max_staleness={"a": f"{seconds}s"})
-    assert len(store.core._plans) <= 1024
+    assert len(store.core._prepared) <= 1024
 
 
 def test_a_batch_never_names_an_item_twice() -> None:

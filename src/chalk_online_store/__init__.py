@@ -38,12 +38,18 @@ from chalk_online_store.schema import (
     feature,
     features,
 )
-from chalk_online_store.store import AsyncOnlineStore, OnlineStore
+from chalk_online_store.store import (
+    AsyncOnlineStore,
+    AsyncPreparedRead,
+    OnlineStore,
+    PreparedRead,
+)
 
 __all__ = [
     "AccessDenied",
     "Answer",
     "AsyncOnlineStore",
+    "AsyncPreparedRead",
     "ConnectionFailed",
     "DamagedItem",
     "Document",
@@ -60,6 +66,7 @@ __all__ = [
     "OnlineStore",
     "OnlineStoreConfig",
     "OnlineStoreError",
+    "PreparedRead",
     "ReadFailed",
     "RegistryError",
     "RegistryUnavailable",

@@ -8,7 +8,7 @@ namespaces share one either.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +21,7 @@ MAX_KEY_BYTES = 2048
 _Encoder = Callable[[Any], str]
 
 
-def key_encoder(namespace: str, key: PrimaryKey) -> Callable[[Any], str]:
+def key_encoder(namespace: str, key: PrimaryKey) -> _Encoder:
     """A function from a primary key to its text.
 
     The function raises `InvalidKey` for a key of another type than declared.
@@ -40,6 +40,33 @@ def key_encoder(namespace: str, key: PrimaryKey) -> Callable[[Any], str]:
             ) from None
 
     return encode_key
+
+
+def keys_encoder(namespace: str, key: PrimaryKey) -> Callable[[str, Sequence[Any]], list[str]]:
+    """A function from a prefix and primary keys to their partition keys.
+
+    It raises `InvalidKey` for a key that is of another type than declared, or too long.
+    """
+    encode_key = key_encoder(namespace, key)
+    # The very types whose text is what a format makes of them: no bool, no member of an Enum.
+    common = {key.annotation} if key.annotation in (int, str) else set()
+
+    def encode_keys(prefix: str, values: Sequence[Any]) -> list[str]:
+        if common and common == {*map(type, values)}:
+            try:
+                pks = [f"{prefix}{value}" for value in values]
+            except ValueError:  # Thousands of digits.
+                pks = []
+            if pks and _surely_fit(pks):
+                return pks
+        return [partition_key(prefix, encode_key(value)) for value in values]
+
+    return encode_keys
+
+
+def _surely_fit(pks: list[str]) -> bool:
+    """Whether all are ASCII and short: what `partition_key` finds for most, all at once."""
+    return max(map(len, pks)) <= MAX_KEY_BYTES and all(map(str.isascii, pks))
 
 
 def partition_key(prefix: str, text: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from chalk_online_store.codec.changes import Change
-from chalk_online_store.codec.keys import key_encoder, partition_key
+from chalk_online_store.codec.keys import keys_encoder
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.policies import Action, Policy, policy_of
 from chalk_online_store.codec.registry import ACTIVE, RETIRED, Entry, Registry
@@ -125,14 +125,12 @@ class NamespaceCodec:
         return self.registry.missing(self.namespace)
 
     @cached_property
-    def _key_text(self) -> Callable[[Any], str]:
-        return key_encoder(self.namespace.name, self.namespace.key)
+    def _encode_keys(self) -> Callable[[str, Sequence[Any]], list[str]]:
+        return keys_encoder(self.namespace.name, self.namespace.key)
 
-    def partition_keys(self, keys: Iterable[Any]) -> list[str]:
+    def partition_keys(self, keys: Sequence[Any]) -> list[str]:
         """The partition key of each primary key; raises `InvalidKey`."""
-        prefix = self.prefix or ""
-        text = self._key_text
-        return [partition_key(prefix, text(key)) for key in keys]
+        return self._encode_keys(self.prefix or "", keys)
 
     @cached_property
     def groups(self) -> dict[str, GroupCodec]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -23,11 +24,22 @@ from chalk_online_store.schema import LRUCache, Namespace, namespace_of, namespa
 ObservedAt: TypeAlias = datetime | Sequence[datetime] | None
 """When the values of a write were true: of all rows, of each, or now."""
 
-_Wanted: TypeAlias = tuple[str, tuple[str, ...], tuple[tuple[str, Any], ...]]
-"""What a plan is for: a namespace, features, and overrides of their max staleness."""
-
-_PLANS_KEPT = 1024
+_PREPARED_KEPT = 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(eq=False, slots=True)
+class Prepared:
+    """A read of some features, resolved once and for all that do not change.
+
+    `overrides` are those of their max staleness. `plan` is by the last reading of the registry
+    that it was needed with.
+    """
+
+    namespace: Namespace
+    names: tuple[str, ...]
+    overrides: reading.Overrides
+    plan: reading.ReadPlan | None = None
 
 
 class Core:
@@ -55,36 +67,46 @@ class Core:
             for name, namespace in self._schema.items()
             if (config := namespace.online_store_config.lru_cache or lru_cache)
         }
-        self._plans: dict[_Wanted, tuple[NamespaceCodec, reading.ReadPlan]] = {}
+        self._prepared: dict[Any, Prepared] = {}
         self.closed = False
 
-    def read(
+    def prepare(
         self,
         schema: Namespace | type,
-        keys: Iterable[Any],
         features: Sequence[str] | None,
-        *,
         max_staleness: reading.Overrides | None,
-        consistent: bool,
-        timeout: float | None,
+    ) -> Prepared:
+        """See `OnlineStore.prepare`."""
+        namespace = self._namespace(schema)
+        names = None if features is None else tuple(features)
+        overrides = tuple(sorted(max_staleness.items())) if max_staleness else ()
+        wanted = (namespace.name, names, overrides)
+        prepared = self._prepared.get(wanted)
+        if prepared is None:
+            prepared = _prepare(namespace, names, dict(overrides))
+            if len(self._prepared) >= _PREPARED_KEPT:  # As where max_staleness always differs.
+                self._prepared.clear()
+            self._prepared[wanted] = prepared
+        return prepared
+
+    def read(
+        self, prepared: Prepared, keys: Iterable[Any], consistent: bool, timeout: float | None
     ) -> Operation[Rows]:
         """See `OnlineStore.read`."""
-        namespace = self._namespace(schema)
-        names = tuple(features) if features is not None else tuple(namespace.by_name)
-        overrides = dict(max_staleness or {})
-        wanted = (namespace.name, names, tuple(sorted(overrides.items())))
-        if wanted not in self._plans:
-            for name in (*names, *overrides):
-                namespace.feature(name)
+        self._check_open()
         call = yield from self._call(timeout, consistent)
         keys = list(keys)
-        draft = self._registry.draft(namespace)
-        partition_keys = draft.partition_keys(keys)
-        codec = yield from self._registry.for_read(namespace, call)
-        if codec is not draft:
-            partition_keys = codec.partition_keys(keys)
-        plan = self._plan(wanted, codec, overrides)
-        cache = self._caches.get(namespace.name)
+        codec = self._registry.known(prepared.namespace)
+        if codec is None:  # The keys are checked before anything is sent.
+            self._registry.draft(prepared.namespace).partition_keys(keys)
+            codec = yield from self._registry.for_read(prepared.namespace, call)
+        partition_keys = codec.partition_keys(keys)
+        plan = prepared.plan
+        if plan is None or plan.codec is not codec:
+            cached = prepared.namespace.name in self._caches
+            plan = reading.plan_read(codec, prepared.names, prepared.overrides, cached)
+            prepared.plan = plan
+        cache = self._caches.get(prepared.namespace.name)
         return (yield from reading.read(self._backend, cache, plan, keys, partition_keys, call))
 
     def write(
@@ -182,9 +204,12 @@ class Core:
         seconds = self._timeout if timeout is None else timeout
         return Call(now.monotonic + seconds, consistent)
 
-    def _namespace(self, schema: Namespace | type) -> Namespace:
+    def _check_open(self) -> None:
         if self.closed:
             raise StoreClosed("This store is closed; open another.")
+
+    def _namespace(self, schema: Namespace | type) -> Namespace:
+        self._check_open()
         namespace = namespace_of(schema)
         if self._schema.get(namespace.name) is not namespace:
             raise UnknownFeature(
@@ -192,19 +217,14 @@ class Core:
             )
         return namespace
 
-    def _plan(
-        self, wanted: _Wanted, codec: NamespaceCodec, overrides: reading.Overrides
-    ) -> reading.ReadPlan:
-        """Plans are kept for as long as the registry's reading is the same."""
-        known = self._plans.get(wanted)
-        if known is not None and known[0] is codec:
-            return known[1]
-        if len(self._plans) >= _PLANS_KEPT:  # As where max_staleness differs from call to call.
-            self._plans.clear()
-        cached = codec.namespace.name in self._caches
-        plan = reading.plan_read(codec, wanted[1], overrides, cached)
-        self._plans[wanted] = (codec, plan)
-        return plan
+
+def _prepare(
+    namespace: Namespace, names: tuple[str, ...] | None, overrides: reading.Overrides
+) -> Prepared:
+    names = tuple(namespace.by_name) if names is None else names
+    for name in (*names, *overrides):
+        namespace.feature(name)
+    return Prepared(namespace, names, overrides)
 
 
 def _full(namespace: Namespace, name: str) -> str:

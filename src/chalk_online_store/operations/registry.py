@@ -61,6 +61,11 @@ class RegistryKeeper:
         self._loaded = False
         self._looked_at = 0.0
 
+    def known(self, namespace: Namespace) -> NamespaceCodec | None:
+        """The namespace where the present reading of the registry lacks nothing of it."""
+        codec = self._codec(namespace)
+        return None if codec.missing else codec
+
     def draft(self, namespace: Namespace) -> NamespaceCodec:
         """The namespace with whatever ids would be next, to check keys and rows against.
 

@@ -161,22 +161,24 @@ class Rows(Sequence["Row"]):
 
     def column(self, name: str) -> list[Any]:
         """One feature's values, in the order of the keys; raises as `value` does."""
-        source = self._source(name)
-        if source.shape is None:
-            return [None] * len(self)
+        return self._column(name, self._source(name))
+
+    def _column(self, name: str, source: Source) -> list[Any]:
+        group, shape, position, staleness = source
+        if shape is None:
+            return [None] * len(self.keys)
         if self.report.failed:
-            self._refuse_failed(source.group, name)
-        oldest = None if source.staleness is None else self._now - source.staleness
-        values = self._group(source.group, source.shape).values(source.position, oldest)
+            self._refuse_failed(group, name)
+        columns = self._columns.get(group) or self._group(group, shape)
+        oldest = None if staleness is None else self._now - staleness
+        values = columns.values(position, oldest)
         if self._positions is None:
             return values
         return [values[position] for position in self._positions]
 
     def _group(self, group: int, shape: Shape) -> Columns:
-        columns = self._columns.get(group)
-        if columns is None:
-            rows: Any = self._found[group]
-            columns = self._columns[group] = Columns(shape, rows)
+        rows: Any = self._found[group]
+        columns = self._columns[group] = Columns(shape, rows)
         return columns
 
     def _refuse_failed(self, group: int, name: str) -> None:
@@ -191,7 +193,8 @@ class Rows(Sequence["Row"]):
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Columns of values by feature name; raises as `value` does."""
-        return {name: self.column(name) for name in self._sources}
+        column = self._column
+        return {name: column(name, source) for name, source in self._sources.items()}
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """A dictionary of values by feature name for each key; raises as `value` does."""
