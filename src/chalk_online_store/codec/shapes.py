@@ -179,15 +179,27 @@ class Columns:
         None where there is no value, or where it was observed before `oldest` (UTC us).
         Raises `DamagedItem`.
         """
-        found: Sequence[Any] = self._places[FIRST + position]
-        if oldest is not None and self._oldest < oldest:
-            times = (_time(row, position) for row in self._rows)
-            found = [
-                None if time is None or time < oldest else value
-                for value, time in zip(found, times, strict=True)
-            ]
         converter = self._converters[position]
+        found = self._fresh(position, oldest)
         return [*map(converter.one, found)] if self._damaged else converter.all(found)
+
+    def contents(self, position: int, oldest: int | None) -> list[Any]:
+        """As `values`, but what lies in the rows: as yet unconverted."""
+        found = self._fresh(position, oldest)
+        if self._damaged:
+            converter = self._converters[position]
+            return [*map(converter.checked, found)]
+        return list(found)
+
+    def _fresh(self, position: int, oldest: int | None) -> Sequence[Any]:
+        found: Sequence[Any] = self._places[FIRST + position]
+        if oldest is None or self._oldest >= oldest:
+            return found
+        times = (_time(row, position) for row in self._rows)
+        return [
+            None if time is None or time < oldest else value
+            for value, time in zip(found, times, strict=True)
+        ]
 
 
 _NEVER = 2**63
@@ -216,14 +228,18 @@ class Converter:
 
     def one(self, value: Any) -> Any:
         """One value; None for None."""
-        if type(value) is Damage:
-            raise self._damaged(value.reason)
-        if self._convert is None or value is None:
-            return value
+        if self._convert is None or value is None or type(value) is Damage:
+            return self.checked(value)
         try:
             return self._convert(value)
         except _DAMAGE as error:
             raise self._damaged(error) from error
+
+    def checked(self, value: Any) -> Any:
+        """What lies in a row, if it is no `Damage`."""
+        if type(value) is Damage:
+            raise self._damaged(value.reason)
+        return value
 
     def _each(self, values: Iterable[Any]) -> list[Any]:
         return [None if value is None else self.one(value) for value in values]

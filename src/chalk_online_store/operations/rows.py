@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -11,11 +12,11 @@ from chalk_online_store.backend import Found
 from chalk_online_store.codec.shapes import Columns, Shape
 from chalk_online_store.errors import (
     DamagedItem,
-    MissingDependency,
     OnlineStoreError,
     ReadFailed,
     UnknownFeature,
 )
+from chalk_online_store.operations import arrays
 from chalk_online_store.report import Report
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ class Rows(Sequence["Row"]):
         """One feature's values, in the order of the keys; raises as `value` does."""
         return self._column(name, self._source(name))
 
-    def _column(self, name: str, source: Source) -> list[Any]:
+    def _column(self, name: str, source: Source, stored: bool = False) -> list[Any]:
+        """The values of a feature; if `stored`, what they are made of."""
         group, shape, position, staleness = source
         if shape is None:
             return [None] * len(self.keys)
@@ -171,7 +173,7 @@ class Rows(Sequence["Row"]):
             self._refuse_failed(group, name)
         columns = self._columns.get(group) or self._group(group, shape)
         oldest = None if staleness is None else self._now - staleness
-        values = columns.values(position, oldest)
+        values = (columns.contents if stored else columns.values)(position, oldest)
         if self._positions is None:
             return values
         return [values[position] for position in self._positions]
@@ -202,15 +204,47 @@ class Rows(Sequence["Row"]):
         names = tuple(columns)
         return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
+    def to_numpy(self, name: str, missing: Any = None) -> Any:
+        """One feature as a numpy array; raises as `value` does, and `InvalidValue`.
+
+        A vector gives a matrix with a row for each key. Floats, ints, bools, datetimes, dates
+        and timedeltas give arrays of float64, int64, bool, datetime64 and timedelta64; other
+        types arrays of objects. Where there is no value there is `missing`: unless stated, NaN,
+        NaT or None. An int or a bool can be none of these, so there it must be stated.
+        """
+        source = self._source(name)
+        if source.shape is None:
+            return arrays.numpy_nothing(len(self), missing)
+        column = source.shape.columns[source.position]
+        stored = arrays.numpy_takes_stored(column.feature.type)
+        with self._damage_first(name, source):
+            return arrays.numpy_array(column, self._column(name, source, stored), missing)
+
     def to_arrow(self) -> pa.Table:
-        """The columns as an Arrow table; raises as `value` does, and `MissingDependency`."""
+        """The columns as an Arrow table; raises as `value` does, and `MissingDependency`.
+
+        Vectors are fixed-size lists; datetimes timestamps in UTC.
+        """
+        pa = arrays.import_arrow()
+        columns = {name: self._arrow(pa, name, source) for name, source in self._sources.items()}
+        return pa.table(columns)
+
+    def _arrow(self, pa: Any, name: str, source: Source) -> Any:
+        if source.shape is None:
+            return pa.nulls(len(self))
+        column = source.shape.columns[source.position]
+        stored = arrays.arrow_takes_stored(column.feature.type)
+        with self._damage_first(name, source):
+            return arrays.arrow_array(column, self._column(name, source, stored))
+
+    @contextmanager
+    def _damage_first(self, name: str, source: Source) -> Iterator[None]:
+        """Where an array cannot be made of damaged contents, say that they are."""
         try:
-            import pyarrow as pa
-        except ImportError:
-            raise MissingDependency(
-                "to_arrow() needs pyarrow: pip install 'chalk-online-store[arrow]'."
-            ) from None
-        return pa.table(self.to_dict())
+            yield
+        except (OverflowError, ValueError):
+            self._column(name, source)
+            raise
 
 
 class Row:

@@ -1,0 +1,162 @@
+"""Columns of a read as numpy arrays and Arrow arrays.
+
+Without a Python object for each value where the stored form allows it: vectors go from bytes to
+one matrix, moments from integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chalk_online_store.codec.shapes import Column
+from chalk_online_store.errors import InvalidValue, MissingDependency
+from chalk_online_store.schema.types import ChoiceType, FeatureType, VectorType
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_NUMPY = {
+    "float": np.dtype("f8"),
+    "int": np.dtype("i8"),
+    "bool": np.dtype("?"),
+    "datetime": np.dtype("M8[us]"),
+    "date": np.dtype("M8[D]"),
+    "timedelta": np.dtype("m8[us]"),
+}
+"""Of scalars whose stored content numpy takes as it is."""
+
+
+def stored_kind(kind: FeatureType) -> str:
+    """The name of the scalar that a feature's content is stored as; "" for what has parts."""
+    if isinstance(kind, ChoiceType | VectorType):
+        return ""
+    return kind.name
+
+
+def numpy_takes_stored(kind: FeatureType) -> bool:
+    """Whether a numpy array is made of what is stored, not of the feature's values."""
+    return isinstance(kind, VectorType) or stored_kind(kind) in _NUMPY
+
+
+def arrow_takes_stored(kind: FeatureType) -> bool:
+    """Whether an Arrow array is."""
+    return numpy_takes_stored(kind) or stored_kind(kind) == "time"
+
+
+# --- numpy ---------------------------------------------------------------------------------
+
+
+def numpy_array(column: Column, contents: Sequence[Any], missing: Any) -> Any:
+    """A column's contents as an array; of a vector, a matrix with a row for each.
+
+    Where there is none, there is `missing`; unless that is stated, NaN among floats and NaT
+    among moments. Raises `InvalidValue` where an array cannot say that a value is missing.
+    """
+    kind = column.feature.type
+    if isinstance(kind, VectorType):
+        return _matrix(kind, contents, np.nan if missing is None else missing)
+    dtype = _NUMPY.get(stored_kind(kind))
+    if dtype is None:
+        values = np.empty(len(contents), object)
+        values[:] = [missing if value is None else value for value in contents]
+        return values
+    if None not in contents:
+        return _array(column, contents, dtype)
+    if missing is None and dtype.kind in "ib?":
+        raise InvalidValue(
+            f"{column.full_name} has no value for {contents.count(None)} of the keys, and "
+            f"an array of {dtype} cannot say so: state what to put there with missing=."
+        )
+    gap = {"f": np.nan, "M": np.datetime64("NaT"), "m": np.timedelta64("NaT")}.get(dtype.kind)
+    gaps = np.array([value is None for value in contents])
+    filled = _array(column, [0 if value is None else value for value in contents], dtype)
+    filled[gaps] = gap if missing is None else missing
+    return filled
+
+
+def numpy_nothing(count: int, missing: Any) -> Any:
+    """The array of a feature of which nothing was ever written: nobody knows its type."""
+    return np.full(count, missing, object)
+
+
+def _array(column: Column, contents: Sequence[Any], dtype: Any) -> Any:
+    # Integers and floats first: numpy takes no list of integers for moments quickly.
+    plain = np.dtype("i8") if dtype.kind in "Mm" else dtype
+    try:
+        return np.array(contents, plain).astype(dtype, copy=False)
+    except OverflowError:
+        raise InvalidValue(
+            f"{column.full_name} has an integer of more than 64 bits: read it by column()."
+        ) from None
+
+
+def _matrix(vector: VectorType, contents: Sequence[Any], missing: Any) -> Any:
+    gaps = [i for i, content in enumerate(contents) if content is None]
+    matrix = np.frombuffer(_joined(vector, contents), f"<{vector.dtype}")
+    matrix = matrix.reshape(len(contents), vector.size)
+    if gaps:
+        matrix = matrix.copy()
+        matrix[gaps] = missing
+    return matrix
+
+
+def _joined(vector: VectorType, contents: Sequence[Any]) -> bytes:
+    """The bytes of vectors one after the other: zeros where there is none."""
+    if None in contents:
+        nothing = bytes(vector.size * np.dtype(vector.dtype).itemsize)
+        contents = [nothing if content is None else content for content in contents]
+    return b"".join(contents)
+
+
+# --- Arrow ---------------------------------------------------------------------------------
+
+
+def import_arrow() -> Any:
+    """pyarrow; raises `MissingDependency`."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise MissingDependency(
+            "to_arrow() needs pyarrow: pip install 'chalk-online-store[arrow]'."
+        ) from None
+    return pa
+
+
+def arrow_array(column: Column, contents: Sequence[Any]) -> pa.Array:
+    """A column's contents as an Arrow array."""
+    pa = import_arrow()
+    kind = column.feature.type
+    if isinstance(kind, VectorType):
+        return _fixed_size_list(pa, kind, contents)
+    makers: dict[str, Callable[[], Any]] = {
+        "float": lambda: pa.array(contents, pa.float64()),
+        "int": lambda: _integers(pa, contents),
+        "bool": lambda: pa.array(contents, pa.bool_()),
+        "str": lambda: pa.array(contents, pa.string()),
+        "bytes": lambda: pa.array(contents, pa.binary()),
+        "datetime": lambda: pa.array(contents, pa.int64()).cast(pa.timestamp("us", "UTC")),
+        "date": lambda: pa.array(contents, pa.int32()).cast(pa.date32()),
+        "time": lambda: pa.array(contents, pa.int64()).cast(pa.time64("us")),
+        "timedelta": lambda: pa.array(contents, pa.int64()).cast(pa.duration("us")),
+    }
+    make = makers.get(stored_kind(kind))
+    return pa.array(contents) if make is None else make()
+
+
+def _integers(pa: Any, contents: Sequence[Any]) -> Any:
+    """Of 64 bits; of 38 digits where one of them is larger."""
+    try:
+        return pa.array(contents, pa.int64())
+    except (OverflowError, pa.ArrowInvalid):
+        return pa.array(contents, pa.decimal128(38, 0))
+
+
+def _fixed_size_list(pa: Any, vector: VectorType, contents: Sequence[Any]) -> Any:
+    element = {"f2": pa.float16(), "f4": pa.float32(), "f8": pa.float64()}[vector.dtype]
+    buffers = [None, pa.py_buffer(_joined(vector, contents))]
+    flat = pa.Array.from_buffers(element, len(contents) * vector.size, buffers)
+    gaps = pa.array([content is None for content in contents], pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(flat, vector.size, mask=gaps)
