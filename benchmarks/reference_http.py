@@ -50,13 +50,14 @@ class Urllib3Transport(_Reference):
     def __init__(self, endpoint: Endpoint, credentials: Any) -> None:
         super().__init__(endpoint, credentials)
         url = urllib3.util.parse_url(self._url)
+        host = url.host or ""
         options: dict[str, Any] = {"maxsize": 32, "socket_options": SOCKET_OPTIONS}
         self._pool: urllib3.HTTPConnectionPool
         if self._tls is None:
-            self._pool = urllib3.HTTPConnectionPool(url.host, url.port, **options)
+            self._pool = urllib3.HTTPConnectionPool(host, url.port, **options)
         else:
             options["ssl_context"] = self._tls
-            self._pool = urllib3.HTTPSConnectionPool(url.host, url.port, **options)
+            self._pool = urllib3.HTTPSConnectionPool(host, url.port, **options)
 
     def send(self, request: Request, timeout: float) -> Response:
         """As `HttpTransport.send`."""

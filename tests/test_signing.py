@@ -95,10 +95,8 @@ def test_nothing_kept_outlives_its_second_day_or_key(uses: list[tuple[Credential
     signer = Signer("us-east-1", URL)
     for credentials, offset in uses:
         now = 1_700_006_400.0 + offset  # midnight in UTC
-        ours = signer.sign(credentials, "GetItem", b"{}", now)
-        assert headers_of(ours) == botocores(
-            "us-east-1", URL, credentials, "GetItem", b"{}", now=now
-        )
+        ours = headers_of(signer.sign(credentials, "GetItem", b"{}", now))
+        assert ours == botocores("us-east-1", URL, credentials, "GetItem", b"{}", now=now)
 
 
 @pytest.mark.parametrize("url", ["", "dynamodb", "https://", "https://:8000", "http://a:port"])

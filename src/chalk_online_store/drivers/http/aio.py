@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from chalk_online_store.drivers.http.exchange import READ_SIZE, AnswerReader, BrokenAnswer
-from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, Target, store_closed
+from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Target, store_closed
 from chalk_online_store.dynamodb.messages import Request, Response
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class AsyncHttpTransport:
         self._target.left(deadline)
         try:
             return await pool.exchange(data, deadline)
-        except (BrokenAnswer, OSError) as error:
+        except FAILURES as error:
             raise self._target.failure(error) from None
 
     async def warm(self, connections: int, timeout: float) -> int:
@@ -64,7 +64,7 @@ class AsyncHttpTransport:
         pool = self._pool()
         try:
             return await pool.warm(connections, deadline)
-        except (BrokenAnswer, OSError) as error:
+        except FAILURES as error:
             raise self._target.failure(error) from None
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from chalk_online_store.drivers.http.exchange import READ_SIZE, AnswerReader, BrokenAnswer
-from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, Target, store_closed
+from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Target, store_closed
 from chalk_online_store.dynamodb.messages import Request, Response
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class HttpTransport:
 
         Raises `ConnectionFailed`, `RequestTimeout`, `InvalidCredentials`, or `StoreClosed`.
         """
-        if self._closed:
-            raise store_closed()
+        self._check()
         deadline = time.monotonic() + timeout
         source = self._credentials
         credentials = source.refresh(timeout) if request.renew else source.current(timeout)
@@ -66,7 +65,7 @@ class HttpTransport:
         self._target.left(deadline)
         try:
             return self._exchange(data, deadline)
-        except (BrokenAnswer, OSError) as error:
+        except FAILURES as error:
             raise self._target.failure(error) from None
 
     def warm(self, connections: int, timeout: float) -> int:
@@ -74,15 +73,14 @@ class HttpTransport:
 
         All within `timeout` seconds. Answers how many are open and idle. Raises as `send`.
         """
-        if self._closed:
-            raise store_closed()
+        self._check()
         deadline = time.monotonic() + timeout
         self._credentials.current(timeout)
         fresh: list[Connection] = []
         try:
             while len(self._idle) + len(fresh) < min(connections, self._pool_size):
                 fresh.append(self._connect(deadline))
-        except (BrokenAnswer, OSError) as error:
+        except FAILURES as error:
             raise self._target.failure(error) from None
         finally:
             for connection in fresh:
@@ -94,6 +92,14 @@ class HttpTransport:
         self._closed = True
         while (connection := self._pop()) is not None:
             connection.close()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise store_closed()
+        if self._pid != os.getpid():  # The parent's connections are not ours to speak on.
+            while (connection := self._pop()) is not None:
+                connection.close()  # Only this process's handle of it.
+            self._pid = os.getpid()
 
     def _exchange(self, data: bytes, deadline: float) -> Response:
         connection = self._take() or self._connect(deadline)
@@ -107,9 +113,6 @@ class HttpTransport:
 
     def _take(self) -> Connection | None:
         """An idle connection that is still alive."""
-        if self._pid != os.getpid():  # The parent's connections are not ours to speak on.
-            self._idle = []
-            self._pid = os.getpid()
         while (connection := self._pop()) is not None:
             if connection.is_alive():
                 return connection

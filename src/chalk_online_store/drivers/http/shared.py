@@ -26,6 +26,9 @@ SOCKET_OPTIONS = [
     ),
 ]
 
+FAILURES = (BrokenAnswer, OSError, UnicodeError)
+"""What the way to an answer fails with; the last where a name can be none of a host."""
+
 
 class Target:
     """One endpoint: its address, its TLS, the writer of its requests, and how failures are told."""
@@ -47,7 +50,7 @@ class Target:
             raise self.too_late()
         return left
 
-    def failure(self, error: BrokenAnswer | OSError) -> RequestError:
+    def failure(self, error: Exception) -> RequestError:
         """What to raise instead of `error`."""
         return self.too_late() if isinstance(error, TimeoutError) else self.broken(reason(error))
 
@@ -65,8 +68,10 @@ def store_closed() -> StoreClosed:
     return StoreClosed("the store was closed: open another one")
 
 
-def reason(error: BrokenAnswer | OSError) -> str:
-    """What the system or TLS says, or our own words, else the exception's name."""
-    if isinstance(error, BrokenAnswer):
+def reason(error: Exception) -> str:
+    """What the system, TLS or asyncio says, or our own words, else the exception's name."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if type(error) in (OSError, BrokenAnswer):  # asyncio tells all addresses that it tried.
         return str(error)
-    return error.strerror or type(error).__name__
+    return type(error).__name__
