@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 
 import pytest
 from benchmarks.certificate import self_signed
+from benchmarks.reference_http import AiohttpTransport, Urllib3Transport
 
 from chalk_online_store.drivers.credentials import Endpoint
 from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
@@ -226,7 +227,7 @@ class AsyncSource:
         return self._source.refresh(*within)
 
 
-class Aside:
+class Leadable:
     """What clients of every kind share."""
 
     transport: HttpTransport | AsyncHttpTransport
@@ -236,14 +237,15 @@ class Aside:
         self.transport._target.host, self.transport._target.port = HOST, port
 
 
-class Blocking(Aside):
+class Blocking(Leadable):
     """The transport for threads."""
 
+    kind: Any = HttpTransport
     transport: HttpTransport
 
     def __init__(self, url: str, **options: Any) -> None:
         source: Any = Source()
-        self.transport = HttpTransport(Endpoint("us-east-1", url), source, **options)
+        self.transport = self.kind(Endpoint("us-east-1", url), source, **options)
 
     def send(self, request: Request = GET, timeout: float = 10) -> Response:
         """Send a request."""
@@ -264,9 +266,10 @@ class Blocking(Aside):
     close = close_transport
 
 
-class Awaiting(Aside):
+class Awaiting(Leadable):
     """The transport for tasks, on an event loop of its own."""
 
+    kind: Any = AsyncHttpTransport
     transport: AsyncHttpTransport
 
     @staticmethod
@@ -276,7 +279,7 @@ class Awaiting(Aside):
 
     def __init__(self, url: str, **options: Any) -> None:
         source: Any = AsyncSource()
-        self.transport = AsyncHttpTransport(Endpoint("us-east-1", url), source, **options)
+        self.transport = self.kind(Endpoint("us-east-1", url), source, **options)
         self._runner = asyncio.Runner(loop_factory=self.new_loop)
 
     def send(self, request: Request = GET, timeout: float = 10) -> Response:
@@ -312,10 +315,29 @@ class AwaitingOnUvloop(Awaiting):
         return loop
 
 
+class OnUrllib3(Blocking):
+    """The reference for threads."""
+
+    kind = Urllib3Transport
+
+
+class OnAiohttp(Awaiting):
+    """The reference for tasks."""
+
+    kind = AiohttpTransport
+
+
 Client = Blocking | Awaiting
+KINDS = {"threads": Blocking, "tasks": Awaiting, "uvloop": AwaitingOnUvloop}
+REFERENCES = {"urllib3": OnUrllib3, "aiohttp": OnAiohttp}
+
+by_references_too = pytest.mark.parametrize(
+    "connect", (KINDS | REFERENCES).values(), ids=[*KINDS, *REFERENCES], indirect=True
+)
+"""What any client of HTTP has to make of an answer, other people's libraries do alike."""
 
 
-@pytest.fixture(params=[Blocking, Awaiting, AwaitingOnUvloop], ids=["threads", "tasks", "uvloop"])
+@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
     """Make clients of every kind, and close them."""
     made: list[Client] = []
@@ -353,6 +375,7 @@ def tasks_transport(url: str, **options: Any) -> AsyncHttpTransport:
 # --- answers -------------------------------------------------------------------------------
 
 
+@by_references_too
 @pytest.mark.parametrize("status", ["200 OK", "301 Moved", "400 Bad Request", "500 Oops"])
 def test_every_status_is_an_answer(connect: Connect, status: str) -> None:
     """Whatever the engine says is handed on, nothing is followed, retried or raised."""
@@ -369,6 +392,7 @@ def test_every_status_is_an_answer(connect: Connect, status: str) -> None:
     assert server.connections == 1
 
 
+@by_references_too
 @pytest.mark.parametrize(
     "data",
     [
@@ -396,6 +420,7 @@ def test_interim_answers_are_passed_over(connect: Connect, interim: str) -> None
     assert server.connections == 1
 
 
+@by_references_too
 @pytest.mark.parametrize("header", ["Connection: close", "CONNECTION: Close"])
 def test_a_connection_that_the_engine_will_close_is_not_kept(connect: Connect, header: str) -> None:
     """An engine that announces the end need not carry it out before the next request."""
@@ -433,6 +458,7 @@ def test_a_connection_that_speaks_unasked_is_not_used_again(connect: Connect) ->
     assert server.connections == 2
 
 
+@by_references_too
 def test_what_arrives_is_what_was_signed(connect: Connect) -> None:
     """The server can compute the same signature from the request that it gets."""
     requests: list[bytes] = []
@@ -479,6 +505,7 @@ def test_the_host_is_sent_as_it_was_signed(connect: Connect, url: str) -> None:
     assert hosts == [Signer("us-east-1", url).host]
 
 
+@by_references_too
 @pytest.mark.parametrize("size", [2**20, 2**20 + 1, 5 * 2**20])
 def test_large_bodies_arrive_whole(connect: Connect, size: int) -> None:
     """Megabytes go both ways, without a warning."""
@@ -518,6 +545,7 @@ def test_renewal_is_asked_of_the_source(connect: Connect) -> None:
 # --- kept connections ----------------------------------------------------------------------
 
 
+@by_references_too
 def test_connections_are_kept(connect: Connect) -> None:
     """Requests one after the other go over one connection."""
     with Server(always(answer())) as server:
@@ -527,6 +555,7 @@ def test_connections_are_kept(connect: Connect) -> None:
     assert server.connections == 1
 
 
+@by_references_too
 def test_an_error_status_keeps_the_connection(connect: Connect) -> None:
     """A throttle must not cost a new connection as well."""
     with Server(always(answer(b"{}", "400 Bad Request"))) as server:
