@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from chalk_online_store.drivers.http.exchange import READ_SIZE, AnswerReader, BrokenAnswer
+from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
 from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Target, store_closed
 from chalk_online_store.dynamodb.messages import Request, Response
 
@@ -110,6 +111,7 @@ class Pool:
         self.idle: list[Connection] = []
         self.open: set[Connection] = set()
         self.loop = loop
+        self.alarm = Alarm(loop, self.open)
         self._target = target
         self._connect_timeout = connect_timeout
         self._size = size
@@ -148,6 +150,7 @@ class Pool:
     async def close(self) -> None:
         """Close every connection; what is under way or waits fails."""
         self._closed = True
+        self.alarm.cancel()
         for connection in list(self.open):
             connection.abort(BrokenAnswer(CLOSED))
         await asyncio.sleep(0)  # The event loop closes them at its next turn.
@@ -212,7 +215,41 @@ class Pool:
         return connection
 
 
-class Connection(asyncio.BufferedProtocol):
+class Alarm:
+    """One timer for the deadlines of all connections.
+
+    A timer for each request costs asyncio a quarter of the request, as cancelled ones pile up.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Connection]) -> None:
+        self._loop = loop
+        self._connections = connections
+        self._at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, deadline: float) -> None:
+        """Ring at `deadline`, or earlier."""
+        if deadline < self._at:
+            self.cancel()
+            self._at = deadline
+            self._timer = self._loop.call_later(deadline - time.monotonic(), self._ring)
+
+    def cancel(self) -> None:
+        """Do not ring."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _ring(self) -> None:
+        self._at = math.inf
+        now = time.monotonic()
+        for connection in list(self._connections):
+            if connection.due <= now:
+                connection.time_out()
+            elif connection.due < math.inf:
+                self.set(connection.due)
+
+
+class Connection(asyncio.Protocol):
     """One kept connection, for one task at a time."""
 
     _transport: asyncio.Transport
@@ -221,22 +258,28 @@ class Connection(asyncio.BufferedProtocol):
         self.usable = False
         """Whether it may carry a request."""
         self._pool = pool
-        self._buffer = memoryview(bytearray(READ_SIZE))
         self._reader = AnswerReader()
         self._waiting: asyncio.Future[Response] | None = None
+        self._deadline = math.inf
         self._answered = False
 
     async def exchange(self, data: bytes, deadline: float) -> Response:
         """Send a request and read its answer. As `Pool.exchange`; only `abort` it after errors."""
-        loop = self._pool.loop
-        waiting: asyncio.Future[Response] = loop.create_future()
+        waiting: asyncio.Future[Response] = self._pool.loop.create_future()
         self._waiting = waiting
-        alarm = loop.call_later(deadline - time.monotonic(), self._fail, TimeoutError())
-        try:
-            self._transport.write(data)
-            return await waiting
-        finally:
-            alarm.cancel()
+        self._deadline = deadline
+        self._pool.alarm.set(deadline)
+        self._transport.write(data)
+        return await waiting
+
+    @property
+    def due(self) -> float:
+        """When what it waits for has to be there."""
+        return math.inf if self._waiting is None else self._deadline
+
+    def time_out(self) -> None:
+        """Give up waiting."""
+        self._fail(TimeoutError())
 
     def abort(self, why: BrokenAnswer | None = None) -> None:
         """Close at once; a request under way fails with `why`."""
@@ -261,14 +304,10 @@ class Connection(asyncio.BufferedProtocol):
         for option in SOCKET_OPTIONS:
             sock.setsockopt(*option)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Where to put what arrives: it is read out before more of it does."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         """Something arrived; unasked, an engine sends nothing but its end."""
         try:
-            answer = self._reader.feed(self._buffer[:nbytes])
+            answer = self._reader.feed(data)
         except BrokenAnswer as error:
             self.abort(error)
             return

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from chalk_online_store.drivers.http.exchange import READ_SIZE, AnswerReader, BrokenAnswer
+from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
 from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Target, store_closed
 from chalk_online_store.dynamodb.messages import Request, Response
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from chalk_online_store.drivers.credentials import CredentialSource, Endpoint
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+READ_SIZE = 2**17
+"""Bytes that a connection reads at once: most answers come in one piece or two."""
 
 LONGEST_WAIT = 2**31 - 1
 """Milliseconds, the most that poll(2) takes."""

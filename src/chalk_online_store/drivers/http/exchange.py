@@ -12,9 +12,6 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
 
-READ_SIZE = 2**17
-"""Bytes that a connection reads at once: most answers come in one piece or two."""
-
 LARGEST_HEAD = 2**16
 """Bytes of status line and headers from which an answer is nonsense."""
 
