@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import zlib
@@ -33,16 +34,20 @@ _END = b"\r\n\r\n"
 class CannedServer:
     """The server as its client sees it: started on entering `with`, stopped on leaving it.
 
-    `core` is the processor that it stays on; None leaves that to the system.
+    `core` is the processor that it stays on; None leaves that to the system. With a
+    `certificate`, a file that holds its key too, it speaks TLS.
     """
 
-    def __init__(self, answers: Mapping[str, str], core: int | None) -> None:
+    def __init__(
+        self, answers: Mapping[str, str], core: int | None, certificate: Path | None = None
+    ) -> None:
         self._answers = answers
         self._core = core
+        self._certificate = certificate
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), str(self._core)],
+            [sys.executable, str(Path(__file__)), str(self._core), str(self._certificate or "")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the client, which then closes our input.
@@ -60,7 +65,7 @@ class CannedServer:
     @property
     def url(self) -> str:
         """Where it answers."""
-        return f"http://{HOST}:{self.port}"
+        return f"http{'s' if self._certificate else ''}://{HOST}:{self.port}"
 
     def recorded(self, operation: str) -> list[Any]:
         """The last bodies that it was sent for an operation, decoded; then it forgets them."""
@@ -127,12 +132,16 @@ def response(body: bytes, status: int = 200) -> bytes:
     ) % (status, len(body), zlib.crc32(body), body)
 
 
-async def serve(answers: Mapping[str, str]) -> None:
+async def serve(answers: Mapping[str, str], certificate: str) -> None:
     """Answer until standard input ends."""
+    tls = None
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
     responses = {name.encode(): response(body.encode()) for name, body in answers.items()}
     recorded: Mapping[bytes, deque[bytes]] = defaultdict(lambda: deque(maxlen=KEPT))
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Answering(responses, recorded), HOST, 0)
+    server = await loop.create_server(lambda: Answering(responses, recorded), HOST, 0, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.buffer.read)
 
@@ -140,4 +149,4 @@ async def serve(answers: Mapping[str, str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1].isdigit():
         os.sched_setaffinity(0, {int(sys.argv[1])})
-    asyncio.run(serve(json.loads(sys.stdin.buffer.readline())))
+    asyncio.run(serve(json.loads(sys.stdin.buffer.readline()), sys.argv[2]))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks import bytes as weighing
-from benchmarks import ideas
+from benchmarks import ideas, transports
 from benchmarks.boto import Boto3Client, Boto3Resource
 from benchmarks.data import CALLS
 from benchmarks.entities import COUNTS, ENTITIES, entities
@@ -27,6 +27,17 @@ def test_one_round_measures_every_call_by_every_client() -> None:
     assert all(line.microseconds > 0 for line in results)
     table = as_text(results)
     assert all(client in table for client in clients)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_one_round_measures_every_transport(tls: bool) -> None:
+    """One round yields a line for each; that all gave the same answers, the run itself checked."""
+    sampled = transports.run(rounds=1, tls=tls)
+    names = {line.client for line in sampled}
+    assert len(sampled) == len(names) * len(transports.CALLS)
+    assert {"HttpTransport", "urllib3", "AsyncHttpTransport x 16", "aiohttp x 16"} <= names
+    table = transports.as_text(sampled)
+    assert all(name in table for name in names)
 
 
 def test_ours_is_as_much_smaller_as_was_promised() -> None:

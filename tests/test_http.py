@@ -13,28 +13,24 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from yarl import URL
+from benchmarks.certificate import self_signed
+from benchmarks.reference_http import AiohttpTransport, Urllib3Transport
 
 from chalk_online_store.drivers.credentials import Endpoint
-from chalk_online_store.drivers.http import AiohttpTransport, Urllib3Transport
+from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
 from chalk_online_store.errors import (
     ConnectionFailed,
     InvalidCredentials,
-    MissingDependency,
     RequestError,
     RequestTimeout,
     StoreClosed,
@@ -45,7 +41,9 @@ OLD = Credentials("AKIDOLD", "old-secret", "old-token")
 NEW = Credentials("AKIDNEW", "new-secret")
 GET = Request("GetItem", b'{"TableName":"t","Key":{"pk":{"S":"a-private-key"}}}')
 
+T = TypeVar("T")
 Behaviour = Callable[[socket.socket], None]
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 
 # --- servers -------------------------------------------------------------------------------
@@ -165,6 +163,17 @@ def silent(connection: socket.socket) -> None:
         received(connection)
 
 
+def silent_after(data: bytes) -> Behaviour:
+    """Sends this, and nothing more, but keeps the connection open."""
+
+    def behave(connection: socket.socket) -> None:
+        received(connection)
+        connection.sendall(data)
+        received(connection)
+
+    return behave
+
+
 def dripping(data: bytes) -> Behaviour:
     """Answers byte by byte, each in good time, all of them much too late."""
 
@@ -218,46 +227,119 @@ class AsyncSource:
         return self._source.refresh(*within)
 
 
-class Blocking:
+class Leadable:
+    """What clients of every kind share."""
+
+    transport: HttpTransport | AsyncHttpTransport
+
+    def lead_to(self, port: int) -> None:
+        """Connect to this machine instead, whatever the URL says."""
+        self.transport._target.host, self.transport._target.port = HOST, port
+
+
+class Blocking(Leadable):
     """The transport for threads."""
+
+    kind: Any = HttpTransport
+    transport: HttpTransport
 
     def __init__(self, url: str, **options: Any) -> None:
         source: Any = Source()
-        self.transport = Urllib3Transport(Endpoint("us-east-1", url), source, **options)
+        self.transport = self.kind(Endpoint("us-east-1", url), source, **options)
 
     def send(self, request: Request = GET, timeout: float = 10) -> Response:
         """Send a request."""
         return self.transport.send(request, timeout)
 
-    def close(self) -> None:
+    def warm(self, connections: int, timeout: float = 10) -> int:
+        """Open connections."""
+        return self.transport.warm(connections, timeout)
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+    def close_transport(self) -> None:
         """Close the transport."""
         self.transport.close()
 
+    close = close_transport
 
-class Awaiting:
+
+class Awaiting(Leadable):
     """The transport for tasks, on an event loop of its own."""
+
+    kind: Any = AsyncHttpTransport
+    transport: AsyncHttpTransport
+
+    @staticmethod
+    def new_loop() -> asyncio.AbstractEventLoop:
+        """One of asyncio's own."""
+        return asyncio.new_event_loop()
 
     def __init__(self, url: str, **options: Any) -> None:
         source: Any = AsyncSource()
-        self.transport = AiohttpTransport(Endpoint("us-east-1", url), source, **options)
-        self._runner = asyncio.Runner()
+        self.transport = self.kind(Endpoint("us-east-1", url), source, **options)
+        self._runner = asyncio.Runner(loop_factory=self.new_loop)
 
     def send(self, request: Request = GET, timeout: float = 10) -> Response:
         """Send a request."""
         return self._runner.run(self.transport.send(request, timeout))
 
+    def warm(self, connections: int, timeout: float = 10) -> int:
+        """Open connections."""
+        return self._runner.run(self.transport.warm(connections, timeout))
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass, with the event loop running."""
+        self._runner.run(asyncio.sleep(seconds))
+
+    def close_transport(self) -> None:
+        """Close the transport alone."""
+        self._runner.run(self.transport.close())
+
     def close(self) -> None:
         """Close the transport and the loop."""
-        self._runner.run(self.transport.close())
+        self.close_transport()
         self._runner.close()
 
 
+class AwaitingOnUvloop(Awaiting):
+    """The same on uvloop."""
+
+    @staticmethod
+    def new_loop() -> asyncio.AbstractEventLoop:
+        """One of uvloop's."""
+        uvloop = pytest.importorskip("uvloop")
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        return loop
+
+
+class OnUrllib3(Blocking):
+    """The reference for threads."""
+
+    kind = Urllib3Transport
+
+
+class OnAiohttp(Awaiting):
+    """The reference for tasks."""
+
+    kind = AiohttpTransport
+
+
 Client = Blocking | Awaiting
+KINDS = {"threads": Blocking, "tasks": Awaiting, "uvloop": AwaitingOnUvloop}
+REFERENCES = {"urllib3": OnUrllib3, "aiohttp": OnAiohttp}
+
+by_references_too = pytest.mark.parametrize(
+    "connect", (KINDS | REFERENCES).values(), ids=[*KINDS, *REFERENCES], indirect=True
+)
+"""What any client of HTTP has to make of an answer, other people's libraries do alike."""
 
 
-@pytest.fixture(params=[Blocking, Awaiting], ids=["urllib3", "aiohttp"])
+@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
-    """Make clients of either kind, and close them."""
+    """Make clients of every kind, and close them."""
     made: list[Client] = []
 
     def make(url: str, **options: Any) -> Client:
@@ -272,9 +354,28 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
 Connect = Callable[..., Client]
 
 
+@pytest.fixture(params=[Awaiting, AwaitingOnUvloop], ids=["asyncio", "uvloop"])
+def new_loop(request: pytest.FixtureRequest) -> NewLoop:
+    """Make event loops of either kind."""
+    made: NewLoop = request.param.new_loop
+    return made
+
+
+def run(scenario: Coroutine[Any, Any, T], new_loop: NewLoop) -> T:
+    """What `asyncio.run` does, on an event loop of that kind."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(scenario)
+
+
+def tasks_transport(url: str, **options: Any) -> AsyncHttpTransport:
+    source: Any = AsyncSource()
+    return AsyncHttpTransport(Endpoint("us-east-1", url), source, **options)
+
+
 # --- answers -------------------------------------------------------------------------------
 
 
+@by_references_too
 @pytest.mark.parametrize("status", ["200 OK", "301 Moved", "400 Bad Request", "500 Oops"])
 def test_every_status_is_an_answer(connect: Connect, status: str) -> None:
     """Whatever the engine says is handed on, nothing is followed, retried or raised."""
@@ -291,6 +392,7 @@ def test_every_status_is_an_answer(connect: Connect, status: str) -> None:
     assert server.connections == 1
 
 
+@by_references_too
 @pytest.mark.parametrize(
     "data",
     [
@@ -305,6 +407,58 @@ def test_a_body_is_handed_on_as_it_came(connect: Connect, data: bytes) -> None:
         assert connect(server.url).send().body == b"packed"
 
 
+@pytest.mark.parametrize("interim", ["100 Continue", "102 Processing", "103 Early Hints"])
+def test_interim_answers_are_passed_over(connect: Connect, interim: str) -> None:
+    """What a proxy says meanwhile is no answer, and costs no connection."""
+    data = f"HTTP/1.1 {interim}\r\nX-Amz-Crc32: 1\r\n\r\n".encode() * 2 + answer(b"final")
+    with Server(always(data)) as server:
+        client = connect(server.url)
+        for _ in range(2):
+            response = client.send()
+            assert (response.status, response.body) == (200, b"final")
+            assert response.headers == {"content-length": "5"}
+    assert server.connections == 1
+
+
+@by_references_too
+@pytest.mark.parametrize("header", ["Connection: close", "CONNECTION: Close"])
+def test_a_connection_that_the_engine_will_close_is_not_kept(connect: Connect, header: str) -> None:
+    """An engine that announces the end need not carry it out before the next request."""
+    with Server(always(answer(b"{}", "200 OK", header))) as server:
+        client = connect(server.url)
+        client.send()
+        client.send()
+    assert server.connections == 2
+
+
+def test_a_connection_with_more_than_was_asked_for_is_not_kept(connect: Connect) -> None:
+    """A second answer to one request is never taken for the answer to the next one."""
+    with Server(always(answer(b"first") + answer(b"second"))) as server:
+        client = connect(server.url)
+        assert client.send().body == b"first"
+        assert client.send().body == b"first"
+    assert server.connections == 2
+
+
+def test_a_connection_that_speaks_unasked_is_not_used_again(connect: Connect) -> None:
+    """What arrives while nobody asks is never taken for an answer."""
+
+    def behave(connection: socket.socket) -> None:
+        received(connection)
+        connection.sendall(answer(b"asked"))
+        time.sleep(0.05)
+        connection.sendall(answer(b"unasked"))
+        received(connection)
+
+    with Server(behave) as server:
+        client = connect(server.url)
+        assert client.send().body == b"asked"
+        client.pause(0.1)
+        assert client.send().body == b"asked"
+    assert server.connections == 2
+
+
+@by_references_too
 def test_what_arrives_is_what_was_signed(connect: Connect) -> None:
     """The server can compute the same signature from the request that it gets."""
     requests: list[bytes] = []
@@ -323,33 +477,21 @@ def test_what_arrives_is_what_was_signed(connect: Connect) -> None:
     assert body == GET.body
     assert headers["host"] == f"{HOST}:{server.port}"
     assert headers["accept-encoding"] == "identity"
-    assert headers.items() >= {name.lower(): value for name, value in signed.items()}.items()
+    assert headers.items() >= headers_of(b"\r\n" + signed.rstrip().encode()).items()
 
 
-@pytest.mark.parametrize("host", ["LocalHost", "localhost."])
-def test_the_host_is_sent_as_it_was_signed(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
-    """Capitals and a final dot go the same way in the signature and in the `Host` header."""
-    hosts: list[str] = []
-
-    def behave(connection: socket.socket) -> None:
-        hosts.append(headers_of(received(connection))["host"])
-        connection.sendall(answer())
-
-    real = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *rest, **more: real(HOST, *rest, **more))
-    with Server(behave) as server:
-        url = f"http://{host}:{server.port}"
-        connect(url).send()
-    assert hosts == [Signer("us-east-1", url).host]
-
-
-@pytest.mark.parametrize("url", ["http://[2001:DB8::1]", "http://[::1]:8000", "http://a:80"])
-def test_addresses_and_default_ports_are_sent_as_they_were_signed(
-    monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
-    """IPv6 addresses keep their brackets, and the protocol's own port is not named."""
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[2001:DB8::1]",
+        "http://[::1]:8000",
+        "http://a:80",
+        "http://LocalHost:8000",
+        "http://localhost.:8000",
+    ],
+)
+def test_the_host_is_sent_as_it_was_signed(connect: Connect, url: str) -> None:
+    """Brackets, capitals, a final dot, and the protocol's own port go the same way in both."""
     hosts: list[str] = []
 
     def behave(connection: socket.socket) -> None:
@@ -357,17 +499,13 @@ def test_addresses_and_default_ports_are_sent_as_they_were_signed(
         connection.sendall(answer())
 
     with Server(behave) as server:
-        monkeypatch.setattr(
-            "urllib3.util.connection.create_connection",
-            lambda *_, **__: socket.create_connection((HOST, server.port)),
-        )
-        client = Blocking(url)
+        client = connect(url)
+        client.lead_to(server.port)
         client.send()
-        client.close()
     assert hosts == [Signer("us-east-1", url).host]
-    assert hosts == [URL(url).host_port_subcomponent], "which aiohttp sends"
 
 
+@by_references_too
 @pytest.mark.parametrize("size", [2**20, 2**20 + 1, 5 * 2**20])
 def test_large_bodies_arrive_whole(connect: Connect, size: int) -> None:
     """Megabytes go both ways, without a warning."""
@@ -407,6 +545,7 @@ def test_renewal_is_asked_of_the_source(connect: Connect) -> None:
 # --- kept connections ----------------------------------------------------------------------
 
 
+@by_references_too
 def test_connections_are_kept(connect: Connect) -> None:
     """Requests one after the other go over one connection."""
     with Server(always(answer())) as server:
@@ -416,6 +555,7 @@ def test_connections_are_kept(connect: Connect) -> None:
     assert server.connections == 1
 
 
+@by_references_too
 def test_an_error_status_keeps_the_connection(connect: Connect) -> None:
     """A throttle must not cost a new connection as well."""
     with Server(always(answer(b"{}", "400 Bad Request"))) as server:
@@ -450,6 +590,57 @@ def test_a_connection_closed_on_arrival_is_not_used_again(connect: Connect) -> N
     assert server.connections == 2
 
 
+# --- connections in advance ----------------------------------------------------------------
+
+
+def test_warm_connections_are_there_and_are_used(connect: Connect) -> None:
+    """They are opened before any request, and requests then open no others."""
+    with Server(always(answer())) as server:
+        client = connect(server.url)
+        assert client.warm(3) == 3
+        assert client.warm(3) == client.warm(2) == 3
+        client.pause(0.05)
+        assert server.connections == 3
+        client.send()
+    assert server.connections == 3
+
+
+def test_no_more_are_warmed_than_are_kept(connect: Connect) -> None:
+    """The pool's size bounds what is opened in advance."""
+    with Server(always(answer())) as server:
+        client = connect(server.url, pool_size=2)
+        assert client.warm(5) == 2
+        client.pause(0.05)
+    assert server.connections == 2
+
+
+def test_warming_gets_credentials(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without credentials learns so when it starts, not at its first request."""
+
+    def fail(*_: object) -> None:
+        raise InvalidCredentials("none")
+
+    monkeypatch.setattr(Source, "current", fail)
+    with Server(always(answer())) as server, pytest.raises(InvalidCredentials):
+        connect(server.url).warm(1)
+    assert server.connections == 0
+
+
+def test_warming_fails_as_sending_does(connect: Connect) -> None:
+    """No listener, no time, and a closed store are told as at any request."""
+    with socket.create_server((HOST, 0)) as unused:
+        port = unused.getsockname()[1]
+    client = connect(f"http://{HOST}:{port}")
+    with pytest.raises(ConnectionFailed) as raised:
+        client.warm(2)
+    assert_text_is_safe(raised.value, port)
+    with pytest.raises(RequestTimeout):
+        client.warm(2, timeout=0)
+    client.close_transport()
+    with pytest.raises(StoreClosed):
+        client.warm(2)
+
+
 # --- failures ------------------------------------------------------------------------------
 
 ECHO = b"a-private-key old-secret old-token"
@@ -470,6 +661,14 @@ ECHO = b"a-private-key old-secret old-token"
         once(ECHO + b"\r\n\r\n"),
         once(b"HTTP/1.1 " + ECHO + b"\r\n\r\n"),
         once(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"),
+        once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n" + ECHO),
+        once(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n" + ECHO),
+        once(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n" + ECHO),
+        once(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+        once(b"HTTP/1.1 100 Continue\r\n\r\n"),
+        silent_after(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + ECHO),
+        silent_after(b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n" % (b"9" * 5000)),
+        silent_after(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000),
         once(b"\x00\x01\x02" + ECHO),
         once(b"\x16\x03\x01\x00\x05hello"),
     ],
@@ -486,6 +685,14 @@ ECHO = b"a-private-key old-secret old-token"
         "no status line",
         "no status",
         "endless header",
+        "no chunks",
+        "negative length",
+        "two lengths",
+        "another protocol",
+        "interim only",
+        "nonsense length",
+        "endless length",
+        "header that never ends",
         "binary",
         "tls",
     ],
@@ -512,6 +719,7 @@ def test_a_refused_connection_is_a_failed_connection(connect: Connect) -> None:
     assert_text_is_safe(raised.value, port)
 
 
+@pytest.mark.parametrize("connect", [Blocking, Awaiting], indirect=True)  # uvloop asks libuv.
 def test_an_unknown_name_is_a_failed_connection(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -523,6 +731,12 @@ def test_an_unknown_name_is_a_failed_connection(
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(ConnectionFailed, match=r"nowhere\.invalid failed: Name or service"):
         connect("http://nowhere.invalid").send()
+
+
+def test_a_name_that_is_none_is_a_failed_connection(connect: Connect) -> None:
+    """A host that no resolver would take, since a part of it is too long, fails likewise."""
+    with pytest.raises(ConnectionFailed):
+        connect(f"http://{'a' * 64}.invalid").send()
 
 
 @pytest.mark.parametrize(
@@ -581,27 +795,7 @@ def test_failures_of_the_source_pass_through(
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A certificate for 127.0.0.1, and its key, that nobody has signed but itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path / "bundle.pem"
-    path.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return path
+    return self_signed(tmp_path / "bundle.pem")
 
 
 def secured(bundle: Path) -> Server:
@@ -653,6 +847,65 @@ def test_a_bundle_that_is_not_there_is_found_at_once(
         connect("https://127.0.0.1:1")
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_next_handshake_is_a_short_one(
+    connect: Connect, bundle: Path, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion
+) -> None:
+    """A connection takes up the TLS session of the one before, as the server sees it."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    reused: list[bool | None] = []
+
+    def behave(connection: socket.socket) -> None:
+        assert isinstance(connection, ssl.SSLSocket)
+        reused.append(connection.session_reused)
+        once(answer())(connection)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(bundle)
+    with Server(behave, context) as server:
+        client = connect(server.url)
+        for _ in range(3):
+            assert client.send().status == 200
+            client.pause(0.05)
+    assert reused == [False, True, True]
+
+
+def test_a_session_ticket_is_no_end(
+    connect: Connect, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What TLS 1.3 sends after a handshake does not make an unused connection look broken."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    with secured(bundle) as server:
+        client = connect(server.url)
+        assert client.warm(1) == 1
+        client.pause(0.05)
+        assert client.send().status == 200
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("size", [2**14, 2**17 + 1, 5 * 2**20])
+def test_large_bodies_arrive_whole_over_tls(
+    connect: Connect, bundle: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """No record stays behind in the TLS layer, and megabytes go both ways."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+
+    def behave(connection: socket.socket) -> None:
+        while True:
+            _, _, body = received(connection).partition(b"\r\n\r\n")
+            connection.sendall(answer(body[::-1]))
+
+    body = os.urandom(size)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(bundle)
+    with Server(behave, context) as server:
+        client = connect(server.url)
+        for _ in range(2):
+            assert client.send(Request("BatchWriteItem", body)).body == body[::-1]
+    assert server.connections == 1
+
+
 # --- closing, threads, processes, event loops ----------------------------------------------
 
 
@@ -662,10 +915,7 @@ def test_a_closed_transport_says_so(connect: Connect) -> None:
         client = connect(server.url)
         client.send()
         for _ in range(2):
-            if isinstance(client, Blocking):
-                client.close()
-            else:
-                client._runner.run(client.transport.close())
+            client.close_transport()
         with pytest.raises(StoreClosed):
             client.send()
     assert server.connections == 1
@@ -692,12 +942,11 @@ def test_more_threads_than_connections_do_not_wait() -> None:
     assert not meeting.broken
 
 
-def test_more_tasks_than_connections_wait_within_their_time() -> None:
+def test_more_tasks_than_connections_wait_within_their_time(new_loop: NewLoop) -> None:
     """Tasks share a small pool, and one that gets no connection in time says so."""
 
     async def scenario(url: str) -> list[object]:
-        source: Any = AsyncSource()
-        transport = AiohttpTransport(Endpoint("us-east-1", url), source, pool_size=1)
+        transport = tasks_transport(url, pool_size=1)
         found = await asyncio.gather(
             *(transport.send(GET, timeout) for timeout in (0.5, 0.1, 0.1)), return_exceptions=True
         )
@@ -705,26 +954,25 @@ def test_more_tasks_than_connections_wait_within_their_time() -> None:
         return list(found)
 
     with Server(silent) as server:
-        assert {type(found) for found in asyncio.run(scenario(server.url))} == {RequestTimeout}
+        assert {type(found) for found in run(scenario(server.url), new_loop)} == {RequestTimeout}
     assert server.connections == 1
 
 
-def test_tasks_under_way_fail_when_the_transport_is_closed() -> None:
+def test_tasks_under_way_fail_when_the_transport_is_closed(new_loop: NewLoop) -> None:
     """Neither a request that was sent nor one that waits for a connection hangs or is cancelled."""
 
     async def scenario(url: str) -> list[object]:
-        source: Any = AsyncSource()
-        transport = AiohttpTransport(Endpoint("us-east-1", url), source, pool_size=1)
+        transport = tasks_transport(url, pool_size=1)
         sending = [asyncio.create_task(transport.send(GET, 10)) for _ in range(3)]
         await asyncio.sleep(0.1)
         await transport.close()
         return list(await asyncio.gather(*sending, return_exceptions=True))
 
     with Server(silent) as server:
-        assert {type(found) for found in asyncio.run(scenario(server.url))} == {ConnectionFailed}
+        assert {type(found) for found in run(scenario(server.url), new_loop)} == {ConnectionFailed}
 
 
-def test_a_task_that_waits_for_credentials_hears_of_the_close() -> None:
+def test_a_task_that_waits_for_credentials_hears_of_the_close(new_loop: NewLoop) -> None:
     """What was closed meanwhile is not opened again by a request that was late to start."""
     ready = asyncio.Event()
 
@@ -735,7 +983,7 @@ def test_a_task_that_waits_for_credentials_hears_of_the_close() -> None:
 
     async def scenario() -> None:
         source: Any = SlowSource()
-        transport = AiohttpTransport(Endpoint("us-east-1", "http://127.0.0.1:1"), source)
+        transport = AsyncHttpTransport(Endpoint("us-east-1", "http://127.0.0.1:1"), source)
         sending = asyncio.create_task(transport.send(GET, 10))
         await asyncio.sleep(0)
         await transport.close()
@@ -743,10 +991,10 @@ def test_a_task_that_waits_for_credentials_hears_of_the_close() -> None:
         await sending
 
     with pytest.raises(StoreClosed):
-        asyncio.run(scenario())
+        run(scenario(), new_loop)
 
 
-def test_a_cancelled_request_takes_its_connection_along() -> None:
+def test_a_cancelled_request_takes_its_connection_along(new_loop: NewLoop) -> None:
     """The answer to a cancelled request is never taken for the answer to the next one."""
 
     def behave(connection: socket.socket) -> None:
@@ -756,8 +1004,7 @@ def test_a_cancelled_request_takes_its_connection_along() -> None:
         connection.sendall(answer(body))
 
     async def scenario(url: str) -> bytes:
-        source: Any = AsyncSource()
-        transport = AiohttpTransport(Endpoint("us-east-1", url), source, pool_size=1)
+        transport = tasks_transport(url, pool_size=1)
         slow = asyncio.create_task(transport.send(Request("GetItem", b"slow"), 10))
         await asyncio.sleep(0.1)
         slow.cancel()
@@ -767,7 +1014,7 @@ def test_a_cancelled_request_takes_its_connection_along() -> None:
         return response.body
 
     with Server(behave) as server:
-        assert asyncio.run(scenario(server.url)) == b"quick"
+        assert run(scenario(server.url), new_loop) == b"quick"
     assert server.connections == 2
 
 
@@ -788,42 +1035,33 @@ def test_a_child_has_connections_of_its_own() -> None:
     assert server.connections == 2
 
 
-def test_a_transport_outlives_its_event_loop() -> None:
+def test_a_transport_outlives_its_event_loop(new_loop: NewLoop) -> None:
     """A client made once, in a module, works on one event loop after another."""
     with Server(always(answer())) as server:
-        source: Any = AsyncSource()
-        transport = AiohttpTransport(Endpoint("us-east-1", server.url), source)
+        transport = tasks_transport(server.url)
         with abandoned_connections():
             for _ in range(3):
-                assert asyncio.run(transport.send(GET, 10)).status == 200
-            asyncio.run(transport.close())
+                assert run(transport.send(GET, 10), new_loop).status == 200
+            run(transport.close(), new_loop)
     assert server.connections == 3
 
 
-def test_two_event_loops_do_not_disturb_each_other() -> None:
+def test_two_event_loops_do_not_disturb_each_other(new_loop: NewLoop) -> None:
     """Loops in two threads keep a connection each, and one of them can close both."""
     with Server(always(answer())) as server:
-        source: Any = AsyncSource()
-        transport = AiohttpTransport(Endpoint("us-east-1", server.url), source)
+        transport = tasks_transport(server.url)
 
         async def use() -> None:
             for _ in range(5):
                 await transport.send(GET, 10)
 
-        with running_loop() as other:
+        with running_loop(new_loop()) as other:
             elsewhere = asyncio.run_coroutine_threadsafe(use(), other)
-            with asyncio.Runner() as runner:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(use())
                 elsewhere.result(10)
                 assert server.connections == 2
                 runner.run(transport.close())
-
-
-def test_without_aiohttp_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The optional package is named with the command that installs it."""
-    monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'chalk-online-store\[async\]'"):
-        Awaiting("http://127.0.0.1:1")
 
 
 # --- help ----------------------------------------------------------------------------------
@@ -850,9 +1088,8 @@ def waiting_at(listener: socket.socket) -> Iterator[None]:
 
 
 @contextmanager
-def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop that runs in another thread."""
-    loop = asyncio.new_event_loop()
+def running_loop(loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.AbstractEventLoop]:
+    """Run an event loop in another thread."""
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield loop

@@ -29,7 +29,7 @@ from chalk_online_store.drivers.credentials import (
     is_local,
     resolve_endpoint,
 )
-from chalk_online_store.drivers.http import AiohttpTransport, Urllib3Transport
+from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.drivers.sqlite import SqliteEngine
 from chalk_online_store.drivers.sync import Transport
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
@@ -124,20 +124,20 @@ def connect(url: str, session: Session | None) -> tuple[Backend, Transport]:
     if isinstance(target, SqliteTarget):
         return EmbeddedBackend(), SqliteEngine(target.path)
     endpoint, session = _resolve(target, session)
-    return _backend_of(target), Urllib3Transport(endpoint, CredentialSource(session))
+    return _backend_of(target), HttpTransport(endpoint, CredentialSource(session))
 
 
 def connect_async(url: str, session: Session | None) -> tuple[Backend, AsyncTransport]:
     """The backend of a URL, and its transport for asyncio.
 
     `session` is an `aioboto3.Session` or a `boto3.Session`; without one, one of the latter is
-    made. Raises `InvalidURL`, `MissingDependency`.
+    made. Raises `InvalidURL`.
     """
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
         return EmbeddedBackend(), InThread(SqliteEngine(target.path))
     endpoint, session = _resolve(target, session)
-    return _backend_of(target), AiohttpTransport(endpoint, AsyncCredentialSource(session))
+    return _backend_of(target), AsyncHttpTransport(endpoint, AsyncCredentialSource(session))
 
 
 def _backend_of(target: DynamoDBTarget) -> DynamoDBBackend:

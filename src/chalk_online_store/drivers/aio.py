@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol, TypeVar
 
-from chalk_online_store.drivers.steps import Crew, Running, read_clocks
+from chalk_online_store.drivers.steps import Crew, read_clocks
 from chalk_online_store.drivers.sync import Transport
-from chalk_online_store.effects import All, Effect, Operation, Send, Sleep
+from chalk_online_store.effects import All, Effect, Now, Operation, Send, Sleep
 
 T = TypeVar("T")
 
@@ -47,16 +47,17 @@ class AsyncDriver:
 
     async def run(self, operation: Operation[T]) -> T:
         """Perform an operation to its end; a cancellation is thrown into it."""
-        running = Running(operation)
-        effect = running.resume()
-        while effect is not None:
-            try:
-                value = await self._perform(effect)
-            except BaseException as error:
-                effect = running.fail(error)
-            else:
-                effect = running.resume(value)
-        return running.result
+        try:
+            effect = next(operation)
+            while True:
+                try:
+                    value = await self._perform(effect)
+                except BaseException as error:
+                    effect = operation.throw(error)
+                else:
+                    effect = operation.send(value)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return] # an operation's T
 
     async def close(self) -> None:
         """Close the transport."""
@@ -64,17 +65,19 @@ class AsyncDriver:
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:
+            case Now():
+                return read_clocks()
             case Send(request, timeout):
                 return await self._transport.send(request, timeout)
-            case Sleep(seconds):
-                return await asyncio.sleep(seconds)
+            case All((operation,)):
+                return [await self.run(operation)]
             case All(operations, limit):
                 crew = Crew(operations)
                 workers = min(limit, len(operations))
                 await asyncio.gather(*(self._work(crew) for _ in range(workers)))
                 return crew.results()
-            case _:
-                return read_clocks()
+            case Sleep(seconds):
+                return await asyncio.sleep(seconds)
 
     async def _work(self, crew: Crew) -> None:
         while (task := crew.take()) is not None:

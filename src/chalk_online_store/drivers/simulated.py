@@ -10,9 +10,9 @@ import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from chalk_online_store.drivers.steps import Crew, Running
+from chalk_online_store.drivers.steps import Crew
 from chalk_online_store.effects import All, Effect, Instant, Now, Operation, Send, Sleep
 from chalk_online_store.errors import RequestTimeout
 
@@ -30,6 +30,35 @@ class Reply:
 
 Handler = Callable[[Any, float], Reply]
 """Takes a request and the time (seconds since the driver began), and answers a `Reply`."""
+
+
+class Running(Generic[T]):
+    """An operation under way.
+
+    `resume` and `fail` answer the effect that it asks for next, or None once it has ended with
+    `result`. An exception that the operation does not handle is raised by them.
+    """
+
+    result: T
+
+    def __init__(self, operation: Operation[T]) -> None:
+        self._operation = operation
+
+    def resume(self, value: Any = None) -> Effect | None:
+        """Go on with an effect's result; with None to begin."""
+        try:
+            return self._operation.send(value)
+        except StopIteration as stop:
+            self.result = stop.value
+            return None
+
+    def fail(self, error: BaseException) -> Effect | None:
+        """Go on with an effect's failure."""
+        try:
+            return self._operation.throw(error)
+        except StopIteration as stop:
+            self.result = stop.value
+            return None
 
 
 @dataclass(slots=True)

@@ -1,44 +1,13 @@
-"""What every driver needs: an operation under way, and several of them at once."""
+"""What drivers share: operations that run at once, and the clocks."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from chalk_online_store.effects import Effect, Instant, Operation
-
-T = TypeVar("T")
-
-
-class Running(Generic[T]):
-    """An operation under way.
-
-    `resume` and `fail` answer the effect that it asks for next, or None once it has ended with
-    `result`. An exception that the operation does not handle is raised by them.
-    """
-
-    result: T
-
-    def __init__(self, operation: Operation[T]) -> None:
-        self._operation = operation
-
-    def resume(self, value: Any = None) -> Effect | None:
-        """Go on with an effect's result; with None to begin."""
-        try:
-            return self._operation.send(value)
-        except StopIteration as stop:
-            self.result = stop.value
-            return None
-
-    def fail(self, error: BaseException) -> Effect | None:
-        """Go on with an effect's failure."""
-        try:
-            return self._operation.throw(error)
-        except StopIteration as stop:
-            self.result = stop.value
-            return None
+from chalk_online_store.effects import Instant, Operation
 
 
 class Crew:

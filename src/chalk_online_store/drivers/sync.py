@@ -6,8 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-from chalk_online_store.drivers.steps import Crew, Running, read_clocks
-from chalk_online_store.effects import All, Effect, Operation, Send, Sleep
+from chalk_online_store.drivers.steps import Crew, read_clocks
+from chalk_online_store.effects import All, Effect, Now, Operation, Send, Sleep
 
 T = TypeVar("T")
 
@@ -33,16 +33,17 @@ class SyncDriver:
 
     def run(self, operation: Operation[T]) -> T:
         """Perform an operation to its end, in the calling thread."""
-        running = Running(operation)
-        effect = running.resume()
-        while effect is not None:
-            try:
-                value = self._perform(effect)
-            except BaseException as error:
-                effect = running.fail(error)
-            else:
-                effect = running.resume(value)
-        return running.result
+        try:
+            effect = next(operation)
+            while True:
+                try:
+                    value = self._perform(effect)
+                except BaseException as error:
+                    effect = operation.throw(error)
+                else:
+                    effect = operation.send(value)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return] # an operation's T
 
     def close(self) -> None:
         """Stop the helpers and close the transport."""
@@ -51,14 +52,16 @@ class SyncDriver:
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
+            case Now():
+                return read_clocks()
             case Send(request, timeout):
                 return self._transport.send(request, timeout)
-            case Sleep(seconds):
-                return time.sleep(seconds)
+            case All((operation,)):
+                return [self.run(operation)]
             case All(operations, limit):
                 return self._perform_all(Crew(operations), min(limit, len(operations)))
-            case _:
-                return read_clocks()
+            case Sleep(seconds):
+                return time.sleep(seconds)
 
     def _perform_all(self, crew: Crew, workers: int) -> list[Any]:
         """The caller works too, so that even a busy pool, or a nested call, gets on."""

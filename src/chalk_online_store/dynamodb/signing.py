@@ -7,6 +7,7 @@ one template. The signing key changes once a day, the date once a second: both a
 from __future__ import annotations
 
 import hmac
+import re
 import time
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -17,6 +18,7 @@ from chalk_online_store.errors import InvalidURL
 ALGORITHM = "AWS4-HMAC-SHA256"
 CONTENT_TYPE = "application/x-amz-json-1.0"
 TARGET = "DynamoDB_20120810."
+_VISIBLE = re.compile("[!-~]+")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -41,20 +43,25 @@ class Signer:
     def __init__(self, region: str, url: str) -> None:
         """Sign for `region` (such as `us-east-1`) and the host of `url`.
 
-        Raises `InvalidURL` when the URL has no host, or a port that is none.
+        Raises `InvalidURL` when the URL has no host, or a port that is none, and for characters
+        in either that would change the request.
         """
         self.host = host_header(url)
+        if not _VISIBLE.fullmatch(self.host) or not _VISIBLE.fullmatch(region):
+            raise InvalidURL(
+                "the endpoint's host, or its region, is empty or holds white space or other "
+                "characters that no request can carry"
+            )
         self._region = region
         # Each is replaced as a whole, so a thread sees a pair that belongs together.
         self._second = (-1, "")
         self._key = ("", "", b"")
 
-    def sign(
-        self, credentials: Credentials, operation: str, body: bytes, now: float
-    ) -> dict[str, str]:
+    def sign(self, credentials: Credentials, operation: str, body: bytes, now: float) -> str:
         """Give the headers to send with a POST of `body` to "/" at `now`, seconds since 1970.
 
-        All but `Host`, which is signed too, and which the HTTP client must send as `self.host`.
+        They are lines, each with its end. All but `Host` are there; it is signed too, and must
+        be sent as `self.host`.
         """
         timestamp = self._timestamp(int(now))
         day = timestamp[:8]
@@ -62,8 +69,9 @@ class Signer:
         token = credentials.token
         if token:
             token_line, token_name = f"x-amz-security-token:{token}\n", "x-amz-security-token;"
+            token_header = f"X-Amz-Security-Token: {token}\r\n"
         else:
-            token_line = token_name = ""
+            token_line = token_name = token_header = ""
         signed = f"content-type;host;x-amz-date;{token_name}x-amz-target"
         canonical = (
             f"POST\n/\n\ncontent-type:{CONTENT_TYPE}\nhost:{self.host}\nx-amz-date:{timestamp}\n"
@@ -73,16 +81,12 @@ class Signer:
         digest = sha256(canonical.encode()).hexdigest()
         to_sign = f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}"
         signature = _hmac(self._signing_key(credentials.secret_key, day), to_sign).hex()
-        headers = {
-            "Content-Type": CONTENT_TYPE,
-            "X-Amz-Target": target,
-            "X-Amz-Date": timestamp,
-            "Authorization": f"{ALGORITHM} Credential={credentials.access_key}/{scope}, "
-            f"SignedHeaders={signed}, Signature={signature}",
-        }
-        if token:
-            headers["X-Amz-Security-Token"] = token
-        return headers
+        return (
+            f"Content-Type: {CONTENT_TYPE}\r\nX-Amz-Target: {target}\r\n"
+            f"X-Amz-Date: {timestamp}\r\n{token_header}"
+            f"Authorization: {ALGORITHM} Credential={credentials.access_key}/{scope}, "
+            f"SignedHeaders={signed}, Signature={signature}\r\n"
+        )
 
     def _timestamp(self, second: int) -> str:
         kept, timestamp = self._second

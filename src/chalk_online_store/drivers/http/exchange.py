@@ -1,0 +1,145 @@
+"""One HTTP/1.1 exchange without a socket: a request's bytes, an answer read piece by piece.
+
+The parser is llhttp, by httptools; here is what we ask of an answer beyond HTTP's rules.
+"""
+
+from __future__ import annotations
+
+import time
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from chalk_online_store.dynamodb.messages import Request, Response
+from chalk_online_store.dynamodb.signing import Credentials, Signer
+
+LARGEST_HEAD = 2**16
+"""Bytes of status line and headers from which an answer is nonsense."""
+
+LARGEST_BODY = 2**28
+"""Bytes of body from which an answer is nonsense: DynamoDB's 16 MB are far less as JSON."""
+
+_CLOSED = "the peer closed it before the answer was whole"
+_NOT_HTTP = "the answer is not HTTP"
+_NO_LENGTH = "the answer has no length"
+_TOO_LONG = "the answer is too long"
+
+
+class BrokenAnswer(Exception):
+    """An answer that cannot be accepted. The text is ours, never the peer's."""
+
+    @classmethod
+    def closed(cls) -> BrokenAnswer:
+        """The connection ended too early."""
+        return cls(_CLOSED)
+
+
+class RequestWriter:
+    """Makes requests to one endpoint, signed, as bytes."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+        self._start = (
+            f"POST / HTTP/1.1\r\nHost: {signer.host}\r\n"
+            "Accept-Encoding: identity\r\nUser-Agent: chalk-online-store\r\n"
+        )
+
+    def write(self, request: Request, credentials: Credentials) -> bytes:
+        """A whole request, signed now."""
+        body = request.body
+        signed = self._signer.sign(credentials, request.operation, body, time.time())
+        head = f"{self._start}{signed}Content-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+
+class AnswerReader:
+    """Reads the answers of one connection, one after the other."""
+
+    def __init__(self) -> None:
+        self.reusable = True
+        """Whether the connection may carry another request: known once an answer is whole."""
+        self._parser = HttpResponseParser(self)
+        self._answer: Response | None = None
+        self._refusal = ""
+        self._head_size = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._in_head = True
+        self._headers: dict[str, str] = {}
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes | memoryview) -> Response | None:
+        """Take what has come; give the answer when it is whole.
+
+        Raises `BrokenAnswer` for what is not HTTP, tells no length, or is too long. Nothing can
+        be read after that.
+        """
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._refuse(_NOT_HTTP)
+        answer, self._answer = self._answer, None
+        if answer is None:
+            self._check(len(data))
+        return answer
+
+    def _check(self, size: int) -> None:
+        if self._in_head:
+            self._head_size += size
+            if self._head_size > LARGEST_HEAD:
+                self._refuse(_TOO_LONG)
+        if self._refusal:
+            raise BrokenAnswer(self._refusal)
+
+    def _refuse(self, why: str) -> None:
+        self.reusable = False
+        self._refusal = self._refusal or why
+
+    # --- what the parser calls ---
+
+    def on_message_begin(self) -> None:
+        """Another message; nobody asked for one that follows a whole answer."""
+        if self._answer is not None:
+            self._refuse(_NOT_HTTP)
+        self._begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or one trailer."""
+        if self._in_head:
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
+
+    def on_headers_complete(self) -> None:
+        """Accept an answer that tells its length: else one cut short would pass for whole."""
+        self._in_head = False
+        headers = self._headers
+        length = headers.get("content-length")
+        if length is not None:
+            if int(length) > LARGEST_BODY:
+                self._refuse(_TOO_LONG)
+        elif not self._is_interim() and not _is_chunked(headers):
+            self._refuse(_NO_LENGTH)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body, out of its chunk."""
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > LARGEST_BODY:
+            self._refuse(_TOO_LONG)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole, unless it was only an interim one."""
+        if self._is_interim():
+            self._in_head = True
+        elif self._answer is None and not self._refusal:
+            self._head_size = 0
+            self.reusable = self._parser.should_keep_alive()
+            body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._answer = Response(self._parser.get_status_code(), self._headers, body)
+
+    def _is_interim(self) -> bool:
+        return self._parser.get_status_code() < 200
+
+
+def _is_chunked(headers: dict[str, str]) -> bool:
+    return headers.get("transfer-encoding", "").lower().endswith("chunked")

@@ -1,0 +1,64 @@
+"""TLS as botocore would do it, and sessions that a later connection takes up again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from pathlib import Path
+
+from botocore.httpsession import get_cert_path
+
+from chalk_online_store.errors import ConnectionFailed
+
+
+def tls_context() -> ssl.SSLContext:
+    """Make a context that trusts what botocore would trust.
+
+    `AWS_CA_BUNDLE`, else `REQUESTS_CA_BUNDLE`, else certifi's, else botocore's own. Raises
+    `ConnectionFailed` when the file cannot be read.
+    """
+    named = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    path = Path(named or str(get_cert_path(True)))
+    try:
+        if path.is_dir():
+            return ssl.create_default_context(capath=path)
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ConnectionFailed(f"the CA bundle {path} cannot be read: {why}") from None
+
+
+class Secrecy:
+    """TLS with one host. Each handshake offers the last session, and so can be a short one."""
+
+    def __init__(self, host: str) -> None:
+        """Verify that the peer is `host`; raises as `tls_context`."""
+        self.host = host
+        self.context = tls_context()
+        """For asyncio, whose connections offer the session too."""
+        self.session: ssl.SSLSession | None = None
+        self.context.sslobject_class = _resuming(self)
+
+    def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
+        """Shake hands on a connected socket, within its timeout."""
+        return self.context.wrap_socket(sock, server_hostname=self.host, session=self.session)
+
+    def keep_session(self, secured: ssl.SSLSocket | ssl.SSLObject) -> None:
+        """Remember a connection's session: call it after an answer, which brought the ticket."""
+        self.session = secured.session
+
+
+def _resuming(secrecy: Secrecy) -> type[ssl.SSLObject]:
+    """The class of asyncio's TLS connections: asyncio itself has no way to hand in a session."""
+
+    class Resuming(ssl.SSLObject):
+        begun = False
+
+        def do_handshake(self) -> None:
+            if not self.begun and secrecy.session is not None:
+                self.session = secrecy.session
+            self.begun = True
+            super().do_handshake()
+
+    return Resuming
