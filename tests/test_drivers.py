@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from chalk_online_store.drivers.aio import AsyncDriver, InThread
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.drivers.sync import SyncDriver
-from chalk_online_store.effects import NOW, All, Instant, Operation, Send, Sleep
+from chalk_online_store.effects import NOW, All, Await, Instant, Operation, Send, Sleep, Spawn
 
 
 class Echo:
@@ -130,6 +131,84 @@ def test_an_operation_sees_time_pass(run: Any) -> None:
         return after.monotonic - before.monotonic, (after.wall - before.wall) / 1e6
 
     assert all(0.045 <= passed < 5 for passed in run(main()))
+
+
+@every_driver
+def test_an_operation_waits_for_what_another_one_settles(run: Any) -> None:
+    """A spawned operation goes on beside its parent, whose wait ends as the future is settled."""
+    future: Future[str] = Future()
+
+    def beside() -> Operation[None]:
+        future.set_result((yield Send("answer", 1.0)))
+
+    def main() -> Operation[list[str]]:
+        yield Spawn(beside())
+        first: str = yield Await(future, 5.0)
+        again: str = yield Await(future, 5.0)
+        return [first, again]
+
+    assert run(main()) == ["answer", "answer"]
+
+
+@every_driver
+def test_a_wait_fails_as_its_future_does(run: Any) -> None:
+    """The exception of a future is thrown into whoever waits for it."""
+    future: Future[str] = Future()
+    future.set_exception(ValueError("fail"))
+
+    def main() -> Operation[str]:
+        try:
+            yield Await(future, 5.0)
+        except ValueError as error:
+            return str(error)
+        return "nothing"
+
+    assert run(main()) == "fail"
+
+
+@every_driver
+def test_a_wait_ends_in_time(run: Any) -> None:
+    """A future that nobody settles fails the wait alone, and stays as it is for others."""
+    future: Future[str] = Future()
+
+    def main() -> Operation[str]:
+        try:
+            yield Await(future, 0.01)
+        except TimeoutError:
+            return "late"
+        return "nothing"
+
+    assert run(main()) == "late"
+    assert not future.done()
+
+
+@every_driver
+def test_what_a_spawned_operation_raises_is_its_own(run: Any) -> None:
+    """An exception that nobody waits for disturbs nobody."""
+
+    def beside() -> Operation[None]:
+        yield Send("fail", 1.0)
+
+    def main() -> Operation[str]:
+        yield Spawn(beside())
+        yield Sleep(0.05)
+        return "unharmed"
+
+    assert run(main()) == "unharmed"
+
+
+def test_a_timeout_that_does_not_come_to_pass_takes_no_virtual_time() -> None:
+    """The simulated clock stands where the last thing happened, not where a wait would end."""
+    future: Future[str] = Future()
+    future.set_result("x")
+
+    def main() -> Operation[str]:
+        answer: str = yield Await(future, 3600.0)
+        return answer
+
+    driver = SimulatedDriver(lambda request, now: Reply())
+    assert driver.run(main()) == "x"
+    assert driver.now == 0
 
 
 def test_no_more_at_once_than_the_limit() -> None:

@@ -12,6 +12,7 @@ An operation performs one effect in two ways only: `result = yield effect`, or
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -55,6 +56,28 @@ class All:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Begin an operation beside this one; resumed with None at once.
+
+    Nobody hears of its result, nor of an exception that it raises: it tells others by futures.
+    """
+
+    operation: Operation[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Wait until others have settled a future; resumed with its result, or fails as it does.
+
+    Fails with `TimeoutError` after `timeout` seconds. The future is not cancelled by that:
+    others may wait for it too.
+    """
+
+    future: Future[Any]
+    timeout: float
+
+
 class Instant(NamedTuple):
     """One reading of both clocks."""
 
@@ -64,7 +87,7 @@ class Instant(NamedTuple):
     """UTC microseconds since 1970, for observed-at and staleness."""
 
 
-Effect: TypeAlias = Send | Sleep | Now | All
+Effect: TypeAlias = Send | Sleep | Now | All | Spawn | Await
 Operation: TypeAlias = Generator[Effect, Any, T]
 
 NOW = Now()

@@ -12,8 +12,9 @@ class Report:
     `rcu` and `wcu` are capacity units as the engine reported them; 0 for an engine that has
     none. A refused conditional write costs its units too, but engines do not report those, so
     they are not in `wcu`. `queries` counts the requests that read all groups of an entity at
-    once, because that takes fewer units than item by item. `superseded` counts changes that
-    came later than newer values and so changed nothing.
+    once, because that takes fewer units than item by item. `coalesced` counts items that came
+    with the requests of other reads. `superseded` counts changes that came later than newer
+    values and so changed nothing.
     """
 
     requests: int = 0
@@ -22,6 +23,7 @@ class Report:
     unprocessed: int = 0
     rcu: float = 0.0
     wcu: float = 0.0
+    coalesced: int = 0
     cache_hits: int = 0
     items_read: int = 0
     items_written: int = 0

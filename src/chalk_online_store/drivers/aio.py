@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.steps import Crew, read_clocks
 from chalk_online_store.drivers.sync import Transport
-from chalk_online_store.effects import All, Effect, Now, Operation, Send, Sleep
+from chalk_online_store.effects import All, Await, Effect, Now, Operation, Send, Sleep, Spawn
 
 T = TypeVar("T")
 
@@ -44,6 +46,7 @@ class AsyncDriver:
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
+        self._apart: set[asyncio.Task[None]] = set()
 
     async def run(self, operation: Operation[T]) -> T:
         """Perform an operation to its end; a cancellation is thrown into it."""
@@ -78,6 +81,13 @@ class AsyncDriver:
                 return crew.results()
             case Sleep(seconds):
                 return await asyncio.sleep(seconds)
+            case Await(future, timeout):
+                return await _settled(future, timeout)
+            case Spawn(operation):
+                task = asyncio.get_running_loop().create_task(self._run_apart(operation))
+                self._apart.add(task)  # Else it might be collected before its end.
+                task.add_done_callback(self._apart.discard)
+                return None
 
     async def _work(self, crew: Crew) -> None:
         while (task := crew.take()) is not None:
@@ -86,3 +96,23 @@ class AsyncDriver:
                 crew.done(position, await self.run(operation))
             except Exception as error:
                 crew.failed(position, error)
+
+    async def _run_apart(self, operation: Operation[None]) -> None:
+        with suppress(Exception):  # It has told those who wait.
+            await self.run(operation)
+
+
+async def _settled(future: Future[Any], timeout: float) -> Any:
+    """A future's result; it may be settled in another thread."""
+    here = asyncio.wrap_future(future)
+    here.add_done_callback(_take_notice)
+    done, _ = await asyncio.wait((here,), timeout=max(timeout, 0))
+    if not done:
+        raise TimeoutError
+    return here.result()
+
+
+def _take_notice(future: asyncio.Future[Any]) -> None:
+    """Look at the exception, so that asyncio does not report it where nobody waits any more."""
+    if not future.cancelled():
+        future.exception()

@@ -9,11 +9,22 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from chalk_online_store.drivers.steps import Crew
-from chalk_online_store.effects import All, Effect, Instant, Now, Operation, Send, Sleep
+from chalk_online_store.effects import (
+    All,
+    Await,
+    Effect,
+    Instant,
+    Now,
+    Operation,
+    Send,
+    Sleep,
+    Spawn,
+)
 from chalk_online_store.errors import RequestTimeout
 
 T = TypeVar("T")
@@ -68,6 +79,26 @@ class _Task:
     failed: Callable[[Exception], None]
 
 
+class _Wait:
+    """A task's wait for a future; called when its time is up."""
+
+    def __init__(self, go_on: Callable[[Exception | None], None]) -> None:
+        self._go_on = go_on
+        self.over = False
+
+    def __call__(self) -> None:
+        self._end(TimeoutError())
+
+    def settled(self) -> None:
+        """The future is."""
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        if not self.over:
+            self.over = True
+            self._go_on(error)
+
+
 @dataclass
 class SimulatedDriver:
     """Runs one operation after the other; its clock goes on from one to the next.
@@ -90,7 +121,10 @@ class SimulatedDriver:
         outcome = Crew([operation])
         self._start_next(outcome, lambda: None)
         while self._events:
-            self.now, _, event = heapq.heappop(self._events)
+            time, _, event = heapq.heappop(self._events)
+            if isinstance(event, _Wait) and event.over:
+                continue  # A timeout that did not come to pass takes no time.
+            self.now = time
             event()
         result: T = outcome.results()[0]
         return result
@@ -133,6 +167,13 @@ class SimulatedDriver:
                 self._send(task, request, timeout)
             case Sleep(seconds):
                 self._later(seconds, lambda: self._advance(task))
+            case Spawn(operation):
+                self._start_next(Crew([operation]), lambda: None)
+                self._advance(task)
+            case Await(future, timeout):
+                wait = _Wait(lambda error: self._settle(task, future, error))
+                self._later(timeout, wait)
+                future.add_done_callback(lambda _: self._later(0.0, wait.settled))
             case All(operations, limit):
                 self._start_all(task, Crew(operations), min(limit, len(operations)))
 
@@ -142,6 +183,10 @@ class SimulatedDriver:
         if reply.after > timeout:
             reply = Reply(error=RequestTimeout("Simulated timeout."), after=timeout)
         self._later(reply.after, lambda: self._advance(task, reply.response, reply.error))
+
+    def _settle(self, task: _Task, future: Future[Any], error: Exception | None) -> None:
+        error = error or future.exception()  # type: ignore[assignment]
+        self._advance(task, None if error else future.result(), error)
 
     def _start_all(self, task: _Task, crew: Crew, workers: int) -> None:
         at_work = workers

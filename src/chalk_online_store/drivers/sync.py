@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.steps import Crew, read_clocks
-from chalk_online_store.effects import All, Effect, Now, Operation, Send, Sleep
+from chalk_online_store.effects import All, Await, Effect, Now, Operation, Send, Sleep, Spawn
 
 T = TypeVar("T")
 
@@ -62,6 +62,11 @@ class SyncDriver:
                 return self._perform_all(Crew(operations), min(limit, len(operations)))
             case Sleep(seconds):
                 return time.sleep(seconds)
+            case Await(future, timeout):
+                return future.result(max(timeout, 0))
+            case Spawn(operation):
+                self._threads.submit(self.run, operation)
+                return None
 
     def _perform_all(self, crew: Crew, workers: int) -> list[Any]:
         """The caller works too, so that even a busy pool, or a nested call, gets on."""
