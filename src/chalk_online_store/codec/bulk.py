@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 import msgspec
@@ -27,6 +27,10 @@ _Plain: TypeAlias = Callable[[Sequence[Any]], "list[bytes] | None"]
 
 _json = msgspec.json.encode
 _NONE = type(None)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_FIRST = microseconds_utc(datetime.min.replace(tzinfo=UTC))
+_LAST = microseconds_utc(datetime.max.replace(tzinfo=UTC))
 
 
 def encode_each(encode: Encode) -> EncodeAll:
@@ -100,15 +104,20 @@ def _plain_bytes(values: Sequence[bytes]) -> list[bytes]:
 
 
 def _plain_datetimes(values: Sequence[datetime]) -> list[bytes] | None:
-    return _plain_ints([microseconds_utc(value) for value in values])
+    """Without a time zone there is no difference to 1970, but a TypeError."""
+    moments = [(value - _EPOCH) // _MICROSECOND for value in values]
+    if min(moments) < _FIRST or max(moments) > _LAST:
+        return None
+    return _plain_ints(moments)
 
 
 def _plain_vectors(kind: VectorType) -> _Plain:
     stored, shape = np.dtype(f"<{kind.dtype}"), (kind.size,)
 
     def plain(values: Sequence[Any]) -> list[bytes] | None:
-        if any(value.dtype != stored or value.shape != shape for value in values):
-            return None
+        for value in values:
+            if value.dtype != stored or value.shape != shape:
+                return None
         return _plain_bytes([value.tobytes() for value in values])
 
     return plain

@@ -31,7 +31,7 @@ _text = msgspec.json.Decoder(Text)
 _attributes = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class Form(msgspec.Struct, frozen=True, cache_hash=True):
+class Form(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
     """What all changes that speak of the same features have in common: requests are made of it.
 
     `kept` are the ids of features that get a value, `gone` of those that are removed. A `whole`
@@ -46,7 +46,7 @@ class Form(msgspec.Struct, frozen=True, cache_hash=True):
     dropped: tuple[str, ...] = ()
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What one write does to one item.
 
     `attributes` are the values of the features that its form keeps, in that order. A whole

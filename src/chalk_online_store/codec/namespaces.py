@@ -37,14 +37,13 @@ _MOST_CLEARED = 100
 class Run(NamedTuple):
     """Features of one type: their values, of many rows, are encoded together."""
 
-    values: Callable[[Row], Sequence[Any]]
+    values_of: Callable[[Iterable[Row]], Sequence[Any]]
     width: int
     encode_all: EncodeAll
 
-    def encode(self, rows: Sequence[Row]) -> Iterator[list[bytes]]:
+    def encode(self, rows: Iterable[Row]) -> Iterator[Sequence[bytes]]:
         """A column of attributes for each feature."""
-        values = list(chain.from_iterable(map(self.values, rows)))
-        encoded = self.encode_all(values)
+        encoded = self.encode_all(self.values_of(rows))
         return (encoded[place :: self.width] for place in range(self.width))
 
 
@@ -166,23 +165,23 @@ class GroupCodec:
         if form is None:
             values = (dict(zip(plan.ids, attributes, strict=True)) for attributes in encoded)
             return list(map(self._change, pks, rows, values, times))
+        expiries = {time: self.expires_at(time) for time in set(times)}
         return [
-            Change(ItemKey(pk, sk), time, form, attributes, expires_at)
-            for pk, time, expires_at, attributes in zip(
-                pks, times, map(self.expires_at, times), encoded, strict=True
-            )
+            Change(ItemKey(pk, sk), time, form, attributes, expiries[time])
+            for pk, time, attributes in zip(pks, times, encoded, strict=True)
         ]
 
 
 def _run(columns: Sequence[Column]) -> Run:
-    names = [column.feature.name for column in columns]
     feature, encode = columns[0].feature, columns[0].codec.encode
-    values = itemgetter(*names) if len(names) > 1 else _single(*names)
-    return Run(values, len(names), encoder_of_all(feature.type, encode, feature.nullable))
+    get = itemgetter(*(column.feature.name for column in columns))
 
+    def values_of(rows: Iterable[Row]) -> Sequence[Any]:
+        values = map(get, rows)
+        return list(values if len(columns) == 1 else chain.from_iterable(values))
 
-def _single(name: str) -> Callable[[Row], tuple[Any, ...]]:
-    return lambda row: (row[name],)
+    encode_all = encoder_of_all(feature.type, encode, feature.nullable)
+    return Run(values_of, len(columns), encode_all)
 
 
 def _at(positions: Sequence[int], of: Sequence[T]) -> Sequence[T]:
