@@ -274,18 +274,32 @@ class NamespaceCodec:
 
         Raises anything for what `changes` refuses: call that to learn what is wrong.
         """
-        pks = self.partition_keys(map(itemgetter(self.namespace.key_name), rows))
         alike: dict[tuple[str, ...], list[int]] = {}
         for position, row in enumerate(rows):
             alike.setdefault(tuple(row), []).append(position)
         planned: list[Planned] = []
         for names, positions in alike.items():
-            given = _at(positions, pks), _at(positions, rows), _at(positions, times)
-            for group, plan in self._plans(names):
-                changes = zip(positions, group.changes(plan, *given), strict=True)
-                planned += [(position, change) for position, change in changes if change]
+            some, moments = _at(positions, rows), _at(positions, times)
+            if len(some) == 1:  # Too few to encode together, and perhaps of names of its own.
+                changes = self.changes(some[0], moments[0])
+                planned += [(positions[0], change) for change in changes]
+            else:
+                planned += self._together(names, positions, some, moments)
         planned.sort(key=itemgetter(0))
         return planned
+
+    def _together(
+        self,
+        names: tuple[str, ...],
+        positions: Sequence[int],
+        rows: Sequence[Row],
+        times: Sequence[int],
+    ) -> Iterator[Planned]:
+        """The changes of rows of the same names, group by group."""
+        pks = self.partition_keys(map(itemgetter(self.namespace.key_name), rows))
+        for group, plan in self._plans(names):
+            changes = group.changes(plan, pks, rows, times)
+            yield from ((p, c) for p, c in zip(positions, changes, strict=True) if c is not None)
 
     def changes(self, row: Row, observed_at: int) -> list[Change]:
         """What a row writes, one change per group that it touches.

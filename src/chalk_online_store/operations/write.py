@@ -27,8 +27,6 @@ def changes_of_rows(
     codec: NamespaceCodec, rows: Sequence[Mapping[str, Any]], observed_at: Sequence[int]
 ) -> list[Planned]:
     """Encode every row. Raises for the first bad one, naming its position, with nothing sent."""
-    if len(rows) == 1:  # There is nothing to encode together.
-        return _row_by_row(codec, rows, observed_at)
     try:
         planned = codec.changes_of_rows(rows, observed_at)
         for _, change in planned:
