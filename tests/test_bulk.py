@@ -38,6 +38,17 @@ class Shout(str):
         return self.upper()
 
 
+class Counted(str):
+    """Counts how often it is asked for an int, which it refuses to be."""
+
+    __slots__ = ()
+    asked = 0
+
+    def __index__(self) -> int:
+        Counted.asked += 1
+        raise TypeError
+
+
 class Size(enum.IntEnum):
     """An int that prints as a name."""
 
@@ -143,6 +154,18 @@ def test_types_with_parts_in_bulk(typed: Any, data: st.DataObject) -> None:
     """Lists, structs and documents in bulk are what they are one by one."""
     column = data.draw(st.lists(typed.values, min_size=1, max_size=3))
     assert all_at_once(typed.annotation, column) == one_by_one(typed.annotation, column)
+
+
+def test_a_bad_value_deep_down_is_looked_for_once() -> None:
+    """Lists in lists do not try each level anew: the work does not double with every level."""
+    annotation: Any = int
+    value: Any = Counted("x")
+    for _ in range(8):
+        annotation, value = list[annotation], [value]
+    element = read_annotation(annotation)
+    with pytest.raises(InvalidValue, match=r"^user\.risk is int, not Counted"):
+        value_encoder("user.risk", element.type, nullable=False)(value)
+    assert Counted.asked <= 4
 
 
 # --- rows ----------------------------------------------------------------------------------
