@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -40,16 +40,16 @@ quick = settings(max_examples=75, deadline=None)
 
 def whole(time: int, group: Group = NEW, expires_at: int | None = None, **values: int) -> Change:
     attributes = {name: number(value) for name, value in values.items()}
-    return Change(KEY, time, attributes, True, len(group), expires_at)
+    return Change.of(KEY, time, attributes, True, len(group), expires_at)
 
 
 def part(time: int, expires_at: int | None = None, **values: int | None) -> Change:
     attributes = {n: None if v is None else number(v) for n, v in values.items()}
-    return Change(KEY, time, attributes, False, len(NEW), expires_at)
+    return Change.of(KEY, time, attributes, False, len(NEW), expires_at)
 
 
 def erase(time: int, expires_at: int | None = None, group: Group = NEW) -> Change:
-    return Change(KEY, time, {}, True, len(group), expires_at)
+    return Change.of(KEY, time, {}, True, len(group), expires_at)
 
 
 def after(changes: Iterable[Change], item: Attributes | None = None) -> Attributes:
@@ -97,14 +97,14 @@ expiries = st.none() | st.integers(100, 999)
 def whole_changes(group: Group) -> SearchStrategy[Change]:
     rows = st.fixed_dictionaries(dict.fromkeys(group, values))
     return st.builds(
-        Change, st.just(KEY), times, rows, st.just(True), st.just(len(group)), expiries
+        Change.of, st.just(KEY), times, rows, st.just(True), st.just(len(group)), expiries
     )
 
 
 def partial_changes(group: Group) -> SearchStrategy[Change]:
     rows = st.dictionaries(st.sampled_from(group), values | st.none(), min_size=1)
     return st.builds(
-        Change, st.just(KEY), times, rows, st.just(False), st.just(len(group)), expiries
+        Change.of, st.just(KEY), times, rows, st.just(False), st.just(len(group)), expiries
     )
 
 
@@ -318,5 +318,5 @@ def test_other_attribute_names_of_a_table() -> None:
 @pytest.mark.parametrize("key", [ItemKey('q"\\', "s\n"), ItemKey("ü☃\U0001f600", "a")])
 def test_a_key_survives_its_item(key: ItemKey) -> None:
     """Keys of any text are found again in the item that they identify."""
-    item = parse_item(render_item(fresh_item(LAYOUT, replace(erase(1), key=key))))
+    item = parse_item(render_item(fresh_item(LAYOUT, Change.of(key, 1, {}, True, len(NEW), None))))
     assert key_of(LAYOUT, item) == key

@@ -198,7 +198,7 @@ def test_any_bytes_as_an_item(body: bytes) -> None:
 
 
 changes = st.builds(
-    Change,
+    Change.of,
     st.just(ItemKey("a:1", "a")),
     st.integers(0, 9),
     st.dictionaries(st.sampled_from("abv"), st.none() | st.just(number(1)), max_size=2),
@@ -210,8 +210,10 @@ changes = st.builds(
 
 @fuzz
 @given(st.dictionaries(texts, damaged, max_size=2), bookkeeping, changes)
-@example({}, {"@": {"N": "x"}}, Change(ItemKey("a", "a"), 1, {}, True, 1, None))
-@example({}, {"@": {"N": "9" * 5000}}, Change(ItemKey("a", "a"), 1, {"v": number(1)}, False, 1, 1))
+@example({}, {"@": {"N": "x"}}, Change.of(ItemKey("a", "a"), 1, {}, True, 1, None))
+@example(
+    {}, {"@": {"N": "9" * 5000}}, Change.of(ItemKey("a", "a"), 1, {"v": number(1)}, False, 1, 1)
+)
 def test_writes_to_damaged_items(others: Any, times: Any, change: Change) -> None:
     """A write that meets damaged bookkeeping is applied or refused by our error."""
     item = attempt(lambda: parse_item(dumps({**KEY, **others, **times})))

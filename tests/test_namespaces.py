@@ -43,7 +43,7 @@ def test_a_row_is_one_change_a_group() -> None:
     """Each group that a row touches is one change of one item, under short ids."""
     changes = codec_of(USER).changes({"id": 7, "a": 1, "b": None, "risk": 0.5}, 5 * SECOND)
     assert changes == [
-        Change(
+        Change.of(
             ItemKey("a:7", "a"),
             5 * SECOND,
             {"a": number(1), "b": b'{"NULL":true}'},
@@ -51,7 +51,7 @@ def test_a_row_is_one_change_a_group() -> None:
             width=2,
             expires_at=25,
         ),
-        Change(ItemKey("a:7", "b"), 5 * SECOND, {"c": b'{"N":"0.5"}'}, True, 1, None),
+        Change.of(ItemKey("a:7", "b"), 5 * SECOND, {"c": b'{"N":"0.5"}'}, True, 1, None),
     ]
 
 
@@ -65,13 +65,13 @@ def test_a_row_of_a_key_alone_changes_nothing() -> None:
 )
 def test_a_change_is_whole_when_it_names_all(row: dict[str, Any], whole: bool) -> None:
     """A row speaks of its whole group when it has a value or a null for every feature of it."""
-    assert change_of(row).whole is whole
+    assert change_of(row).form.whole is whole
 
 
 def test_a_removal_of_all_is_not_whole() -> None:
     """Removing each feature leaves their times behind; erasing the entity is another thing."""
     group = codec_of(USER).groups["default"]
-    assert group.change_of("a:1", {"a": None, "b": None}, 0).whole is False
+    assert group.change_of("a:1", {"a": None, "b": None}, 0).form.whole is False
 
 
 def test_what_the_schema_leaves_out_may_live_for_ever() -> None:
@@ -86,7 +86,7 @@ def test_what_the_schema_leaves_out_counts() -> None:
     """A schema that does not know every registered feature never writes a whole group."""
     small = Namespace("user", int, USER.features[:1])
     (change,) = codec_of(small, known=USER).changes({"id": 1, "a": 1}, 0)
-    assert (change.whole, change.width) == (False, 2)
+    assert (change.form.whole, change.form.width) == (False, 2)
 
 
 @settings(max_examples=100, deadline=None)

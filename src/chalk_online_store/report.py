@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 
 @dataclass(slots=True)
@@ -32,6 +33,9 @@ class Report:
 
     def add(self, other: Report) -> None:
         """Count what another report counted as well."""
-        for name in self.__slots__:
-            if amount := getattr(other, name):
+        for name, amount in zip(self.__slots__, _amounts(other), strict=True):
+            if amount:
                 setattr(self, name, getattr(self, name) + amount)
+
+
+_amounts = attrgetter(*Report.__slots__)

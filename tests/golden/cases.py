@@ -159,7 +159,7 @@ def write(row: Mapping[str, Any], at: datetime, namespace: Namespace = USER) -> 
 def delete(at: datetime, *names: str) -> Change:
     when = microseconds(at)
     planned = changes_of_deletes(codec_of(USER), [7], list(names) or None, when, when)
-    return planned[0].change
+    return planned[0][1]
 
 
 HISTORIES: dict[str, Callable[[], list[Change]]] = {

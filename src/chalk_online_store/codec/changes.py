@@ -11,7 +11,7 @@ arrive. A removal is a write in time too: the feature's own observed-at stays be
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
 import msgspec
@@ -31,35 +31,81 @@ _text = msgspec.json.Decoder(Text)
 _attributes = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Form(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
+    """What all changes that speak of the same features have in common: requests are made of it.
+
+    `kept` are the ids of features that get a value, `gone` of those that are removed. A `whole`
+    change speaks of every feature of the group, of which `width` are known. `dropped` are ids
+    that stand for nothing any more: a whole change clears them away.
+    """
+
+    kept: tuple[str, ...]
+    gone: tuple[str, ...]
+    whole: bool
+    width: int
+    dropped: tuple[str, ...] = ()
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What one write does to one item.
 
-    `values` maps feature ids to attributes; None removes the feature. A `whole` change speaks
-    of every feature of the group, of which `width` are known; without values it erases the
-    entity. `expires_at`, in UTC seconds, is when the last of the item's features can no longer
-    be served; None for never. `dropped` are ids that stand for nothing any more: a whole change
-    clears them away.
+    `attributes` are the values of the features that its form keeps, in that order. A whole
+    change without any erases the entity. `expires_at`, in UTC seconds, is when the last of the
+    item's features can no longer be served; None for never.
     """
 
     key: ItemKey
     observed_at: int
-    values: Mapping[str, bytes | None]
-    whole: bool
-    width: int
+    form: Form
+    attributes: tuple[bytes, ...]
     expires_at: int | None
-    dropped: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        key: ItemKey,
+        observed_at: int,
+        values: Mapping[str, bytes | None],
+        whole: bool,
+        width: int,
+        expires_at: int | None,
+        dropped: tuple[str, ...] = (),
+    ) -> Change:
+        """A change from feature ids to attributes; None removes the feature."""
+        kept = tuple(name for name, value in values.items() if value is not None)
+        gone = tuple(name for name, value in values.items() if value is None)
+        attributes = tuple(value for value in values.values() if value is not None)
+        form = Form(kept, gone, whole, width, dropped)
+        return cls(key, observed_at, form, attributes, expires_at)
+
+    @property
+    def values(self) -> dict[str, bytes | None]:
+        """Attributes by feature id; None for a feature that is removed."""
+        kept: dict[str, bytes | None] = dict(zip(self.form.kept, self.attributes, strict=True))
+        return kept | dict.fromkeys(self.form.gone)
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """When it was observed and, if ever, when it expires: for templates."""
+        if self.expires_at is None:
+            return (self.observed_at,)
+        return self.observed_at, self.expires_at
 
     @property
     def erases(self) -> bool:
         """Whether it leaves nothing but a tombstone."""
-        return self.whole and not self.values
+        return self.form.whole and not self.attributes
+
+    def partial(self, values: Mapping[str, bytes | None]) -> Change:
+        """The same of these values alone."""
+        width, expires_at = self.form.width, self.expires_at
+        return Change.of(self.key, self.observed_at, values, False, width, expires_at)
 
     def split(self, size: int) -> Iterator[Change]:
         """Partial changes of at most `size` features that do the same, in any order."""
         pairs = list(self.values.items())
         for start in range(0, len(pairs), size):
-            yield replace(self, values=dict(pairs[start : start + size]), whole=False)
+            yield self.partial(dict(pairs[start : start + size]))
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
@@ -108,13 +154,39 @@ def fresh_item(layout: TableLayout, change: Change) -> dict[str, bytes]:
     """The item that a whole change leaves when nothing was there, or all of it is replaced."""
     item = key_attributes(layout, change.key)
     item[LATEST] = number(change.observed_at)
-    item[WIDTH] = number(change.width)
+    item[WIDTH] = number(change.form.width)
     if change.erases:
         item[ERASED] = number(change.observed_at)
     if change.expires_at is not None:
         item[layout.ttl] = number(change.expires_at)
-    item.update((name, value) for name, value in change.values.items() if value is not None)
+    item.update(zip(change.form.kept, change.attributes, strict=True))
     return item
+
+
+def render_fresh(layout: TableLayout, change: Change) -> bytes:
+    """`render_item(fresh_item(layout, change))`, by a template for all changes of the form."""
+    if change.erases:
+        return render_item(fresh_item(layout, change))
+    template = _fresh_template(layout, change.form, change.expires_at is not None)
+    pk, sk = map(msgspec.json.encode, change.key)
+    return template % (pk, sk, *change.times, *change.attributes)
+
+
+@lru_cache(maxsize=4096)
+def _fresh_template(layout: TableLayout, form: Form, expires: bool) -> bytes:
+    """A fresh item with a place for each value."""
+    text, time = b'{"S":%b}', b'{"N":"%d"}'
+    item = {layout.pk: text, layout.sk: text, LATEST: time, WIDTH: number(form.width)}
+    if expires:
+        item[layout.ttl] = time
+    return template_of(item | dict.fromkeys(form.kept, b"%b"))
+
+
+def template_of(members: Mapping[str, bytes]) -> bytes:
+    """A JSON object with places for values: no name is taken for a place."""
+    encode = msgspec.json.encode
+    named = ((encode(name).replace(b"%", b"%%"), value) for name, value in members.items())
+    return b"{%b}" % b",".join(b"%b:%b" % pair for pair in named)
 
 
 class Times:
@@ -154,16 +226,16 @@ def merge(layout: TableLayout, item: Attributes | None, change: Change) -> Attri
     `item` is None where there is none.
     """
     if item is None:
-        return fresh_item(layout, change) if change.whole else _set({}, layout, change)
+        return fresh_item(layout, change) if change.form.whole else _set({}, layout, change)
     times = Times(item)
-    if change.whole and change.observed_at >= times.latest:
+    if change.form.whole and change.observed_at >= times.latest:
         return _rebase(item, times, layout, change)
     if change.erases:
         return _erase_late(item, times, layout, change)
     values = {
         name: value for name, value in change.values.items() if times.of(name) <= change.observed_at
     }
-    return _set(item, layout, replace(change, values=values)) if values else item
+    return _set(item, layout, change.partial(values)) if values else item
 
 
 def _set(item: Attributes, layout: TableLayout, change: Change) -> Attributes:
@@ -187,8 +259,9 @@ def _rebase(item: Attributes, times: Times, layout: TableLayout, change: Change)
     merged = fresh_item(layout, change)
     if change.erases:
         return merged
+    known = {*change.form.kept, *change.form.gone, *change.form.dropped}
     for name in features_of(item, layout):
-        if name in change.values or name in change.dropped:
+        if name in known:
             continue
         merged[BASE] = merged[LATEST]
         merged[own(name)] = number(times.of(name))

@@ -5,8 +5,9 @@ One attribute name is one byte wherever it can be: names are paid for in every i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 LATEST = "@"
 """N, UTC microseconds: the newest observed-at of anything in the item."""
@@ -45,8 +46,7 @@ class ItemKey(NamedTuple):
     sk: str
 
 
-@dataclass(frozen=True, slots=True)
-class TableLayout:
+class TableLayout(msgspec.Struct, frozen=True, cache_hash=True):
     """The three attribute names that a table declares: partition key, sort key, TTL."""
 
     pk: str = "pk"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from itertools import chain
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
-from chalk_online_store.codec.changes import Change
+from chalk_online_store.codec.bulk import EncodeAll, encoder_of_all
+from chalk_online_store.codec.changes import Change, Form
 from chalk_online_store.codec.keys import keys_encoder
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.policies import Action, Policy, policy_of
@@ -18,10 +21,41 @@ from chalk_online_store.errors import InvalidKey, UnknownFeature
 from chalk_online_store.schema import Feature, Namespace
 from chalk_online_store.schema.types import struct_fields
 
+T = TypeVar("T")
+
 Row = Mapping[str, Any]
+
+Planned = tuple[int, Change]
+"""The position of a row among others, and a change that it makes."""
+
+_PLANS_KEPT = 1024
 
 _MOST_CLEARED = 100
 """Dropped features that a whole write clears away: an expression of DynamoDB's holds 4 KB."""
+
+
+class Run(NamedTuple):
+    """Features of one type: their values, of many rows, are encoded together."""
+
+    values_of: Callable[[Iterable[Row]], Sequence[Any]]
+    width: int
+    encode_all: EncodeAll
+
+    def encode(self, rows: Iterable[Row]) -> Iterator[Sequence[bytes]]:
+        """A column of attributes for each feature."""
+        encoded = self.encode_all(self.values_of(rows))
+        return (encoded[place :: self.width] for place in range(self.width))
+
+
+class Plan(NamedTuple):
+    """How rows of the same names are written to one group.
+
+    Where features have policies, the rows' values decide on the form as well: then it is None.
+    """
+
+    ids: tuple[str, ...]
+    form: Form | None
+    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True)
@@ -45,9 +79,18 @@ class GroupCodec:
         return self.active + len(self.retired)
 
     @cached_property
-    def encoders(self) -> list[tuple[str, str, Encode]]:
+    def _by_type(self) -> list[list[Column]]:
+        """Columns that are encoded alike lie together: the order in which items are written."""
+        kinds: dict[Any, list[Column]] = {}
+        for column in self.columns:
+            kinds.setdefault((column.codec, column.feature.nullable), []).append(column)
+        return list(kinds.values())
+
+    @cached_property
+    def _encoders(self) -> list[tuple[str, str, Encode]]:
         """Name, id and encoder of each feature."""
-        return [(column.feature.name, column.id, column.encode) for column in self.columns]
+        columns = chain.from_iterable(self._by_type)
+        return [(column.feature.name, column.id, column.encode) for column in columns]
 
     @cached_property
     def _policies(self) -> list[tuple[str, str, Policy]]:
@@ -75,8 +118,13 @@ class GroupCodec:
     def change(self, pk: str, row: Row, observed_at: int) -> Change | None:
         """What a row says of this group; None where it says nothing. Raises `InvalidValue`."""
         values: dict[str, bytes | None] = {
-            name_id: encode(row[name]) for name, name_id, encode in self.encoders if name in row
+            name_id: encode(row[name]) for name, name_id, encode in self._encoders if name in row
         }
+        return self._change(pk, row, values, observed_at)
+
+    def _change(
+        self, pk: str, row: Row, values: dict[str, bytes | None], observed_at: int
+    ) -> Change | None:
         for name, name_id, policy in self._policies:
             if name in row:
                 _apply(policy(row[name], values[name_id] or b""), name_id, values)
@@ -84,15 +132,60 @@ class GroupCodec:
 
     def change_of(self, pk: str, values: Mapping[str, bytes | None], observed_at: int) -> Change:
         """A change of some features by id; None as a value removes the feature."""
-        return Change(
+        return Change.of(
             ItemKey(pk, self.sk),
             observed_at,
             values,
             whole=len(values) == self.active and None not in values.values(),
             width=self.width,
             expires_at=self.expires_at(observed_at),
-            dropped=self.retired[:_MOST_CLEARED],
+            dropped=self._cleared,
         )
+
+    @property
+    def _cleared(self) -> tuple[str, ...]:
+        return self.retired[:_MOST_CLEARED]
+
+    def plan(self, names: Container[str]) -> Plan | None:
+        """For rows of these names; None where they say nothing of this group."""
+        found = [[c for c in columns if c.feature.name in names] for columns in self._by_type]
+        runs = tuple(_run(columns) for columns in found if columns)
+        ids = tuple(column.id for columns in found for column in columns)
+        form = Form(ids, (), len(ids) == self.active, self.width, self._cleared)
+        decided = not any(name in names for name, _, _ in self._policies)
+        return Plan(ids, form if decided else None, runs) if runs else None
+
+    def changes(
+        self, plan: Plan, pks: Sequence[str], rows: Sequence[Row], times: Sequence[int]
+    ) -> list[Change | None]:
+        """As `change` says of each row. Raises anything for a bad value: `change` says what."""
+        columns = chain.from_iterable(run.encode(rows) for run in plan.runs)
+        encoded = zip(*columns, strict=True)
+        form, sk = plan.form, self.sk
+        if form is None:
+            values = (dict(zip(plan.ids, attributes, strict=True)) for attributes in encoded)
+            return list(map(self._change, pks, rows, values, times))
+        expiries = {time: self.expires_at(time) for time in set(times)}
+        return [
+            Change(ItemKey(pk, sk), time, form, attributes, expiries[time])
+            for pk, time, attributes in zip(pks, times, encoded, strict=True)
+        ]
+
+
+def _run(columns: Sequence[Column]) -> Run:
+    feature, encode = columns[0].feature, columns[0].codec.encode
+    get = itemgetter(*(column.feature.name for column in columns))
+
+    def values_of(rows: Iterable[Row]) -> Sequence[Any]:
+        values = map(get, rows)
+        return list(values if len(columns) == 1 else chain.from_iterable(values))
+
+    encode_all = encoder_of_all(feature.type, encode, feature.nullable)
+    return Run(values_of, len(columns), encode_all)
+
+
+def _at(positions: Sequence[int], of: Sequence[T]) -> Sequence[T]:
+    return of if len(positions) == len(of) else [of[position] for position in positions]
 
 
 def _apply(action: Action, name_id: str, values: dict[str, bytes | None]) -> None:
@@ -163,6 +256,49 @@ class NamespaceCodec:
         entries = self.registry.by_name
         return {path: entries[path].id for path in paths if path in entries}
 
+    @cached_property
+    def _plans(self) -> Callable[[tuple[str, ...]], list[tuple[GroupCodec, Plan]]]:
+        return lru_cache(maxsize=_PLANS_KEPT)(self._compile)
+
+    def _compile(self, names: tuple[str, ...]) -> list[tuple[GroupCodec, Plan]]:
+        """How rows of these names are written, group by group; raises `UnknownFeature`."""
+        plans = [(group, plan) for group in self.groups.values() if (plan := group.plan(names))]
+        if sum(len(plan.ids) for _, plan in plans) + 1 != len(names):
+            self._refuse_unknown(names)
+        return plans
+
+    def changes_of_rows(self, rows: Sequence[Row], times: Sequence[int]) -> list[Planned]:
+        """What rows write, each observed at its time (UTC us): the changes of each row, in order.
+
+        Raises anything for what `changes` refuses: call that to learn what is wrong.
+        """
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for position, row in enumerate(rows):
+            alike.setdefault(tuple(row), []).append(position)
+        planned: list[Planned] = []
+        for names, positions in alike.items():
+            some, moments = _at(positions, rows), _at(positions, times)
+            if len(some) == 1:  # Too few to encode together, and perhaps of names of its own.
+                changes = self.changes(some[0], moments[0])
+                planned += [(positions[0], change) for change in changes]
+            else:
+                planned += self._together(names, positions, some, moments)
+        planned.sort(key=itemgetter(0))
+        return planned
+
+    def _together(
+        self,
+        names: tuple[str, ...],
+        positions: Sequence[int],
+        rows: Sequence[Row],
+        times: Sequence[int],
+    ) -> Iterator[Planned]:
+        """The changes of rows of the same names, group by group."""
+        pks = self.partition_keys(list(map(itemgetter(self.namespace.key_name), rows)))
+        for group, plan in self._plans(names):
+            changes = group.changes(plan, pks, rows, times)
+            yield from ((p, c) for p, c in zip(positions, changes, strict=True) if c is not None)
+
     def changes(self, row: Row, observed_at: int) -> list[Change]:
         """What a row writes, one change per group that it touches.
 
@@ -178,8 +314,8 @@ class NamespaceCodec:
             self._refuse_unknown(row)
         return found
 
-    def _refuse_unknown(self, row: Row) -> None:
-        for name in row:
+    def _refuse_unknown(self, names: Iterable[str]) -> None:
+        for name in names:
             if name != self.namespace.key_name and name not in self.namespace.by_name:
                 self.namespace.feature(name)
                 raise UnknownFeature(f"A row calls features by their short name, not {name!r}.")

@@ -6,13 +6,14 @@ encoded or decoded. The fields of a struct lie under short ids, as features do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
 import msgpack
 import msgspec
 
+from chalk_online_store.codec.bulk import EncodeAll, encoder_of_all
 from chalk_online_store.codec.values import (
     NULL,
     Attribute,
@@ -85,6 +86,22 @@ def _encoder(element: Element, path: str, codec: ValueCodec) -> Encode:
     return _named(codec.encode, path, element.type, element.nullable)
 
 
+def _encoder_of_all(element: Element, path: str, codec: ValueCodec) -> EncodeAll:
+    """Parts at once or, where one of them cannot be stored, one by one up to that."""
+    encode_all = encoder_of_all(element.type, codec.encode, element.nullable)
+    encode = _encoder(element, path, codec)
+
+    def encode_parts(values: Sequence[Any]) -> list[bytes]:
+        try:
+            return encode_all(values)
+        except InvalidValue:  # It names the part already.
+            raise
+        except Exception:  # noqa: BLE001 - one by one it is the same, or the error of one part.
+            return list(map(encode, values))
+
+    return encode_parts
+
+
 def _attribute(kind: str, content: Any) -> Any:
     """An attribute struct with one field of its own."""
     return msgspec.defstruct(
@@ -97,12 +114,12 @@ def _attribute(kind: str, content: Any) -> Any:
 
 def _list_codec(kind: ListType, path: str, ids: Ids) -> ValueCodec:
     element = codec_of(kind.element.type, path, ids)
-    encode_element = _encoder(kind.element, path, element)
+    encode_elements = _encoder_of_all(kind.element, path, element)
     make = kind.make
 
     def encode(value: Any) -> bytes:
         expect(make, value)
-        return b'{"L":[%b]}' % b",".join(map(encode_element, value))
+        return b'{"L":[%b]}' % b",".join(encode_elements(list(value)))
 
     def decode(attribute: Any) -> Any:
         if attribute.L is None:
@@ -196,11 +213,12 @@ def _encode_set(parts: list[bytes]) -> bytes:
 
 def _dict_codec(kind: DictType, path: str, ids: Ids) -> ValueCodec:
     element = codec_of(kind.value.type, path, ids)
-    encode_value = _encoder(kind.value, path, element)
+    encode_values = _encoder_of_all(kind.value, path, element)
 
     def encode(value: Any) -> bytes:
         expect(dict, value)
-        return _encode_map((_encode_name(name), encode_value(part)) for name, part in value.items())
+        names = map(_encode_name, value)
+        return _encode_map(zip(names, encode_values(list(value.values())), strict=True))
 
     def decode(attribute: Any) -> Any:
         if attribute.M is None:

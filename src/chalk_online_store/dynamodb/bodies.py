@@ -9,7 +9,7 @@ import msgspec
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
-    fresh_item,
+    render_fresh,
     render_item,
 )
 from chalk_online_store.codec.layout import ItemKey, TableLayout
@@ -53,7 +53,7 @@ class Bodies:
     def _write_request(self, change: Change) -> bytes:
         if change.erases:
             return b'{"DeleteRequest":{"Key":%b}}' % self.key(change.key)
-        return b'{"PutRequest":{"Item":%b}}' % render_item(fresh_item(self.layout, change))
+        return b'{"PutRequest":{"Item":%b}}' % render_fresh(self.layout, change)
 
     def delete(self, key: ItemKey) -> bytes:
         """DeleteItem, unconditionally."""

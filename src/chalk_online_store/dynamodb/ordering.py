@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from chalk_online_store.backend import Applied, Call
 from chalk_online_store.codec.changes import Attributes, Change, fresh_item, merge, parse_item
 from chalk_online_store.codec.layout import ItemKey
@@ -23,9 +21,9 @@ class OrderedWrites:
 
     def apply(self, change: Change, call: Call) -> Operation[Applied]:
         """Apply a change. Raises `RequestError`; trying again is safe, whatever was sent."""
-        outcomes = []
+        outcomes = set()
         for part in updates.sendable(change):
-            outcomes.append((yield from self._take_short_cut(part, call)))
+            outcomes.add((yield from self._take_short_cut(part, call)))
         return _summary(outcomes)
 
     def _take_short_cut(self, change: Change, call: Call) -> Operation[Applied]:
@@ -45,9 +43,9 @@ class OrderedWrites:
 
     def _settle(self, change: Change, item: Attributes, call: Call) -> Operation[Applied]:
         """Apply a change to an item that refused it."""
-        outcomes = []
+        outcomes = set()
         for part in updates.late(self._bodies.layout, item, change):
-            outcomes.append((yield from self._apply_exactly(part, item, call)))
+            outcomes.add((yield from self._apply_exactly(part, item, call)))
         return _summary(outcomes)
 
     def _apply_exactly(self, change: Change, item: Attributes, call: Call) -> Operation[Applied]:
@@ -78,6 +76,5 @@ class OrderedWrites:
         return {name: bytes(raw) for name, raw in (answer.Item or {}).items()}
 
 
-def _summary(outcomes: Iterable[Applied]) -> Applied:
-    kinds = set(outcomes)
-    return kinds.pop() if len(kinds) == 1 else Applied.PARTLY
+def _summary(outcomes: set[Applied]) -> Applied:
+    return outcomes.pop() if len(outcomes) == 1 else Applied.PARTLY

@@ -12,7 +12,6 @@ AWS limits an expression to 4 KB, which `MAX_WHOLE` and `MAX_PARTIAL` features s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 
 import msgspec
@@ -20,9 +19,11 @@ import msgspec
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
+    Form,
     Times,
     features_of,
     number,
+    template_of,
 )
 from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, TableLayout, own
 
@@ -38,8 +39,9 @@ _NOTHING_NEWER = "(attribute_not_exists(#__l) OR #__l<=:_t)"
 
 def sendable(change: Change) -> Iterator[Change]:
     """The changes, each small enough for one request, that do together what `change` does."""
-    limit = MAX_WHOLE if change.whole else MAX_PARTIAL
-    if len(change.values) <= limit:
+    form = change.form
+    limit = MAX_WHOLE if form.whole else MAX_PARTIAL
+    if len(form.kept) + len(form.gone) <= limit:
         yield change
     else:
         yield from change.split(MAX_PARTIAL)
@@ -47,7 +49,7 @@ def sendable(change: Change) -> Iterator[Change]:
 
 def late(layout: TableLayout, item: Attributes, change: Change) -> Iterator[Change]:
     """`sendable`, for a change that met an item with something newer in it."""
-    if not change.whole or not is_late(item, change):
+    if not change.form.whole or not is_late(item, change):
         yield change
     elif change.erases:
         yield from _late_erasure(layout, item, change)
@@ -64,7 +66,7 @@ def _late_erasure(layout: TableLayout, item: Attributes, change: Change) -> Iter
     """Removals, where there are more than one request can hold, and the erasure itself."""
     older = Times(item).erasable(layout, change.observed_at)
     if len(older) > MAX_PARTIAL:
-        yield from replace(change, values=dict.fromkeys(older)).split(MAX_PARTIAL)
+        yield from change.partial(dict.fromkeys(older)).split(MAX_PARTIAL)
     yield change
 
 
@@ -78,26 +80,18 @@ def erase(change: Change) -> bytes:
 
 def short_cut(layout: TableLayout, change: Change) -> bytes:
     """The members of an UpdateItem that applies a change unless something is newer."""
-    kept = tuple(name for name, value in change.values.items() if value is not None)
-    gone = tuple(name for name, value in change.values.items() if value is None)
-    if change.whole:  # Without `BASE`, on which it insists, there are no own times to remove.
-        gone += change.dropped
-    expires = change.expires_at is not None
-    values = [(name, change.values[name]) for name in kept]
-    values.append(("_t", number(change.observed_at)))
-    values.append(("_w", number(change.width)) if change.whole else ("_z", number(0)))
-    if change.expires_at is not None:
-        values.append(("_x", number(change.expires_at)))
-    bound = b",".join(b'":%b":%b' % (name.encode(), value) for name, value in values if value)
-    static = _static(layout, change.whole, kept, gone, expires)
-    return b'%b,"ExpressionAttributeValues":{%b}' % (static, bound)
+    template = _short_cut_template(layout, change.form, change.expires_at is not None)
+    return template % (*change.times, *change.attributes)
 
 
 @lru_cache(maxsize=4096)
-def _static(
-    layout: TableLayout, whole: bool, kept: tuple[str, ...], gone: tuple[str, ...], expires: bool
-) -> bytes:
-    """All of a short cut but its values: the same for every entity."""
+def _short_cut_template(layout: TableLayout, form: Form, expires: bool) -> bytes:
+    """A short cut with a place for each time and value: the rest is the same for every entity."""
+    kept, gone = form.kept, form.gone
+    values = {":_t": b'{"N":"%d"}'}
+    if expires:
+        values[":_x"] = b'{"N":"%d"}'
+    values |= {f":{name}": b"%b" for name in kept}
     names = {f"#{name}": name for name in kept + gone}
     names |= {"#__l": LATEST, "#__b": BASE, "#__x": layout.ttl}
     assignments = [f"#{name}=:{name}" for name in kept] + ["#__l=:_t"]
@@ -107,15 +101,23 @@ def _static(
     else:
         removals.append("#__x")
     condition = _NOTHING_NEWER
-    if whole:
+    if form.whole:  # Without `BASE`, on which it insists, there are no own times to remove.
+        removals += [f"#{name}" for name in form.dropped]
+        names |= {f"#{name}": name for name in form.dropped}
         names["#__w"] = WIDTH
+        values[":_w"] = number(form.width)
         assignments.append("#__w=:_w")
         condition += " AND attribute_not_exists(#__b) AND (attribute_not_exists(#__w) OR #__w<=:_w)"
     else:
         names |= {f"#_{name}": own(name) for name in kept + gone}
+        values[":_z"] = number(0)
         assignments += [f"#_{name}=:_t" for name in kept + gone]
         assignments.append("#__b=if_not_exists(#__b,if_not_exists(#__l,:_z))")
-    return _members(_expression(assignments, removals), condition, names)
+    members = _members(_expression(assignments, removals), condition, names)
+    return b'%b,"ExpressionAttributeValues":%b' % (
+        members.replace(b"%", b"%%"),
+        template_of(values),
+    )
 
 
 def difference(layout: TableLayout, item: Attributes, merged: Attributes, change: Change) -> bytes:
@@ -128,7 +130,7 @@ def difference(layout: TableLayout, item: Attributes, merged: Attributes, change
     gone = item.keys() - merged.keys()
     watched = [LATEST, BASE, WIDTH, ERASED]
     changed = {name: value for name, value in merged.items() if item.get(name) != value}
-    if change.whole and not is_late(item, change):
+    if change.form.whole and not is_late(item, change):
         gone |= {own(name) for name in change.values} - merged.keys()
     else:
         watched += _own_times(layout, changed.keys() | gone)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from chalk_online_store.backend import Backend, Call
 from chalk_online_store.cache.lru import ItemCache
-from chalk_online_store.codec.namespaces import NamespaceCodec
+from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.codec.registry import entries_of
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import InvalidValue, StoreClosed, UnknownFeature
@@ -190,7 +190,7 @@ class Core:
     def _send(
         self,
         codec: NamespaceCodec,
-        planned: Sequence[writing.PlannedChange],
+        planned: Sequence[Planned],
         ordering: writing.Ordering,
         call: Call,
     ) -> Operation[Report]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
 from chalk_online_store.backend import Applied, Backend, Call, Outcome
 from chalk_online_store.cache.lru import ItemCache
-from chalk_online_store.codec.changes import Change, fresh_item, render_item
+from chalk_online_store.codec.changes import Change, render_fresh
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
+from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Planned
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import InvalidValue, ItemTooLarge, OnlineStoreError, WriteFailed
@@ -24,20 +23,22 @@ TOMBSTONE_SECONDS = 7 * 86_400
 """How long a deleted entity is remembered, so that late older writes do not bring it back."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedChange:
-    """A change, and the position in the call of the row that it comes from."""
-
-    position: int
-    change: Change
-
-
 def changes_of_rows(
-    codec: NamespaceCodec,
-    rows: Sequence[Mapping[str, Any]],
-    observed_at: Sequence[int],
-) -> list[PlannedChange]:
+    codec: NamespaceCodec, rows: Sequence[Mapping[str, Any]], observed_at: Sequence[int]
+) -> list[Planned]:
     """Encode every row. Raises for the first bad one, naming its position, with nothing sent."""
+    try:
+        planned = codec.changes_of_rows(rows, observed_at)
+        for _, change in planned:
+            _check_size(codec.layout, change)
+    except Exception:  # noqa: BLE001 - row by row it is the same, or the error of one row.
+        return _row_by_row(codec, rows, observed_at)
+    return planned
+
+
+def _row_by_row(
+    codec: NamespaceCodec, rows: Sequence[Mapping[str, Any]], observed_at: Sequence[int]
+) -> list[Planned]:
     planned = []
     for position, row in enumerate(rows):
         try:
@@ -47,16 +48,15 @@ def changes_of_rows(
         except OnlineStoreError as error:
             error.add_note(f"In the row at position {position}; nothing was written.")
             raise
-        planned += [PlannedChange(position, change) for change in changes]
+        planned += [(position, change) for change in changes]
     return planned
 
 
 def _check_size(layout: TableLayout, change: Change) -> None:
     # JSON is longer than what DynamoDB counts, so most items need no closer look.
-    if sum(len(value) for value in change.values.values() if value) < MAX_ITEM_BYTES // 2:
+    if sum(map(len, change.attributes)) < MAX_ITEM_BYTES // 2:
         return
-    item = render_item(fresh_item(layout, change))
-    size = item_size(msgspec.json.decode(item))
+    size = item_size(msgspec.json.decode(render_fresh(layout, change)))
     if size > MAX_ITEM_BYTES:
         raise ItemTooLarge(
             f"An item of {size:,} bytes: DynamoDB takes {MAX_ITEM_BYTES:,} at most. "
@@ -66,7 +66,7 @@ def _check_size(layout: TableLayout, change: Change) -> None:
 
 def changes_of_deletes(
     codec: NamespaceCodec, keys: Sequence[Any], names: Sequence[str] | None, now: int, wall: int
-) -> list[PlannedChange]:
+) -> list[Planned]:
     """Remove some features of each key, or all of it. `now` and `wall` in UTC microseconds."""
     planned = []
     for position, pk in enumerate(codec.partition_keys(keys)):
@@ -75,13 +75,13 @@ def changes_of_deletes(
                 _erase(group, pk, now, wall) if names is None else _remove(group, pk, names, now)
             )
             if change is not None:
-                planned.append(PlannedChange(position, change))
+                planned.append((position, change))
     return planned
 
 
 def _erase(group: GroupCodec, pk: str, observed_at: int, wall: int) -> Change:
     expires_at = max(observed_at, wall) // 1_000_000 + TOMBSTONE_SECONDS
-    return Change(ItemKey(pk, group.sk), observed_at, {}, True, group.width, expires_at)
+    return Change.of(ItemKey(pk, group.sk), observed_at, {}, True, group.width, expires_at)
 
 
 def _remove(group: GroupCodec, pk: str, names: Sequence[str], now: int) -> Change | None:
@@ -93,7 +93,7 @@ def write(
     backend: Backend,
     cache: ItemCache | None,
     codec: NamespaceCodec,
-    planned: Sequence[PlannedChange],
+    planned: Sequence[Planned],
     ordering: Ordering,
     call: Call,
 ) -> Operation[None]:
@@ -104,7 +104,7 @@ def write(
     apply = backend.change if ordering == "event" else backend.replace
     failed: dict[int, OnlineStoreError] = {}
     for wave in _waves(planned):
-        changes = [p.change for p in wave]
+        changes = [change for _, change in wave]
         now: Instant = yield NOW
         outcomes: list[Outcome] = []
         lease = 0 if cache is None else cache.lease()
@@ -113,8 +113,8 @@ def write(
         finally:  # Also where the call is cut off: then nothing is known of these items.
             if cache is not None:
                 _tell_cache(cache, codec, changes, outcomes, now.monotonic, lease)
-        for item, outcome in zip(wave, outcomes, strict=True):
-            _count(item, outcome, failed, call)
+        for (position, _), outcome in zip(wave, outcomes, strict=True):
+            _count(position, outcome, failed, call)
     if failed:
         call.report.failed += len(failed)
         example = next(iter(failed.values()))
@@ -125,13 +125,14 @@ def write(
         ) from example
 
 
-def _waves(planned: Sequence[PlannedChange]) -> list[list[PlannedChange]]:
+def _waves(planned: Sequence[Planned]) -> list[list[Planned]]:
     """The n-th change of each item goes into the n-th wave: no batch names an item twice."""
-    waves: list[list[PlannedChange]] = []
+    waves: list[list[Planned]] = []
     seen: dict[ItemKey, int] = {}
     for item in planned:
-        turn = seen.get(item.change.key, 0)
-        seen[item.change.key] = turn + 1
+        key = item[1].key
+        turn = seen.get(key, 0)
+        seen[key] = turn + 1
         if turn == len(waves):
             waves.append([])
         waves[turn].append(item)
@@ -139,10 +140,10 @@ def _waves(planned: Sequence[PlannedChange]) -> list[list[PlannedChange]]:
 
 
 def _count(
-    item: PlannedChange, outcome: Outcome, failed: dict[int, OnlineStoreError], call: Call
+    position: int, outcome: Outcome, failed: dict[int, OnlineStoreError], call: Call
 ) -> None:
     if isinstance(outcome, OnlineStoreError):
-        failed[item.position] = outcome
+        failed[position] = outcome
     elif outcome is Applied.SUPERSEDED:
         call.report.superseded += 1
     else:
@@ -161,7 +162,7 @@ def _tell_cache(
     whole = [
         change
         for change, outcome in zip(changes, outcomes, strict=False)
-        if outcome is Applied.WHOLLY and change.whole
+        if outcome is Applied.WHOLLY and change.form.whole
     ]
     rows = dict(_rows_of(codec, whole))
     cache.written(rows, {change.key for change in changes} - rows.keys(), now, lease)
@@ -173,7 +174,7 @@ def _rows_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tuple
         if change.erases:
             yield change.key, None
         else:
-            item = render_item(fresh_item(codec.layout, change))
+            item = render_fresh(codec.layout, change)
             shape = shapes[change.key.sk]
             yield change.key, (shape, shape.decode_items([item])[0])
 
