@@ -294,7 +294,8 @@ class NamespaceCodec:
         times: Sequence[int],
     ) -> Iterator[Planned]:
         """The changes of rows of the same names, group by group."""
-        pks = self.partition_keys(list(map(itemgetter(self.namespace.key_name), rows)))
+        keys = list(map(itemgetter(self.namespace.key_name), rows))
+        pks = self.partition_keys(keys)
         for group, plan in self._plans(names):
             changes = group.changes(plan, pks, rows, times)
             yield from ((p, c) for p, c in zip(positions, changes, strict=True) if c is not None)

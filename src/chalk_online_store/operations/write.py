@@ -15,6 +15,7 @@ from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Plan
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import InvalidValue, ItemTooLarge, OnlineStoreError, WriteFailed
+from chalk_online_store.report import Report
 
 Ordering = Literal["event", "arrival"]
 """Whether the newest observed-at wins, or whatever arrives last."""
@@ -54,7 +55,7 @@ def _row_by_row(
 
 def _check_size(layout: TableLayout, change: Change) -> None:
     # JSON is longer than what DynamoDB counts, so most items need no closer look.
-    if sum(map(len, change.attributes)) < MAX_ITEM_BYTES // 2:
+    if len(b"".join(change.attributes)) < MAX_ITEM_BYTES // 2:
         return
     size = item_size(msgspec.json.decode(render_fresh(layout, change)))
     if size > MAX_ITEM_BYTES:
@@ -113,8 +114,7 @@ def write(
         finally:  # Also where the call is cut off: then nothing is known of these items.
             if cache is not None:
                 _tell_cache(cache, codec, changes, outcomes, now.monotonic, lease)
-        for (position, _), outcome in zip(wave, outcomes, strict=True):
-            _count(position, outcome, failed, call)
+        failed |= _count(wave, outcomes, call.report)
     if failed:
         call.report.failed += len(failed)
         example = next(iter(failed.values()))
@@ -140,14 +140,18 @@ def _waves(planned: Sequence[Planned]) -> list[list[Planned]]:
 
 
 def _count(
-    position: int, outcome: Outcome, failed: dict[int, OnlineStoreError], call: Call
-) -> None:
-    if isinstance(outcome, OnlineStoreError):
-        failed[position] = outcome
-    elif outcome is Applied.SUPERSEDED:
-        call.report.superseded += 1
-    else:
-        call.report.items_written += 1
+    wave: Sequence[Planned], outcomes: Sequence[Outcome], report: Report
+) -> dict[int, OnlineStoreError]:
+    """What failed, by the position of its row; the rest goes into the report."""
+    failures = [
+        (position, outcome)
+        for (position, _), outcome in zip(wave, outcomes, strict=True)
+        if isinstance(outcome, OnlineStoreError)
+    ]
+    superseded = outcomes.count(Applied.SUPERSEDED)
+    report.superseded += superseded
+    report.items_written += len(outcomes) - len(failures) - superseded
+    return dict(failures)
 
 
 def _tell_cache(
