@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from chalk_online_store import LRUCache
+from chalk_online_store.capacity.units import batch_read_units, query_units
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.dynamodb.messages import Request, Response
@@ -36,13 +37,15 @@ class FakeTable:
     """Items in a dictionary, behind as much of the wire as reads and bulk writes need.
 
     `read_at_most` and `write_at_most` are how many keys of a batch are processed; the rest is
-    left. `fault` is asked before each request.
+    left; `page` is how many items a Query gives at once. `fault` is asked before each request.
     """
 
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], dict[str, Any]] = {}
         self.read_at_most = 100
         self.write_at_most = 25
+        self.page = 1000
+        self.counts_units = True
         self.fault: Fault = lambda operation, body, now: None
 
     def __call__(self, request: Request, now: float) -> Reply:
@@ -58,21 +61,37 @@ class FakeTable:
         return {}
 
     def _Query(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        values = body["ExpressionAttributeValues"]
-        pk, after = values[":p"]["S"], values[":s"]["S"]
-        found = [item for key, item in sorted(self.items.items()) if key[0] == pk]
-        return {"Items": [item for item in found if item["sk"]["S"] > after]}
+        values = {name[1:]: value["S"] for name, value in body["ExpressionAttributeValues"].items()}
+        found = [item for key, item in sorted(self.items.items()) if key[0] == values["p"]]
+        if "BETWEEN" in body["KeyConditionExpression"]:
+            found = [item for item in found if values["a"] <= item["sk"]["S"] <= values["b"]]
+        else:
+            found = [item for item in found if item["sk"]["S"] > values["s"]]
+        after = body.get("ExclusiveStartKey")
+        found = [item for item in found if not after or _key(item) > _key(after)]
+        page = found[: self.page]
+        more = len(page) < len(found)
+        last = {"LastEvaluatedKey": {n: page[-1][n] for n in ("pk", "sk")}} if more else {}
+        units = query_units(map(_size, page)) if self.counts_units else 0
+        return {"Items": page, **last, "ConsumedCapacity": {"CapacityUnits": units}}
 
     def _GetItem(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         item = self.items.get(_key(body["Key"]))
-        return {"Item": item} if item else {}
+        units = batch_read_units([_size(item or {})]) if self.counts_units else 0
+        found = {"Item": item} if item else {}
+        return {**found, "ConsumedCapacity": {"CapacityUnits": units}}
 
     def _BatchGetItem(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         ((table, asked),) = body["RequestItems"].items()
         keys, left = asked["Keys"][: self.read_at_most], asked["Keys"][self.read_at_most :]
         found = [self.items[_key(key)] for key in keys if _key(key) in self.items]
         unprocessed = {table: {**asked, "Keys": left}} if left else {}
-        return {"Responses": {table: found}, "UnprocessedKeys": unprocessed}
+        units = batch_read_units(_size(self.items.get(_key(key), {})) for key in keys)
+        return {
+            "Responses": {table: found},
+            "UnprocessedKeys": unprocessed,
+            "ConsumedCapacity": [{"CapacityUnits": units}],
+        }
 
     def _BatchWriteItem(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         ((table, requests),) = body["RequestItems"].items()
@@ -92,6 +111,11 @@ class FakeTable:
         self.items[_key(item)] = item
 
 
+def _size(item: dict[str, Any]) -> int:
+    """About what an engine would count; of damaged items too."""
+    return len(json.dumps(item)) // 2
+
+
 def _key(attributes: dict[str, Any]) -> tuple[str, str]:
     return attributes["pk"]["S"], attributes["sk"]["S"]
 
@@ -99,11 +123,18 @@ def _key(attributes: dict[str, Any]) -> tuple[str, str]:
 class SimulatedStore:
     """A store on a fake table, in virtual time."""
 
-    def __init__(self, schema: list[Any], lru_cache: LRUCache | None = None) -> None:
+    def __init__(
+        self,
+        schema: list[Any],
+        lru_cache: LRUCache | None = None,
+        coalesce: Any = None,
+    ) -> None:
         self.table = FakeTable()
         rng = random.Random(7)
         self.backend = DynamoDBBackend("simulated", rng=rng)
-        self.core = Core(self.backend, schema, timeout=10, lru_cache=lru_cache, rng=rng)
+        self.core = Core(
+            self.backend, schema, timeout=10, lru_cache=lru_cache, coalesce=coalesce, rng=rng
+        )
         self.driver = SimulatedDriver(self.table)
 
     def read(

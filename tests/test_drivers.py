@@ -37,6 +37,10 @@ class Echo:
             raise ValueError(request)
         return request
 
+    def warm(self, connections: int, timeout: float) -> int:
+        """It has none."""
+        return 0
+
     def close(self) -> None:
         """Remember it."""
         self.closed = True
@@ -238,6 +242,10 @@ class Stalled:
         if self.stall:
             await asyncio.Event().wait()
         return request
+
+    async def warm(self, connections: int, timeout: float) -> int:
+        """It has none."""
+        return 0
 
     async def close(self) -> None:
         """Nothing to give back."""

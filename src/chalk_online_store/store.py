@@ -37,8 +37,9 @@ class OnlineStore:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
+        coalesce: Duration | None = None,
     ) -> None:
-        self._core = Core(backend, schema, timeout=timeout, lru_cache=lru_cache)
+        self._core = Core(backend, schema, timeout=timeout, lru_cache=lru_cache, coalesce=coalesce)
         self._driver = SyncDriver(transport)
 
     @classmethod
@@ -49,6 +50,7 @@ class OnlineStore:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
+        coalesce: Duration | None = None,
         session: Session | None = None,
     ) -> OnlineStore:
         """Open the store at a URL (see `chalk_online_store.connect`); nothing is sent yet.
@@ -58,10 +60,21 @@ class OnlineStore:
         namespace that has no cache of its own. `session` is a `boto3.Session` to take
         credentials, region and endpoint from.
 
-        Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`.
+        `coalesce`, such as "1ms", is for servers that read one entity at a time in many threads
+        or tasks: reads of at most ten entities wait that long for others, to share requests and
+        answers. Without it each read sends its own.
+
+        Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`, `InvalidValue`.
         """
         backend, transport = connect(url, session)
-        return cls(backend, transport, schema, timeout=timeout, lru_cache=lru_cache)
+        return cls(
+            backend,
+            transport,
+            schema,
+            timeout=timeout,
+            lru_cache=lru_cache,
+            coalesce=coalesce,
+        )
 
     def read(
         self,
@@ -102,6 +115,16 @@ class OnlineStore:
         """
         prepared = self._core.prepare(schema, features, max_staleness)
         return PreparedRead(self._core, self._driver, prepared)
+
+    def warm(self, connections: int = 4, *, timeout: float | None = None) -> int:
+        """Do what the first calls would otherwise wait for, and answer how many connections idle.
+
+        Fetches credentials, opens `connections` (names resolved, TLS agreed on), and reads the
+        registry. Call it before a server takes traffic. Raises `RequestError`,
+        `InvalidCredentials`, `StoreClosed`.
+        """
+        self._driver.run(self._core.warm(timeout))
+        return self._driver.warm(connections, DEFAULT_TIMEOUT if timeout is None else timeout)
 
     def write(
         self,
@@ -227,8 +250,9 @@ class AsyncOnlineStore:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
+        coalesce: Duration | None = None,
     ) -> None:
-        self._core = Core(backend, schema, timeout=timeout, lru_cache=lru_cache)
+        self._core = Core(backend, schema, timeout=timeout, lru_cache=lru_cache, coalesce=coalesce)
         self._driver = AsyncDriver(transport)
 
     @classmethod
@@ -239,11 +263,19 @@ class AsyncOnlineStore:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
+        coalesce: Duration | None = None,
         session: Session | None = None,
     ) -> AsyncOnlineStore:
         """As `OnlineStore.open`; `session` is an `aioboto3.Session` or a `boto3.Session`."""
         backend, transport = connect_async(url, session)
-        return cls(backend, transport, schema, timeout=timeout, lru_cache=lru_cache)
+        return cls(
+            backend,
+            transport,
+            schema,
+            timeout=timeout,
+            lru_cache=lru_cache,
+            coalesce=coalesce,
+        )
 
     async def read(
         self,
@@ -269,6 +301,12 @@ class AsyncOnlineStore:
         """As `OnlineStore.prepare`."""
         prepared = self._core.prepare(schema, features, max_staleness)
         return AsyncPreparedRead(self._core, self._driver, prepared)
+
+    async def warm(self, connections: int = 4, *, timeout: float | None = None) -> int:
+        """As `OnlineStore.warm`, for the running event loop."""
+        await self._driver.run(self._core.warm(timeout))
+        seconds = DEFAULT_TIMEOUT if timeout is None else timeout
+        return await self._driver.warm(connections, seconds)
 
     async def write(
         self,

@@ -41,6 +41,16 @@ class AnyStore:
         rows: Rows = self._settle(self._store.read(*args, **options))
         return rows
 
+    def read_prepared(self, schema: Any, names: list[str], keys: list[Any]) -> Rows:
+        """`prepare` of either store, and `read` of what it gives."""
+        rows: Rows = self._settle(self._store.prepare(schema, names).read(keys))
+        return rows
+
+    def warm(self, connections: int) -> int:
+        """`warm` of either store."""
+        count: int = self._settle(self._store.warm(connections))
+        return count
+
     def write(self, *args: Any, **options: Any) -> Report:
         """`write` of either store."""
         report: Report = self._settle(self._store.write(*args, **options))

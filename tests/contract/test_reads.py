@@ -140,3 +140,37 @@ def test_a_strong_read_is_asked_for(open_store: Open, url: str) -> None:
     assert strong.column("txn_count_30d") == [0, 1]
     if "contract" in url and eventual.report.rcu == 1.0:
         assert strong.report.rcu == 2.0
+
+
+def test_a_prepared_read_is_a_read(open_store: Open) -> None:
+    """What is resolved once answers as a read does, before the first write and after it."""
+    store = open_store([User])
+    assert store.read_prepared(User, ["txn_count_30d"], [1]).statuses("txn_count_30d") == [
+        Status.MISSING
+    ]
+    store.write(User, [{"id": 1, "txn_count_30d": 7, "email": None}])
+    rows = store.read_prepared(User, ["txn_count_30d", "email"], [1, 2, 1])
+    assert rows.column("txn_count_30d") == [7, None, 7]
+    assert rows.statuses("email") == [Status.NULL, Status.MISSING, Status.NULL]
+
+
+def test_groups_of_few_entities_read_alike_however_they_are_read(open_store: Open) -> None:
+    """The first read goes item by item, later ones as costs less: their answers are the same."""
+    store = open_store([User])
+    store.write(User, [{"id": i, "txn_count_30d": i, "email": "x", "risk": 0.5} for i in (1, 2)])
+    store.write(User, [{"id": 3, "risk": 0.25}])
+    keys = [3, 1, 9, 2]
+    reads = [store.read(User, keys) for _ in range(3)]
+    for rows in reads:
+        assert rows.column("txn_count_30d") == [None, 1, None, 2]
+        assert rows.column("risk") == [0.25, 0.5, None, 0.5]
+    assert reads[2].report.rcu <= reads[0].report.rcu
+
+
+def test_a_warm_store_needs_no_registry(open_store: Open) -> None:
+    """After warming, the first read sends its own request and nothing else."""
+    open_store([User]).write(User, [{"id": 1, "txn_count_30d": 7}])
+    store = open_store([User])
+    assert store.warm(2) >= 1
+    rows = store.read(User, [1], ["txn_count_30d"])
+    assert (rows.column("txn_count_30d"), rows.report.requests) == ([7], 1)

@@ -21,6 +21,10 @@ class AsyncTransport(Protocol):
         """The engine's response; raises `errors.RequestError`. `timeout` is in seconds."""
         ...
 
+    async def warm(self, connections: int, timeout: float) -> int:
+        """Open so many connections within `timeout` seconds; how many are idle then."""
+        ...
+
     async def close(self) -> None:
         """Give everything back; a second call does nothing."""
         ...
@@ -35,6 +39,10 @@ class InThread:
     async def send(self, request: Any, timeout: float) -> Any:
         """As the transport's."""
         return await asyncio.to_thread(self._transport.send, request, timeout)
+
+    async def warm(self, connections: int, timeout: float) -> int:
+        """As the transport's."""
+        return await asyncio.to_thread(self._transport.warm, connections, timeout)
 
     async def close(self) -> None:
         """As the transport's."""
@@ -61,6 +69,10 @@ class AsyncDriver:
                     effect = operation.send(value)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return] # an operation's T
+
+    async def warm(self, connections: int, timeout: float) -> int:
+        """As the transport's."""
+        return await self._transport.warm(connections, timeout)
 
     async def close(self) -> None:
         """Close the transport."""

@@ -67,6 +67,10 @@ class SqliteEngine:
         with self._lock:
             self._connection.close()
 
+    def warm(self, connections: int, timeout: float) -> int:
+        """There is one connection, open already."""
+        return 1
+
     def send(self, request: requests.Request, timeout: float) -> Any:
         """Perform one request, waiting at most `timeout` seconds for other writers."""
         if not self._lock.acquire(timeout=timeout):

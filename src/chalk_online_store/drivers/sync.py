@@ -19,6 +19,10 @@ class Transport(Protocol):
         """The engine's response; raises `errors.RequestError`. `timeout` is in seconds."""
         ...
 
+    def warm(self, connections: int, timeout: float) -> int:
+        """Open so many connections within `timeout` seconds; how many are idle then."""
+        ...
+
     def close(self) -> None:
         """Give everything back; a second call does nothing."""
         ...
@@ -44,6 +48,10 @@ class SyncDriver:
                     effect = operation.send(value)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return] # an operation's T
+
+    def warm(self, connections: int, timeout: float) -> int:
+        """As the transport's."""
+        return self._transport.warm(connections, timeout)
 
     def close(self) -> None:
         """Stop the helpers and close the transport."""

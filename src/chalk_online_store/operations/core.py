@@ -16,15 +16,24 @@ from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
+from chalk_online_store.operations.coalesce import Coalescer
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.report import Report
-from chalk_online_store.schema import LRUCache, Namespace, namespace_of, namespaces
+from chalk_online_store.schema import (
+    Duration,
+    LRUCache,
+    Namespace,
+    microseconds,
+    namespace_of,
+    namespaces,
+)
 
 ObservedAt: TypeAlias = datetime | Sequence[datetime] | None
 """When the values of a write were true: of all rows, of each, or now."""
 
 _PREPARED_KEPT = 1024
+_LONGEST_WINDOW = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -45,8 +54,9 @@ class Prepared:
 class Core:
     """The state of an open store, and its operations.
 
-    `timeout`, in seconds, bounds each call that does not state its own. `rng` draws the waits of
-    those who register at once.
+    `timeout`, in seconds, bounds each call that does not state its own. `coalesce` is the window
+    in which reads join each other; None for each by itself. `rng` draws the waits of those who
+    register at once.
     """
 
     def __init__(
@@ -56,11 +66,13 @@ class Core:
         *,
         timeout: float,
         lru_cache: LRUCache | None,
+        coalesce: Duration | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._backend = backend
         self._schema = namespaces(schema)
         self._timeout = timeout
+        self._coalescer = None if coalesce is None else Coalescer(backend, _window(coalesce))
         self._registry = RegistryKeeper(backend, rng)
         self._caches = {
             name: ItemCache(config)
@@ -107,7 +119,14 @@ class Core:
             plan = reading.plan_read(codec, prepared.names, prepared.overrides, cached)
             prepared.plan = plan
         cache = self._caches.get(prepared.namespace.name)
-        return (yield from reading.read(self._backend, cache, plan, keys, partition_keys, call))
+        reader = self._coalescer or self._backend
+        return (yield from reading.read(reader, cache, plan, keys, partition_keys, call))
+
+    def warm(self, timeout: float | None) -> Operation[None]:
+        """Read the registry, as the first call would otherwise."""
+        self._check_open()
+        call = yield from self._call(timeout)
+        yield from self._registry.load(call)
 
     def write(
         self,
@@ -196,7 +215,9 @@ class Core:
     ) -> Operation[Report]:
         cache = self._caches.get(codec.namespace.name)
         if planned:
-            yield from writing.write(self._backend, cache, codec, planned, ordering, call)
+            yield from writing.write(
+                self._backend, cache, codec, planned, ordering, call, self._coalescer
+            )
         return call.report
 
     def _call(self, timeout: float | None, consistent: bool = False) -> Operation[Call]:
@@ -225,6 +246,14 @@ def _prepare(
     for name in (*names, *overrides):
         namespace.feature(name)
     return Prepared(namespace, names, overrides)
+
+
+def _window(coalesce: Duration) -> float:
+    """Seconds."""
+    window = microseconds(coalesce)
+    if window is None or window > _LONGEST_WINDOW:
+        raise InvalidValue('coalesce= is a short window, such as "1ms"; at most "1s".')
+    return window / 1e6
 
 
 def _full(namespace: Namespace, name: str) -> str:

@@ -15,6 +15,7 @@ from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
+from chalk_online_store.operations.coalesce import Coalescer
 from chalk_online_store.operations.rows import Rows, Source
 from chalk_online_store.schema import Duration, microseconds
 
@@ -81,7 +82,7 @@ def _narrowed(group: GroupCodec, wanted: Iterable[str]) -> Shape:
 
 
 def read(
-    backend: Backend,
+    backend: Backend | Coalescer,
     cache: ItemCache | None,
     plan: ReadPlan,
     keys: Sequence[Any],
@@ -108,7 +109,7 @@ def read(
 
 
 def _read_through(
-    backend: Backend, cache: ItemCache, wanted: Sequence[Wanted], call: Call
+    backend: Backend | Coalescer, cache: ItemCache, wanted: Sequence[Wanted], call: Call
 ) -> Operation[list[list[Found]]]:
     lease = cache.lease()
     now: Instant = yield NOW

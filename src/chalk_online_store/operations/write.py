@@ -15,6 +15,7 @@ from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Plan
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import InvalidValue, ItemTooLarge, OnlineStoreError, WriteFailed
+from chalk_online_store.operations.coalesce import Coalescer
 from chalk_online_store.report import Report
 
 Ordering = Literal["event", "arrival"]
@@ -97,6 +98,7 @@ def write(
     planned: Sequence[Planned],
     ordering: Ordering,
     call: Call,
+    coalescer: Coalescer | None = None,
 ) -> Operation[None]:
     """Send planned changes; those of one item one after the other, in the order given.
 
@@ -112,6 +114,8 @@ def write(
         try:
             outcomes = yield from apply(changes, call)
         finally:  # Also where the call is cut off: then nothing is known of these items.
+            if coalescer is not None:  # Before the cache hears: it could keep a row from before.
+                coalescer.written(change.key for change in changes)
             if cache is not None:
                 _tell_cache(cache, codec, changes, outcomes, now.monotonic, lease)
         failed |= _count(wave, outcomes, call.report)
