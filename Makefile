@@ -43,7 +43,7 @@ $(STAMPS)/demo: pyproject.toml $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/dev: pyproject.toml $(STAMPS)/venv
-	$(BIN)/python -m pip install --quiet --editable ".[arrow,demo,testing]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,testing]" --group dev
 	touch $@
 
 $(STAMPS)/docs: pyproject.toml $(STAMPS)/venv

@@ -13,7 +13,7 @@ from benchmarks.stores import AsyncStore, Store
 from benchmarks.table import as_table
 
 OURS = (Store.name, AsyncStore.name)
-PACKAGES = ("chalk-online-store", "boto3", "botocore", "urllib3", "aiohttp", "msgspec", "numpy")
+PACKAGES = ("chalk-online-store", "boto3", "botocore", "httptools", "msgspec", "numpy")
 
 
 class Quartiles(NamedTuple):

@@ -36,7 +36,7 @@ from benchmarks.table import as_table
 from chalk_online_store.drivers.credentials import Endpoint
 from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.drivers.http.exchange import RequestWriter
-from chalk_online_store.drivers.http.tls import Secrecy
+from chalk_online_store.drivers.http.tls import TLS
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
 
@@ -81,7 +81,7 @@ class RawSocket:
         self._socket = socket.create_connection((host, int(port)))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if scheme == "https":
-            self._socket = Secrecy(host).wrap(self._socket)
+            self._socket = TLS(host).wrap(self._socket)
 
     def send(self, request: Request, timeout: float) -> Response:
         self._socket.sendall(self._writer.write(request, CREDENTIALS))

@@ -958,6 +958,26 @@ def test_more_tasks_than_connections_wait_within_their_time(new_loop: NewLoop) -
     assert server.connections == 1
 
 
+def test_each_task_has_its_own_time(new_loop: NewLoop) -> None:
+    """Tasks at once time out in the order of their deadlines, not of their requests."""
+    late: list[float] = []
+
+    async def scenario(url: str) -> None:
+        transport = tasks_transport(url)
+
+        async def give_up(after: float) -> None:
+            with pytest.raises(RequestTimeout):
+                await transport.send(GET, after)
+            late.append(after)
+
+        await asyncio.gather(*map(give_up, (0.3, 0.1, 0.2)))
+        await transport.close()
+
+    with Server(silent) as server:
+        run(scenario(server.url), new_loop)
+    assert late == [0.1, 0.2, 0.3]
+
+
 def test_tasks_under_way_fail_when_the_transport_is_closed(new_loop: NewLoop) -> None:
     """Neither a request that was sent nor one that waits for a connection hangs or is cancelled."""
 

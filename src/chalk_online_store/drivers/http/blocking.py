@@ -140,11 +140,11 @@ class HttpTransport:
         deadline = min(deadline, time.monotonic() + self._connect_timeout)
         target = self._target
         sock = connect(target.host, target.port, deadline)
-        if target.secrecy is None:
+        if target.tls is None:
             return Connection(sock)
         try:
             sock.settimeout(left_until(deadline))
-            return Connection(target.secrecy.wrap(sock), target.secrecy.keep_session)
+            return Connection(target.tls.wrap(sock), target.tls.keep_session)
         except BaseException:
             sock.close()
             raise

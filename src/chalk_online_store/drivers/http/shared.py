@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from chalk_online_store.drivers.http.exchange import BrokenAnswer, RequestWriter
-from chalk_online_store.drivers.http.tls import Secrecy
+from chalk_online_store.drivers.http.tls import TLS
 from chalk_online_store.dynamodb.signing import DEFAULT_PORTS, Signer
 from chalk_online_store.errors import ConnectionFailed, RequestError, RequestTimeout, StoreClosed
 
@@ -39,7 +39,7 @@ class Target:
         signer = Signer(endpoint.region, endpoint.url)
         self.host = url.hostname or ""
         self.port = url.port or DEFAULT_PORTS[url.scheme]
-        self.secrecy = Secrecy(self.host.rstrip(".")) if url.scheme == "https" else None
+        self.tls = TLS(self.host.rstrip(".")) if url.scheme == "https" else None
         self.writer = RequestWriter(signer)
         self._name = signer.host
 

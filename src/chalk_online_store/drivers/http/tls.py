@@ -29,7 +29,7 @@ def tls_context() -> ssl.SSLContext:
         raise ConnectionFailed(f"the CA bundle {path} cannot be read: {why}") from None
 
 
-class Secrecy:
+class TLS:
     """TLS with one host. Each handshake offers the last session, and so can be a short one."""
 
     def __init__(self, host: str) -> None:
@@ -49,15 +49,15 @@ class Secrecy:
         self.session = secured.session
 
 
-def _resuming(secrecy: Secrecy) -> type[ssl.SSLObject]:
+def _resuming(tls: TLS) -> type[ssl.SSLObject]:
     """The class of asyncio's TLS connections: asyncio itself has no way to hand in a session."""
 
     class Resuming(ssl.SSLObject):
         begun = False
 
         def do_handshake(self) -> None:
-            if not self.begun and secrecy.session is not None:
-                self.session = secrecy.session
+            if not self.begun and tls.session is not None:
+                self.session = tls.session
             self.begun = True
             super().do_handshake()
 

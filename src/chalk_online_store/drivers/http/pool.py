@@ -1,0 +1,258 @@
+"""The connections of one event loop: an asyncio protocol, the pool of them, one timer for all."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from contextlib import suppress
+from typing import Any, cast
+
+from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
+from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, Target
+from chalk_online_store.dynamodb.messages import Response
+
+NEXT_ADDRESS_SECONDS = 0.25
+"""After how long another address of the name is tried beside the first: RFC 8305's advice."""
+
+CLOSED = "the store was closed"
+
+
+class Pool:
+    """The connections of one event loop: so many at once, the rest waits."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        target: Target,
+        connect_timeout: float,
+        size: int,
+    ) -> None:
+        self.idle: list[Connection] = []
+        self.open: set[Connection] = set()
+        self.loop = loop
+        self.alarm = Alarm(loop, self.open)
+        self._target = target
+        self._connect_timeout = connect_timeout
+        self._size = size
+        self._slots = asyncio.Semaphore(size)
+        self._closed = False
+
+    async def exchange(self, data: bytes, deadline: float) -> Response:
+        """Send a request and read its answer.
+
+        Raises what `FAILURES` names, `TimeoutError` at `deadline`.
+        """
+        await self._acquire(deadline)
+        try:
+            connection = self._take() or await self._connect(deadline)
+            try:
+                answer = await connection.exchange(data, deadline)
+            except BaseException:  # A cancelled task takes along what is still to be answered.
+                connection.abort()
+                raise
+            self._give_back(connection)
+            return answer
+        finally:
+            self._slots.release()
+
+    async def warm(self, connections: int, deadline: float) -> int:
+        """Open connections up to so many, and answer how many are idle."""
+        missing = min(connections, self._size) - len(self.idle)
+        fresh = await asyncio.gather(
+            *(self._open_one(deadline) for _ in range(missing)), return_exceptions=True
+        )
+        for failure in fresh:
+            if failure is not None:
+                raise failure
+        return len(self.idle)
+
+    async def close(self) -> None:
+        """Close every connection; what is under way or waits fails."""
+        self._closed = True
+        self.alarm.cancel()
+        for connection in list(self.open):
+            connection.abort(BrokenAnswer(CLOSED))
+        await asyncio.sleep(0)  # The event loop closes them at its next turn.
+
+    def answered_first(self, transport: asyncio.BaseTransport) -> None:
+        """A new connection brought its first answer, and with it TLS's ticket for the next one."""
+        if self._target.tls is not None:
+            self._target.tls.keep_session(transport.get_extra_info("ssl_object"))
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.open.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    async def _acquire(self, deadline: float) -> None:
+        if self._slots.locked():
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await self._slots.acquire()
+        else:
+            await self._slots.acquire()
+        if self._closed:
+            self._slots.release()
+            raise BrokenAnswer(CLOSED)
+
+    async def _open_one(self, deadline: float) -> None:
+        await self._acquire(deadline)
+        try:
+            self._give_back(await self._connect(deadline))
+        finally:
+            self._slots.release()
+
+    def _take(self) -> Connection | None:
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    def _give_back(self, connection: Connection) -> None:
+        if connection.usable and len(self.idle) < self._size and not self._closed:
+            self.idle.append(connection)
+        else:
+            connection.abort()
+
+    async def _connect(self, deadline: float) -> Connection:
+        target = self._target
+        tls = target.tls
+        # uvloop tries one address after the other, and has no such option.
+        more: Any = {}
+        if isinstance(self.loop, asyncio.BaseEventLoop):
+            more["happy_eyeballs_delay"] = NEXT_ADDRESS_SECONDS
+        if tls is not None:
+            more.update(ssl=tls.context, server_hostname=tls.host)
+        async with asyncio.timeout(min(self._connect_timeout, deadline - time.monotonic())):
+            _, connection = await self.loop.create_connection(
+                lambda: Connection(self), target.host, target.port, **more
+            )
+        if self._closed:
+            connection.abort()
+            raise BrokenAnswer(CLOSED)
+        return connection
+
+
+class Alarm:
+    """One timer for the deadlines of all connections.
+
+    A timer for each request costs asyncio a quarter of the request, as cancelled ones pile up.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Connection]) -> None:
+        self._loop = loop
+        self._connections = connections
+        self._at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, deadline: float) -> None:
+        """Ring at `deadline`, or earlier."""
+        if deadline < self._at:
+            self.cancel()
+            self._at = deadline
+            self._timer = self._loop.call_later(deadline - time.monotonic(), self._ring)
+
+    def cancel(self) -> None:
+        """Do not ring."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _ring(self) -> None:
+        self._at = math.inf
+        now = time.monotonic()
+        for connection in list(self._connections):
+            if connection.due <= now:
+                connection.time_out()
+            elif connection.due < math.inf:
+                self.set(connection.due)
+
+
+class Connection(asyncio.Protocol):
+    """One kept connection, for one task at a time."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, pool: Pool) -> None:
+        self.usable = False
+        """Whether it may carry a request."""
+        self._pool = pool
+        self._reader = AnswerReader()
+        self._waiting: asyncio.Future[Response] | None = None
+        self._deadline = math.inf
+        self._answered = False
+
+    async def exchange(self, data: bytes, deadline: float) -> Response:
+        """Send a request and read its answer. As `Pool.exchange`; only `abort` it after errors."""
+        waiting: asyncio.Future[Response] = self._pool.loop.create_future()
+        self._waiting = waiting
+        self._deadline = deadline
+        self._pool.alarm.set(deadline)
+        self._transport.write(data)
+        return await waiting
+
+    @property
+    def due(self) -> float:
+        """When what it waits for has to be there."""
+        return math.inf if self._waiting is None else self._deadline
+
+    def time_out(self) -> None:
+        """Give up waiting."""
+        self._fail(TimeoutError())
+
+    def abort(self, why: BrokenAnswer | None = None) -> None:
+        """Close at once; a request under way fails with `why`."""
+        self.usable = False
+        if why is not None:
+            self._fail(why)
+        self._transport.abort()
+
+    def _fail(self, error: Exception) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(error)
+
+    # --- what asyncio calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected, and the TLS handshake is done."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.usable = True
+        self._pool.open.add(self)
+        sock = transport.get_extra_info("socket")
+        with suppress(OSError):  # It is lost already, which asyncio is about to tell.
+            for option in SOCKET_OPTIONS:
+                sock.setsockopt(*option)
+
+    def data_received(self, data: bytes) -> None:
+        """Something arrived; unasked, an engine sends nothing but its end."""
+        try:
+            answer = self._reader.feed(data)
+        except BrokenAnswer as error:
+            self.abort(error)
+            return
+        waiting = self._waiting
+        if waiting is None:
+            self.abort()
+        elif answer is not None:
+            self._waiting = None
+            self._finish(waiting, answer)
+
+    def _finish(self, waiting: asyncio.Future[Response], answer: Response) -> None:
+        self.usable = self.usable and self._reader.reusable
+        if not self._answered:
+            self._answered = True
+            self._pool.answered_first(self._transport)
+        if not waiting.done():  # Else its task was cancelled, and takes the connection along.
+            waiting.set_result(answer)
+
+    def eof_received(self) -> None:
+        """The engine closes; asyncio then does so too."""
+        self.usable = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self.usable = False
+        self._pool.lost(self)
+        self._fail(exc if isinstance(exc, OSError) else BrokenAnswer.closed())
