@@ -1,0 +1,736 @@
+"""The decoder in C says what an independent, simple reading of the same JSON says, or nothing.
+
+`make sanitize` runs this under sanitizers; `CHALK_FUZZ_EXAMPLES` says how many examples of each.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gc
+import importlib.util
+import json
+import math
+import operator
+import os
+import random
+import re
+import shutil
+import struct
+import sys
+import sysconfig
+import threading
+import tracemalloc
+import weakref
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+try:
+    from chalk_online_store.codec import _decoder
+except ImportError:
+    _decoder = None  # type: ignore[assignment]
+
+MODULE = "chalk_online_store.codec._decoder"
+needs_decoder = pytest.mark.skipif(_decoder is None, reason="the C extension is not built")
+EXAMPLES = int(os.environ.get("CHALK_FUZZ_EXAMPLES", "100"))
+fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+Column = tuple[str, str, Callable[[bytes], object] | None]
+Read = Callable[[Any], Any]
+Row = tuple[Any, ...]
+Answer = tuple[list[Row], Any]
+
+NAMES = ["a", "b7", "Zz", "9", "é", "名", "a name of many bytes", "a name of many bytez"]
+KINDS = ["S", "B", "BOOL", "int", "float", "other"]
+
+
+def test_there_is_an_extension_where_there_is_a_compiler() -> None:
+    """A machine with a C compiler tests the decoder in C, instead of skipping it."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    assert importlib.util.find_spec(MODULE) or not shutil.which(compiler)
+
+
+# --- the reference -------------------------------------------------------------------------
+
+
+class Unsure(Exception):
+    """Where the contract asks for a ValueError."""
+
+
+class Object(list[tuple[str, Any]]):
+    """The members of a JSON object, in order."""
+
+
+def parse(body: bytes) -> Any:
+    """JSON with objects as `Object`; NaN and the infinities, which JSON has not, refused."""
+    try:
+        return json.loads(body.decode(), object_pairs_hook=Object, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise Unsure from None
+
+
+def refuse(_: str) -> None:
+    raise ValueError
+
+
+def sure(condition: object) -> None:
+    if not condition:
+        raise Unsure
+
+
+def reference(columns: list[Column], body: bytes) -> Answer:
+    """A direct reading of the contract. Raises `Unsure`."""
+    found = parse(body)
+    sure(isinstance(found, Object))
+    items, left = taken_out(found)
+    return [row_of(columns, item) for item in items], left
+
+
+def taken_out(answer: Object) -> tuple[list[Any], dict[str, Any]]:
+    """The items of an answer, and the answer without."""
+    where = [name for name, _ in answer if name in ("Item", "Items", "Responses")]
+    sure(len(where) <= 1)
+    left = dict(answer)
+    if not where:
+        return [], left
+    found = left[where[0]]
+    if where == ["Item"]:
+        left["Item"] = None
+        return [] if found is None else [found], left
+    if where == ["Responses"]:
+        sure(isinstance(found, Object) and len(found) <= 1)
+        if not found:
+            return [], left
+        table, found = found[0]
+        left["Responses"] = [(table, [])]
+    else:
+        left["Items"] = []
+    sure(isinstance(found, list) and not isinstance(found, Object))
+    return found, left
+
+
+def row_of(columns: list[Column], pairs: Any) -> Row:
+    sure(isinstance(pairs, Object))
+    read: dict[str, Read] = {"pk": text, "sk": text, "@": whole, "~": whole}
+    read |= {"@" + name: whole for name, _, _ in columns}
+    read |= {name: nullable(READ[kind]) for name, kind, _ in columns}
+    names = [name for name, _ in pairs if name in read]
+    sure(len(set(names)) == len(names))
+    item = {name: read[name](value) for name, value in pairs if name in read}
+    sure("pk" in item and "sk" in item)
+    latest = item.get("@", 0)
+    base = item.get("~", latest)
+    times: Any = tuple(
+        item.get("@" + name, base) if name in item else None for name, _, _ in columns
+    )
+    own = any("@" + name in item for name, _, _ in columns)
+    if None not in times and "~" not in item and not own:
+        times = None
+    return (item["pk"], item["sk"], latest, times, *(item.get(name) for name, _, _ in columns))
+
+
+def only(attribute: Any, *types: str) -> tuple[str, Any]:
+    sure(isinstance(attribute, Object) and len(attribute) == 1 and attribute[0][0] in types)
+    kind, value = attribute[0]
+    return kind, value
+
+
+def nullable(read: Read) -> Read:
+    return lambda value: None if value == [("NULL", True)] else read(value)
+
+
+def text(attribute: Any) -> str:
+    _, value = only(attribute, "S")
+    sure(isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value))
+    return str(value)
+
+
+def binary(attribute: Any) -> bytes:
+    _, value = only(attribute, "B")
+    sure(isinstance(value, str))
+    try:
+        raw = base64.b64decode(value, validate=True)
+    except ValueError:
+        raise Unsure from None
+    sure(base64.b64encode(raw).decode() == value)
+    return raw
+
+
+def boolean(attribute: Any) -> bool:
+    _, value = only(attribute, "BOOL")
+    sure(isinstance(value, bool))
+    return bool(value)
+
+
+def whole(attribute: Any) -> int:
+    _, value = only(attribute, "N")
+    sure(isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,37})", value))
+    return int(value)
+
+
+def real(attribute: Any) -> float:
+    kind, value = only(attribute, "N", "B")
+    if kind == "B":
+        raw = binary(attribute)
+        sure(len(raw) == 8)
+        return float(struct.unpack(">d", raw)[0])
+    number = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?"
+    sure(isinstance(value, str) and re.fullmatch(number, value, re.ASCII))
+    sure(math.isfinite(float(value)) and (float(value) or not value.startswith("-")))
+    return float(value)
+
+
+def other(attribute: Any) -> Any:
+    sure(isinstance(attribute, Object) and attribute and attribute[0][0] != "NULL")
+    return attribute
+
+
+READ: dict[str, Read] = dict(zip(KINDS, (text, binary, boolean, whole, real, other), strict=True))
+
+
+# --- comparing -----------------------------------------------------------------------------
+
+
+def decoder(columns: list[Column]) -> _decoder.Decoder:
+    return _decoder.Decoder(columns, "pk", "sk", "@", "~", "@")
+
+
+def columns_of(*kinds: str) -> list[Column]:
+    return [(name, kind, parse) for name, kind in zip(NAMES, kinds, strict=False)]
+
+
+def exact(value: Any) -> Any:
+    """What equals only what is the same to the bit and of the same type."""
+    if isinstance(value, float):
+        return struct.pack(">d", value)
+    if isinstance(value, tuple | list):
+        return type(value), [exact(part) for part in value]
+    return type(value), value
+
+
+def agrees(columns: list[Column], body: bytes, *, may_refuse: bool = False) -> bool:
+    """Whether there was an answer, after checking that it is the reference's."""
+    try:
+        rows, rest = decoder(columns).decode(body)
+    except ValueError as error:
+        refused = (str(error), error.__context__)
+    else:
+        expected, left = reference(columns, body)
+        assert exact(rows) == exact(expected)
+        assert dict(parse(rest)) == left
+        return True
+    assert refused == ("not an answer that is plain to read", None)
+    if not may_refuse:
+        with pytest.raises(Unsure):
+            reference(columns, body)
+    return False
+
+
+# --- what there may be ---------------------------------------------------------------------
+
+doubles = st.binary(min_size=8, max_size=8).map(lambda raw: struct.unpack(">d", raw)[0])
+finite = st.floats(allow_nan=False, allow_infinity=False)
+digits = st.text("0123456789", min_size=1, max_size=25)
+number_texts = st.one_of(
+    st.integers().map(str),
+    st.integers(-(10**38) + 1, 10**38 - 1).map(str),
+    st.floats().map(repr),
+    doubles.map(repr),
+    st.builds("{}{}.{}".format, st.sampled_from(["", "-"]), digits, digits),
+    st.builds("{}e{}".format, digits, st.integers(-330, 330)),
+    st.builds("{}.{}E{:+}".format, st.integers(0, 9), digits, st.integers(-40, 40)),
+    st.sampled_from(["-0", "1.", ".5", "+1", "01", "1e", "1_0", " 1", "0x1", "", "-", "9" * 39]),
+    st.sampled_from(["NaN", "Infinity", "1e400", "1e-400", "1e99999", "1e00001", "0.0", "0e5"]),
+)
+texts = st.text(max_size=12) | st.sampled_from(['"\\/\b\f\n\r\t', "é", "\U0001f600", "a" * 99])
+raws = st.binary(max_size=10) | st.binary(min_size=125, max_size=132)
+base64s = raws.map(lambda raw: base64.b64encode(raw).decode()) | st.sampled_from(
+    ["A", "AA", "AAA", "AB==", "AAB=", "A===", "====", "AA=A", "AAAA=", "A A=", "é=", "-_=="]
+)
+eights = doubles.map(lambda value: base64.b64encode(struct.pack(">d", value)).decode())
+nests = st.recursive(
+    st.none() | st.booleans() | st.integers() | finite | texts,
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(texts, parts, max_size=3),
+    max_leaves=6,
+)
+null = st.just({"NULL": True})
+sound: dict[str, st.SearchStrategy[Any]] = {
+    "S": texts.map(lambda text: {"S": text}) | null,
+    "B": raws.map(lambda raw: {"B": base64.b64encode(raw).decode()}) | null,
+    "BOOL": st.booleans().map(lambda value: {"BOOL": value}) | null,
+    "int": st.integers(-(10**38) + 1, 10**38 - 1).map(lambda value: {"N": str(value)}) | null,
+    "float": finite.map(lambda x: {"N": repr(x + 0.0)}) | eights.map(lambda text: {"B": text}),
+    "other": st.builds(lambda nest: {"L": [nest]}, nests) | null,
+}
+unsound = st.one_of(
+    number_texts.map(lambda text: {"N": text}),
+    base64s.map(lambda text: {"B": text}),
+    st.sampled_from([{}, {"NULL": False}, {"S": "a", "N": "1"}, {"SS": ["a"]}, {"BOOL": "true"}]),
+    nests,
+)
+times = st.integers(-(2**70), 2**70).map(lambda time: {"N": str(time)})
+
+
+@st.composite
+def items(draw: st.DrawFn, columns: list[Column], damage: bool) -> list[tuple[str, Any]]:
+    """An item's attributes in any order, perhaps one of them broken, missing or there twice."""
+    pairs = [("pk", {"S": draw(texts)}), ("sk", {"S": draw(st.sampled_from(["a", "b", "é", '"']))})]
+    for name, kind, _ in columns:
+        pairs += [(name, draw(sound[kind]))] if draw(st.integers(0, 5)) else []
+        pairs += [] if draw(st.integers(0, 5)) else [("@" + name, draw(times))]
+    pairs += [("@", draw(times))] if draw(st.integers(0, 5)) else []
+    pairs += [] if draw(st.integers(0, 3)) else [("~", draw(times))]
+    pairs += draw(
+        st.lists(
+            st.tuples(st.sampled_from(["%", "ttl", "ã", "", "a name of many byte"]), nests),
+            max_size=2,
+        )
+    )
+    if damage:
+        place = draw(st.integers(0, len(pairs) - 1))
+        pairs[place] = (draw(st.sampled_from(pairs))[0], draw(unsound))
+    return draw(st.permutations(pairs))
+
+
+def dumps(draw: st.DrawFn, value: Any) -> str:
+    """JSON with white space and escapes at will; a list of pairs is an object."""
+    space = draw(st.sampled_from(["", "", " ", "\n\t", "\r "]))
+    if isinstance(value, list) and all(isinstance(pair, tuple) for pair in value) and value:
+        names = [json.dumps(name, ensure_ascii=False) for name, _ in value]
+        parts = [
+            f"{n}{space}:{space}{dumps(draw, v)}" for n, (_, v) in zip(names, value, strict=True)
+        ]
+        return "{" + space + f"{space},{space}".join(parts) + space + "}"
+    if isinstance(value, dict):
+        return dumps(draw, list(value.items())) if value else "{" + space + "}"
+    if isinstance(value, list):
+        parts = [dumps(draw, part) for part in value]
+        return "[" + space + f"{space},{space}".join(parts) + space + "]"
+    return json.dumps(value, ensure_ascii=draw(st.booleans()))
+
+
+@st.composite
+def bodies(draw: st.DrawFn, columns: list[Column], damage: bool) -> bytes:
+    """An answer of any of the three operations."""
+    found = draw(st.lists(items(columns, damage), max_size=3))
+    answer: list[tuple[str, Any]] = draw(
+        st.sampled_from(
+            [
+                [("Responses", [("table", found)]), ("UnprocessedKeys", {})],
+                [("Items", found), ("Count", len(found)), ("LastEvaluatedKey", {"pk": {"S": "é"}})],
+                [("Item", found[0])] if found else [],
+                [("Item", None)],
+                [("Responses", {})],
+            ]
+        )
+    )
+    answer = draw(st.permutations([*answer, ("ConsumedCapacity", {"CapacityUnits": 1.5})]))
+    spaced = draw(st.sampled_from(["", " ", "\n"]))
+    return (spaced + dumps(draw, answer) + spaced).encode()
+
+
+column_lists = st.lists(st.sampled_from(KINDS), max_size=len(NAMES)).map(lambda k: columns_of(*k))
+answers = column_lists.flatmap(lambda c: st.tuples(st.just(c), bodies(c, False)))
+damaged_answers = column_lists.flatmap(lambda c: st.tuples(st.just(c), bodies(c, True)))
+
+
+# --- what it reads -------------------------------------------------------------------------
+
+
+@needs_decoder
+@fuzz
+@given(answers)
+def test_sound_answers(answer: tuple[list[Column], bytes]) -> None:
+    """Items of every kind, in any order and with gaps, are read as the contract says."""
+    assert agrees(*answer)
+
+
+@needs_decoder
+@fuzz
+@given(damaged_answers)
+def test_damaged_answers(answer: tuple[list[Column], bytes]) -> None:
+    """Where an attribute is not as its column, the decoder refuses where the contract does."""
+    agrees(*answer)
+
+
+@needs_decoder
+@fuzz
+@given(answers, st.data())
+def test_answers_cut_short(answer: tuple[list[Column], bytes], data: st.DataObject) -> None:
+    """No beginning of an answer is taken for an answer."""
+    columns, body = answer
+    body = body.rstrip()
+    assert not agrees(columns, body[: data.draw(st.integers(0, len(body) - 1))])
+
+
+@needs_decoder
+@fuzz
+@given(answers, st.data())
+def test_answers_with_other_bytes(answer: tuple[list[Column], bytes], data: st.DataObject) -> None:
+    """Whatever bytes are changed, put in or left out: refused, or read as what is then there."""
+    columns, body = answer
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(body)))
+        cut = data.draw(st.integers(0, 3))
+        put = data.draw(st.sampled_from(TOKENS) | st.binary(max_size=2))
+        body = body[:start] + put + body[start + cut :]
+    agrees(columns, body, may_refuse=True)
+
+
+TOKENS = [bytes([letter]) for letter in b'{}[]",:\\-+.eE019tfnNSB =\0\x80\xff']
+TOKENS += [b"null", b"true", b"\\ud800", b"\\u0041", b'"a":', b'{"NULL":true}', b'{"N":"1"}']
+
+
+@needs_decoder
+@fuzz
+@given(st.lists(number_texts, min_size=1, max_size=20))
+@example(["9007199254740993", "-9007199254740993", "9007199254740992.9999999999999999999"])
+@example(["0.1234567890123456789", "1844674407370955161.5", "9999999999999999999", "1e22", "1e23"])
+@example(["5e-324", "2.2250738585072011e-308", "1.7976931348623159e308", "-1e-400", "0.000"])
+def test_numbers(texts: list[str]) -> None:
+    """A number becomes the nearest float, or the very int, or is refused."""
+    for text in texts:
+        for kind in ("float", "int"):
+            agrees([("a", kind, None)], one(f'"a":{{"N":{json.dumps(text)}}}'))
+
+
+@needs_decoder
+def test_floats_are_rounded_as_python_does() -> None:
+    """Many decimals of every length, also right beside the middle between two floats."""
+    draw = random.Random(1)
+    texts = [repr(draw.uniform(0, 10 ** draw.randint(-5, 20))) for _ in range(3000)]
+    for _ in range(3000):
+        middle = (draw.getrandbits(53) | 1 << 53) * 2 + 1  # of 55 bits: between two floats
+        down = draw.randint(0, 19)
+        halved = middle * 5**down  # the digits of middle / 2**down
+        texts += [f"{halved + by}e-{down}" for by in (-1, 0, 1)]
+        shown = str(halved).rjust(down + 1, "0")
+        texts += [f"{shown[: len(shown) - down]}.{shown[len(shown) - down :]}1"] if down else []
+    texts += [f"{draw.getrandbits(64)}e{draw.randint(-25, 25)}" for _ in range(3000)]
+    items = ",".join(f'{{"pk":{{"S":""}},"sk":{{"S":""}},"a":{{"N":"{text}"}}}}' for text in texts)
+    rows, _ = decoder([("a", "float", None)]).decode(b'{"Items":[%b]}' % items.encode())
+    assert [exact(row[4]) for row in rows] == [exact(float(text)) for text in texts]
+
+
+def one(attributes: str) -> bytes:
+    """An answer of GetItem."""
+    return f'{{"Item":{{"pk":{{"S":"p"}},"sk":{{"S":"s"}},{attributes}}}}}'.encode()
+
+
+@needs_decoder
+def test_what_is_left_of_an_answer() -> None:
+    """The envelope comes back byte for byte, with the items cut out."""
+    item, columns = b'{"pk":{"S":"p"},"sk":{"S":"s"}}', columns_of()
+    for body, left in [
+        (b' {"Items" : [ %b , %b ],"x":1} ', b' {"Items" : [],"x":1} '),
+        (b'{"x":[{}],"Responses": {"t":[%b,%b]}}', b'{"x":[{}],"Responses": {"t":[]}}'),
+    ]:
+        rows, rest = decoder(columns).decode(body % (item, item))
+        assert (rows, rest) == ([("p", "s", 0, None)] * 2, left)
+    assert decoder(columns).decode(b'{"Item": %b}' % item)[1] == b'{"Item": null}'
+    assert decoder(columns).decode(b"{}") == ([], b"{}")
+
+
+@needs_decoder
+def test_times() -> None:
+    """Times are None where the latest is that of every value, else each has its own."""
+    columns = columns_of("S", "int")
+    value = '"a":{"S":"x"},"b7":{"NULL":true}'
+    for attributes, latest, times in [
+        (value, 0, None),
+        (value + ',"@":{"N":"5"}', 5, None),
+        (value + ',"@":{"N":"5"},"~":{"N":"3"}', 5, (3, 3)),
+        (value + ',"@":{"N":"5"},"@a":{"N":"2"}', 5, (2, 5)),
+        ('"a":{"S":"x"},"@":{"N":"5"}', 5, (5, None)),
+        ('"a":{"S":"x"},"@":{"N":"5"},"~":{"N":"3"},"@b7":{"N":"5"}', 5, (3, None)),
+    ]:
+        (row,), _ = decoder(columns).decode(one(attributes))
+        assert row[2:4] == (latest, times)
+        assert agrees(columns, one(attributes))
+
+
+REFUSED = [
+    b"",
+    b"null",
+    b"{}x",
+    b"{}\0",
+    b"[]",
+    b'{"Items":null}',
+    b'{"Items":[],}',
+    b'{"Items":[],"Items":[]}',
+    b'{"Item":null,"Item":null}',
+    b'{"Items":[],"Responses":{}}',
+    b'{"Responses":[]}',
+    b'{"Responses":{"a":[],"b":[]}}',
+    b'{"It\\u0065ms":[]}',
+    b'{"Items":[{}]}',
+    b'{"Items":[null]}',
+    b'{"x":"\xff"}',
+    b'{"x":"\n"}',
+    b'{"\xff":1}',
+    b'{"x":%b1%b}' % (b"[" * 201, b"]" * 201),
+    b'{"x":%b' % (b"[" * 100_000),
+    one('"\\u0061":{"S":"x"}'),
+    one('"a":{"S":"\\ud800"}'),
+    one('"a":{"S":"x"},"a":{"S":"x"}'),
+    one('"a":null'),
+    one('"@":{"NULL":true}'),
+    one('"@a":{"NULL":true}'),
+    one('"@":{"N":"1.0"}'),
+    one('"@":{"N":"1"},"@":{"N":"1"}'),
+    one('"pk":{"S":"p"}'),
+    b'{"Item":{"pk":{"S":"p"}}}',
+    b'{"Item":{"sk":{"S":"s"}}}',
+    b'{"Item":{"pk":{"NULL":true},"sk":{"S":"s"}}}',
+]
+
+
+@needs_decoder
+@pytest.mark.parametrize("body", REFUSED)
+def test_refusals(body: bytes) -> None:
+    """What is not plain is left to the decoder in Python, without a word about its content."""
+    assert not agrees(columns_of("S"), body, may_refuse=True)
+
+
+@needs_decoder
+def test_an_item_of_many_features() -> None:
+    """A thousand features in any order each find their column."""
+    names = [f"{first}{second}" for first in "abcdefghijklmnopqrstuvwxyz" for second in range(40)]
+    columns: list[Column] = [(name, "int", None) for name in names]
+    parts = [f'"{name}":{{"N":"{i}"}}' for i, name in enumerate(names)]
+    random.Random(1).shuffle(parts)
+    assert agrees(columns, one(",".join(parts)))
+    assert agrees(columns, one(",".join(parts[::2])))
+
+
+@needs_decoder
+def test_equal_sort_keys_are_one_object() -> None:
+    """The rows of a group share its id."""
+    keys = ["a", "a", "b", "b", "é", "é"]
+    found = [{"pk": {"S": "p"}, "sk": {"S": key}} for key in keys]
+    rows, _ = decoder([]).decode(json.dumps({"Items": found}).encode())
+    assert [row[1] for row in rows] == keys
+    assert rows[0][1] is rows[1][1]
+
+
+@needs_decoder
+def test_rows_of_atoms_are_no_work_for_the_collector() -> None:
+    """Rows that cannot lie in a cycle are not tracked; rows with other values are."""
+    (row,), _ = decoder(columns_of("S", "int")).decode(one('"a":{"S":"x"}'))
+    assert row[3] is not None
+    assert not gc.is_tracked(row)
+    assert not gc.is_tracked(row[3])
+    (row,), _ = decoder(columns_of("other")).decode(one('"a":{"L":[]}'))
+    assert gc.is_tracked(row)
+
+
+# --- the decoder as an object --------------------------------------------------------------
+
+
+@needs_decoder
+@pytest.mark.parametrize(
+    ("columns", "error"),
+    [
+        ([("a", "S", None), ("a", "S", None)], ValueError),
+        ([("pk", "S", None)], ValueError),
+        ([("", "S", None)], ValueError),  # its own time would be named like the latest
+        ([("a", "N", None)], ValueError),
+        ([("a", "other", None)], TypeError),
+        ([("\ud800", "S", None)], ValueError),
+        (["aSx"], TypeError),
+        ([("a", "S")], TypeError),
+        ([(1, "S", None)], TypeError),
+        (5, TypeError),
+    ],
+)
+def test_columns_that_there_cannot_be(columns: Any, error: type[Exception]) -> None:
+    """A decoder of impossible columns is refused when it is made."""
+    with pytest.raises(error):
+        decoder(columns)
+
+
+@needs_decoder
+@pytest.mark.parametrize("body", [None, "{}", bytearray(b"{}")])
+def test_a_body_is_bytes(body: Any) -> None:
+    """What is not bytes is a TypeError: no fallback would read it either."""
+    with pytest.raises(TypeError):
+        decoder([]).decode(body)
+
+
+@needs_decoder
+def test_reading_again_while_reading() -> None:
+    """`read` may use the very decoder that calls it."""
+
+    def read(raw: bytes) -> object:
+        inner = raw.replace(b'{"L":[', b"", 1)[:-2]
+        return again.decode(one(f'"a":{inner.decode()}'))[0] if inner else "innermost"
+
+    again = decoder([("a", "other", read), ("b", "S", None)])
+    body = one('"a":{"L":[{"L":[{"L":[]}]}]},"b":{"S":"outermost"}')
+    (row,), _ = again.decode(body)
+    assert row[5] == "outermost"
+    assert row[4][0][4][0][4] == "innermost"
+
+
+@needs_decoder
+def test_errors_of_read() -> None:
+    """An error of `read` is one more reason to be unsure; an interrupt is none."""
+
+    def fail(error: BaseException) -> object:
+        def read(_: bytes) -> object:
+            raise error
+
+        return decoder([("a", "other", read)]).decode(one('"a":{"L":[]}'))
+
+    with pytest.raises(ValueError, match="plain to read"):
+        fail(KeyError("secret"))
+    for passed in (KeyboardInterrupt(), MemoryError()):
+        with pytest.raises(type(passed)):
+            fail(passed)
+
+
+@needs_decoder
+def test_threads_share_a_decoder() -> None:
+    """Decoding in many threads at once, with a `read` that lets others go on, mixes nothing up."""
+
+    def read(raw: bytes) -> object:
+        turn.wait(0.0001)
+        return raw
+
+    turn = threading.Event()
+    shared = decoder([("a", "other", read), ("b", "S", None)])
+    wrong: list[Row] = []
+
+    def work(number: int) -> None:
+        body = one(f'"b":{{"S":"{number}"}},"a":{{"L":[{number}]}}')
+        for _ in range(50):
+            (row,), _ = shared.decode(body)
+            if row[4:] != (b'{"L":[%d]}' % number, str(number)):
+                wrong.append(row)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+BODIES = [
+    one(
+        '"a":{"S":"\\u00e9\\n"},"b7":{"N":"1.5"},"Zz":{"L":[1]},"@a":{"N":"99999999999"},"ttl":"é"'
+    ),
+    one('"a":{"S":"ééé"},"b7":{"B":"AAAAAAAAAAA="},"Zz":{"NULL":true},"~":{"N":"99999999999"}'),
+    one('"a":{"S":"xyz"},"b7":{"B":"AAAAAAAA"},"@Zz":{"N":"99999999999"}'),
+    one('"a":{"S":"xyz"},"@a":{"N":"99999999999"},"Zz":{"L":[]},"Zz":{"L":[]}'),
+    one('"a":{"S":"\\ud800"}'),
+    *REFUSED,
+]
+
+
+@needs_decoder
+def test_nothing_leaks() -> None:
+    """Neither sound nor refused answers, nor decoders, leave memory or references behind."""
+
+    def read(raw: bytes) -> object:
+        return shown if raw != b'{"L":[]}' else 1 / 0
+
+    shown = object()
+    tracemalloc.start()
+    try:
+        go_over(read, 300)
+        held, used = references(shown, read), [tracemalloc.get_traced_memory()[0]]
+        for _ in range(4):
+            go_over(read, 300)
+            used.append(tracemalloc.get_traced_memory()[0])
+        assert references(shown, read) == held
+        # The interpreter's free lists fill up now and then; a leak grows every time.
+        assert min(map(operator.sub, used[1:], used)) < 300 * 16  # bytes of the smallest object
+    finally:
+        tracemalloc.stop()
+
+
+def go_over(read: Callable[[bytes], object], times: int) -> None:
+    for _ in range(times):
+        made = decoder([("a", "S", read), ("b7", "float", None), ("Zz", "other", read)])
+        for body in BODIES:
+            with contextlib.suppress(ValueError):
+                made.decode(body)
+    gc.collect()
+
+
+def references(*others: object) -> list[int]:
+    singles = [None, True, _decoder.Decoder, *others]
+    return [sys.getrefcount(single) for single in singles]
+
+
+@needs_decoder
+def test_a_decoder_in_a_cycle_is_collected() -> None:
+    """A reader that knows its decoder does not keep it alive."""
+
+    class Reader:
+        made: object
+
+        def __call__(self, raw: bytes) -> object:
+            return raw
+
+    reader = Reader()
+    reader.made = decoder([("a", "other", reader)])
+    gone = weakref.ref(reader)
+    del reader
+    gc.collect()
+    assert gone() is None
+
+
+# --- moments -------------------------------------------------------------------------------
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+LAST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+@needs_decoder
+@fuzz
+@given(st.lists(st.integers(FIRST, LAST) | st.integers(-(10**12), 10**12) | st.none()))
+@example([FIRST, LAST, 0, -1, None])
+def test_moments(values: list[int | None]) -> None:
+    """Microseconds become the same aware datetimes as by Python's own arithmetic."""
+    expected = [None if v is None else EPOCH + timedelta(microseconds=v) for v in values]
+    found = _decoder.moments(values)
+    assert found == expected == _decoder.moments(tuple(values))
+    assert all(moment is None or moment.tzinfo is UTC for moment in found)
+
+
+@needs_decoder
+def test_moments_of_every_day() -> None:
+    """Each day of four centuries, and each turn of a year, has its date."""
+    day = 86_400_000_000
+    values = [day * number for number in range(-200_000, 200_000)]
+    values += [
+        (datetime(year, 1, 1, tzinfo=UTC) - EPOCH).days * day - 1 for year in range(2, 10_000)
+    ]
+    found = _decoder.moments(values)
+    assert found == [EPOCH + timedelta(microseconds=value) for value in values]
+
+
+@needs_decoder
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (FIRST - 1, OverflowError),
+        (LAST + 1, OverflowError),
+        (2**80, OverflowError),
+        (1.5, TypeError),
+        ("1", TypeError),
+    ],
+)
+def test_no_moments(value: Any, error: type[Exception]) -> None:
+    """What is no int, or outside of the calendar, is an error without the value in it."""
+    with pytest.raises(error) as raised:
+        _decoder.moments([value])
+    assert str(value) not in str(raised.value)
