@@ -4,8 +4,8 @@
    and the decoder in Python, of which this is a short cut, then decides.
 
    A body is a bytes object, so a NUL follows its last byte. No token goes on over a NUL: looking
-   one character ahead needs no check. A Decoder never changes and a call works on its stack alone,
-   so threads may share one, and `read` may call it again. */
+   one character ahead needs no check. A Decoder never changes and a call works on memory of its
+   own, so threads may share one, and `read` may call it again. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,29 +13,36 @@
 #include <math.h>
 
 enum { PK, SK, LATEST, TIMES, VALUES }; /* Places in a row. An item's base waits in TIMES. */
-enum { TEXT, BYTES, BOOL, INT, FLOAT, OTHER, KINDS, OWN = KINDS }; /* OWN: an own observed-at */
-enum { DEPTH = 200, DIGITS = 38, DIGITS_OF_64_BITS = 19 }; /* AWS: 32 levels, 38 digits */
+enum { TEXT, BYTES, BOOL, INT, FLOAT, OTHER, KINDS, OWN = KINDS }; /* OWN: an own observed-at. */
+enum { DEPTH = 200, DIGITS = 38, DIGITS_OF_64_BITS = 19 }; /* AWS: 32 levels, 38 digits. */
 
 typedef struct { PyObject *name, *read; int place, kind; } Slot; /* Without a name: free. */
 typedef struct { PyObject_VAR_HEAD Py_ssize_t width, others; Slot slots[]; } Decoder;
 typedef struct { const char *start; Py_ssize_t size; int escaped, wide; } Span;
-typedef struct { const char *start; uint64_t digits; Py_ssize_t count, scale; int minus, whole; } Number;
+typedef struct { const char *start; uint64_t value; Py_ssize_t count, scale; int minus, whole; } N;
+
+/* How an attribute begins, up to its value: "a":{"N": */
+typedef struct { const char *start; Py_ssize_t size; const Slot *slot; char type; } Head;
 
 typedef struct {
     const Decoder *decoder;
     const char *at, *end, *cut, *resume, *fill; /* The items lie from cut to resume. */
-    PyObject *rows, *sk; /* `sk` is the last sort key, nearly always the next one too; */
-    Span group;          /* this is its text. */
+    PyObject *rows, *sk;   /* `sk` is the last sort key, nearly always the next one too; */
+    Span group;            /* this is its text. */
+    Head *heads;           /* Those of the first item: most others have the same, */
+    Py_ssize_t known, nth; /* in the same order. The nth is to be expected next. */
 } Cursor;
 
-/* --- Tokens: whether one was read ---------------------------------------------------------- */
+/* --- Tokens: whether one was there --------------------------------------------------------- */
 
-static inline int expect(Cursor *c, char token) {
+static inline void space(Cursor *c) {
     while (*c->at == ' ' || *c->at == '\n' || *c->at == '\r' || *c->at == '\t') c->at++;
-    return token ? *c->at == token && c->at++ : 1;
 }
 
-static inline void space(Cursor *c) { expect(c, 0); }
+static inline int expect(Cursor *c, char token) {
+    space(c);
+    return *c->at == token && c->at++;
+}
 
 static int word(Cursor *c, const char *text) {
     size_t size = strlen(text);
@@ -61,9 +68,8 @@ static int escape(const char **p) {
 static inline int string(Cursor *c, Span *s) {
     unsigned char seen = 0;
     if (!expect(c, '"')) return 0;
-    s->escaped = 0;
     const char *p = s->start = c->at;
-    for (; *p != '"'; seen |= *p++)
+    for (s->escaped = 0; *p != '"'; seen |= *p++)
         if ((unsigned char)*p < ' ' || (*p == '\\' && (s->escaped = 1) && !escape(&p))) return 0;
     s->wide = seen >> 7;
     s->size = p - s->start;
@@ -71,14 +77,16 @@ static inline int string(Cursor *c, Span *s) {
     return 1;
 }
 
-static int is_utf8(const Span *s) {
-    PyObject *text = s->wide ? PyUnicode_DecodeUTF8(s->start, s->size, NULL) : Py_NewRef(Py_None);
+/* A string of which no object is made has to be UTF-8 all the same. */
+static inline int passed(Cursor *c, Span *s) {
+    if (!string(c, s)) return 0;
+    PyObject *text = s->wide ? PyUnicode_DecodeUTF8(s->start, s->size, NULL) : NULL;
     Py_XDECREF(text);
-    return text != NULL;
+    return text || !s->wide;
 }
 
 static inline int key(Cursor *c, Span *s) {
-    if (!string(c, s) || (s->wide && !is_utf8(s)) || !expect(c, ':')) return 0;
+    if (!passed(c, s) || !expect(c, ':')) return 0;
     space(c);
     return 1;
 }
@@ -92,15 +100,16 @@ static inline const char *digits(const char *p, uint64_t *value) {
     return p;
 }
 
-/* As JSON has them. `digits` has wrapped around where `count` is above DIGITS_OF_64_BITS. */
-static int number(Cursor *c, Number *n) {
+/* As JSON has them: value * 10**scale. The value has wrapped around where its digits, of which
+   there are `count`, are too many for 64 bits. */
+static inline int number(Cursor *c, N *n) {
     uint64_t value = 0, power = 0;
     const char *p = n->start = c->at, *first = p + (n->minus = *p == '-');
     p = digits(first, &value);
     n->count = p - first;
-    if (!n->count || (*first == '0' && n->count > 1)) return 0;
-    n->whole = *p != '.' && *p != 'e' && *p != 'E';
     n->scale = 0;
+    n->whole = *p != '.' && (*p | 32) != 'e';
+    if (!n->count || (*first == '0' && n->count > 1)) return 0;
     if (*p == '.') {
         const char *point = p + 1;
         p = digits(point, &value);
@@ -108,14 +117,14 @@ static int number(Cursor *c, Number *n) {
         if (!(n->scale = point - p)) return 0;
         for (; *first == '0' || *first == '.'; first++) n->count -= *first == '0';
     }
-    if (*p == 'e' || *p == 'E') {
+    if ((*p | 32) == 'e') {
         int down = *++p == '-';
-        const char *exponent = p += down || *p == '+';
+        const char *exponent = p + (down || *p == '+');
         p = digits(exponent, &power);
         if (p == exponent || p > exponent + 4) return 0;
         n->scale += down ? -(Py_ssize_t)power : (Py_ssize_t)power;
     }
-    n->digits = value;
+    n->value = value;
     c->at = p;
     return 1;
 }
@@ -123,10 +132,10 @@ static int number(Cursor *c, Number *n) {
 /* Over any one value. */
 static int skip(Cursor *c, int depth) {
     Span s;
-    Number n;
+    N n;
     char open = *c->at;
     int more = -1;
-    if (open == '"') return string(c, &s) && is_utf8(&s);
+    if (open == '"') return passed(c, &s);
     if (open != '{' && open != '[')
         return word(c, "true") || word(c, "false") || word(c, "null") || number(c, &n);
     c->at++;
@@ -138,78 +147,82 @@ static int skip(Cursor *c, int depth) {
 /* --- Values: a new reference; or NULL, with or without an exception ------------------------ */
 
 static PyObject *unescaped(const Span *s) {
-    PyObject *json = PyImport_ImportModule("json");
-    PyObject *text = json ? PyObject_CallMethod(json, "loads", "s#", s->start - 1, s->size + 2) : NULL;
-    Py_XDECREF(json);
+    PyObject *json = PyImport_ImportModule("json"); /* Escapes are rare. */
+    if (!json) return NULL;
+    PyObject *text = PyObject_CallMethod(json, "loads", "s#", s->start - 1, s->size + 2);
+    Py_DECREF(json);
     if (text && !PyUnicode_AsUTF8(text)) Py_CLEAR(text); /* Half of a surrogate pair. */
     return text;
 }
 
 static PyObject *text(Cursor *c, int place) {
     Span s;
+    PyObject *text;
     if (!string(c, &s)) return NULL;
     if (place == SK && c->sk && s.size == c->group.size && !memcmp(s.start, c->group.start, s.size))
         return Py_NewRef(c->sk);
-    PyObject *text = s.escaped ? unescaped(&s) : s.wide ? PyUnicode_DecodeUTF8(s.start, s.size, NULL)
-                     : PyUnicode_New(s.size, 127);
-    if (text && !s.escaped && !s.wide && s.size) memcpy(PyUnicode_1BYTE_DATA(text), s.start, s.size);
+    if (s.escaped) text = unescaped(&s);
+    else if (s.wide) text = PyUnicode_DecodeUTF8(s.start, s.size, NULL);
+    else if ((text = PyUnicode_New(s.size, 127)) && s.size)
+        memcpy(PyUnicode_1BYTE_DATA(text), s.start, s.size);
     if (place == SK) {
-        c->group = s;
         Py_XSETREF(c->sk, Py_XNewRef(text));
+        c->group = s;
     }
     return text;
 }
 
-static PyObject *whole(const Number *n) {
+static PyObject *whole(const N *n) {
     char text[DIGITS + 2] = {0}; /* With a sign and a NUL. */
     if (!n->whole || n->count > DIGITS) return NULL;
     if (n->count < DIGITS_OF_64_BITS)
-        return PyLong_FromLongLong(n->minus ? -(long long)n->digits : (long long)n->digits);
+        return PyLong_FromLongLong(n->minus ? -(long long)n->value : (long long)n->value);
     memcpy(text, n->start, n->count + n->minus);
     return PyLong_FromString(text, NULL, 10);
 }
 
-/* digits / 10**k, rounded once: the quotient's first 63 or 64 bits, the last set if there are more. */
-static inline double quotient(uint64_t digits, uint64_t divisor) {
-    int up = __builtin_clzll(digits), down = __builtin_clzll(divisor);
-    unsigned __int128 dividend = (unsigned __int128)(digits << up) << 63;
+/* value / divisor, neither of them 0, rounded once: of the 63 or 64 bits that are taken of the
+   quotient, more than a double has, the last is set if there are others after them. */
+static inline double quotient(uint64_t value, uint64_t divisor) {
+    int up = __builtin_clzll(value), down = __builtin_clzll(divisor);
+    unsigned __int128 dividend = (unsigned __int128)(value << up) << 63;
     uint64_t bits = dividend / (divisor <<= down);
     bits |= (unsigned __int128)bits * divisor != dividend;
     return ldexp((double)bits, down - up - 63);
 }
 
-static double magnitude(const Number *n) {
+static inline double magnitude(const N *n) {
     static const double TENS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
                                   1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
                                   1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
     char *end;
-    if (n->count <= DIGITS_OF_64_BITS && n->digits < 1ULL << 53) { /* Two doubles: one rounding. */
-        if (-22 <= n->scale && n->scale <= 0) return n->digits / TENS[-n->scale];
-        if (0 < n->scale && n->scale <= 22) return n->digits * TENS[n->scale];
+    if (n->count <= DIGITS_OF_64_BITS && n->value < 1ULL << 53) { /* Two doubles: one rounding. */
+        if (-22 <= n->scale && n->scale <= 0) return n->value / TENS[-n->scale];
+        if (0 < n->scale && n->scale <= 22) return n->value * TENS[n->scale];
     } else if (n->count <= DIGITS_OF_64_BITS && -19 <= n->scale && n->scale <= 0)
-        return quotient(n->digits, (uint64_t)TENS[-n->scale]);
+        return quotient(n->value, (uint64_t)TENS[-n->scale]);
     return PyOS_string_to_double(n->start + n->minus, &end, NULL);
 }
 
 /* Not infinity, which Python's decoder refuses, and not -0, of which it loses the sign. */
-static PyObject *real(const Number *n) {
+static PyObject *real(const N *n) {
     double x = magnitude(n);
     if (!isfinite(x) || x < 0 || (x == 0 && n->minus)) return NULL;
     return PyFloat_FromDouble(n->minus ? -x : x);
 }
 
-static PyObject *quoted(Cursor *c, PyObject *(*convert)(const Number *)) {
-    Number n;
+static inline PyObject *quoted(Cursor *c, PyObject *(*convert)(const N *)) {
+    N n;
     return expect(c, '"') && number(c, &n) && *c->at++ == '"' ? convert(&n) : NULL;
 }
 
-static const signed char SEXTET[256] = { /* base64: one more than the value, 0 for no letter */
+static const signed char SEXTET[256] = { /* base64: one more than the value, 0 for no letter. */
     ['A'] = 1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
     23, 24, 25, 26, ['a'] = 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44,
     45, 46, 47, 48, 49, 50, 51, 52, ['0'] = 53, 54, 55, 56, 57, 58, 59, 60, 61, 62,
     ['+'] = 63, ['/'] = 64, ['='] = 1};
 
-/* All bits, where the letter is none. */
+/* All bits set where it is no letter. */
 static inline unsigned sextet(char letter) { return SEXTET[(unsigned char)letter] - 1; }
 
 /* Canonical base64: padded, the padding at the end alone, and no bits set that make no byte. */
@@ -218,17 +231,17 @@ static PyObject *binary(Cursor *c) {
     const char *p = c->at, *stop = memchr(p, '"', c->end - p);
     Py_ssize_t size = stop ? stop - p : 1;
     int padding = size < 4 || stop[-1] != '=' ? 0 : stop[-2] != '=' ? 1 : 2;
-    unsigned bits = 0, all = 0;
     if (size % 4 || memchr(p, '=', size - padding)) return NULL;
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size / 4 * 3);
     if (!bytes) return NULL;
     unsigned char *out = (unsigned char *)PyBytes_AS_STRING(bytes);
+    unsigned bits = 0, all = 0;
     for (; p < stop; p += 4, out += 3) {
         all |= bits = sextet(p[0]) << 18 | sextet(p[1]) << 12 | sextet(p[2]) << 6 | sextet(p[3]);
         out[0] = bits >> 16, out[1] = bits >> 8, out[2] = bits;
     }
     c->at = stop + 1;
-    if (all >> 31 || bits & ((1U << 8 * padding) - 1)) Py_CLEAR(bytes);
+    if (all >> 24 || bits & ((1U << 8 * padding) - 1)) Py_CLEAR(bytes);
     else if (padding) _PyBytes_Resize(&bytes, size / 4 * 3 - padding);
     return bytes;
 }
@@ -242,7 +255,12 @@ static PyObject *eight_bytes(Cursor *c) {
     return real;
 }
 
-static PyObject *other(Cursor *c, PyObject *read, const char *start) {
+/* What `read` makes of any attribute but null. */
+static PyObject *other(Cursor *c, PyObject *read) {
+    const char *start = c->at;
+    Span s;
+    if (!expect(c, '{') || !key(c, &s)) return NULL;
+    if (is(&s, "NULL")) return word(c, "true") && expect(c, '}') ? Py_NewRef(Py_None) : NULL;
     c->at = start;
     PyObject *raw = skip(c, 0) ? PyBytes_FromStringAndSize(start, c->at - start) : NULL;
     PyObject *value = raw ? PyObject_CallOneArg(read, raw) : NULL;
@@ -252,42 +270,58 @@ static PyObject *other(Cursor *c, PyObject *read, const char *start) {
 
 #define STORED(kind, type) ((kind) << 8 | (type))
 
-/* An attribute: {"N":"1.5"}. */
-static PyObject *attribute(Cursor *c, const Slot *slot) {
-    const char *start = c->at;
-    PyObject *value = NULL;
-    Span s;
-    if (!expect(c, '{') || !key(c, &s)) return NULL;
-    if (slot->kind == OTHER && !is(&s, "NULL")) return other(c, slot->read, start);
-    switch (STORED(slot->kind, s.size == 1 ? *s.start : is(&s, "BOOL"))) {
-    case STORED(TEXT, 'S'): value = text(c, slot->place); break;
-    case STORED(BYTES, 'B'): value = binary(c); break;
-    case STORED(FLOAT, 'N'): value = quoted(c, real); break;
-    case STORED(FLOAT, 'B'): value = eight_bytes(c); break;
-    case STORED(INT, 'N'): case STORED(OWN, 'N'): value = quoted(c, whole); break;
-    case STORED(BOOL, 1):
-        value = word(c, "true") ? Py_NewRef(Py_True) : word(c, "false") ? Py_NewRef(Py_False) : NULL;
-        break;
-    default:
-        if (is(&s, "NULL") && slot->kind != OWN && slot->place >= VALUES && word(c, "true"))
-            value = Py_NewRef(Py_None);
+static PyObject *value(Cursor *c, const Head *h) {
+    int nullable = h->slot->kind != OWN && h->slot->place >= VALUES;
+    switch (STORED(h->slot->kind, h->type)) {
+    case STORED(TEXT, 'S'): return text(c, h->slot->place);
+    case STORED(BYTES, 'B'): return binary(c);
+    case STORED(INT, 'N'): case STORED(OWN, 'N'): return quoted(c, whole);
+    case STORED(FLOAT, 'N'): return quoted(c, real);
+    case STORED(FLOAT, 'B'): return eight_bytes(c);
+    case STORED(BOOL, 'O'): return word(c, "true")    ? Py_NewRef(Py_True)
+                                   : word(c, "false") ? Py_NewRef(Py_False) : NULL;
+    default: return h->type == 'U' && nullable && word(c, "true") ? Py_NewRef(Py_None) : NULL;
     }
-    if (value && !expect(c, '}')) Py_CLEAR(value);
-    return value;
 }
 
 /* --- Rows ---------------------------------------------------------------------------------- */
 
-/* The slot of a name, or the free one where it would be. At most half of the slots are taken. */
-static inline const Slot *find(const Decoder *d, const char *name, Py_ssize_t size) {
+/* The slot of a name, or the free one where it would be. Half of all slots are free. */
+static Slot *find(const Decoder *d, const char *name, Py_ssize_t size) {
     uint64_t hash = size, last = Py_SIZE(d) - 1;
     for (Py_ssize_t i = 0; i < size; i++) hash = (hash ^ name[i]) * 0x9E3779B97F4A7C15;
     for (uint64_t i = hash >> 32;; i++) {
         const Slot *slot = &d->slots[i & last];
         if (!slot->name || (PyBytes_GET_SIZE(slot->name) == size &&
                             memcmp(PyBytes_AS_STRING(slot->name), name, size) == 0))
-            return slot;
+            return (Slot *)slot;
     }
+}
+
+static int new_head(Cursor *c, Head *h) {
+    Span s;
+    h->start = c->at;
+    if (!key(c, &s) || s.escaped) return 0;
+    h->slot = find(c->decoder, s.start, s.size);
+    if (h->slot->name && h->slot->kind != OTHER) {
+        if (!expect(c, '{') || !key(c, &s)) return 0;
+        h->type = s.size == 1 ? *s.start : is(&s, "BOOL") ? 'O' : is(&s, "NULL") ? 'U' : 0;
+    }
+    h->size = c->at - h->start;
+    return 1;
+}
+
+/* The head to be expected, or the one after it: an item may lack an attribute. */
+static inline const Head *known_head(Cursor *c) {
+    for (Py_ssize_t i = c->nth; i < c->known && i < c->nth + 2; i++) {
+        const Head *h = &c->heads[i];
+        if (h->size < c->end - c->at && memcmp(c->at, h->start, h->size) == 0) {
+            c->at += h->size;
+            c->nth = i + 1;
+            return h;
+        }
+    }
+    return NULL;
 }
 
 /* A tuple of NULLs. Untracked: nobody can see it unfinished, and of atoms it makes no cycle. */
@@ -298,13 +332,26 @@ static PyObject *blank(Py_ssize_t size) {
 }
 
 static int member(Cursor *c, PyObject **row, PyObject **times) {
-    Span s;
-    if (!key(c, &s) || s.escaped) return 0;
-    const Slot *slot = find(c->decoder, s.start, s.size);
+    Head new = {0};
+    const Head *h = known_head(c);
+    if (!h) {
+        if (!new_head(c, &new)) return 0;
+        h = &new;
+        if (c->nth == c->known && c->known < Py_SIZE(c->decoder)) {
+            c->heads[c->known++] = new;
+            c->nth++;
+        }
+    }
+    const Slot *slot = h->slot;
     if (!slot->name) return skip(c, 0);
-    if (slot->kind == OWN && !*times && !(*times = blank(c->decoder->width))) return 0;
-    PyObject **place = slot->kind == OWN ? &PyTuple_GET_ITEM(*times, slot->place) : row + slot->place;
-    return !*place && (*place = attribute(c, slot)); /* A name comes once. */
+    PyObject **place = row + slot->place;
+    if (slot->kind == OWN) {
+        if (!*times && !(*times = blank(c->decoder->width))) return 0;
+        place = &PyTuple_GET_ITEM(*times, slot->place);
+    }
+    if (*place) return 0; /* Of two, which counts? */
+    if (slot->kind == OTHER) return (*place = other(c, slot->read)) != NULL;
+    return (*place = value(c, h)) && expect(c, '}');
 }
 
 /* None for what is absent, and times, unless every value is there and as old as the latest. */
@@ -313,42 +360,37 @@ static int finish(const Decoder *d, PyObject **row, PyObject **times) {
     int ordinary = !base && !*times;
     if (!row[PK] || !row[SK] || !(row[LATEST] || (row[LATEST] = PyLong_FromLong(0)))) return 0;
     for (Py_ssize_t i = 0; ordinary && i < d->width; i++) ordinary = row[VALUES + i] != NULL;
-    if (ordinary) return !!(row[TIMES] = Py_NewRef(Py_None));
-    if (!*times && !(*times = blank(d->width))) return 0;
-    for (Py_ssize_t i = 0; i < d->width; i++) {
+    if (!ordinary && !*times && !(*times = blank(d->width))) return 0;
+    for (Py_ssize_t i = 0; !ordinary && i < d->width; i++) {
         PyObject **value = row + VALUES + i, **time = &PyTuple_GET_ITEM(*times, i);
         if (!*value) Py_XSETREF(*time, Py_NewRef(*value = Py_NewRef(Py_None)));
         if (!*time) *time = Py_NewRef(base ? base : row[LATEST]);
     }
-    row[TIMES] = Py_NewRef(*times);
+    row[TIMES] = Py_NewRef(ordinary ? Py_None : *times);
     Py_XDECREF(base);
     return 1;
 }
 
 static int item(Cursor *c) {
     PyObject *times = NULL, *row = blank(VALUES + c->decoder->width);
-    int more = -1;
-    if (!row || !expect(c, '{')) goto end;
-    for (int i = 0; (more = part(c, i, '}')) > 0; i = 1)
-        if (!member(c, &PyTuple_GET_ITEM(row, 0), &times)) goto end;
-    if (more == 0 && finish(c->decoder, &PyTuple_GET_ITEM(row, 0), &times)) {
-        if (c->decoder->others) PyObject_GC_Track(row);
-        more = PyList_Append(c->rows, row);
-    } else more = -1;
-end:
+    int more = -1, done = row && expect(c, '{');
+    c->nth = 0;
+    for (int i = 0; done && (more = part(c, i, '}')) > 0; i = 1)
+        done = member(c, &PyTuple_GET_ITEM(row, 0), &times);
+    done = done && more == 0 && finish(c->decoder, &PyTuple_GET_ITEM(row, 0), &times);
+    if (done && c->decoder->others) PyObject_GC_Track(row);
+    done = done && PyList_Append(c->rows, row) == 0;
     Py_XDECREF(times);
     Py_XDECREF(row);
-    return more == 0;
+    return done;
 }
 
 static int items(Cursor *c) {
-    int more = -1;
-    if (!expect(c, '[')) return 0;
+    int more = -1, done = expect(c, '[');
     c->cut = c->at;
-    for (int i = 0; (more = part(c, i, ']')) > 0; i = 1)
-        if (!item(c)) return 0;
+    for (int i = 0; done && (more = part(c, i, ']')) > 0; i = 1) done = item(c);
     c->resume = c->at - 1;
-    return more == 0;
+    return done && more == 0;
 }
 
 static int one_item(Cursor *c) {
@@ -367,26 +409,26 @@ static int one_table(Cursor *c) {
 
 static int answer(Cursor *c) {
     Span s;
-    int more = -1, seen = 0;
-    if (!expect(c, '{')) return 0;
-    for (int i = 0; (more = part(c, i, '}')) > 0; i = 1) {
+    int more = -1, seen = 0, done = expect(c, '{');
+    for (int i = 0; done && (more = part(c, i, '}')) > 0; i = 1) {
         if (!key(c, &s) || s.escaped) return 0;
         int (*read)(Cursor *) = is(&s, "Responses") ? one_table : is(&s, "Items") ? items
                               : is(&s, "Item") ? one_item : NULL;
-        if (read ? seen++ || !read(c) : !skip(c, 0)) return 0; /* Of two, who knows which counts. */
+        done = read ? !seen++ && read(c) : skip(c, 0);
     }
     space(c);
-    return more == 0 && c->at == c->end;
+    return done && more == 0 && c->at == c->end;
 }
 
 /* --- The class and the module -------------------------------------------------------------- */
 
 /* The body with `fill` for the items. */
 static PyObject *rest(const Cursor *c, PyObject *body) {
+    const char *start = PyBytes_AS_STRING(body);
     if (!c->cut) return Py_NewRef(body);
-    PyObject *left = PyBytes_FromStringAndSize(PyBytes_AS_STRING(body), c->cut - PyBytes_AS_STRING(body));
+    PyObject *left = PyBytes_FromStringAndSize(start, c->cut - start);
     PyBytes_ConcatAndDel(&left, PyBytes_FromString(c->fill));
-    PyBytes_ConcatAndDel(&left, PyBytes_FromString(c->resume));
+    PyBytes_ConcatAndDel(&left, PyBytes_FromStringAndSize(c->resume, c->end - c->resume));
     return left;
 }
 
@@ -394,8 +436,10 @@ static PyObject *decode(Decoder *self, PyObject *body) {
     if (!PyBytes_CheckExact(body)) return PyErr_Format(PyExc_TypeError, "a body is bytes");
     Cursor c = {.decoder = self, .at = PyBytes_AS_STRING(body), .fill = "", .rows = PyList_New(0)};
     c.end = c.at + PyBytes_GET_SIZE(body);
-    PyObject *left = c.rows && answer(&c) ? rest(&c, body) : NULL;
+    if (!(c.heads = PyMem_Malloc(Py_SIZE(self) * sizeof(Head)))) PyErr_NoMemory();
+    PyObject *left = c.rows && c.heads && answer(&c) ? rest(&c, body) : NULL;
     PyObject *decoded = left ? PyTuple_Pack(2, c.rows, left) : NULL;
+    PyMem_Free(c.heads);
     Py_XDECREF(c.rows);
     Py_XDECREF(c.sk);
     Py_XDECREF(left);
@@ -405,16 +449,18 @@ static PyObject *decode(Decoder *self, PyObject *body) {
     return decoded;
 }
 
+static int refuse(PyObject *type, const char *why) {
+    PyErr_SetString(type, why);
+    return 0;
+}
+
 static int add(Decoder *d, PyObject *name, int kind, int place, PyObject *read) {
     PyObject *bytes = name ? PyUnicode_AsUTF8String(name) : NULL;
-    if (!bytes) return 0;
-    Slot *slot = (Slot *)find(d, PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes));
-    if (slot->name) {
-        Py_DECREF(bytes);
-        return PyErr_Format(PyExc_ValueError, "two attributes of one name"), 0;
-    }
-    *slot = (Slot){bytes, Py_XNewRef(read), place, kind};
-    return 1;
+    Slot *slot = bytes ? find(d, PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes)) : NULL;
+    int done = slot && (!slot->name || refuse(PyExc_ValueError, "two attributes of one name"));
+    if (done) *slot = (Slot){Py_NewRef(bytes), Py_XNewRef(read), place, kind};
+    Py_XDECREF(bytes);
+    return done;
 }
 
 static int add_column(Decoder *d, int i, PyObject *column, PyObject *prefix) {
@@ -422,15 +468,14 @@ static int add_column(Decoder *d, int i, PyObject *column, PyObject *prefix) {
     PyObject *name, *read;
     const char *shown;
     int kind = TEXT;
-    if (!PyTuple_Check(column)) return PyErr_Format(PyExc_TypeError, "a column is a tuple"), 0;
+    if (!PyTuple_Check(column)) return refuse(PyExc_TypeError, "a column is a tuple");
     if (!PyArg_ParseTuple(column, "UsO", &name, &shown, &read)) return 0;
     while (kind < KINDS && strcmp(shown, NAMES[kind])) kind++;
-    if (kind == KINDS) return PyErr_Format(PyExc_ValueError, "no kind of column"), 0;
-    if (kind == OTHER && !PyCallable_Check(read))
-        return PyErr_Format(PyExc_TypeError, "no function to read others by"), 0;
+    if (kind == KINDS) return refuse(PyExc_ValueError, "no kind of column");
+    if (kind == OTHER && !PyCallable_Check(read)) return refuse(PyExc_TypeError, "no reader");
     d->others += kind == OTHER;
     PyObject *own = PyUnicode_Concat(prefix, name);
-    int done = add(d, name, kind, VALUES + i, read) && add(d, own, OWN, i, NULL);
+    int done = own && add(d, name, kind, VALUES + i, read) && add(d, own, OWN, i, NULL);
     Py_XDECREF(own);
     return done;
 }
@@ -503,7 +548,8 @@ static PyObject *moments(PyObject *Py_UNUSED(module), PyObject *values) {
     return found;
 }
 
-static PyMethodDef decoder_methods[] = {{"decode", (PyCFunction)decode, METH_O, NULL}, {NULL, NULL, 0, NULL}};
+static PyMethodDef decoder_methods[] = {
+    {"decode", (PyCFunction)decode, METH_O, NULL}, {NULL, NULL, 0, NULL}};
 static PyType_Slot decoder_slots[] = {
     {Py_tp_new, decoder_new}, {Py_tp_dealloc, decoder_dealloc}, {Py_tp_traverse, decoder_traverse},
     {Py_tp_methods, decoder_methods}, {0, NULL}};
@@ -518,9 +564,11 @@ static int module_exec(PyObject *module) {
     return -failed;
 }
 
-static PyMethodDef module_methods[] = {{"moments", moments, METH_O, NULL}, {NULL, NULL, 0, NULL}};
-static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec},
-#ifdef Py_mod_multiple_interpreters
+static PyMethodDef module_methods[] = {
+    {"moments", moments, METH_O, NULL}, {NULL, NULL, 0, NULL}};
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030D0000 /* Before 3.13, datetime cannot be had under a GIL of one's own. */
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
     {0, NULL}};
