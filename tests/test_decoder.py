@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import gc
 import importlib.util
 import json
-import math
 import operator
 import os
 import random
-import re
 import shutil
 import struct
 import sys
@@ -30,6 +27,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.decoder_answers import answers, columns_of, damaged_answers, number_texts
+from tests.decoder_reference import Column, Row, Unsure, parse, reference
+
 try:
     from chalk_online_store.codec import _decoder
 except ImportError:
@@ -40,14 +40,6 @@ needs_decoder = pytest.mark.skipif(_decoder is None, reason="the C extension is 
 EXAMPLES = int(os.environ.get("CHALK_FUZZ_EXAMPLES", "100"))
 fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
-Column = tuple[str, str, Callable[[bytes], object] | None]
-Read = Callable[[Any], Any]
-Row = tuple[Any, ...]
-Answer = tuple[list[Row], Any]
-
-NAMES = ["a", "b7", "Zz", "9", "é", "名", "a name of many bytes", "a name of many bytez"]
-KINDS = ["S", "B", "BOOL", "int", "float", "other"]
-
 
 def test_there_is_an_extension_where_there_is_a_compiler() -> None:
     """A machine with a C compiler tests the decoder in C, instead of skipping it."""
@@ -55,153 +47,11 @@ def test_there_is_an_extension_where_there_is_a_compiler() -> None:
     assert importlib.util.find_spec(MODULE) or not shutil.which(compiler)
 
 
-# --- the reference -------------------------------------------------------------------------
-
-
-class Unsure(Exception):
-    """Where the contract asks for a ValueError."""
-
-
-class Object(list[tuple[str, Any]]):
-    """The members of a JSON object, in order."""
-
-
-def parse(body: bytes) -> Any:
-    """JSON with objects as `Object`; NaN and the infinities, which JSON has not, refused."""
-    try:
-        return json.loads(body.decode(), object_pairs_hook=Object, parse_constant=refuse)
-    except (ValueError, RecursionError):
-        raise Unsure from None
-
-
-def refuse(_: str) -> None:
-    raise ValueError
-
-
-def sure(condition: object) -> None:
-    if not condition:
-        raise Unsure
-
-
-def reference(columns: list[Column], body: bytes) -> Answer:
-    """A direct reading of the contract. Raises `Unsure`."""
-    found = parse(body)
-    sure(isinstance(found, Object))
-    items, left = taken_out(found)
-    return [row_of(columns, item) for item in items], left
-
-
-def taken_out(answer: Object) -> tuple[list[Any], dict[str, Any]]:
-    """The items of an answer, and the answer without."""
-    where = [name for name, _ in answer if name in ("Item", "Items", "Responses")]
-    sure(len(where) <= 1)
-    left = dict(answer)
-    if not where:
-        return [], left
-    found = left[where[0]]
-    if where == ["Item"]:
-        left["Item"] = None
-        return [] if found is None else [found], left
-    if where == ["Responses"]:
-        sure(isinstance(found, Object) and len(found) <= 1)
-        if not found:
-            return [], left
-        table, found = found[0]
-        left["Responses"] = [(table, [])]
-    else:
-        left["Items"] = []
-    sure(isinstance(found, list) and not isinstance(found, Object))
-    return found, left
-
-
-def row_of(columns: list[Column], pairs: Any) -> Row:
-    sure(isinstance(pairs, Object))
-    read: dict[str, Read] = {"pk": text, "sk": text, "@": whole, "~": whole}
-    read |= {"@" + name: whole for name, _, _ in columns}
-    read |= {name: nullable(READ[kind]) for name, kind, _ in columns}
-    names = [name for name, _ in pairs if name in read]
-    sure(len(set(names)) == len(names))
-    item = {name: read[name](value) for name, value in pairs if name in read}
-    sure("pk" in item and "sk" in item)
-    latest = item.get("@", 0)
-    base = item.get("~", latest)
-    times: Any = tuple(
-        item.get("@" + name, base) if name in item else None for name, _, _ in columns
-    )
-    own = any("@" + name in item for name, _, _ in columns)
-    if None not in times and "~" not in item and not own:
-        times = None
-    return (item["pk"], item["sk"], latest, times, *(item.get(name) for name, _, _ in columns))
-
-
-def only(attribute: Any, *types: str) -> tuple[str, Any]:
-    sure(isinstance(attribute, Object) and len(attribute) == 1 and attribute[0][0] in types)
-    kind, value = attribute[0]
-    return kind, value
-
-
-def nullable(read: Read) -> Read:
-    return lambda value: None if value == [("NULL", True)] else read(value)
-
-
-def text(attribute: Any) -> str:
-    _, value = only(attribute, "S")
-    sure(isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value))
-    return str(value)
-
-
-def binary(attribute: Any) -> bytes:
-    _, value = only(attribute, "B")
-    sure(isinstance(value, str))
-    try:
-        raw = base64.b64decode(value, validate=True)
-    except ValueError:
-        raise Unsure from None
-    sure(base64.b64encode(raw).decode() == value)
-    return raw
-
-
-def boolean(attribute: Any) -> bool:
-    _, value = only(attribute, "BOOL")
-    sure(isinstance(value, bool))
-    return bool(value)
-
-
-def whole(attribute: Any) -> int:
-    _, value = only(attribute, "N")
-    sure(isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,37})", value))
-    return int(value)
-
-
-def real(attribute: Any) -> float:
-    kind, value = only(attribute, "N", "B")
-    if kind == "B":
-        raw = binary(attribute)
-        sure(len(raw) == 8)
-        return float(struct.unpack(">d", raw)[0])
-    number = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?"
-    sure(isinstance(value, str) and re.fullmatch(number, value, re.ASCII))
-    sure(math.isfinite(float(value)) and (float(value) or not value.startswith("-")))
-    return float(value)
-
-
-def other(attribute: Any) -> Any:
-    sure(isinstance(attribute, Object) and attribute and attribute[0][0] != "NULL")
-    return attribute
-
-
-READ: dict[str, Read] = dict(zip(KINDS, (text, binary, boolean, whole, real, other), strict=True))
-
-
 # --- comparing -----------------------------------------------------------------------------
 
 
 def decoder(columns: list[Column]) -> _decoder.Decoder:
     return _decoder.Decoder(columns, "pk", "sk", "@", "~", "@")
-
-
-def columns_of(*kinds: str) -> list[Column]:
-    return [(name, kind, parse) for name, kind in zip(NAMES, kinds, strict=False)]
 
 
 def exact(value: Any) -> Any:
@@ -229,114 +79,6 @@ def agrees(columns: list[Column], body: bytes, *, may_refuse: bool = False) -> b
         with pytest.raises(Unsure):
             reference(columns, body)
     return False
-
-
-# --- what there may be ---------------------------------------------------------------------
-
-doubles = st.binary(min_size=8, max_size=8).map(lambda raw: struct.unpack(">d", raw)[0])
-finite = st.floats(allow_nan=False, allow_infinity=False)
-digits = st.text("0123456789", min_size=1, max_size=25)
-number_texts = st.one_of(
-    st.integers().map(str),
-    st.integers(-(10**38) + 1, 10**38 - 1).map(str),
-    st.floats().map(repr),
-    doubles.map(repr),
-    st.builds("{}{}.{}".format, st.sampled_from(["", "-"]), digits, digits),
-    st.builds("{}e{}".format, digits, st.integers(-330, 330)),
-    st.builds("{}.{}E{:+}".format, st.integers(0, 9), digits, st.integers(-40, 40)),
-    st.sampled_from(["-0", "1.", ".5", "+1", "01", "1e", "1_0", " 1", "0x1", "", "-", "9" * 39]),
-    st.sampled_from(["NaN", "Infinity", "1e400", "1e-400", "1e99999", "1e00001", "0.0", "0e5"]),
-)
-texts = st.text(max_size=12) | st.sampled_from(['"\\/\b\f\n\r\t', "é", "\U0001f600", "a" * 99])
-raws = st.binary(max_size=10) | st.binary(min_size=125, max_size=132)
-base64s = raws.map(lambda raw: base64.b64encode(raw).decode()) | st.sampled_from(
-    ["A", "AA", "AAA", "AB==", "AAB=", "A===", "====", "AA=A", "AAAA=", "A A=", "é=", "-_=="]
-)
-eights = doubles.map(lambda value: base64.b64encode(struct.pack(">d", value)).decode())
-nests = st.recursive(
-    st.none() | st.booleans() | st.integers() | finite | texts,
-    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(texts, parts, max_size=3),
-    max_leaves=6,
-)
-null = st.just({"NULL": True})
-sound: dict[str, st.SearchStrategy[Any]] = {
-    "S": texts.map(lambda text: {"S": text}) | null,
-    "B": raws.map(lambda raw: {"B": base64.b64encode(raw).decode()}) | null,
-    "BOOL": st.booleans().map(lambda value: {"BOOL": value}) | null,
-    "int": st.integers(-(10**38) + 1, 10**38 - 1).map(lambda value: {"N": str(value)}) | null,
-    "float": finite.map(lambda x: {"N": repr(x + 0.0)}) | eights.map(lambda text: {"B": text}),
-    "other": st.builds(lambda nest: {"L": [nest]}, nests) | null,
-}
-unsound = st.one_of(
-    number_texts.map(lambda text: {"N": text}),
-    base64s.map(lambda text: {"B": text}),
-    st.sampled_from([{}, {"NULL": False}, {"S": "a", "N": "1"}, {"SS": ["a"]}, {"BOOL": "true"}]),
-    nests,
-)
-times = st.integers(-(2**70), 2**70).map(lambda time: {"N": str(time)})
-
-
-@st.composite
-def items(draw: st.DrawFn, columns: list[Column], damage: bool) -> list[tuple[str, Any]]:
-    """An item's attributes in any order, perhaps one of them broken, missing or there twice."""
-    pairs = [("pk", {"S": draw(texts)}), ("sk", {"S": draw(st.sampled_from(["a", "b", "é", '"']))})]
-    for name, kind, _ in columns:
-        pairs += [(name, draw(sound[kind]))] if draw(st.integers(0, 5)) else []
-        pairs += [] if draw(st.integers(0, 5)) else [("@" + name, draw(times))]
-    pairs += [("@", draw(times))] if draw(st.integers(0, 5)) else []
-    pairs += [] if draw(st.integers(0, 3)) else [("~", draw(times))]
-    pairs += draw(
-        st.lists(
-            st.tuples(st.sampled_from(["%", "ttl", "ã", "", "a name of many byte"]), nests),
-            max_size=2,
-        )
-    )
-    if damage:
-        place = draw(st.integers(0, len(pairs) - 1))
-        pairs[place] = (draw(st.sampled_from(pairs))[0], draw(unsound))
-    return draw(st.permutations(pairs))
-
-
-def dumps(draw: st.DrawFn, value: Any) -> str:
-    """JSON with white space and escapes at will; a list of pairs is an object."""
-    space = draw(st.sampled_from(["", "", " ", "\n\t", "\r "]))
-    if isinstance(value, list) and all(isinstance(pair, tuple) for pair in value) and value:
-        names = [json.dumps(name, ensure_ascii=False) for name, _ in value]
-        parts = [
-            f"{n}{space}:{space}{dumps(draw, v)}" for n, (_, v) in zip(names, value, strict=True)
-        ]
-        return "{" + space + f"{space},{space}".join(parts) + space + "}"
-    if isinstance(value, dict):
-        return dumps(draw, list(value.items())) if value else "{" + space + "}"
-    if isinstance(value, list):
-        parts = [dumps(draw, part) for part in value]
-        return "[" + space + f"{space},{space}".join(parts) + space + "]"
-    return json.dumps(value, ensure_ascii=draw(st.booleans()))
-
-
-@st.composite
-def bodies(draw: st.DrawFn, columns: list[Column], damage: bool) -> bytes:
-    """An answer of any of the three operations."""
-    found = draw(st.lists(items(columns, damage), max_size=3))
-    answer: list[tuple[str, Any]] = draw(
-        st.sampled_from(
-            [
-                [("Responses", [("table", found)]), ("UnprocessedKeys", {})],
-                [("Items", found), ("Count", len(found)), ("LastEvaluatedKey", {"pk": {"S": "é"}})],
-                [("Item", found[0])] if found else [],
-                [("Item", None)],
-                [("Responses", {})],
-            ]
-        )
-    )
-    answer = draw(st.permutations([*answer, ("ConsumedCapacity", {"CapacityUnits": 1.5})]))
-    spaced = draw(st.sampled_from(["", " ", "\n"]))
-    return (spaced + dumps(draw, answer) + spaced).encode()
-
-
-column_lists = st.lists(st.sampled_from(KINDS), max_size=len(NAMES)).map(lambda k: columns_of(*k))
-answers = column_lists.flatmap(lambda c: st.tuples(st.just(c), bodies(c, False)))
-damaged_answers = column_lists.flatmap(lambda c: st.tuples(st.just(c), bodies(c, True)))
 
 
 # --- what it reads -------------------------------------------------------------------------
@@ -401,20 +143,26 @@ def test_numbers(texts: list[str]) -> None:
 
 @needs_decoder
 def test_floats_are_rounded_as_python_does() -> None:
-    """Many decimals of every length, also right beside the middle between two floats."""
+    """Many decimals of every length, also those next to the middle between two floats."""
     draw = random.Random(1)
     texts = [repr(draw.uniform(0, 10 ** draw.randint(-5, 20))) for _ in range(3000)]
-    for _ in range(3000):
-        middle = (draw.getrandbits(53) | 1 << 53) * 2 + 1  # of 55 bits: between two floats
-        down = draw.randint(0, 19)
-        halved = middle * 5**down  # the digits of middle / 2**down
-        texts += [f"{halved + by}e-{down}" for by in (-1, 0, 1)]
-        shown = str(halved).rjust(down + 1, "0")
-        texts += [f"{shown[: len(shown) - down]}.{shown[len(shown) - down :]}1"] if down else []
     texts += [f"{draw.getrandbits(64)}e{draw.randint(-25, 25)}" for _ in range(3000)]
+    for places in range(23):
+        for _ in range(100):
+            below = near_a_middle(draw.getrandbits(52) + 2**52, places)
+            texts += [f"{below + by}e-{places}" for by in (-1, 0, 1, 2)]
     items = ",".join(f'{{"pk":{{"S":""}},"sk":{{"S":""}},"a":{{"N":"{text}"}}}}' for text in texts)
     rows, _ = decoder([("a", "float", None)]).decode(b'{"Items":[%b]}' % items.encode())
     assert [exact(row[4]) for row in rows] == [exact(float(text)) for text in texts]
+
+
+def near_a_middle(bits: int, places: int) -> int:
+    """The digits, of 64 bits, that with so many places come next below the middle of two floats.
+
+    The two have these 53 bits and the next, times some power of two.
+    """
+    scaled = (2 * bits + 1) * 10**places
+    return scaled >> max(0, scaled.bit_length() - 63)
 
 
 def one(attributes: str) -> bytes:
