@@ -34,9 +34,22 @@ number_texts = st.one_of(
 )
 texts = st.text(max_size=12) | st.sampled_from(['"\\/\b\f\n\r\t', "é", "\U0001f600", "a" * 99])
 raws = st.binary(max_size=10) | st.binary(min_size=125, max_size=132)
-base64s = raws.map(lambda raw: base64.b64encode(raw).decode()) | st.sampled_from(
-    ["A", "AA", "AAA", "AB==", "AAB=", "A===", "====", "AA=A", "AAAA=", "A A=", "é=", "-_=="]
-)
+odd_base64s = [
+    "A",
+    "AA",
+    "AAA",
+    "AB==",
+    "AAB=",
+    "A===",
+    "====",
+    "AA=A",
+    "=AAA",
+    "AAAA=",
+    "A A=",
+    "-_==",
+]
+odd_base64s += ["AAAé", "AA==AAAA"]
+base64s = raws.map(lambda raw: base64.b64encode(raw).decode()) | st.sampled_from(odd_base64s)
 eights = doubles.map(lambda value: base64.b64encode(struct.pack(">d", value)).decode())
 nests = st.recursive(
     st.none() | st.booleans() | st.integers() | finite | texts,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gc
 import importlib.util
@@ -27,7 +28,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.decoder_answers import answers, columns_of, damaged_answers, number_texts
+from tests.decoder_answers import (
+    answers,
+    columns_of,
+    damaged_answers,
+    number_texts,
+    odd_base64s,
+)
 from tests.decoder_reference import Column, Row, Unsure, parse, reference
 
 try:
@@ -163,6 +170,17 @@ def near_a_middle(bits: int, places: int) -> int:
     """
     scaled = (2 * bits + 1) * 10**places
     return scaled >> max(0, scaled.bit_length() - 63)
+
+
+@needs_decoder
+def test_base64() -> None:
+    """Bytes of every length are read; base64 that no encoder writes is refused."""
+    column: list[Column] = [("a", "B", None)]
+    for size in range(200):
+        text = base64.b64encode(random.Random(size).randbytes(size)).decode()
+        assert agrees(column, one(f'"a":{{"B":"{text}"}}'))
+    for text in odd_base64s:
+        assert not agrees(column, one(f'"a":{{"B":"{text}"}}'))
 
 
 def one(attributes: str) -> bytes:
@@ -413,7 +431,7 @@ def go_over(read: Callable[[bytes], object], times: int) -> None:
 
 
 def references(*others: object) -> list[int]:
-    singles = [None, True, _decoder.Decoder, *others]
+    singles = [None, True, json, _decoder.Decoder, *others]
     return [sys.getrefcount(single) for single in singles]
 
 

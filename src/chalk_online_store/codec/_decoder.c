@@ -337,7 +337,7 @@ static int member(Cursor *c, PyObject **row, PyObject **times) {
     if (!h) {
         if (!new_head(c, &new)) return 0;
         h = &new;
-        if (c->nth == c->known && c->known < Py_SIZE(c->decoder)) {
+        if (c->heads && c->nth == c->known && c->known < Py_SIZE(c->decoder)) {
             c->heads[c->known++] = new;
             c->nth++;
         }
@@ -387,6 +387,7 @@ static int item(Cursor *c) {
 
 static int items(Cursor *c) {
     int more = -1, done = expect(c, '[');
+    c->heads = PyMem_Malloc(Py_SIZE(c->decoder) * sizeof(Head)); /* Or NULL: it does without. */
     c->cut = c->at;
     for (int i = 0; done && (more = part(c, i, ']')) > 0; i = 1) done = item(c);
     c->resume = c->at - 1;
@@ -436,8 +437,7 @@ static PyObject *decode(Decoder *self, PyObject *body) {
     if (!PyBytes_CheckExact(body)) return PyErr_Format(PyExc_TypeError, "a body is bytes");
     Cursor c = {.decoder = self, .at = PyBytes_AS_STRING(body), .fill = "", .rows = PyList_New(0)};
     c.end = c.at + PyBytes_GET_SIZE(body);
-    if (!(c.heads = PyMem_Malloc(Py_SIZE(self) * sizeof(Head)))) PyErr_NoMemory();
-    PyObject *left = c.rows && c.heads && answer(&c) ? rest(&c, body) : NULL;
+    PyObject *left = c.rows && answer(&c) ? rest(&c, body) : NULL;
     PyObject *decoded = left ? PyTuple_Pack(2, c.rows, left) : NULL;
     PyMem_Free(c.heads);
     Py_XDECREF(c.rows);
