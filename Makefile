@@ -3,8 +3,9 @@ PYTHON ?= python3
 
 BIN := .venv/bin
 STAMPS := .venv/.stamps
+DECODER := src/chalk_online_store/codec/_decoder.c
 
-.PHONY: demo test fuzz lint bench docs clean
+.PHONY: demo test fuzz sanitize lint bench docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
@@ -14,6 +15,9 @@ test: lint $(STAMPS)/engines
 
 fuzz: $(STAMPS)/dev
 	CHALK_FUZZ_EXAMPLES=$${CHALK_FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/test_fuzz.py
+
+sanitize: $(STAMPS)/dev
+	PYTHON=$(BIN)/python scripts/sanitize_decoder.sh
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
@@ -30,7 +34,7 @@ clean:
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 
 # A stamp is newer than what it was made from; so a second run is quick, and an edited
-# pyproject.toml is installed again.
+# pyproject.toml or decoder is installed again.
 
 $(STAMPS)/venv:
 	$(PYTHON) -m venv .venv
@@ -38,15 +42,15 @@ $(STAMPS)/venv:
 	mkdir -p $(STAMPS)
 	touch $@
 
-$(STAMPS)/demo: pyproject.toml $(STAMPS)/venv
+$(STAMPS)/demo: pyproject.toml $(DECODER) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable ".[demo]"
 	touch $@
 
-$(STAMPS)/dev: pyproject.toml $(STAMPS)/venv
+$(STAMPS)/dev: pyproject.toml $(DECODER) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,testing]" --group dev
 	touch $@
 
-$(STAMPS)/docs: pyproject.toml $(STAMPS)/venv
+$(STAMPS)/docs: pyproject.toml $(DECODER) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable . --group docs
 	touch $@
 

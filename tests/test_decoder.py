@@ -1,0 +1,502 @@
+"""The decoder in C says what an independent, simple reading of the same JSON says, or nothing.
+
+`make sanitize` runs this under sanitizers; `CHALK_FUZZ_EXAMPLES` says how many examples of each.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gc
+import importlib.util
+import json
+import operator
+import os
+import random
+import shutil
+import struct
+import sys
+import sysconfig
+import threading
+import tracemalloc
+import weakref
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.decoder_answers import (
+    answers,
+    columns_of,
+    damaged_answers,
+    number_texts,
+    odd_base64s,
+)
+from tests.decoder_reference import Column, Row, Unsure, parse, reference
+
+try:
+    from chalk_online_store.codec import _decoder
+except ImportError:
+    _decoder = None  # type: ignore[assignment]
+
+MODULE = "chalk_online_store.codec._decoder"
+needs_decoder = pytest.mark.skipif(_decoder is None, reason="the C extension is not built")
+EXAMPLES = int(os.environ.get("CHALK_FUZZ_EXAMPLES", "100"))
+fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def test_there_is_an_extension_where_there_is_a_compiler() -> None:
+    """A machine with a C compiler tests the decoder in C, instead of skipping it."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    assert importlib.util.find_spec(MODULE) or not shutil.which(compiler)
+
+
+# --- comparing -----------------------------------------------------------------------------
+
+
+def decoder(columns: list[Column]) -> _decoder.Decoder:
+    return _decoder.Decoder(columns, "pk", "sk", "@", "~", "@")
+
+
+def exact(value: Any) -> Any:
+    """What equals only what is the same to the bit and of the same type."""
+    if isinstance(value, float):
+        return struct.pack(">d", value)
+    if isinstance(value, tuple | list):
+        return type(value), [exact(part) for part in value]
+    return type(value), value
+
+
+def agrees(columns: list[Column], body: bytes, *, may_refuse: bool = False) -> bool:
+    """Whether there was an answer, after checking that it is the reference's."""
+    try:
+        rows, rest = decoder(columns).decode(body)
+    except ValueError as error:
+        refused = (str(error), error.__context__)
+    else:
+        expected, left = reference(columns, body)
+        assert exact(rows) == exact(expected)
+        assert dict(parse(rest)) == left
+        return True
+    assert refused == ("not an answer that is plain to read", None)
+    if not may_refuse:
+        with pytest.raises(Unsure):
+            reference(columns, body)
+    return False
+
+
+# --- what it reads -------------------------------------------------------------------------
+
+
+@needs_decoder
+@fuzz
+@given(answers)
+def test_sound_answers(answer: tuple[list[Column], bytes]) -> None:
+    """Items of every kind, in any order and with gaps, are read as the contract says."""
+    assert agrees(*answer)
+
+
+@needs_decoder
+@fuzz
+@given(damaged_answers)
+def test_damaged_answers(answer: tuple[list[Column], bytes]) -> None:
+    """Where an attribute is not as its column, the decoder refuses where the contract does."""
+    agrees(*answer)
+
+
+@needs_decoder
+@fuzz
+@given(answers, st.data())
+def test_answers_cut_short(answer: tuple[list[Column], bytes], data: st.DataObject) -> None:
+    """No beginning of an answer is taken for an answer."""
+    columns, body = answer
+    body = body.rstrip()
+    assert not agrees(columns, body[: data.draw(st.integers(0, len(body) - 1))])
+
+
+@needs_decoder
+@fuzz
+@given(answers, st.data())
+def test_answers_with_other_bytes(answer: tuple[list[Column], bytes], data: st.DataObject) -> None:
+    """Whatever bytes are changed, put in or left out: refused, or read as what is then there."""
+    columns, body = answer
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(body)))
+        cut = data.draw(st.integers(0, 3))
+        put = data.draw(st.sampled_from(TOKENS) | st.binary(max_size=2))
+        body = body[:start] + put + body[start + cut :]
+    agrees(columns, body, may_refuse=True)
+
+
+TOKENS = [bytes([letter]) for letter in b'{}[]",:\\-+.eE019tfnNSB =\0\x80\xff']
+TOKENS += [b"null", b"true", b"\\ud800", b"\\u0041", b'"a":', b'{"NULL":true}', b'{"N":"1"}']
+
+
+@needs_decoder
+@fuzz
+@given(st.lists(number_texts, min_size=1, max_size=20))
+@example(["9007199254740993", "-9007199254740993", "9007199254740992.9999999999999999999"])
+@example(["0.1234567890123456789", "1844674407370955161.5", "9999999999999999999", "1e22", "1e23"])
+@example(["5e-324", "2.2250738585072011e-308", "1.7976931348623159e308", "-1e-400", "0.000"])
+def test_numbers(texts: list[str]) -> None:
+    """A number becomes the nearest float, or the very int, or is refused."""
+    for text in texts:
+        for kind in ("float", "int"):
+            agrees([("a", kind, None)], one(f'"a":{{"N":{json.dumps(text)}}}'))
+
+
+@needs_decoder
+def test_floats_are_rounded_as_python_does() -> None:
+    """Many decimals of every length, also those next to the middle between two floats."""
+    draw = random.Random(1)
+    texts = [repr(draw.uniform(0, 10 ** draw.randint(-5, 20))) for _ in range(3000)]
+    texts += [f"{draw.getrandbits(64)}e{draw.randint(-25, 25)}" for _ in range(3000)]
+    for places in range(23):
+        for _ in range(100):
+            below = near_a_middle(draw.getrandbits(52) + 2**52, places)
+            texts += [f"{below + by}e-{places}" for by in (-1, 0, 1, 2)]
+    items = ",".join(f'{{"pk":{{"S":""}},"sk":{{"S":""}},"a":{{"N":"{text}"}}}}' for text in texts)
+    rows, _ = decoder([("a", "float", None)]).decode(b'{"Items":[%b]}' % items.encode())
+    assert [exact(row[4]) for row in rows] == [exact(float(text)) for text in texts]
+
+
+def near_a_middle(bits: int, places: int) -> int:
+    """The digits, of 64 bits, that with so many places come next below the middle of two floats.
+
+    The two have these 53 bits and the next, times some power of two.
+    """
+    scaled = (2 * bits + 1) * 10**places
+    return scaled >> max(0, scaled.bit_length() - 63)
+
+
+@needs_decoder
+def test_base64() -> None:
+    """Bytes of every length are read; base64 that no encoder writes is refused."""
+    column: list[Column] = [("a", "B", None)]
+    for size in range(200):
+        text = base64.b64encode(random.Random(size).randbytes(size)).decode()
+        assert agrees(column, one(f'"a":{{"B":"{text}"}}'))
+    for text in odd_base64s:
+        assert not agrees(column, one(f'"a":{{"B":"{text}"}}'))
+
+
+def one(attributes: str) -> bytes:
+    """An answer of GetItem."""
+    return f'{{"Item":{{"pk":{{"S":"p"}},"sk":{{"S":"s"}},{attributes}}}}}'.encode()
+
+
+@needs_decoder
+def test_what_is_left_of_an_answer() -> None:
+    """The envelope comes back byte for byte, with the items cut out."""
+    item, columns = b'{"pk":{"S":"p"},"sk":{"S":"s"}}', columns_of()
+    for body, left in [
+        (b' {"Items" : [ %b , %b ],"x":1} ', b' {"Items" : [],"x":1} '),
+        (b'{"x":[{}],"Responses": {"t":[%b,%b]}}', b'{"x":[{}],"Responses": {"t":[]}}'),
+    ]:
+        rows, rest = decoder(columns).decode(body % (item, item))
+        assert (rows, rest) == ([("p", "s", 0, None)] * 2, left)
+    assert decoder(columns).decode(b'{"Item": %b}' % item)[1] == b'{"Item": null}'
+    assert decoder(columns).decode(b"{}") == ([], b"{}")
+
+
+@needs_decoder
+def test_times() -> None:
+    """Times are None where the latest is that of every value, else each has its own."""
+    columns = columns_of("S", "int")
+    value = '"a":{"S":"x"},"b7":{"NULL":true}'
+    for attributes, latest, times in [
+        (value, 0, None),
+        (value + ',"@":{"N":"5"}', 5, None),
+        (value + ',"@":{"N":"5"},"~":{"N":"3"}', 5, (3, 3)),
+        (value + ',"@":{"N":"5"},"@a":{"N":"2"}', 5, (2, 5)),
+        ('"a":{"S":"x"},"@":{"N":"5"}', 5, (5, None)),
+        ('"a":{"S":"x"},"@":{"N":"5"},"~":{"N":"3"},"@b7":{"N":"5"}', 5, (3, None)),
+    ]:
+        (row,), _ = decoder(columns).decode(one(attributes))
+        assert row[2:4] == (latest, times)
+        assert agrees(columns, one(attributes))
+
+
+REFUSED = [
+    b"",
+    b"null",
+    b"{}x",
+    b"{}\0",
+    b"[]",
+    b'{"Items":null}',
+    b'{"Items":[],}',
+    b'{"Items":[],"Items":[]}',
+    b'{"Item":null,"Item":null}',
+    b'{"Items":[],"Responses":{}}',
+    b'{"Responses":[]}',
+    b'{"Responses":{"a":[],"b":[]}}',
+    b'{"It\\u0065ms":[]}',
+    b'{"Items":[{}]}',
+    b'{"Items":[null]}',
+    b'{"x":"\xff"}',
+    b'{"x":"\n"}',
+    b'{"\xff":1}',
+    b'{"x":%b1%b}' % (b"[" * 201, b"]" * 201),
+    b'{"x":%b' % (b"[" * 100_000),
+    one('"\\u0061":{"S":"x"}'),
+    one('"a":{"S":"\\ud800"}'),
+    one('"a":{"S":"x"},"a":{"S":"x"}'),
+    one('"a":null'),
+    one('"@":{"NULL":true}'),
+    one('"@a":{"NULL":true}'),
+    one('"@":{"N":"1.0"}'),
+    one('"@":{"N":"1"},"@":{"N":"1"}'),
+    one('"pk":{"S":"p"}'),
+    b'{"Item":{"pk":{"S":"p"}}}',
+    b'{"Item":{"sk":{"S":"s"}}}',
+    b'{"Item":{"pk":{"NULL":true},"sk":{"S":"s"}}}',
+]
+
+
+@needs_decoder
+@pytest.mark.parametrize("body", REFUSED)
+def test_refusals(body: bytes) -> None:
+    """What is not plain is left to the decoder in Python, without a word about its content."""
+    assert not agrees(columns_of("S"), body, may_refuse=True)
+
+
+@needs_decoder
+def test_an_item_of_many_features() -> None:
+    """A thousand features in any order each find their column."""
+    names = [f"{first}{second}" for first in "abcdefghijklmnopqrstuvwxyz" for second in range(40)]
+    columns: list[Column] = [(name, "int", None) for name in names]
+    parts = [f'"{name}":{{"N":"{i}"}}' for i, name in enumerate(names)]
+    random.Random(1).shuffle(parts)
+    assert agrees(columns, one(",".join(parts)))
+    assert agrees(columns, one(",".join(parts[::2])))
+
+
+@needs_decoder
+def test_equal_sort_keys_are_one_object() -> None:
+    """The rows of a group share its id."""
+    keys = ["a", "a", "b", "b", "é", "é"]
+    found = [{"pk": {"S": "p"}, "sk": {"S": key}} for key in keys]
+    rows, _ = decoder([]).decode(json.dumps({"Items": found}).encode())
+    assert [row[1] for row in rows] == keys
+    assert rows[0][1] is rows[1][1]
+
+
+@needs_decoder
+def test_rows_of_atoms_are_no_work_for_the_collector() -> None:
+    """Rows that cannot lie in a cycle are not tracked; rows with other values are."""
+    (row,), _ = decoder(columns_of("S", "int")).decode(one('"a":{"S":"x"}'))
+    assert row[3] is not None
+    assert not gc.is_tracked(row)
+    assert not gc.is_tracked(row[3])
+    (row,), _ = decoder(columns_of("other")).decode(one('"a":{"L":[]}'))
+    assert gc.is_tracked(row)
+
+
+# --- the decoder as an object --------------------------------------------------------------
+
+
+@needs_decoder
+@pytest.mark.parametrize(
+    ("columns", "error"),
+    [
+        ([("a", "S", None), ("a", "S", None)], ValueError),
+        ([("pk", "S", None)], ValueError),
+        ([("", "S", None)], ValueError),  # its own time would be named like the latest
+        ([("a", "N", None)], ValueError),
+        ([("a", "other", None)], TypeError),
+        ([("\ud800", "S", None)], ValueError),
+        (["aSx"], TypeError),
+        ([("a", "S")], TypeError),
+        ([(1, "S", None)], TypeError),
+        (5, TypeError),
+    ],
+)
+def test_columns_that_there_cannot_be(columns: Any, error: type[Exception]) -> None:
+    """A decoder of impossible columns is refused when it is made."""
+    with pytest.raises(error):
+        decoder(columns)
+
+
+@needs_decoder
+@pytest.mark.parametrize("body", [None, "{}", bytearray(b"{}")])
+def test_a_body_is_bytes(body: Any) -> None:
+    """What is not bytes is a TypeError: no fallback would read it either."""
+    with pytest.raises(TypeError):
+        decoder([]).decode(body)
+
+
+@needs_decoder
+def test_reading_again_while_reading() -> None:
+    """`read` may use the very decoder that calls it."""
+
+    def read(raw: bytes) -> object:
+        inner = raw.replace(b'{"L":[', b"", 1)[:-2]
+        return again.decode(one(f'"a":{inner.decode()}'))[0] if inner else "innermost"
+
+    again = decoder([("a", "other", read), ("b", "S", None)])
+    body = one('"a":{"L":[{"L":[{"L":[]}]}]},"b":{"S":"outermost"}')
+    (row,), _ = again.decode(body)
+    assert row[5] == "outermost"
+    assert row[4][0][4][0][4] == "innermost"
+
+
+@needs_decoder
+def test_errors_of_read() -> None:
+    """An error of `read` is one more reason to be unsure; an interrupt is none."""
+
+    def fail(error: BaseException) -> object:
+        def read(_: bytes) -> object:
+            raise error
+
+        return decoder([("a", "other", read)]).decode(one('"a":{"L":[]}'))
+
+    with pytest.raises(ValueError, match="plain to read"):
+        fail(KeyError("secret"))
+    for passed in (KeyboardInterrupt(), MemoryError()):
+        with pytest.raises(type(passed)):
+            fail(passed)
+
+
+@needs_decoder
+def test_threads_share_a_decoder() -> None:
+    """Decoding in many threads at once, with a `read` that lets others go on, mixes nothing up."""
+
+    def read(raw: bytes) -> object:
+        turn.wait(0.0001)
+        return raw
+
+    turn = threading.Event()
+    shared = decoder([("a", "other", read), ("b", "S", None)])
+    wrong: list[Row] = []
+
+    def work(number: int) -> None:
+        body = one(f'"b":{{"S":"{number}"}},"a":{{"L":[{number}]}}')
+        for _ in range(50):
+            (row,), _ = shared.decode(body)
+            if row[4:] != (b'{"L":[%d]}' % number, str(number)):
+                wrong.append(row)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+BODIES = [
+    one(
+        '"a":{"S":"\\u00e9\\n"},"b7":{"N":"1.5"},"Zz":{"L":[1]},"@a":{"N":"99999999999"},"ttl":"é"'
+    ),
+    one('"a":{"S":"ééé"},"b7":{"B":"AAAAAAAAAAA="},"Zz":{"NULL":true},"~":{"N":"99999999999"}'),
+    one('"a":{"S":"xyz"},"b7":{"B":"AAAAAAAA"},"@Zz":{"N":"99999999999"}'),
+    one('"a":{"S":"xyz"},"@a":{"N":"99999999999"},"Zz":{"L":[]},"Zz":{"L":[]}'),
+    one('"a":{"S":"\\ud800"}'),
+    *REFUSED,
+]
+
+
+@needs_decoder
+def test_nothing_leaks() -> None:
+    """Neither sound nor refused answers, nor decoders, leave memory or references behind."""
+
+    def read(raw: bytes) -> object:
+        return shown if raw != b'{"L":[]}' else 1 / 0
+
+    shown = object()
+    tracemalloc.start()
+    try:
+        go_over(read, 300)
+        held, used = references(shown, read), [tracemalloc.get_traced_memory()[0]]
+        for _ in range(4):
+            go_over(read, 300)
+            used.append(tracemalloc.get_traced_memory()[0])
+        assert references(shown, read) == held
+        # The interpreter's free lists fill up now and then; a leak grows every time.
+        assert min(map(operator.sub, used[1:], used)) < 300 * 16  # bytes of the smallest object
+    finally:
+        tracemalloc.stop()
+
+
+def go_over(read: Callable[[bytes], object], times: int) -> None:
+    for _ in range(times):
+        made = decoder([("a", "S", read), ("b7", "float", None), ("Zz", "other", read)])
+        for body in BODIES:
+            with contextlib.suppress(ValueError):
+                made.decode(body)
+    gc.collect()
+
+
+def references(*others: object) -> list[int]:
+    singles = [None, True, json, _decoder.Decoder, *others]
+    return [sys.getrefcount(single) for single in singles]
+
+
+@needs_decoder
+def test_a_decoder_in_a_cycle_is_collected() -> None:
+    """A reader that knows its decoder does not keep it alive."""
+
+    class Reader:
+        made: object
+
+        def __call__(self, raw: bytes) -> object:
+            return raw
+
+    reader = Reader()
+    reader.made = decoder([("a", "other", reader)])
+    gone = weakref.ref(reader)
+    del reader
+    gc.collect()
+    assert gone() is None
+
+
+# --- moments -------------------------------------------------------------------------------
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+LAST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+@needs_decoder
+@fuzz
+@given(st.lists(st.integers(FIRST, LAST) | st.integers(-(10**12), 10**12) | st.none()))
+@example([FIRST, LAST, 0, -1, None])
+def test_moments(values: list[int | None]) -> None:
+    """Microseconds become the same aware datetimes as by Python's own arithmetic."""
+    expected = [None if v is None else EPOCH + timedelta(microseconds=v) for v in values]
+    found = _decoder.moments(values)
+    assert found == expected == _decoder.moments(tuple(values))
+    assert all(moment is None or moment.tzinfo is UTC for moment in found)
+
+
+@needs_decoder
+def test_moments_of_every_day() -> None:
+    """Each day of four centuries, and each turn of a year, has its date."""
+    day = 86_400_000_000
+    values = [day * number for number in range(-200_000, 200_000)]
+    values += [
+        (datetime(year, 1, 1, tzinfo=UTC) - EPOCH).days * day - 1 for year in range(2, 10_000)
+    ]
+    found = _decoder.moments(values)
+    assert found == [EPOCH + timedelta(microseconds=value) for value in values]
+
+
+@needs_decoder
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (FIRST - 1, OverflowError),
+        (LAST + 1, OverflowError),
+        (2**80, OverflowError),
+        (1.5, TypeError),
+        ("1", TypeError),
+    ],
+)
+def test_no_moments(value: Any, error: type[Exception]) -> None:
+    """What is no int, or outside of the calendar, is an error without the value in it."""
+    with pytest.raises(error) as raised:
+        _decoder.moments([value])
+    assert str(value) not in str(raised.value)
