@@ -201,8 +201,12 @@ class Rows(Sequence["Row"]):
     def to_pylist(self) -> list[dict[str, Any]]:
         """A dictionary of values by feature name for each key; raises as `value` does."""
         columns = self.to_dict()
-        names = tuple(columns)
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        blank = dict.fromkeys(columns)
+        rows = [blank.copy() for _ in self.keys]
+        for name, column in columns.items():  # Half the time of row by row.
+            for row, value in zip(rows, column):  # noqa: B905 - as long as the keys, and hot
+                row[name] = value
+        return rows
 
     def to_numpy(self, name: str, missing: Any = None) -> Any:
         """One feature as a numpy array; raises as `value` does, and `InvalidValue`.
