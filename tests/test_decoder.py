@@ -168,7 +168,7 @@ def near_a_middle(bits: int, places: int) -> int:
 
     The two have these 53 bits and the next, times some power of two.
     """
-    scaled = (2 * bits + 1) * 10**places
+    scaled: int = (2 * bits + 1) * 10**places
     return scaled >> max(0, scaled.bit_length() - 63)
 
 

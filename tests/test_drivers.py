@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 import threading
 import time
 from concurrent.futures import Future
@@ -14,6 +16,7 @@ from chalk_online_store.drivers.aio import AsyncDriver, InThread
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.effects import NOW, All, Await, Instant, Operation, Send, Sleep, Spawn
+from chalk_online_store.errors import ConnectionFailed, RequestTimeout
 
 
 class Echo:
@@ -34,7 +37,7 @@ class Echo:
         with self._lock:
             self.at_once -= 1
         if request == "fail":
-            raise ValueError(request)
+            raise ConnectionFailed(request)
         return request
 
     def warm(self, connections: int, timeout: float) -> int:
@@ -54,6 +57,72 @@ def run_sync(operation: Operation[Any]) -> Any:
         driver.close()
 
 
+class EchoExchange:
+    """One request to an `EchoOverSockets`: a socket with an answer in it, after a while."""
+
+    def __init__(self, request: Any, timeout: float, answers: bool) -> None:
+        self._request = request
+        self._socket, there = socket.socketpair()
+        self._socket.setblocking(False)
+        self.connection = self
+        self.deadline = time.monotonic() + timeout
+        self.waits_for = select.POLLIN
+        self._there = there
+        if answers:
+            threading.Timer(0.01, there.shutdown, [socket.SHUT_RDWR]).start()
+
+    def fileno(self) -> int:
+        """The socket's."""
+        return self._socket.fileno()
+
+    def advance(self) -> Any:
+        """The request itself, once the other end is closed."""
+        if time.monotonic() >= self.deadline:
+            self.abort()
+            raise RequestTimeout("late")
+        try:
+            self._socket.recv(1)
+        except BlockingIOError:
+            return None
+        self.abort()
+        if self._request == "fail":
+            raise ConnectionFailed(self._request)
+        return self._request
+
+    def wait(self) -> None:
+        """Not asked for by drivers."""
+
+    def abort(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+        self._there.close()
+
+
+class EchoOverSockets(Echo):
+    """Answers any number of requests in one thread; "stall" never."""
+
+    idle = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[int] = set()
+
+    def begin(self, request: Any, timeout: float) -> EchoExchange:
+        """A request under way."""
+        self.threads.add(threading.get_ident())
+        return EchoExchange(request, timeout, request != "stall")
+
+
+def run_together(operation: Operation[Any]) -> Any:
+    transport = EchoOverSockets()
+    driver = SyncDriver(transport, max_threads=2)
+    try:
+        return driver.run(operation)
+    finally:
+        driver.close()
+        assert transport.threads <= {threading.get_ident()}
+
+
 def run_async(operation: Operation[Any]) -> Any:
     async def main() -> Any:
         driver = AsyncDriver(InThread(Echo()))
@@ -67,12 +136,16 @@ def run_async(operation: Operation[Any]) -> Any:
 
 def run_simulated(operation: Operation[Any]) -> Any:
     def handler(request: Any, now: float) -> Reply:
-        return Reply(error=ValueError(request)) if request == "fail" else Reply(request, after=0.01)
+        return (
+            Reply(error=ConnectionFailed(request))
+            if request == "fail"
+            else Reply(request, after=0.01)
+        )
 
     return SimulatedDriver(handler).run(operation)
 
 
-every_driver = pytest.mark.parametrize("run", [run_sync, run_async, run_simulated])
+every_driver = pytest.mark.parametrize("run", [run_sync, run_together, run_async, run_simulated])
 
 
 def ask(request: Any) -> Operation[Any]:
@@ -116,7 +189,7 @@ def test_the_others_end_before_an_error_is_raised(run: Any) -> None:
     def main() -> Operation[str]:
         try:
             yield All([noted("a"), noted("fail"), noted("b")], 3)
-        except ValueError as error:
+        except ConnectionFailed as error:
             return str(error)
         return "nothing"
 
@@ -213,6 +286,54 @@ def test_a_timeout_that_does_not_come_to_pass_takes_no_virtual_time() -> None:
     driver = SimulatedDriver(lambda request, now: Reply())
     assert driver.run(main()) == "x"
     assert driver.now == 0
+
+
+@every_driver
+def test_any_number_of_operations_may_end_at_once(run: Any) -> None:
+    """Operations that ask for nothing, and those that fail at once, need no depth of calls."""
+
+    def idle(i: int) -> Operation[int]:
+        yield NOW
+        if i % 2:
+            raise KeyError(i)
+        return i
+
+    def harmless(i: int) -> Operation[int]:
+        try:
+            return (yield from idle(i))
+        except KeyError:
+            return -i
+
+    def main() -> Operation[list[int]]:
+        found: list[int] = yield All([harmless(i) for i in range(3000)], 3)
+        return found
+
+    assert run(main()) == [-i if i % 2 else i for i in range(3000)]
+
+
+def test_one_thread_waits_for_many_answers() -> None:
+    """Requests go out together, sleepers wake beside them, and each has a deadline of its own."""
+
+    def sleeper() -> Operation[float]:
+        before: Instant = yield NOW
+        yield Sleep(0.02)
+        after: Instant = yield NOW
+        return after.monotonic - before.monotonic
+
+    def late() -> Operation[str]:
+        try:
+            yield Send("stall", 0.03)
+        except RequestTimeout:
+            return "late"
+        return "nothing"
+
+    def main() -> Operation[list[Any]]:
+        found: list[Any] = yield All([late(), sleeper(), *(ask(i) for i in range(20))], 30)
+        return found
+
+    first, slept, *answers = run_together(main())
+    assert (first, answers) == ("late", list(range(20)))
+    assert slept >= 0.02
 
 
 def test_no_more_at_once_than_the_limit() -> None:

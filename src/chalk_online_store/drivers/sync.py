@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.steps import Crew, read_clocks
+from chalk_online_store.drivers.together import Begin, Together
 from chalk_online_store.effects import All, Await, Effect, Now, Operation, Send, Sleep, Spawn
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ class SyncDriver:
 
     def __init__(self, transport: Transport, max_threads: int = 32) -> None:
         self._transport = transport
+        # A transport that can have several requests under way in one thread says so by this.
+        self._begin: Begin | None = getattr(transport, "begin", None)
         self._threads = ThreadPoolExecutor(max_threads, "chalk-online-store")
 
     def run(self, operation: Operation[T]) -> T:
@@ -77,13 +80,19 @@ class SyncDriver:
                 return None
 
     def _perform_all(self, crew: Crew, workers: int) -> list[Any]:
+        if self._begin is not None and self._transport.idle >= workers:  # type: ignore[attr-defined]
+            Together(self._begin, self._perform, crew).run(workers)
+        else:  # Connections are opened sooner by many.
+            self._share(crew, workers)
+        return crew.results()
+
+    def _share(self, crew: Crew, workers: int) -> None:
         """The caller works too, so that even a busy pool, or a nested call, gets on."""
         helpers = [self._threads.submit(self._work, crew) for _ in range(workers - 1)]
         self._work(crew)
         for helper in helpers:
             if not helper.cancel():
                 helper.result()
-        return crew.results()
 
     def _work(self, crew: Crew) -> None:
         while (task := crew.take()) is not None:

@@ -9,11 +9,12 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
 from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Target, store_closed
 from chalk_online_store.dynamodb.messages import Request, Response
+from chalk_online_store.errors import RequestError
 
 if TYPE_CHECKING:
     from chalk_online_store.drivers.credentials import CredentialSource, Endpoint
@@ -60,6 +61,17 @@ class HttpTransport:
 
         Raises `ConnectionFailed`, `RequestTimeout`, `InvalidCredentials`, or `StoreClosed`.
         """
+        exchange = self.begin(request, timeout)
+        while (answer := exchange.advance()) is None:
+            exchange.wait()
+        return answer
+
+    def begin(self, request: Request, timeout: float) -> Exchange:
+        """Take or open a connection for a request, of which nothing is sent yet.
+
+        Whoever has several under way in one thread advances each as its socket is ready. Raises
+        as `send` does.
+        """
         self._check()
         deadline = time.monotonic() + timeout
         source = self._credentials
@@ -67,9 +79,20 @@ class HttpTransport:
         data = self._target.writer.write(request, credentials)
         self._target.left(deadline)
         try:
-            return self._exchange(data, deadline)
+            connection = self._take() or self._connect(deadline)
         except FAILURES as error:
             raise self._target.failure(error) from None
+        connection.begin(data, deadline)
+        return Exchange(self, connection)
+
+    def failure(self, error: Exception) -> RequestError:
+        """What to raise instead of what a connection raised."""
+        return self._target.failure(error)
+
+    @property
+    def idle(self) -> int:
+        """How many kept connections nobody uses."""
+        return len(self._idle)
 
     def warm(self, connections: int, timeout: float) -> int:
         """Get credentials, and open connections up to so many, at most `pool_size`.
@@ -87,7 +110,7 @@ class HttpTransport:
             raise self._target.failure(error) from None
         finally:
             for connection in fresh:
-                self._give_back(connection)
+                self.give_back(connection)
         return len(self._idle)
 
     def close(self) -> None:
@@ -104,16 +127,6 @@ class HttpTransport:
                 connection.close()  # Only this process's handle of it.
             self._pid = os.getpid()
 
-    def _exchange(self, data: bytes, deadline: float) -> Response:
-        connection = self._take() or self._connect(deadline)
-        try:
-            answer = connection.exchange(data, deadline)
-        except BaseException:
-            connection.close()
-            raise
-        self._give_back(connection)
-        return answer
-
     def _take(self) -> Connection | None:
         """An idle connection that is still alive."""
         while (connection := self._pop()) is not None:
@@ -128,7 +141,8 @@ class HttpTransport:
         except IndexError:
             return None
 
-    def _give_back(self, connection: Connection) -> None:
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request, if it may carry one."""
         if not connection.reusable or len(self._idle) >= self._pool_size:
             connection.close()
             return
@@ -166,6 +180,11 @@ class Connection:
         self._poll.register(sock, select.POLLIN)
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._reader = AnswerReader()
+        self._unsent: bytes | memoryview = b""
+        self.deadline = math.inf
+        """When the answer has to be whole, on the monotonic clock."""
+        self.waits_for = select.POLLIN
+        """What the socket has to be ready for before it is worth while to `advance`."""
 
     @property
     def reusable(self) -> bool:
@@ -184,60 +203,107 @@ class Connection:
             return False
         return False
 
-    def exchange(self, data: bytes, deadline: float) -> Response:
-        """Send a request and read its answer.
+    def begin(self, data: bytes, deadline: float) -> None:
+        """Have a request to send; `advance` sends it."""
+        self.deadline = deadline
+        self._unsent = data
 
-        Raises `OSError` (`TimeoutError` at `deadline`) or `BrokenAnswer`; only `close` it then.
+    def advance(self) -> Response | None:
+        """Go on as far as that needs no waiting; give the answer when it is whole.
+
+        Raises `OSError` (`TimeoutError` at the deadline) or `BrokenAnswer`; only `close` it then.
         """
-        self._send_all(data, deadline)
-        self._wait(select.POLLIN, deadline)
-        while (answer := self._read(deadline)) is None:
-            left_until(deadline)
-        if self._on_first_answer is not None:
-            self._on_first_answer(self._sock)
-            self._on_first_answer = None
-        return answer
+        try:
+            if not self._unsent:
+                return self._receive()
+            self._send()
+        except BlockingIOError:
+            self.waits_for = select.POLLOUT if self._unsent else select.POLLIN
+        except ssl.SSLWantReadError:
+            self.waits_for = select.POLLIN
+        except ssl.SSLWantWriteError:
+            self.waits_for = select.POLLOUT
+        return None
+
+    def wait(self) -> None:
+        """Wait until it can advance; raises `TimeoutError` at the deadline."""
+        if self.waits_for != select.POLLIN:
+            self._poll.modify(self._sock, self.waits_for)
+        try:
+            if not self._poll.poll(milliseconds_until(self.deadline)):
+                raise TimeoutError
+        finally:
+            if self.waits_for != select.POLLIN:
+                self._poll.modify(self._sock, select.POLLIN)
+
+    def fileno(self) -> int:
+        """The socket's."""
+        return self._sock.fileno()
 
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
 
-    def _send_all(self, data: bytes, deadline: float) -> None:
-        sent = self._perform(self._sock.send, data, select.POLLOUT, deadline)
-        if sent < len(data):
-            rest = memoryview(data)
-            while sent < len(data):
-                sent += self._perform(self._sock.send, rest[sent:], select.POLLOUT, deadline)
-
-    def _read(self, deadline: float) -> Response | None:
-        size = self._perform(self._sock.recv_into, self._buffer, select.POLLIN, deadline)
-        if not size:
-            raise BrokenAnswer.closed()
-        return self._reader.feed(self._buffer[:size])
-
-    def _perform(
-        self, action: Callable[[Any], int], data: Any, direction: int, deadline: float
-    ) -> int:
+    def _send(self) -> None:
         while True:
-            try:
-                return action(data)
-            except BlockingIOError:
-                self._wait(direction, deadline)
-            except ssl.SSLWantReadError:
-                self._wait(select.POLLIN, deadline)
-            except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT, deadline)
+            left_until(self.deadline)
+            sent = self._sock.send(self._unsent)
+            if sent == len(self._unsent):
+                break
+            self._unsent = memoryview(self._unsent)[sent:]
+        self._unsent = b""
+        self.waits_for = select.POLLIN  # There cannot be an answer yet.
 
-    def _wait(self, direction: int, deadline: float) -> None:
-        if direction != select.POLLIN:
-            self._poll.modify(self._sock, direction)
+    def _receive(self) -> Response:
+        while True:
+            left_until(self.deadline)
+            size = self._sock.recv_into(self._buffer)
+            if not size:
+                raise BrokenAnswer.closed()
+            answer = self._reader.feed(self._buffer[:size])
+            if answer is not None:
+                break
+        if self._on_first_answer is not None:
+            self._on_first_answer(self._sock)
+            self._on_first_answer = None
+        return answer
+
+
+class Exchange:
+    """One request under way, and the connection that carries it."""
+
+    __slots__ = ("_transport", "connection")
+
+    def __init__(self, transport: HttpTransport, connection: Connection) -> None:
+        self._transport = transport
+        self.connection = connection
+
+    def advance(self) -> Response | None:
+        """As `Connection.advance`; raises as `HttpTransport.send`."""
         try:
-            milliseconds = math.ceil(left_until(deadline) * 1000)
-            if not self._poll.poll(min(milliseconds, LONGEST_WAIT)):
-                raise TimeoutError
-        finally:
-            if direction != select.POLLIN:
-                self._poll.modify(self._sock, select.POLLIN)
+            answer = self.connection.advance()
+        except BaseException as error:
+            self._fail(error)
+        if answer is not None:
+            self._transport.give_back(self.connection)
+        return answer
+
+    def wait(self) -> None:
+        """As `Connection.wait`; raises as `HttpTransport.send`."""
+        try:
+            self.connection.wait()
+        except BaseException as error:
+            self._fail(error)
+
+    def abort(self) -> None:
+        """Give up; what was sent may take effect all the same."""
+        self.connection.close()
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        self.connection.close()
+        if isinstance(error, FAILURES):
+            raise self._transport.failure(error) from None
+        raise error
 
 
 def connect(host: str, port: int, deadline: float) -> socket.socket:
@@ -258,6 +324,11 @@ def connect(host: str, port: int, deadline: float) -> socket.socket:
         else:
             return sock
     raise failure or OSError("the name has no address")
+
+
+def milliseconds_until(deadline: float) -> int:
+    """As poll(2) takes them; 0 when there are none."""
+    return min(max(0, math.ceil((deadline - time.monotonic()) * 1000)), LONGEST_WAIT)
 
 
 def left_until(deadline: float) -> float:
