@@ -139,10 +139,13 @@ class SimulatedDriver:
 
         def done(result: Any) -> None:
             crew.done(position, result)
-            self._start_next(crew, all_done)
+            self._later(0.0, go_on)
 
         def failed(error: Exception) -> None:
             crew.failed(position, error)
+            self._later(0.0, go_on)
+
+        def go_on() -> None:  # Not from within `done`: calls would pile up.
             self._start_next(crew, all_done)
 
         self._advance(_Task(Running(operation), done, failed))
