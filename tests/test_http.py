@@ -163,6 +163,18 @@ def silent(connection: socket.socket) -> None:
         received(connection)
 
 
+def until_the_end(ended: threading.Event) -> Behaviour:
+    """Never answers, and tells when the connection has ended."""
+
+    def behave(connection: socket.socket) -> None:
+        try:
+            silent(connection)
+        finally:
+            ended.set()
+
+    return behave
+
+
 def silent_after(data: bytes) -> Behaviour:
     """Sends this, and nothing more, but keeps the connection open."""
 
@@ -758,6 +770,17 @@ def test_time_is_up_in_time(connect: Connect, behaviour: Behaviour) -> None:
     assert server.connections == 2, "a connection whose answer is still to come must not be kept"
 
 
+def test_a_request_that_is_given_up_closes_its_connection(connect: Connect) -> None:
+    """The engine learns that nobody waits any more, and no socket is left to pile up."""
+    ended = threading.Event()
+    with Server(until_the_end(ended)) as server:
+        client = connect(server.url)
+        with pytest.raises(RequestTimeout):
+            client.send(timeout=0.1)
+        client.pause(0.05)
+        assert ended.wait(10)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ignores what its queue is full for")
 def test_connecting_has_its_own_timeout(connect: Connect) -> None:
     """A host that does not even accept is given up long before the request's time is."""
@@ -1012,6 +1035,23 @@ def test_a_task_that_waits_for_credentials_hears_of_the_close(new_loop: NewLoop)
 
     with pytest.raises(StoreClosed):
         run(scenario(), new_loop)
+
+
+def test_a_cancelled_request_closes_its_connection(new_loop: NewLoop) -> None:
+    """Whoever cancels many requests does not gather open sockets."""
+    ended = threading.Event()
+
+    async def scenario(url: str) -> bool:
+        transport = tasks_transport(url)
+        sending = asyncio.create_task(transport.send(GET, 10))
+        await asyncio.sleep(0.1)
+        sending.cancel()
+        heard = await asyncio.to_thread(ended.wait, 5)
+        await transport.close()
+        return heard
+
+    with Server(until_the_end(ended)) as server:
+        assert run(scenario(server.url), new_loop)
 
 
 def test_a_cancelled_request_takes_its_connection_along(new_loop: NewLoop) -> None:
