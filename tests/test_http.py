@@ -745,6 +745,25 @@ def test_an_unknown_name_is_a_failed_connection(
         connect("http://nowhere.invalid").send()
 
 
+@pytest.mark.parametrize("connect", [Blocking, Awaiting], indirect=True)  # uvloop asks libuv.
+def test_every_address_of_a_name_is_tried(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address where nobody listens does not hide one where somebody does."""
+    with socket.create_server((HOST, 0)) as unused:
+        closed = unused.getsockname()[1]
+    with Server(always(answer())) as server:
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (HOST, port))
+            for port in (closed, closed, server.port)
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert connect(f"http://two.invalid:{server.port}").send().status == 200
+        found.pop()
+        with pytest.raises(ConnectionFailed, match=r"refused|Connect call failed"):
+            connect(f"http://two.invalid:{server.port}").send()
+
+
 def test_a_name_that_is_none_is_a_failed_connection(connect: Connect) -> None:
     """A host that no resolver would take, since a part of it is too long, fails likewise."""
     with pytest.raises(ConnectionFailed):
