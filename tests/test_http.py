@@ -163,6 +163,18 @@ def silent(connection: socket.socket) -> None:
         received(connection)
 
 
+def until_the_end(ended: threading.Event) -> Behaviour:
+    """Never answers, and tells when the connection has ended."""
+
+    def behave(connection: socket.socket) -> None:
+        try:
+            silent(connection)
+        finally:
+            ended.set()
+
+    return behave
+
+
 def silent_after(data: bytes) -> Behaviour:
     """Sends this, and nothing more, but keeps the connection open."""
 
@@ -733,6 +745,25 @@ def test_an_unknown_name_is_a_failed_connection(
         connect("http://nowhere.invalid").send()
 
 
+@pytest.mark.parametrize("connect", [Blocking, Awaiting], indirect=True)  # uvloop asks libuv.
+def test_every_address_of_a_name_is_tried(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address where nobody listens does not hide one where somebody does."""
+    with socket.create_server((HOST, 0)) as unused:
+        closed = unused.getsockname()[1]
+    with Server(always(answer())) as server:
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (HOST, port))
+            for port in (closed, closed, server.port)
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert connect(f"http://two.invalid:{server.port}").send().status == 200
+        found.pop()
+        with pytest.raises(ConnectionFailed, match=r"refused|Connect call failed"):
+            connect(f"http://two.invalid:{server.port}").send()
+
+
 def test_a_name_that_is_none_is_a_failed_connection(connect: Connect) -> None:
     """A host that no resolver would take, since a part of it is too long, fails likewise."""
     with pytest.raises(ConnectionFailed):
@@ -756,6 +787,17 @@ def test_time_is_up_in_time(connect: Connect, behaviour: Behaviour) -> None:
         with pytest.raises(RequestTimeout):
             client.send(timeout=0.01)
     assert server.connections == 2, "a connection whose answer is still to come must not be kept"
+
+
+def test_a_request_that_is_given_up_closes_its_connection(connect: Connect) -> None:
+    """The engine learns that nobody waits any more, and no socket is left to pile up."""
+    ended = threading.Event()
+    with Server(until_the_end(ended)) as server:
+        client = connect(server.url)
+        with pytest.raises(RequestTimeout):
+            client.send(timeout=0.1)
+        client.pause(0.05)
+        assert ended.wait(10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ignores what its queue is full for")
@@ -1012,6 +1054,23 @@ def test_a_task_that_waits_for_credentials_hears_of_the_close(new_loop: NewLoop)
 
     with pytest.raises(StoreClosed):
         run(scenario(), new_loop)
+
+
+def test_a_cancelled_request_closes_its_connection(new_loop: NewLoop) -> None:
+    """Whoever cancels many requests does not gather open sockets."""
+    ended = threading.Event()
+
+    async def scenario(url: str) -> bool:
+        transport = tasks_transport(url)
+        sending = asyncio.create_task(transport.send(GET, 10))
+        await asyncio.sleep(0.1)
+        sending.cancel()
+        heard = await asyncio.to_thread(ended.wait, 5)
+        await transport.close()
+        return heard
+
+    with Server(until_the_end(ended)) as server:
+        assert run(scenario(server.url), new_loop)
 
 
 def test_a_cancelled_request_takes_its_connection_along(new_loop: NewLoop) -> None:
