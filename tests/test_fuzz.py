@@ -34,7 +34,7 @@ from chalk_online_store.codec.shapes import Column, Shape
 from chalk_online_store.drivers.simulated import Reply
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.messages import Response
-from chalk_online_store.operations.rows import Rows, Source
+from chalk_online_store.operations.rows import Rows, Source, Sources
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.types import struct_fields
 from tests.fakes import SimulatedStore
@@ -152,7 +152,9 @@ def check_items(shape: Shape, bodies: list[bytes]) -> None:
             attempt(partial(shape.cell, row, 0))
     sources = {"x": Source(0, shape, 0, 10**15)}
     report = Report(failed=sum(isinstance(row, OnlineStoreError) for row in found))
-    rows = Rows(list(range(len(found))), sources, range(len(found)), [found], 10**15, report)
+    rows = Rows(
+        list(range(len(found))), Sources(sources), range(len(found)), [found], 10**15, report
+    )
     attempt(rows.to_dict)
     attempt(lambda: rows.statuses("x"))
     for each in rows:

@@ -22,7 +22,7 @@ from chalk_online_store import (
 )
 from chalk_online_store.codec.layout import LATEST, TableLayout
 from chalk_online_store.codec.shapes import Column, Shape
-from chalk_online_store.operations.rows import Answer, Source
+from chalk_online_store.operations.rows import Answer, Source, Sources
 
 NOW = 1_000_000
 LATE = RequestTimeout("The table did not answer.")
@@ -52,7 +52,7 @@ def rows_of(found: list[Any], positions: list[int] | None = None, **sources: Sou
     asked = list(range(len(found))) if positions is None else positions
     keys = [f"key {position}" for position in asked]
     failed = sum(isinstance(row, RequestTimeout) for row in found)
-    return Rows(keys, sources or SOURCES, asked, [found], NOW, Report(failed=failed))
+    return Rows(keys, Sources(sources or SOURCES), asked, [found], NOW, Report(failed=failed))
 
 
 GOOD = item(NOW - 50, a={"N": "0.5"}, b={"S": "a@b.c"})
@@ -191,7 +191,7 @@ def test_a_feature_that_was_not_asked_for() -> None:
 def test_features_come_from_their_groups() -> None:
     """Each feature is read from the item of its own group, and fails with that item alone."""
     sources = {"risk": Source(0, SHAPE, 0, None), "email": Source(1, SHAPE, 1, None)}
-    rows = Rows([1], sources, [0], [[LATE], [GOOD]], NOW, Report(failed=1))
+    rows = Rows([1], Sources(sources), [0], [[LATE], [GOOD]], NOW, Report(failed=1))
     assert rows.column("email") == ["a@b.c"]
     assert (rows[0].status("risk"), rows[0]["email"]) == (Status.FAILED, "a@b.c")
 

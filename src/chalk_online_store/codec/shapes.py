@@ -164,14 +164,18 @@ class Columns:
     def __init__(self, shape: Shape, rows: Sequence[Row | None]) -> None:
         self._rows = [shape.nothing if row is None else row for row in rows]
         self._converters = shape.converters
-        # A column per place in a row, all of them at once and in C.
-        self._places = list(zip(*self._rows, strict=True)) or [()] * len(shape.nothing)
-        odd = any(self._places[TIMES])
+        # All columns at once, and in C.
+        self.places = list(zip(*self._rows, strict=True)) or [()] * len(shape.nothing)
+        odd = any(self.places[TIMES])
         self._damaged = odd and any(type(row) is DamagedRow for row in self._rows)
-        self._oldest = min(self._places[LATEST_AT], default=_NEVER)
+        self._oldest = min(self.places[LATEST_AT], default=_NEVER)
         if odd:
             times = (t for row in self._rows if row[TIMES] for t in row[TIMES] if t is not None)
             self._oldest = min(self._oldest, min(times, default=_NEVER))
+
+    def are_plain(self, oldest: int | None) -> bool:
+        """Whether nothing is damaged, and nothing was observed before `oldest` (UTC us)."""
+        return not self._damaged and (oldest is None or self._oldest >= oldest)
 
     def values(self, position: int, oldest: int | None) -> list[Any]:
         """The values of the feature at `position` of the shape's columns.
@@ -192,7 +196,7 @@ class Columns:
         return list(found)
 
     def _fresh(self, position: int, oldest: int | None) -> Sequence[Any]:
-        found: Sequence[Any] = self._places[FIRST + position]
+        found: Sequence[Any] = self.places[FIRST + position]
         if oldest is None or self._oldest >= oldest:
             return found
         times = (_time(row, position) for row in self._rows)

@@ -16,7 +16,7 @@ from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.operations.coalesce import Coalescer
-from chalk_online_store.operations.rows import Rows, Source
+from chalk_online_store.operations.rows import Rows, Source, Sources
 from chalk_online_store.schema import Duration, microseconds
 
 Overrides = Mapping[str, Duration]
@@ -37,7 +37,7 @@ class ReadPlan:
 
     codec: NamespaceCodec
     groups: Sequence[GroupRead]
-    sources: Mapping[str, Source]
+    sources: Sources
 
 
 def plan_read(
@@ -57,7 +57,7 @@ def plan_read(
             wanted.setdefault(group.name, set()).add(feature.name)
     groups = {name: _group_read(codec.groups[name], some, cached) for name, some in wanted.items()}
     places = {name: place for place, name in enumerate(groups)}
-    sources = {}
+    sources = Sources()
     for feature in features:
         name = feature.name
         if name in wanted.get(feature.group, ()):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from chalk_online_store.backend import Found
+from chalk_online_store.codec.decoding import FIRST
 from chalk_online_store.codec.shapes import Columns, Shape
 from chalk_online_store.errors import (
     DamagedItem,
@@ -57,6 +59,32 @@ class Source(NamedTuple):
     staleness: int | None
 
 
+class Sources(dict[str, Source]):
+    """Where each feature of a read comes from, in the order asked; the same for many reads."""
+
+    @cached_property
+    def groups(self) -> dict[int, tuple[Shape, int | None]]:
+        """Each group's shape, and the least max staleness (us) among its features."""
+        found: dict[int, tuple[Shape, int | None]] = {}
+        for group, shape, _, staleness in self.values():
+            if shape is not None:
+                _, least = found.get(group, (shape, None))
+                ages = [age for age in (least, staleness) if age is not None]
+                found[group] = shape, min(ages, default=None)
+        return found
+
+    @cached_property
+    def readers(self) -> list[tuple[str, int, int, Callable[[Any], list[Any]]]] | None:
+        """Each feature's name, group, place in a row and converter; None where one is not read."""
+        if any(source.shape is None for source in self.values()):
+            return None
+        return [
+            (name, group, FIRST + position, shape.converters[position].all)
+            for name, (group, shape, position, _) in self.items()
+            if shape is not None
+        ]
+
+
 _MISSING = Answer(Status.MISSING)
 _STALE = Answer(Status.STALE)
 _FAILED = Answer(Status.FAILED)
@@ -72,7 +100,7 @@ class Rows(Sequence["Row"]):
     def __init__(
         self,
         keys: Sequence[Any],
-        sources: Mapping[str, Source],
+        sources: Sources,
         positions: Sequence[int] | None,
         found: Sequence[Sequence[Found]],
         now: int,
@@ -171,7 +199,7 @@ class Rows(Sequence["Row"]):
             return [None] * len(self.keys)
         if self.report.failed:
             self._refuse_failed(group, name)
-        columns = self._columns.get(group) or self._group(group, shape)
+        columns = self._group(group, shape)
         oldest = None if staleness is None else self._now - staleness
         values = (columns.contents if stored else columns.values)(position, oldest)
         if self._positions is None:
@@ -179,8 +207,10 @@ class Rows(Sequence["Row"]):
         return [values[position] for position in self._positions]
 
     def _group(self, group: int, shape: Shape) -> Columns:
-        rows: Any = self._found[group]
-        columns = self._columns[group] = Columns(shape, rows)
+        columns = self._columns.get(group)
+        if columns is None:
+            rows: Any = self._found[group]
+            columns = self._columns[group] = Columns(shape, rows)
         return columns
 
     def _refuse_failed(self, group: int, name: str) -> None:
@@ -195,8 +225,20 @@ class Rows(Sequence["Row"]):
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Columns of values by feature name; raises as `value` does."""
-        column = self._column
-        return {name: column(name, source) for name, source in self._sources.items()}
+        readers = self._sources.readers
+        if readers is None or not self._are_plain():
+            return {name: self._column(name, source) for name, source in self._sources.items()}
+        columns = self._columns
+        return {name: read(columns[group].places[place]) for name, group, place, read in readers}
+
+    def _are_plain(self) -> bool:
+        """Whether all columns are what lies in the rows, converted, and nothing is to be heeded."""
+        if self._positions is not None or self.report.failed:
+            return False
+        return all(
+            self._group(group, shape).are_plain(None if age is None else self._now - age)
+            for group, (shape, age) in self._sources.groups.items()
+        )
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """A dictionary of values by feature name for each key; raises as `value` does."""
