@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,8 +70,16 @@ def run(
         possible = (Contender(w, workload) for workload in workloads for w in workers)
         contenders = [contender for contender in possible if contender.warm_up()]
         measure(contenders, rounds, seed)
-        versions = {name: v for worker in workers for name, v in worker.versions.items()}
-        return list(results(contenders)), versions
+        return list(results(contenders)), versions(workers)
+
+
+def versions(workers: Iterable[Crewman]) -> dict[str, str]:
+    """What ran: of a package that two environments have in other versions, both."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for worker in workers:
+        for package, version in worker.versions.items():
+            found[package].add(version)
+    return {package: " and ".join(sorted(some)) for package, some in found.items()}
 
 
 def prepare(worker: Crewman, server: CannedServer, workloads: Sequence[Workload]) -> None:

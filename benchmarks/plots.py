@@ -77,11 +77,22 @@ def _panel(panel: Any, workload: str, results: Sequence[Mapping[str, Any]]) -> N
     bars = panel.barh(names, [r["cpu_us"] for r in ranked], color=[_colour(n) for n in names])
     panel.bar_label(bars, [f"{r['cpu_us']:,.0f}" for r in ranked], padding=3, color=INK)
     panel.set_xscale("log")
-    panel.margins(x=0.15, y=0.02)
+    panel.set_xlim(10, max(r["cpu_us"] for r in ranked) * 4)  # Room for the labels.
+    panel.margins(y=0.02)
+    _plain(panel.xaxis)
     panel.set_title(workload, loc="left", fontweight="bold")
     for label in panel.get_yticklabels():
         if _ours(label.get_text()):
             label.set(fontweight="bold", color=OURS_COLOUR)
+
+
+def _plain(axis: Any) -> None:
+    """Ticks at powers of ten, written as 10,000 and not as a power."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(10))
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _ours(client: str) -> bool:
@@ -98,13 +109,16 @@ def _curves(results: Sequence[Mapping[str, Any]]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    for panel, axis in zip(figure.subplots(1, 3), ("keys", "features", "callers"), strict=True):
+    panels = figure.subplots(1, 3, sharey=True)
+    for panel, axis in zip(panels, ("keys", "features", "callers"), strict=True):
         for client, colour in zip(CURVE_CLIENTS, CURVE_COLOURS, strict=True):
             curve = [r for r in results if (r["axis"], r["client"]) == (axis, client)]
             sizes, costs = [r["size"] for r in curve], [r["cpu_us"] for r in curve]
             panel.loglog(sizes, costs, marker="o", markersize=4, color=colour, label=client)
         panel.set_title(axis, loc="left", fontweight="bold")
         panel.grid(color=INK, alpha=0.2)
+        _plain(panel.xaxis)
+        _plain(panel.yaxis)
     figure.axes[0].set_ylabel("client CPU a call, microseconds")
     figure.axes[0].legend(frameon=False, labelcolor=INK)
     return figure

@@ -29,6 +29,7 @@ def tables(kept: Mapping[str, Any]) -> dict[str, str]:
         "e2e": ("e2e", e2e),
         "curves": ("curves", curves),
         "memory": ("memory", memory),
+        "footprint": ("cpu", footprint),
     }
     return {
         name: make(kept[part]["results"]) for name, (part, make) in makers.items() if part in kept
@@ -56,7 +57,7 @@ def summary(results: Results) -> str:
 
 def cpu(results: Results) -> str:
     """Everything, workload by workload, the fastest first."""
-    head = ["workload", "client", "CPU us", "calls/s", "peak MB", "x ours", "quartiles"]
+    head = ["workload", "client", "CPU us", "calls/s", "x ours", "quartiles"]
     order = list(dict.fromkeys(r["workload"] for r in results))
     ranked = sorted(results, key=lambda r: (order.index(r["workload"]), r["cpu_us"]))
     return as_table(head, map(_cpu_cells, ranked), texts=2)
@@ -70,7 +71,6 @@ def _cpu_cells(result: Mapping[str, Any]) -> list[str]:
         result["client"],
         f"{result['cpu_us']:,.0f}",
         f"{result['calls_per_second']:,.0f}",
-        f"{result['rss_mb']:.0f}",
         "1" if itself else _times(median),
         "" if itself else f"{_times(low)}-{_times(high)}",
     ]
@@ -100,6 +100,16 @@ def curves(results: Results) -> str:
 def _slope_cells(found: tuple[str, str, float]) -> list[str]:
     axis, client, slope = found
     return [axis, client, f"{slope:.2f}", "" if slope <= LINEAR else "worse than linear"]
+
+
+def footprint(results: Results) -> str:
+    """The peak of each client's process, the smallest first."""
+    peaks = {
+        r["client"]: max(o["rss_mb"] for o in results if o["client"] == r["client"])
+        for r in results
+    }
+    body = ([client, f"{mb:.0f}"] for client, mb in sorted(peaks.items(), key=lambda pair: pair[1]))
+    return as_table(["client", "peak MB"], body, texts=1)
 
 
 def memory(results: Results) -> str:

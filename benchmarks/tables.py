@@ -133,11 +133,11 @@ class Table:
     def registered(self, asked: set[str]) -> list[Item]:
         """What was registered under a partition key, after a sort key: `asked` has both."""
         found = [
-            (item["sk"]["S"], item)
+            item
             for item in self._registered
             if item["pk"]["S"] in asked and item["sk"]["S"] > min(asked - {item["pk"]["S"]})
         ]
-        return [item for _, item in sorted(found, key=lambda pair: str(pair[0]))]
+        return sorted(found, key=lambda item: str(item["sk"]["S"]))
 
     def rendered(self, key: Item) -> bytes:
         """An item as JSON; one that nobody wrote has the values of another."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
+
+import boto3
 
 from benchmarks.clients.base import ACCESS_KEY, REGION, SECRET_KEY, AsyncClient, Call, Client
 from benchmarks.data import OBSERVED_AT, STALENESS, Dataset, Floats, Row
@@ -50,40 +53,41 @@ def as_columns(rows: Any) -> dict[str, list[Any]]:
     return columns
 
 
-class Store(Client):
-    """`OnlineStore`."""
+class Ours(Client):
+    """What both stores share: one store for each table, and one more with a cache."""
 
     packages = PACKAGES
     keys = KEYS
     form: Callable[[Any], Any] = staticmethod(as_rows)
+    open: ClassVar[Callable[..., Any]]
 
     def __init__(self, url: str, prefix: str) -> None:
         super().__init__(url, prefix)
-        self._stores: dict[tuple[Dataset, bool], OnlineStore] = {}
+        self.stores: dict[tuple[Dataset, bool], Any] = {}
 
-    def store(self, dataset: Dataset, cached: bool = False) -> OnlineStore:
+    def store(self, dataset: Dataset, cached: bool = False) -> Any:
         """The store of a dataset's table."""
-        if (dataset, cached) not in self._stores:
-            self._stores[dataset, cached] = OnlineStore.open(
+        if (dataset, cached) not in self.stores:
+            self.stores[dataset, cached] = type(self).open(
                 store_url(self.url, self.table(dataset)),
                 [namespace(dataset)],
-                session=session(),
+                session=boto3.Session(ACCESS_KEY, SECRET_KEY),
                 lru_cache=CACHE if cached else None,
                 timeout=60,
             )
-        return self._stores[dataset, cached]
+        return self.stores[dataset, cached]
+
+    @abstractmethod
+    def reader_of(self, store: Any, schema: Namespace, ids: list[int]) -> Call:
+        """Read from a store."""
 
     def reader(self, dataset: Dataset, ids: list[int]) -> Call:
         """As `Client.reader`."""
-        return self._reader(self.store(dataset), namespace(dataset), ids)
+        return self.reader_of(self.store(dataset), namespace(dataset), ids)
 
     def cached_reader(self, dataset: Dataset, ids: list[int]) -> Call | None:
         """With the store's own cache."""
-        return self._reader(self.store(dataset, cached=True), namespace(dataset), ids)
-
-    def _reader(self, store: OnlineStore, schema: Namespace, ids: list[int]) -> Call:
-        form = self.form
-        return lambda: form(store.read(schema, ids))
+        return self.reader_of(self.store(dataset, cached=True), namespace(dataset), ids)
 
     def writer(self, dataset: Dataset, rows: list[Row]) -> Call:
         """As `Client.writer`."""
@@ -93,13 +97,24 @@ class Store(Client):
         """As `Client.updater`."""
         return self._writer(dataset, rows, "event")
 
-    def _writer(self, dataset: Dataset, rows: list[Row], ordering: Any) -> Call:
-        store, schema = self.store(dataset), namespace(dataset)
-        return lambda: store.write(schema, rows, observed_at=OBSERVED_AT, ordering=ordering)
+    def _writer(self, dataset: Dataset, rows: list[Row], ordering: str) -> Call:
+        write, schema = self.store(dataset).write, namespace(dataset)
+        return lambda: write(schema, rows, observed_at=OBSERVED_AT, ordering=ordering)
+
+
+class Store(Ours):
+    """`OnlineStore`."""
+
+    open = OnlineStore.open
+
+    def reader_of(self, store: Any, schema: Namespace, ids: list[int]) -> Call:
+        """As `Ours.reader_of`."""
+        form = self.form
+        return lambda: form(store.read(schema, ids))
 
     def close(self) -> None:
         """As `Client.close`."""
-        for store in self._stores.values():
+        for store in self.stores.values():
             store.close()
 
 
@@ -110,38 +125,13 @@ class StoreColumns(Store):
     form = staticmethod(as_columns)
 
 
-class AsyncStore(AsyncClient):
+class AsyncStore(Ours, AsyncClient):
     """`AsyncOnlineStore`."""
 
-    packages = PACKAGES
-    keys = KEYS
-    form: Callable[[Any], Any] = staticmethod(as_rows)
+    open = AsyncOnlineStore.open
 
-    def __init__(self, url: str, prefix: str) -> None:
-        super().__init__(url, prefix)
-        self._stores: dict[tuple[Dataset, bool], AsyncOnlineStore] = {}
-
-    def store(self, dataset: Dataset, cached: bool = False) -> AsyncOnlineStore:
-        """The store of a dataset's table."""
-        if (dataset, cached) not in self._stores:
-            self._stores[dataset, cached] = AsyncOnlineStore.open(
-                store_url(self.url, self.table(dataset)),
-                [namespace(dataset)],
-                session=session(),
-                lru_cache=CACHE if cached else None,
-                timeout=60,
-            )
-        return self._stores[dataset, cached]
-
-    def reader(self, dataset: Dataset, ids: list[int]) -> Call:
-        """As `Client.reader`."""
-        return self._reader(self.store(dataset), namespace(dataset), ids)
-
-    def cached_reader(self, dataset: Dataset, ids: list[int]) -> Call:
-        """With the store's own cache."""
-        return self._reader(self.store(dataset, cached=True), namespace(dataset), ids)
-
-    def _reader(self, store: AsyncOnlineStore, schema: Namespace, ids: list[int]) -> Call:
+    def reader_of(self, store: Any, schema: Namespace, ids: list[int]) -> Call:
+        """As `Ours.reader_of`."""
         form = self.form
 
         async def read() -> Any:
@@ -149,21 +139,9 @@ class AsyncStore(AsyncClient):
 
         return read
 
-    def writer(self, dataset: Dataset, rows: list[Row]) -> Call:
-        """As `Client.writer`."""
-        return self._writer(dataset, rows, "arrival")
-
-    def updater(self, dataset: Dataset, rows: list[Row]) -> Call:
-        """As `Client.updater`."""
-        return self._writer(dataset, rows, "event")
-
-    def _writer(self, dataset: Dataset, rows: list[Row], ordering: Any) -> Call:
-        store, schema = self.store(dataset), namespace(dataset)
-        return lambda: store.write(schema, rows, observed_at=OBSERVED_AT, ordering=ordering)
-
     async def aclose(self) -> None:
         """As `AsyncClient.aclose`."""
-        for store in self._stores.values():
+        for store in self.stores.values():
             await store.close()
 
 
@@ -172,13 +150,6 @@ class AsyncStoreColumns(AsyncStore):
 
     reads_only = True
     form = staticmethod(as_columns)
-
-
-def session() -> Any:
-    """The made-up credentials that every client has."""
-    import boto3
-
-    return boto3.Session(ACCESS_KEY, SECRET_KEY)
 
 
 def store_url(url: str, table: str) -> str:
