@@ -17,6 +17,8 @@ from benchmarks.workloads import WORKLOADS, Workload
 
 SAMPLE_SECONDS = 0.05
 """About how much CPU time one sample takes: enough for many garbage collections."""
+LEAST_CALLS = 4
+"""Also of the slowest clients, so that one long garbage collection does not make a sample."""
 
 
 @dataclass
@@ -41,7 +43,8 @@ class Contender:
         if not self.sample(at_once)["can"]:
             return False
         seconds = self.sample(at_once)["cpu_us"] * at_once / 1e6
-        self.times = at_once * max(1, math.ceil(SAMPLE_SECONDS / seconds))
+        least = math.ceil(LEAST_CALLS / at_once)
+        self.times = at_once * max(least, math.ceil(SAMPLE_SECONDS / seconds))
         return True
 
     def each(self, what: str) -> list[float]:
