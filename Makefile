@@ -1,9 +1,13 @@
 # Everything from a fresh machine with Python >= 3.11 and make. All of it lands in .venv.
 PYTHON ?= python3
+# The benchmarks' own; dynamoxy takes part from 3.12 on.
+BENCH_PYTHON ?= $(PYTHON)
 
 BIN := .venv/bin
 STAMPS := .venv/.stamps
 DECODER := src/chalk_online_store/codec/_decoder.c
+BENCH := .bench-venv
+SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
 
 .PHONY: demo test fuzz sanitize lint bench docs clean
 
@@ -24,14 +28,14 @@ lint: $(STAMPS)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMPS)/dev $(STAMPS)/engines
-	$(BIN)/python -m benchmarks
+bench: $(BENCH)/.ours $(BENCH)/.feast
+	$(BENCH)/main/bin/python -m benchmarks $(PARTS)
 
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
+	rm -rf .venv $(BENCH) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 
 # A stamp is newer than what it was made from; so a second run is quick, and an edited
 # pyproject.toml or decoder is installed again.
@@ -56,4 +60,22 @@ $(STAMPS)/docs: pyproject.toml $(DECODER) $(STAMPS)/venv
 
 $(STAMPS)/engines: scripts/install_engines.py $(STAMPS)/venv
 	$(BIN)/python scripts/install_engines.py
+	touch $@
+
+# The store is installed as its users get it; Feast has other requirements than the rest.
+
+$(BENCH)/.rivals: benchmarks/requirements.txt scripts/install_engines.py
+	$(BENCH_PYTHON) -m venv $(BENCH)/main
+	$(BENCH)/main/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	$(BENCH)/main/bin/python scripts/install_engines.py
+	touch $@
+
+$(BENCH)/.ours: $(BENCH)/.rivals $(SOURCES)
+	$(BENCH)/main/bin/python -m pip install --quiet ".[async,testing]"
+	$(BENCH)/main/bin/python -m pip install --quiet --force-reinstall --no-deps .
+	touch $@
+
+$(BENCH)/.feast: benchmarks/requirements-feast.txt
+	$(BENCH_PYTHON) -m venv $(BENCH)/feast
+	$(BENCH)/feast/bin/python -m pip install --quiet --requirement $<
 	touch $@

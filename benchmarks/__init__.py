@@ -1,1 +1,1 @@
-"""What the store costs its client in CPU, beside boto3: see README.md."""
+"""What the store costs its client, beside every other client for Python: see README.md."""

@@ -1,43 +1,87 @@
-"""`python -m benchmarks [bytes|cpu]`: measure, and print the tables."""
+"""`python -m benchmarks [PART …]`: measure, print the tables, and keep them."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
 from benchmarks import bytes as weighing
-from benchmarks import ideas
-from benchmarks.report import as_text, setting
-from benchmarks.run import run
+from benchmarks import cpu, curves, e2e, ideas, memory, plots, report, results
+
+ROUNDS = {"cpu": 15, "e2e": 20, "curves": 3}
 
 
 def main() -> None:
+    """Run the parts that are named, or all."""
+    parts: dict[str, Callable[[argparse.Namespace], None]] = {
+        "bytes": weigh,
+        "cpu": time_calls,
+        "e2e": time_single_calls,
+        "curves": draw_curves,
+        "memory": read_a_million_rows,
+        "report": lambda _: None,
+    }
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["bytes", "cpu"], help="default: both")
-    parser.add_argument("--rounds", type=int, default=30, help="samples of each (default: 30)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(parts)}; or all")
+    parser.add_argument("--rounds", type=int, help=f"samples of each, unless {ROUNDS}")
     parser.add_argument("--seed", type=int, default=0, help="of the order within rounds")
+    parser.add_argument("--endpoint", help="for e2e: another engine's URL, instead of dynoxide")
     options = parser.parse_args()
-    if options.what in (None, "bytes"):
-        weigh()
-    if options.what in (None, "cpu"):
-        time_calls(options.rounds, options.seed)
+    unknown = set(options.parts) - set(parts)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    for name in options.parts or parts:
+        started = time.monotonic()
+        parts[name](options)
+        print(f"\n{name}: {time.monotonic() - started:.0f} s\n", flush=True)
+    publish()
 
 
-def weigh() -> None:
-    """Print and keep bytes and capacity units, and what else would save some."""
-    results, saved = weighing.run(), ideas.savings()
-    print(f"{weighing.setting()}\n\n{weighing.as_text(results)}\n")
-    print(f"What ideas save of ours\n\n{ideas.as_text(saved)}\n")
-    weighing.save(results, saved)
+def weigh(_: argparse.Namespace) -> None:
+    """Bytes and capacity units, and what else would save some."""
+    lines, saved = weighing.run(), ideas.savings()
+    print(f"{weighing.setting()}\n\n{weighing.as_text(lines)}\n")
+    print(f"What ideas save of ours\n\n{ideas.as_text(saved)}")
+    weighing.save(lines, saved)
 
 
-def time_calls(rounds: int, seed: int) -> None:
-    """Print the CPU time of calls."""
-    started = time.monotonic()
-    results = run(rounds, seed)
-    print(setting())
-    print(f"{rounds} rounds in {time.monotonic() - started:.0f} s; median (quartiles)\n")
-    print(as_text(results))
+def time_calls(options: argparse.Namespace) -> None:
+    """CPU of calls against the canned server."""
+    rounds = options.rounds or ROUNDS["cpu"]
+    found, versions = cpu.run(rounds=rounds, seed=options.seed)
+    results.save("cpu", found, rounds=rounds, versions=versions)
+    print(report.cpu(found))
+
+
+def time_single_calls(options: argparse.Namespace) -> None:
+    """Latency against a real engine."""
+    rounds = options.rounds or ROUNDS["e2e"]
+    found = e2e.run(rounds, options.seed, options.endpoint)
+    results.save("e2e", found, rounds=rounds)
+    print(report.e2e(found))
+
+
+def draw_curves(options: argparse.Namespace) -> None:
+    """How CPU grows."""
+    rounds = options.rounds or ROUNDS["curves"]
+    found = curves.run(rounds)
+    results.save("curves", found, rounds=rounds)
+    print(report.curves(found))
+
+
+def read_a_million_rows(_: argparse.Namespace) -> None:
+    """Whether memory stays flat."""
+    found = memory.run()
+    results.save("memory", found)
+    print(report.memory(found))
+
+
+def publish() -> None:
+    """Put what is kept into the documents and the images."""
+    kept = results.load()
+    results.update_documents(report.tables(kept))
+    plots.draw(kept)
 
 
 if __name__ == "__main__":

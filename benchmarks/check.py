@@ -1,70 +1,48 @@
-"""Correctness first: every client must read and write the very rows of `data.ROWS`."""
+"""Correctness first: every read must give the very rows of the dataset, value by value."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
-from boto3.dynamodb.types import TypeDeserializer
 
-from benchmarks.canned import Table
-from benchmarks.client import Client
-from benchmarks.data import READ_MANY, READ_ONE, ROWS, TABLE, UPDATE, WRITE, columns
-from benchmarks.items import Item, from_json, to_columns
-from benchmarks.server import CannedServer
+from benchmarks.data import ROWS, Row
+from benchmarks.workloads import Workload
 
 
-def check(client: Client, table: Table, server: CannedServer) -> None:
-    """Make every call, and compare what came, or what the server was sent."""
-    for call in (READ_MANY, READ_ONE):
-        result = client.repeat(call, client.at_once)
-        _require_equal(client, result, columns(ROWS[: call.entities]))
-    client.repeat(WRITE, client.at_once)
-    sent = [put["PutRequest"]["Item"] for put in _last_batch(server)]
-    _require_written(client, table, sent)
-    client.repeat(UPDATE, client.at_once)
-    _require_written(client, table, [_updated(body) for body in server.recorded("UpdateItem")])
+class WrongResult(AssertionError):
+    """A client read something else than was written."""
 
 
-def _last_batch(server: CannedServer) -> list[Any]:
-    batch: list[Any] = server.recorded("BatchWriteItem")[-1]["RequestItems"][TABLE]
-    return batch
+def check(result: Any, workload: Workload, whole_seconds: bool) -> None:
+    """Compare what a call of a read gave, rows or columns, with the source.
+
+    Raises `WrongResult`. `whole_seconds` is for clients that keep no more of a datetime.
+    """
+    columns = result if isinstance(result, Mapping) else to_columns(result)
+    rows = [workload.dataset.rows[number % ROWS] for number in workload.ids]
+    if set(columns) != set(workload.dataset.kinds):
+        raise WrongResult(f"the features are {sorted(columns)}")
+    for name, values in columns.items():
+        wanted = [_wanted(row[name], whole_seconds) for row in rows]
+        if not _all_same(values, wanted):
+            raise WrongResult(f"{workload.title}: {name} has other values")
 
 
-def _updated(body: Any) -> Item:
-    """The attributes that an UpdateItem sets, with the key."""
-    names, values = body["ExpressionAttributeNames"], body["ExpressionAttributeValues"]
-    assignments = body["UpdateExpression"].removeprefix("SET ").partition(" REMOVE ")[0]
-    pairs = (assignment.split("=") for assignment in assignments.split(","))
-    return {**body["Key"], **{names[left.strip()]: values[right.strip()] for left, right in pairs}}
+def to_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Rows that all have the same features, column by column."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _require_written(client: Client, table: Table, sent: list[Item]) -> None:
-    written = {}
-    for attributes in sent:
-        item = _deserialized(from_json(attributes))
-        named = {table.names.get(name, name): value for name, value in item.items()}
-        written[table.keys.index(item[table.key])] = named
-    if sorted(written) != list(range(WRITE.entities)):
-        raise AssertionError(f"{client.name} wrote the rows {sorted(written)}")
-    result = to_columns([written[number] for number in range(WRITE.entities)])
-    _require_equal(client, result, columns(ROWS[: WRITE.entities]))
+def _wanted(value: Any, whole_seconds: bool) -> Any:
+    if whole_seconds and isinstance(value, datetime):
+        return value.replace(microsecond=0)
+    return value
 
 
-def _deserialized(attributes: Item) -> Item:
-    deserialize = TypeDeserializer().deserialize
-    return {name: deserialize(value) for name, value in attributes.items()}
-
-
-def _require_equal(client: Client, result: dict[str, Any], source: dict[str, list[Any]]) -> None:
-    if result.keys() != source.keys():
-        raise AssertionError(f"{client.name} has the features {sorted(result)}")
-    for name, values in source.items():
-        if not _all_same(result[name], values):
-            raise AssertionError(f"{client.name} has other values of {name}")
-
-
-def _all_same(found: list[Any], wanted: list[Any]) -> bool:
+def _all_same(found: Sequence[Any], wanted: Sequence[Any]) -> bool:
     return len(found) == len(wanted) and all(map(_same, found, wanted))
 
 

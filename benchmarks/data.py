@@ -1,25 +1,36 @@
-"""What is read and written: one schema, 100 rows of it, four calls."""
+"""What is read and written: rows of any number of features, the same in every process.
+
+Imports nothing of the store, so that rivals run without it.
+"""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from chalk_online_store import Feature, Namespace, Vector
+Row: TypeAlias = dict[str, Any]
 
-TABLE = "features"
-REGION = "us-east-1"
-STALENESS = timedelta(days=30)
-OBSERVED_AT = datetime.now(UTC)
-"""When every value was true: recent, so that none is stale."""
+ROWS = 100
+"""How many rows there are; a key beyond them is answered with one of these."""
+OBSERVED_AT = datetime(2026, 1, 2, 3, 4, 5, 123_457, UTC)
+"""When every value was true."""
+STALENESS = timedelta(days=36_500)
+"""So long that no value is ever stale; the store checks each all the same."""
 
-_VECTOR: Any = Vector  # Type checkers take no subscript of it outside of annotations.
 
-KINDS: dict[str, Any] = {
+class Floats(NamedTuple):
+    """The kind of a vector: so many numbers of a numpy dtype."""
+
+    size: int
+    dtype: str
+
+
+MIX: dict[str, Any] = {
     "amount_mean_7d": float,
     "amount_mean_30d": float,
     "amount_stddev_30d": float,
@@ -39,40 +50,39 @@ KINDS: dict[str, Any] = {
     "is_verified": bool,
     "has_premium": bool,
     "last_seen": datetime,
-    "embedding": _VECTOR[32, "f4"],
+    "embedding": Floats(32, "f4"),
 }
 """Each feature's type: 8 floats, 5 ints, 3 strs, 2 bools, a datetime, a vector of 32 floats."""
 
-USER = Namespace(
-    "user",
-    int,
-    tuple(Feature(name, kind, max_staleness=STALENESS) for name, kind in KINDS.items()),
-)
-
 
 @dataclass(frozen=True)
-class Call:
-    """One kind of call that every client makes: reads or writes the first `entities` rows."""
+class Dataset:
+    """Rows with so many features: the mix again and again, or evenly picked from it."""
 
-    title: str
-    entities: int
+    features: int
+
+    @cached_property
+    def kinds(self) -> dict[str, Any]:
+        """Each feature's type."""
+        if self.features < len(MIX):
+            places = [number * len(MIX) // self.features for number in range(self.features)]
+            names = list(MIX)
+            return {names[place]: MIX[names[place]] for place in places}
+        rounds = range(self.features // len(MIX))
+        return {_numbered(name, n): kind for n in rounds for name, kind in MIX.items()}
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """`ROWS` rows with the primary keys 0, 1, 2 and so on."""
+        rng = random.Random(20)
+        return [{"id": number} | self._values(rng) for number in range(ROWS)]
+
+    def _values(self, rng: random.Random) -> Row:
+        return {name: value_of(rng, kind, name) for name, kind in self.kinds.items()}
 
 
-READ_MANY = Call("read 100 x 20", 100)
-READ_ONE = Call("read 1 x 20", 1)
-WRITE = Call("write 25 x 20, last arrival wins", 25)
-UPDATE = Call("write 25 x 20, newest observed-at wins", 25)
-CALLS = (READ_MANY, READ_ONE, WRITE, UPDATE)
-
-
-def make_rows(seed: int = 20) -> list[dict[str, Any]]:
-    """As many rows as the largest call needs, with the primary keys 0, 1, 2 and so on."""
-    rng = random.Random(seed)
-    return [{"id": number} | _values(rng) for number in range(READ_MANY.entities)]
-
-
-def _values(rng: random.Random) -> dict[str, Any]:
-    return {name: value_of(rng, kind, name) for name, kind in KINDS.items()}
+def _numbered(name: str, number: int) -> str:
+    return f"{name}_{number}" if number else name
 
 
 def value_of(rng: random.Random, kind: Any, name: str) -> Any:
@@ -89,11 +99,3 @@ def value_of(rng: random.Random, kind: Any, name: str) -> Any:
     if kind is datetime:
         return OBSERVED_AT - timedelta(microseconds=rng.randrange(10**12))
     return np.array([rng.gauss(0, 1) for _ in range(kind.size)], kind.dtype)
-
-
-ROWS = make_rows()
-
-
-def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The features of rows, column by column: what every client's read must come to."""
-    return {name: [row[name] for row in rows] for name in KINDS}

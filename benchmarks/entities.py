@@ -9,12 +9,13 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from benchmarks.data import STALENESS, value_of
+from benchmarks.data import value_of
 from chalk_online_store import Feature, Namespace, Vector
 
 COUNTS = (20, 100, 500)
 ENTITIES = 100
 SEED = 20
+STALENESS = timedelta(days=30)
 OBSERVED = datetime(2026, 1, 2, 3, 4, 5, 123_457, UTC)
 """When every value was true: not today, so that bytes are the same each time."""
 

@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
-from benchmarks.data import STALENESS
-from benchmarks.entities import OBSERVED
+from benchmarks.entities import OBSERVED, STALENESS
 from benchmarks.items import microseconds
 from chalk_online_store import Namespace
 from chalk_online_store.codec.changes import fresh_item, render_item

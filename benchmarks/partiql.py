@@ -15,20 +15,17 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import boto3
 import msgspec
 
-from benchmarks.boto import SESSION
-from benchmarks.canned import LAYOUT, store_table
-from benchmarks.data import OBSERVED_AT, ROWS, TABLE, USER
-from benchmarks.items import microseconds
-from benchmarks.run import a_core_for_servers
+from benchmarks.canned import LAYOUT, TABLE, answers, changes
+from benchmarks.clients.base import ACCESS_KEY, SECRET_KEY
+from benchmarks.clients.ours import store_url
+from benchmarks.inprocess import a_core_for_servers
 from benchmarks.server import CannedServer
-from benchmarks.stores import store_url
 from chalk_online_store.backend import Backend, Call
 from chalk_online_store.codec.changes import Change, number
 from chalk_online_store.codec.layout import BASE, LATEST, WIDTH
-from chalk_online_store.codec.namespaces import NamespaceCodec
-from chalk_online_store.codec.registry import Registry, entries_of
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.dynamodb.answers import Capacity
@@ -112,19 +109,12 @@ class Client(NamedTuple):
 
 @contextmanager
 def client(url: str) -> Iterator[Client]:
-    backend, transport = connect(store_url(url), SESSION)
+    backend, transport = connect(store_url(url, TABLE), boto3.Session(ACCESS_KEY, SECRET_KEY))
     driver = SyncDriver(transport)
     try:
         yield Client(backend, driver, Wire(TABLE, RetryPolicy(), 10.0, random.Random(0)))
     finally:
         driver.close()
-
-
-def changes_at(observed_at: int) -> list[Change]:
-    entries = Registry().allocate(entries_of(USER), LAYOUT.reserved)
-    codec = NamespaceCodec(USER, Registry(tuple(entries)), LAYOUT)
-    planned = codec.changes_of_rows(ROWS[:ITEMS], [observed_at] * ITEMS)
-    return [change for _, change in planned]
 
 
 class Sample(NamedTuple):
@@ -144,12 +134,12 @@ def sample(write: Callable[[], Any]) -> Sample:
 
 def compare(url: str) -> str:
     """Both ways at items that exist, turn by turn."""
-    changes = changes_at(microseconds(OBSERVED_AT))
+    written = changes(ITEMS)
     with client(url) as ours:
-        refused = [ours.statements(changes)]
-        ours.updates(changes)
-        refused.append(ours.statements(changes))
-        samples = _sampled(ours, changes)
+        refused = [ours.statements(written)]
+        ours.updates(written)
+        refused.append(ours.statements(written))
+        samples = _sampled(ours, written)
     lines = [f"  refused: {refused[0]} of {ITEMS} new items, {refused[1]} of known ones"]
     for name, taken in samples.items():
         cpu, wall = (statistics.median(values) for values in zip(*taken, strict=True))
@@ -167,12 +157,12 @@ def _sampled(client: Client, changes: Sequence[Change]) -> dict[str, list[Sample
 
 
 def main() -> None:
-    changes = changes_at(microseconds(OBSERVED_AT))
-    print(f"statement {len(statement(changes[0]))} characters, batch {len(body(changes)):,} bytes")
-    answers = store_table().answers()
+    written = changes(ITEMS)
+    print(f"statement {len(statement(written[0]))} characters, batch {len(body(written)):,} bytes")
+    canned = answers()
     answered = {"Responses": [{"TableName": TABLE}] * ITEMS, "ConsumedCapacity": []}
-    answers["BatchExecuteStatement"] = json.dumps(answered)
-    with a_core_for_servers() as core, CannedServer(answers, core) as server:
+    canned["BatchExecuteStatement"] = json.dumps(answered)
+    with a_core_for_servers() as core, CannedServer(canned, core) as server:
         print(f"canned\n{compare(server.url)}")
     with Dynoxide() as engine:
         create_table(engine.endpoint_url, TABLE)

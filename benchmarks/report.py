@@ -1,76 +1,127 @@
-"""Samples to a table: medians, and ratios to the store's own clients round by round."""
+"""Results to Markdown tables, for the terminal and for the documents."""
 
 from __future__ import annotations
 
-import platform
-import statistics
-from collections.abc import Iterable, Sequence
-from importlib.metadata import version
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from benchmarks.measure import Sampled
-from benchmarks.stores import AsyncStore, Store
+from benchmarks.clients import OURS
+from benchmarks.curves import LINEAR, slopes
 from benchmarks.table import as_table
 
-OURS = (Store.name, AsyncStore.name)
-PACKAGES = ("chalk-online-store", "boto3", "botocore", "httptools", "msgspec", "numpy")
+Results = Sequence[Mapping[str, Any]]
+
+SHORT = (
+    "BatchGetItem 100 x 20",
+    "GetItem 1 x 20",
+    "BatchGetItem 50 x 200",
+    "BatchWriteItem 25 x 20",
+)
+"""The workloads of the short table."""
+_NOT_SHORT = ("floor", *OURS.values())
 
 
-class Quartiles(NamedTuple):
-    """The middle half of what the rounds gave."""
-
-    low: float
-    median: float
-    high: float
-
-
-class Line(NamedTuple):
-    """One client at one call: its time, and how many times that of each of ours it is."""
-
-    call: str
-    client: str
-    microseconds: float
-    ratios: dict[str, Quartiles]
+def tables(kept: Mapping[str, Any]) -> dict[str, str]:
+    """Every table that can be made of what was kept, by the name of its markers."""
+    makers = {
+        "summary": ("cpu", summary),
+        "cpu": ("cpu", cpu),
+        "e2e": ("e2e", e2e),
+        "curves": ("curves", curves),
+        "memory": ("memory", memory),
+        "footprint": ("cpu", footprint),
+    }
+    return {
+        name: make(kept[part]["results"]) for name, (part, make) in makers.items() if part in kept
+    } | {f"{part} setting": setting(kept[part]["setting"]) for part in kept}
 
 
-def lines(samples: Sequence[Sampled]) -> list[Line]:
-    """A line per sampled client and call, in the order given."""
-    by_name = {(sampled.call, sampled.client): sampled.microseconds for sampled in samples}
-    return [
-        Line(
-            call,
-            client,
-            statistics.median(times),
-            {ours: quartiles(times, by_name[call, ours]) for ours in OURS},
-        )
-        for call, client, times in samples
-    ]
+def setting(of: Mapping[str, Any]) -> str:
+    """What ran, in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in of.get("versions", {}).items())
+    rounds = f"; {of['rounds']} rounds" if "rounds" in of else ""
+    return f"Python {of['python']} on {of['machine']}{rounds}{versions and ': '}{versions}."
 
 
-def quartiles(times: Sequence[float], ours: Sequence[float]) -> Quartiles:
-    """Of the ratios of two clients' times in the same round."""
-    ratios = [theirs / own for theirs, own in zip(times, ours, strict=True)]
-    if len(ratios) == 1:
-        return Quartiles(*ratios * 3)
-    return Quartiles(*statistics.quantiles(ratios, n=4, method="inclusive"))
-
-
-def as_text(results: Iterable[Line]) -> str:
-    """The lines as a Markdown table that can be read as it stands."""
-    head = ["call", "client", "CPU us", *(f"x {ours}" for ours in OURS)]
+def summary(results: Results) -> str:
+    """How many times the store's CPU each client takes, workload by workload."""
+    ratios = {(r["workload"], r["client"]): r["ratio_to_ours"][1] for r in results}
+    clients = dict.fromkeys(r["client"] for r in results if r["client"] not in _NOT_SHORT)
     body = [
-        [line.call, line.client, f"{line.microseconds:,.0f}"]
-        + [as_cell(line.ratios[ours], line.client == ours) for ours in OURS]
-        for line in results
+        [client, *(_times(ratios.get((workload, client))) for workload in SHORT)]
+        for client in clients
+        if not client.startswith(tuple(OURS.values()))
     ]
+    return as_table(["client", *SHORT], body, texts=1)
+
+
+def cpu(results: Results) -> str:
+    """Everything, workload by workload, the fastest first."""
+    head = ["workload", "client", "CPU us", "calls/s", "x ours", "quartiles"]
+    order = list(dict.fromkeys(r["workload"] for r in results))
+    ranked = sorted(results, key=lambda r: (order.index(r["workload"]), r["cpu_us"]))
+    return as_table(head, map(_cpu_cells, ranked), texts=2)
+
+
+def _cpu_cells(result: Mapping[str, Any]) -> list[str]:
+    low, median, high = result["ratio_to_ours"]
+    itself = result["client"] == result["compared_to"]
+    return [
+        result["workload"],
+        result["client"],
+        f"{result['cpu_us']:,.0f}",
+        f"{result['calls_per_second']:,.0f}",
+        "1" if itself else _times(median),
+        "" if itself else f"{_times(low)}-{_times(high)}",
+    ]
+
+
+def e2e(results: Results) -> str:
+    """Latency and CPU of single calls."""
+    head = ["workload", "client", "p50 ms", "p99 ms", "CPU us"]
+    body = (
+        [
+            r["workload"],
+            r["client"],
+            f"{r['p50_ms']:.2f}",
+            f"{r['p99_ms']:.2f}",
+            f"{r['cpu_us']:,.0f}",
+        ]
+        for r in results
+    )
     return as_table(head, body, texts=2)
 
 
-def as_cell(ratio: Quartiles, itself: bool) -> str:
-    return "1" if itself else f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
+def curves(results: Results) -> str:
+    """The slopes of the curves."""
+    return as_table(["axis", "client", "slope", ""], map(_slope_cells, slopes(results)), texts=2)
 
 
-def setting() -> str:
-    """What ran, in one line."""
-    names = [f"{name} {version(name)}" for name in PACKAGES]
-    return f"Python {platform.python_version()} on {platform.machine()}: {', '.join(names)}"
+def _slope_cells(found: tuple[str, str, float]) -> list[str]:
+    axis, client, slope = found
+    return [axis, client, f"{slope:.2f}", "" if slope <= LINEAR else "worse than linear"]
+
+
+def footprint(results: Results) -> str:
+    """The peak of each client's process, the smallest first."""
+    peaks = {
+        r["client"]: max(o["rss_mb"] for o in results if o["client"] == r["client"])
+        for r in results
+    }
+    body = ([client, f"{mb:.0f}"] for client, mb in sorted(peaks.items(), key=lambda pair: pair[1]))
+    return as_table(["client", "peak MB"], body, texts=1)
+
+
+def memory(results: Results) -> str:
+    """Peaks of memory."""
+    head = ["client", "rows", "peak MB after 1 %", "at the end"]
+    body = (
+        [r["client"], f"{r['rows']:,}", f"{r['first_mb']:.1f}", f"{r['mb']:.1f}"] for r in results
+    )
+    return as_table(head, body, texts=1)
+
+
+def _times(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"

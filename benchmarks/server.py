@@ -1,7 +1,8 @@
-"""A canned server: a process of its own that gives the same bytes for the same operation.
+"""A canned server: a process of its own that gives the same bytes for the same request.
 
-Run as a script, it takes a JSON object of response bodies by operation as its first line, prints
-its port, and ends when its standard input does. It imports the standard library alone.
+What it answers is what clients wrote to it (`tables.py`), unless response bodies by operation
+are given: these come as a JSON object in the first line of its input. It prints its port, and
+ends when its input does. It imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from benchmarks.tables import READS, Tables
+
+ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
 RECORDED = "Recorded"
 """A service that DynamoDB does not have: its operations give back what was sent."""
-KEPT = 400
-"""How many bodies of an operation the server remembers: what 16 calls of 25 items send."""
+FORGET = "Forget"
+"""An operation of that service: empty the table that the body names."""
+KEPT = 512
+"""How many requests of an operation, and how many answers, the server remembers."""
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _TARGET = re.compile(rb"\r\nx-amz-target: *(\w+)\.(\w+)", re.IGNORECASE)
@@ -39,15 +45,25 @@ class CannedServer:
     """
 
     def __init__(
-        self, answers: Mapping[str, str], core: int | None, certificate: Path | None = None
+        self,
+        answers: Mapping[str, str] | None = None,
+        core: int | None = None,
+        certificate: Path | None = None,
     ) -> None:
-        self._answers = answers
+        self._answers = answers or {}
         self._core = core
         self._certificate = certificate
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), str(self._core), str(self._certificate or "")],
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.server",
+                str(self._core),
+                str(self._certificate or ""),
+            ],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the client, which then closes our input.
@@ -69,13 +85,27 @@ class CannedServer:
 
     def recorded(self, operation: str) -> list[Any]:
         """The last bodies that it was sent for an operation, decoded; then it forgets them."""
-        connection = http.client.HTTPConnection(HOST, self.port)
-        try:
-            connection.request("POST", "/", b"", {"X-Amz-Target": f"{RECORDED}.{operation}"})
-            bodies: list[Any] = json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
-        return bodies
+        return [json.loads(body) for body in recorded(self.url, operation)]
+
+    def forget(self, table: str) -> None:
+        """Empty a table."""
+        ask(self.url, f"{RECORDED}.{FORGET}", table)
+
+
+def recorded(url: str, operation: str) -> list[str]:
+    """The last bodies that the server at `url` was sent; then it forgets them."""
+    bodies: list[str] = json.loads(ask(url, f"{RECORDED}.{operation}"))
+    return bodies
+
+
+def ask(url: str, target: str, body: str = "") -> bytes:
+    """The body of the answer to a request that no client of DynamoDB would make."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"))
+    try:
+        connection.request("POST", "/", body.encode(), {"X-Amz-Target": target})
+        return connection.getresponse().read()
+    finally:
+        connection.close()
 
 
 # --- the process ---------------------------------------------------------------------------
@@ -84,11 +114,8 @@ class CannedServer:
 class Answering(asyncio.Protocol):
     """One connection, kept for as long as the client likes."""
 
-    def __init__(
-        self, responses: Mapping[bytes, bytes], recorded: Mapping[bytes, deque[bytes]]
-    ) -> None:
-        self._responses = responses
-        self._recorded = recorded
+    def __init__(self, desk: Desk) -> None:
+        self._answer = desk.answer
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -109,16 +136,51 @@ class Answering(asyncio.Protocol):
             self._received = self._received[after:]
             self._transport.write(self._answer(head, body))
 
-    def _answer(self, head: bytes, body: bytes) -> bytes:
+
+class Desk:
+    """What all connections share: responses, made once, and what was asked."""
+
+    def __init__(self, answers: Mapping[str, str]) -> None:
+        self._fixed = {name.encode(): response(answer.encode()) for name, answer in answers.items()}
+        self._made: dict[tuple[bytes, bytes], bytes] = {}
+        self._tables = Tables()
+        self._recorded: dict[bytes, deque[bytes]] = defaultdict(lambda: deque(maxlen=KEPT))
+
+    def answer(self, head: bytes, body: bytes) -> bytes:
+        """The whole response to a request."""
         target = _TARGET.search(head)
         prefix, operation = target.groups() if target else (b"", b"")
         if prefix == RECORDED.encode():
-            kept = self._recorded[operation]
-            answer = response(b"[%b]" % b",".join(kept))
-            kept.clear()
-            return answer
+            return response(self._control(operation, body))
         self._recorded[operation].append(body)
-        return self._responses.get(operation) or response(b'{"message":"not canned"}', 400)
+        try:
+            return self._fixed.get(operation) or self._made_once(operation, body)
+        except KeyError:
+            return response(b'{"message":"not canned"}', 400)
+
+    def _made_once(self, operation: bytes, body: bytes) -> bytes:
+        asked = operation, body
+        if asked not in self._made:
+            answer = response(self._tables.perform(operation, body))
+            self._forget_changed(operation)
+            self._made[asked] = answer
+        return self._made[asked]
+
+    def _forget_changed(self, operation: bytes) -> None:
+        """After a write, what reads gave; a write that is repeated word by word changes nothing."""
+        if operation not in READS:
+            self._made = {
+                asked: made for asked, made in self._made.items() if asked[0] not in READS
+            }
+        elif len(self._made) >= KEPT:
+            self._made.clear()
+
+    def _control(self, operation: bytes, body: bytes) -> bytes:
+        if operation == FORGET.encode():
+            self._made.clear()
+            self._tables.forget(body.decode())
+        kept = self._recorded.pop(operation, ())
+        return json.dumps([sent.decode() for sent in kept]).encode()
 
 
 def response(body: bytes, status: int = 200) -> bytes:
@@ -138,10 +200,9 @@ async def serve(answers: Mapping[str, str], certificate: str) -> None:
     if certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate)
-    responses = {name.encode(): response(body.encode()) for name, body in answers.items()}
-    recorded: Mapping[bytes, deque[bytes]] = defaultdict(lambda: deque(maxlen=KEPT))
+    desk = Desk(answers)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Answering(responses, recorded), HOST, 0, ssl=tls)
+    server = await loop.create_server(lambda: Answering(desk), HOST, 0, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.buffer.read)
 

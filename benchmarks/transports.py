@@ -24,13 +24,11 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.canned import store_table
+from benchmarks.canned import TABLE, answers
 from benchmarks.certificate import self_signed
-from benchmarks.client import Client
-from benchmarks.data import REGION, TABLE, Call
-from benchmarks.measure import Contender, Sampled, measure
+from benchmarks.clients.base import REGION
+from benchmarks.inprocess import Call, Client, Contender, Sampled, a_core_for_servers, measure
 from benchmarks.reference_http import AiohttpTransport, Urllib3Transport
-from benchmarks.run import a_core_for_servers
 from benchmarks.server import CannedServer
 from benchmarks.table import as_table
 from chalk_online_store.drivers.credentials import Endpoint
@@ -183,7 +181,7 @@ def run(rounds: int, *, tls: bool, seed: int = 0) -> list[Sampled]:
     with ExitStack() as stack:
         core = stack.enter_context(a_core_for_servers())
         certificate = stack.enter_context(trusted_certificate()) if tls else None
-        server = stack.enter_context(CannedServer(store_table().answers(), core, certificate))
+        server = stack.enter_context(CannedServer(answers(), core, certificate))
         taking_part = [stack.enter_context(closing(client)) for client in clients(server.url)]
         for call in CALLS:
             first, *others = [client.repeat(call, client.at_once) for client in taking_part]

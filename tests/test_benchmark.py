@@ -2,42 +2,149 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
 from benchmarks import bytes as weighing
-from benchmarks import ideas, transports
-from benchmarks.boto import Boto3Client, Boto3Resource
-from benchmarks.data import CALLS
+from benchmarks import cpu, curves, ideas, memory, report, results, transports
+from benchmarks.check import WrongResult, check, to_columns
+from benchmarks.clients import OURS
+from benchmarks.crew import Crewman, WorkerFailed
+from benchmarks.data import Row
 from benchmarks.entities import COUNTS, ENTITIES, entities
 from benchmarks.layouts import feast_value
-from benchmarks.report import OURS, as_text
-from benchmarks.run import run
+from benchmarks.server import CannedServer
+from benchmarks.tables import Tables
+from benchmarks.workloads import READ_MANY, WORKLOADS, Workload
+
+SMALL = [Workload(w.action, min(w.entities, 10), 20) for w in WORKLOADS if w.features == 20]
 
 
-def test_one_round_measures_every_call_by_every_client() -> None:
-    """One round yields a line for each client at each call; the run's own checks passed."""
-    results = run(rounds=1)
-    clients = (*OURS, Boto3Resource.name, Boto3Client.name)
-    assert {(line.call, line.client) for line in results} == {
-        (call.title, client) for call in CALLS for client in clients
-    }
-    assert all(line.microseconds > 0 for line in results)
-    table = as_text(results)
+def test_one_round_measures_every_client_at_everything_that_it_can_do() -> None:
+    """Real workers read what they wrote, in every way, and one round yields a line for each."""
+    clients = (*OURS.values(), "boto3 resource", "boto3 client", "floor")
+    found, versions = cpu.run(clients, SMALL, rounds=1)
+    lines = {(line["workload"], line["client"]) for line in found}
+    assert {title for title, _ in lines} == {workload.title for workload in SMALL}
+    assert {client for _, client in lines} == set(clients)
+    assert all(line["cpu_us"] > 0 for line in found)
+    assert {"chalk-online-store", "boto3"} <= versions.keys()
+    table = report.cpu(found)
     assert all(client in table for client in clients)
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_one_round_measures_every_transport(tls: bool) -> None:
-    """One round yields a line for each; that all gave the same answers, the run itself checked."""
-    sampled = transports.run(rounds=1, tls=tls)
-    names = {line.client for line in sampled}
-    assert len(sampled) == len(names) * len(transports.CALLS)
-    assert {"HttpTransport", "urllib3", "AsyncHttpTransport x 16", "aiohttp x 16"} <= names
-    table = transports.as_text(sampled)
-    assert all(name in table for name in names)
+@pytest.mark.parametrize("client", ["OnlineStore", "boto3 client"])
+def test_a_client_that_reads_what_was_not_written_is_found_out(client: str) -> None:
+    """A worker that wrote a quarter of the rows fails the check of all, which it passes later."""
+    with CannedServer() as server, Crewman(client, server.url) as worker:
+        worker.do("time", workload=Workload("write", 25), times=1, at_once=1)
+        with pytest.raises(WorkerFailed, match="WrongResult"):
+            worker.do("check", workload=READ_MANY)
+        worker.do("fill", features=20)
+        worker.do("check", workload=READ_MANY)
+
+
+def _swap(rows: list[Row]) -> list[Row]:
+    return [rows[1], rows[0], *rows[2:]]
+
+
+def _whole_numbers(rows: list[Row]) -> list[Row]:
+    return [row | {"txn_count_7d": float(row["txn_count_7d"])} for row in rows]
+
+
+def _without_one_feature(rows: list[Row]) -> list[Row]:
+    return [{name: value for name, value in row.items() if name != "country"} for row in rows]
+
+
+def _other_dtype(rows: list[Row]) -> list[Row]:
+    return [row | {"embedding": row["embedding"].astype("f8")} for row in rows]
+
+
+@pytest.mark.parametrize(
+    "spoil", [_swap, _whole_numbers, _without_one_feature, _other_dtype, lambda rows: rows[:-1]]
+)
+def test_the_check_refuses_other_values(spoil: Callable[[list[Row]], list[Row]]) -> None:
+    """Order, types, features, dtypes and numbers of rows all count; rows as they are pass."""
+    rows = [{k: v for k, v in row.items() if k != "id"} for row in READ_MANY.rows]
+    check(rows, READ_MANY, whole_seconds=False)
+    check(to_columns(rows), READ_MANY, whole_seconds=False)
+    with pytest.raises(WrongResult):
+        check(spoil(rows), READ_MANY, whole_seconds=False)
+
+
+def test_the_canned_tables_keep_items_as_dynamodb_does() -> None:
+    """What is put and updated is read again, with numbers in their shortest form."""
+    tables = Tables()
+    key = {"entity_id": {"S": "7"}}
+    put = {"TableName": "t", "Item": key | {"a": {"N": "1.50"}, "b": {"N": "2E+3"}}}
+    update = {
+        "TableName": "t",
+        "Key": key,
+        "UpdateExpression": "SET #x = :x, c=:y",
+        "ExpressionAttributeNames": {"#x": "a"},
+        "ExpressionAttributeValues": {":x": {"N": "5.0"}, ":y": {"S": "z"}},
+    }
+    tables.perform(b"PutItem", json.dumps(put).encode())
+    tables.perform(b"UpdateItem", json.dumps(update).encode())
+    answer = json.loads(tables.perform(b"GetItem", b'{"TableName":"t","Key":%b}' % dump(key)))
+    assert answer["Item"] == key | {"a": {"N": "5"}, "b": {"N": "2000"}, "c": {"S": "z"}}
+
+
+def dump(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def test_memory_is_seen_after_each_hundredth() -> None:
+    """A scan reads every chunk and tells two peaks, of which the later is not the lower."""
+    found = memory.run(chunks=100, chunk=10)
+    assert [line["rows"] for line in found] == [1_000, 1_000]
+    assert all(0 < line["first_mb"] <= line["mb"] for line in found)
+
+
+def test_curves_are_measured_point_by_point() -> None:
+    """Each point of each axis has a line for each client; every axis of slopes can be told."""
+    wanted = [
+        curves.Point(axis, size, Workload("read", size), callers=size if axis == "callers" else 1)
+        for axis in ("keys", "features", "callers")
+        for size in (1, 2)
+    ]
+    found = curves.run(rounds=1, wanted=wanted)
+    assert len(found) == len(wanted) * len(curves.CLIENTS)
+    assert len(list(curves.slopes(found))) == 3 * len(curves.CLIENTS)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
+def test_a_slope_is_the_exponent_of_growth(exponent: float) -> None:
+    """Of large sizes: what small ones cost does not count."""
+    curve = [(size, max(1000.0, 30.0 * size**exponent)) for size in (1, 10, 100, 1000, 10_000)]
+    steep = [(size, 30.0 * size**exponent) for size in (100, 1000, 10_000)]
+    assert curves.slope(steep) == pytest.approx(exponent)
+    assert curves.slope(curve) == pytest.approx(exponent)
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    """A round that was slow for both changes no ratio."""
+    assert cpu.quartiles([20.0, 200.0, 20.0], [10.0, 100.0, 10.0]) == [2.0, 2.0, 2.0]
+    assert cpu.quartiles([30.0], [10.0]) == [3.0, 3.0, 3.0]
+
+
+def test_a_table_goes_between_its_markers_alone() -> None:
+    """The text around markers stays, and so does a table whose part was not run."""
+    text = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n<!-- y -->\nkept\n<!-- /y -->\n"
+    once = results.insert(text, {"x": "new", "z": "nowhere"})
+    assert once == "a\n<!-- x -->\n\nnew\n\n<!-- /x -->\nb\n<!-- y -->\nkept\n<!-- /y -->\n"
+    assert results.insert(once, {"x": "new"}) == once
+
+
+def test_the_documents_tell_what_the_last_run_found() -> None:
+    """The tables of both documents are those that the kept results give."""
+    tables = report.tables(results.load())
+    for path in results.DOCUMENTS:
+        assert results.insert(path.read_text(), tables) == path.read_text()
 
 
 def test_ours_is_as_much_smaller_as_was_promised() -> None:
@@ -81,3 +188,14 @@ def test_what_ideas_save_is_told() -> None:
 def test_values_of_feast_are_encoded_as_protobuf_does(value: Any, message: str) -> None:
     """The hand-made messages are those of protobuf's wire format for `feast.types.Value`."""
     assert feast_value(value).hex() == message
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_one_round_measures_every_transport(tls: bool) -> None:
+    """One round yields a line for each; that all gave the same answers, the run itself checked."""
+    sampled = transports.run(rounds=1, tls=tls)
+    names = {line.client for line in sampled}
+    assert len(sampled) == len(names) * len(transports.CALLS)
+    assert {"HttpTransport", "urllib3", "AsyncHttpTransport x 16", "aiohttp x 16"} <= names
+    table = transports.as_text(sampled)
+    assert all(name in table for name in names)

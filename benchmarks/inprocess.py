@@ -1,18 +1,43 @@
-"""Client CPU of each call by each client, in interleaved rounds."""
+"""For benchmarks of a part of the store: contenders in this process, in interleaved rounds."""
 
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
-
-from benchmarks.client import Client
-from benchmarks.data import Call
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 SAMPLE_SECONDS = 0.05
 """About how much CPU time one sample takes: enough for many garbage collections."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kind of call that every contender makes, about so many entities."""
+
+    title: str
+    entities: int
+
+
+class Client(ABC):
+    """One way to make calls."""
+
+    name: str
+    at_once = 1
+    """How many calls it has under way; it can only make a multiple of that."""
+
+    @abstractmethod
+    def repeat(self, call: Call, times: int) -> Any:
+        """Make a call so many times, and give the last result."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what it holds open."""
 
 
 class Contender(NamedTuple):
@@ -54,3 +79,21 @@ def sample(contender: Contender, times: int) -> float:
     start = time.process_time_ns()
     contender.client.repeat(contender.call, times)
     return (time.process_time_ns() - start) / 1e3 / times
+
+
+@contextmanager
+def a_core_for_servers() -> Iterator[int | None]:
+    """Keep this process off one core, where there are two and the system can do it."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield None
+        return
+    cores = os.sched_getaffinity(0)
+    if len(cores) == 1:
+        yield None
+        return
+    core = max(cores)
+    os.sched_setaffinity(0, cores - {core})
+    try:
+        yield core
+    finally:
+        os.sched_setaffinity(0, cores)
