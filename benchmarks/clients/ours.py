@@ -177,6 +177,7 @@ class UvloopStore(AsyncStore):
         import uvloop
 
         super().__init__(url, prefix)
+        self.loop.close()
         self.loop = uvloop.new_event_loop()
 
 

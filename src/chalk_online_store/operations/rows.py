@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from chalk_online_store.backend import Found
-from chalk_online_store.codec.decoding import FIRST
+from chalk_online_store.codec.decoding import FIRST, LATEST_AT, TIMES
 from chalk_online_store.codec.shapes import Columns, Shape
 from chalk_online_store.errors import (
     DamagedItem,
@@ -173,6 +173,12 @@ class Rows(Sequence["Row"]):
 
     def value(self, index: int, name: str) -> Any:
         """The value; None for null, missing and stale. Raises `ReadFailed` for failed."""
+        group, shape, position, staleness = self._source(name)
+        if shape is not None:  # Most rows are whole and fresh: nothing else is to be heeded.
+            row = self._found[group][self._position(index)]
+            ordinary = type(row) is tuple and row[TIMES] is None
+            if ordinary and (staleness is None or self._now - row[LATEST_AT] <= staleness):
+                return shape.converters[position].one(row[FIRST + position])
         answer = self.answer(index, name)
         if answer.status is Status.FAILED:
             raise self._failure(index, name)
@@ -331,7 +337,8 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Values by feature name; raises `ReadFailed` where one failed."""
-        return {name: self[name] for name in self._rows.features}
+        rows, index = self._rows, self._index
+        return {name: rows.value(index, name) for name in rows.features}
 
     def __repr__(self) -> str:
         statuses = ", ".join(f"{name}: {self.status(name)}" for name in self._rows.features)
