@@ -175,7 +175,7 @@ class Rows(Sequence["Row"]):
         """The value; None for null, missing and stale. Raises `ReadFailed` for failed."""
         group, shape, position, staleness = self._source(name)
         if shape is not None:  # Most rows are whole and fresh: nothing else is to be heeded.
-            row = self._found[group][self._position(index)]
+            row: Any = self._found[group][self._position(index)]
             ordinary = type(row) is tuple and row[TIMES] is None
             if ordinary and (staleness is None or self._now - row[LATEST_AT] <= staleness):
                 return shape.converters[position].one(row[FIRST + position])
