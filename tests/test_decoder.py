@@ -168,7 +168,7 @@ def near_a_middle(bits: int, places: int) -> int:
 
     The two have these 53 bits and the next, times some power of two.
     """
-    scaled = (2 * bits + 1) * 10**places
+    scaled: int = (2 * bits + 1) * 10**places
     return scaled >> max(0, scaled.bit_length() - 63)
 
 
@@ -431,7 +431,7 @@ def go_over(read: Callable[[bytes], object], times: int) -> None:
 
 
 def references(*others: object) -> list[int]:
-    singles = [None, True, json, _decoder.Decoder, *others]
+    singles: list[object] = [None, True, json, _decoder.Decoder, *others]
     return [sys.getrefcount(single) for single in singles]
 
 
