@@ -23,4 +23,4 @@ cd "$copy"
 env LD_PRELOAD="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH="$copy" \
     CHALK_FUZZ_EXAMPLES="${CHALK_FUZZ_EXAMPLES:-2000}" \
-    "$python" -m pytest -p no:cacheprovider tests/test_decoder.py -q
+    "$python" -m pytest -p no:cacheprovider --capture=no -q tests/test_decoder.py # or it is silent

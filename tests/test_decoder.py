@@ -118,6 +118,16 @@ def test_answers_cut_short(answer: tuple[list[Column], bytes], data: st.DataObje
 
 
 @needs_decoder
+def test_every_beginning() -> None:
+    """An answer can stop at any byte; under sanitizers, that none is read after the last."""
+    columns = columns_of("S", "float", "other", "int", "BOOL")
+    for body in (*BODIES[:2], one('"9":{"N":"-12"},"é":{"BOOL":false},"@":{"N":"5"}')):
+        assert agrees(columns, body)
+        for size in range(len(body)):
+            assert not agrees(columns, body[:size])
+
+
+@needs_decoder
 @fuzz
 @given(answers, st.data())
 def test_answers_with_other_bytes(answer: tuple[list[Column], bytes], data: st.DataObject) -> None:
@@ -431,7 +441,7 @@ def go_over(read: Callable[[bytes], object], times: int) -> None:
 
 
 def references(*others: object) -> list[int]:
-    singles = [None, True, json, _decoder.Decoder, *others]
+    singles: list[object] = [None, True, json, _decoder.Decoder, *others]
     return [sys.getrefcount(single) for single in singles]
 
 

@@ -213,7 +213,7 @@ static PyObject *real(const N *n) {
 
 static inline PyObject *quoted(Cursor *c, PyObject *(*convert)(const N *)) {
     N n;
-    return expect(c, '"') && number(c, &n) && *c->at++ == '"' ? convert(&n) : NULL;
+    return expect(c, '"') && number(c, &n) && word(c, "\"") ? convert(&n) : NULL;
 }
 
 static const signed char SEXTET[256] = { /* base64: one more than the value, 0 for no letter. */
@@ -417,7 +417,7 @@ static int answer(Cursor *c) {
                               : is(&s, "Item") ? one_item : NULL;
         done = read ? !seen++ && read(c) : skip(c, 0);
     }
-    space(c);
+    if (done) space(c);
     return done && more == 0 && c->at == c->end;
 }
 
