@@ -55,12 +55,14 @@ Outcome: TypeAlias = Applied | OnlineStoreError
 class Call:
     """What accompanies one call through every layer.
 
-    `deadline` is a reading of the monotonic clock, in seconds. Past it nothing is sent.
+    `deadline` is a reading of the monotonic clock, in seconds. Past it nothing is sent. `as_of`
+    is a reading that no waiting has followed yet; the first request takes it away.
     """
 
     deadline: float
     consistent: bool = False
     report: Report = field(default_factory=Report)
+    as_of: float | None = None
 
 
 def fan_out(

@@ -162,10 +162,11 @@ class Columns:
     """Rows of one shape, column by column; a row is None where there is no item."""
 
     def __init__(self, shape: Shape, rows: Sequence[Row | None]) -> None:
-        self._rows = [shape.nothing if row is None else row for row in rows]
+        absent = None in rows
+        self._rows: Any = [row or shape.nothing for row in rows] if absent else rows
+        places: list[Any] = list(zip(*self._rows, strict=True))  # All columns at once, in C.
         self._converters = shape.converters
-        # All columns at once, and in C.
-        self.places = list(zip(*self._rows, strict=True)) or [()] * len(shape.nothing)
+        self.places = places or [()] * len(shape.nothing)
         odd = any(self.places[TIMES])
         self._damaged = odd and any(type(row) is DamagedRow for row in self._rows)
         self._oldest = min(self.places[LATEST_AT], default=_NEVER)
@@ -260,8 +261,10 @@ class Converter:
         whole = {size * stored.itemsize}
 
         def vectors(values: Sequence[Any]) -> list[Any]:
-            if len(values) < _FEW or None in values or {*map(len, values)} != whole:
+            if None in values or {*map(len, values)} != whole:
                 return self._each(values)
+            if len(values) < _FEW:
+                return [np.frombuffer(value, stored) for value in values]
             return list(np.frombuffer(b"".join(values), stored).reshape(-1, size))
 
         return vectors

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.steps import Crew, read_clocks
 from chalk_online_store.drivers.sync import Transport
-from chalk_online_store.effects import All, Await, Effect, Now, Operation, Send, Sleep, Spawn
+from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Send, Sleep, Spawn
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class AsyncDriver:
             effect = next(operation)
             while True:
                 try:
-                    value = await self._perform(effect)
+                    value = read_clocks() if effect is NOW else await self._perform(effect)
                 except BaseException as error:
                     effect = operation.throw(error)
                 else:
@@ -80,8 +80,6 @@ class AsyncDriver:
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:
-            case Now():
-                return read_clocks()
             case Send(request, timeout):
                 return await self._transport.send(request, timeout)
             case All((operation,)):

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.steps import Crew, read_clocks
 from chalk_online_store.drivers.together import Begin, Together
-from chalk_online_store.effects import All, Await, Effect, Now, Operation, Send, Sleep, Spawn
+from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Send, Sleep, Spawn
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class SyncDriver:
             effect = next(operation)
             while True:
                 try:
-                    value = self._perform(effect)
+                    value = read_clocks() if effect is NOW else self._perform(effect)
                 except BaseException as error:
                     effect = operation.throw(error)
                 else:
@@ -63,8 +63,6 @@ class SyncDriver:
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
-            case Now():
-                return read_clocks()
             case Send(request, timeout):
                 return self._transport.send(request, timeout)
             case All((operation,)):

@@ -41,44 +41,52 @@ class Capacity(msgspec.Struct, gc=False):
     CapacityUnits: float = 0.0
 
 
-def capacity_units(answer: Any) -> float:
-    """What an answer of any operation says was consumed."""
-    consumed = answer.ConsumedCapacity
-    if isinstance(consumed, list):
-        return float(sum(table.CapacityUnits for table in consumed))
-    return consumed.CapacityUnits if consumed else 0.0
-
-
-class Written(msgspec.Struct):
-    """PutItem, UpdateItem, DeleteItem."""
+class OneTable(msgspec.Struct):
+    """An answer that concerns one item or page."""
 
     ConsumedCapacity: Capacity | None = None
 
+    @property
+    def units(self) -> float:
+        """The capacity units that were consumed; 0 where the engine counts none."""
+        return self.ConsumedCapacity.CapacityUnits if self.ConsumedCapacity else 0.0
 
-class Transacted(msgspec.Struct):
-    """TransactWriteItems."""
+
+class Tables(msgspec.Struct):
+    """An answer that could concern several tables."""
 
     ConsumedCapacity: list[Capacity] = []
 
+    @property
+    def units(self) -> float:
+        """As `OneTable.units`."""
+        return sum([table.CapacityUnits for table in self.ConsumedCapacity])
 
-class Got(msgspec.Struct, Generic[R]):
+
+class Written(OneTable):
+    """PutItem, UpdateItem, DeleteItem."""
+
+
+class Transacted(Tables):
+    """TransactWriteItems."""
+
+
+class Got(OneTable, Generic[R]):
     """GetItem."""
 
     # Not `R | None`: msgspec takes no Raw for it.
     Item: R = None  # type: ignore[assignment]
-    ConsumedCapacity: Capacity | None = None
 
     def items(self) -> Iterable[R]:
         """The item, if there is one."""
         return [] if self.Item in (None, _NO_ITEM) else [self.Item]
 
 
-class Queried(msgspec.Struct, Generic[R]):
+class Queried(OneTable, Generic[R], kw_only=True):
     """Query."""
 
     Items: list[R]
     LastEvaluatedKey: msgspec.Raw = _ABSENT
-    ConsumedCapacity: Capacity | None = None
 
     def items(self) -> Iterable[R]:
         """The items of this page."""
@@ -91,12 +99,11 @@ class LeftKeys(msgspec.Struct):
     Keys: list[RawItem]
 
 
-class BatchGot(msgspec.Struct, Generic[R]):
+class BatchGot(Tables, Generic[R]):
     """BatchGetItem."""
 
     Responses: dict[str, list[R]] = {}
     UnprocessedKeys: dict[str, LeftKeys] = {}
-    ConsumedCapacity: list[Capacity] = []
 
     def items(self) -> Iterable[R]:
         """The items of every table: there is one."""
@@ -131,11 +138,10 @@ class WriteRequest(msgspec.Struct):
         raise errors.MalformedResponse("BatchWriteItem left a request that is none.")
 
 
-class BatchWritten(msgspec.Struct):
+class BatchWritten(Tables):
     """BatchWriteItem."""
 
     UnprocessedItems: dict[str, list[WriteRequest]] = {}
-    ConsumedCapacity: list[Capacity] = []
 
 
 class CancellationReason(msgspec.Struct):
@@ -174,9 +180,10 @@ class ReadAnswer(NamedTuple):
     size: int
 
     @property
-    def ConsumedCapacity(self) -> Any:  # noqa: N802 - as every answer calls it
+    def units(self) -> float:
         """As the answer's."""
-        return self.answer.ConsumedCapacity
+        units: float = self.answer.units
+        return units
 
 
 class RowsDecoder:

@@ -32,40 +32,41 @@ class ItemReader:
         self._bodies = bodies
         self._concurrency = concurrency
         self._costs = Costs()
-        self._prepared: dict[tuple[tuple[str, ...], tuple[Shape, ...]], _Prepared] = {}
+        self._prepared: dict[tuple[str | Shape, ...], _Prepared] = {}
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """See `backend.Backend.get`."""
         if len(wanted) > 1 and self._costs.favour_query(wanted):
             return (yield from self._query_all(wanted, call))
+        if len(wanted) == 1 and len(wanted[0].pks) <= BATCH_GET:
+            want = wanted[0]
+            return [(yield from self._get_batch(self._prepare(wanted), want.pks, False, call))]
+        learns = len(wanted) > 1  # What items cost matters only where there is a choice.
         tasks = [
-            partial(self._get_batch, self._prepare((want,)), pks)
+            partial(self._get_batch, self._prepare((want,)), pks, learns)
             for want in wanted
             for pks in chunks(want.pks, BATCH_GET)
         ]
         batches = yield from fan_out(call, tasks, self._concurrency)
-        if len(wanted) == len(batches):
-            return batches
         found = (item for batch in batches for item in batch)
         return [list(islice(found, len(want.pks))) for want in wanted]
 
     def _prepare(self, wanted: Sequence[Wanted]) -> _Prepared:
-        sks, shapes = tuple(w.sk for w in wanted), tuple(w.shape for w in wanted)
-        prepared = self._prepared.get((sks, shapes))
+        known = tuple([part for want in wanted for part in (want.sk, want.shape)])
+        prepared = self._prepared.get(known)
         if prepared is None:
             if len(self._prepared) >= _MOST_KEPT:
                 self._prepared.clear()
-            prepared = _Prepared(self._bodies, sks, shapes)
-            self._prepared[sks, shapes] = prepared
+            prepared = self._prepared[known] = _Prepared(self._bodies, wanted)
         return prepared
 
     # --- item by item ----------------------------------------------------------------------
 
     def _get_batch(
-        self, prepared: _Prepared, pks: Sequence[str], call: Call
+        self, prepared: _Prepared, pks: Sequence[str], learns: bool, call: Call
     ) -> Operation[list[Found]]:
         if len(pks) == 1:
-            return [(yield from self._get_one(prepared, pks[0], call))]
+            return [(yield from self._get_one(prepared, pks[0], learns, call))]
         found: dict[str, Found] = {}
 
         def step(pending: Sequence[str]) -> Operation[list[str]]:
@@ -74,27 +75,32 @@ class ItemReader:
             found.update(_by_partition(answer))
             left = answer.answer.UnprocessedKeys.values()
             keys = [key_of(self._bodies.layout, key).pk for some in left for key in some.Keys]
-            self._learn(prepared, answer, len(pending) - len(keys), call)
+            if learns:
+                self._learn(prepared, answer, len(pending) - len(keys), call)
             return keys
 
         left, error = yield from self._wire.until_done(step, pks, call)
-        found.update(dict.fromkeys(left, error))
+        if left:
+            found.update(dict.fromkeys(left, error))
         return list(map(found.get, pks))
 
-    def _get_one(self, prepared: _Prepared, pk: str, call: Call) -> Operation[Found]:
+    def _get_one(self, prepared: _Prepared, pk: str, learns: bool, call: Call) -> Operation[Found]:
         body = prepared.reads.get(pk, call.consistent)
         try:
             answer = yield from self._wire.ask("GetItem", body, prepared.one, call)
         except RequestError as error:
             return unless_final(error)
-        self._learn(prepared, answer, 1, call)
-        return next(iter(_by_partition(answer).values()), None)
+        if learns:
+            self._learn(prepared, answer, 1, call)
+        if answer.damaged:
+            return answer.damaged[0][1]
+        return answer.rows[0] if answer.rows else None
 
     def _learn(
         self, prepared: _Prepared, answer: answers.ReadAnswer, count: int, call: Call
     ) -> None:
-        units = answers.capacity_units(answer) / (1 + call.consistent)
-        self._costs.saw_items(prepared.shapes[0], units, answer.size, count)
+        units = answer.units / (1 + call.consistent)
+        self._costs.saw_items(prepared.wanted[0][1], units, answer.size, count)
 
     # --- all groups of an entity -----------------------------------------------------------
 
@@ -118,7 +124,7 @@ class ItemReader:
             call.report.queries += 1
             found.update(prepared.split(answer.rows))
             found.update((key.sk, error) for key, error in answer.damaged)
-            units += answers.capacity_units(answer)
+            units += answer.units
             start = bytes(answer.answer.LastEvaluatedKey)
             if not start:
                 self._costs.saw_query(wanted, units / (1 + call.consistent))
@@ -135,11 +141,11 @@ def _by_partition(answer: answers.ReadAnswer) -> dict[str, Found]:
 class _Prepared:
     """Requests for items of some groups, and decoders of their answers, each made when needed."""
 
-    def __init__(self, bodies: Bodies, sks: tuple[str, ...], shapes: tuple[Shape, ...]) -> None:
-        self.shapes = shapes
-        self._sks = sks
+    def __init__(self, bodies: Bodies, wanted: Sequence[Wanted]) -> None:
+        self.wanted = [(want.sk, want.shape) for want in wanted]
+        shapes = [want.shape for want in wanted]
         self._shape = shapes[0] if len(shapes) == 1 else _joined(bodies.layout, shapes)
-        self.reads: Reads = bodies.reads(sks, self._shape)
+        self.reads: Reads = bodies.reads([want.sk for want in wanted], self._shape)
 
     @cached_property
     def one(self) -> answers.RowsDecoder:
@@ -160,7 +166,7 @@ class _Prepared:
     def _slices(self) -> dict[str, slice]:
         """Where the joined shape has the columns of each group."""
         slices, start = {}, 0
-        for sk, shape in zip(self._sks, self.shapes, strict=True):
+        for sk, shape in self.wanted:
             slices[sk] = slice(start, start + len(shape.columns))
             start += len(shape.columns)
         return slices

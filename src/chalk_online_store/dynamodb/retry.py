@@ -58,11 +58,16 @@ def retrying(step: Callable[[], Operation[T]], call: Call, backoff: Backoff) -> 
         try:
             return (yield from step())
         except RequestError as error:
-            if not error.retryable:
-                raise
-            delay = backoff.delay(error)
-            now: Instant = yield NOW
-            if now.monotonic + delay >= call.deadline:
-                raise
-        call.report.retries += 1
-        yield Sleep(delay)
+            yield from pause(error, call, backoff)
+
+
+def pause(error: RequestError, call: Call, backoff: Backoff) -> Operation[None]:
+    """Wait before the next attempt; raises `error` where there is to be none."""
+    if not error.retryable:
+        raise error
+    delay = backoff.delay(error)
+    now: Instant = yield NOW
+    if now.monotonic + delay >= call.deadline:
+        raise error
+    call.report.retries += 1
+    yield Sleep(delay)

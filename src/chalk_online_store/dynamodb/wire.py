@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from chalk_online_store.backend import Call
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.messages import Request
-from chalk_online_store.dynamodb.retry import Backoff, RetryPolicy, retrying
+from chalk_online_store.dynamodb.retry import Backoff, RetryPolicy, pause, retrying
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.errors import (
     CredentialsExpired,
@@ -58,33 +58,49 @@ class Wire:
         Raises `RequestTimeout` with nothing sent where the deadline has passed.
         """
         request = Request(operation, body)
-        try:
-            return (yield from self._exchange(request, decoder, call))
-        except CredentialsExpired:
-            return (yield from self._exchange(replace(request, renew=True), decoder, call))
+        while True:
+            what = f"{operation} on table {self._table!r}"
+            left = yield from self._left(what, call)
+            call.report.requests += 1
+            response = yield Send(request, min(left, self._attempt_timeout))
+            try:
+                answer = answers.read(response, decoder, what)
+            except CredentialsExpired:
+                if request.renew:
+                    raise
+                request = replace(request, renew=True)
+            else:
+                self._account(operation, answer, call)
+                return answer
 
-    def _exchange(self, request: Request, decoder: answers.Decoder[T], call: Call) -> Operation[T]:
-        what = f"{request.operation} on table {self._table!r}"
-        now: Instant = yield NOW
-        left = call.deadline - now.monotonic
+    def _left(self, what: str, call: Call) -> Operation[float]:
+        """Seconds until the call's deadline."""
+        as_of, call.as_of = call.as_of, None
+        if as_of is None:
+            now: Instant = yield NOW
+            as_of = now.monotonic
+        left = call.deadline - as_of
         if left <= 0:
             raise RequestTimeout(f"{what}: no time was left before the call's deadline.")
-        call.report.requests += 1
-        response = yield Send(request, min(left, self._attempt_timeout))
-        answer = answers.read(response, decoder, what)
-        units = answers.capacity_units(answer)
-        if request.operation in _WRITES:
-            call.report.wcu += units
+        return left
+
+    def _account(self, operation: str, answer: Any, call: Call) -> None:
+        if operation in _WRITES:
+            call.report.wcu += answer.units
         else:
-            call.report.rcu += units
-        return answer
+            call.report.rcu += answer.units
 
     def ask(
         self, operation: str, body: bytes, decoder: answers.Decoder[T], call: Call
     ) -> Operation[T]:
         """One request, retried until it succeeds, fails for good, or time is up."""
+        try:
+            return (yield from self.attempt(operation, body, decoder, call))
+        except RequestError as error:
+            backoff = self._backoff()
+            yield from pause(error, call, backoff)
         step = partial(self.attempt, operation, body, decoder, call)
-        return (yield from retrying(step, call, self._backoff()))
+        return (yield from retrying(step, call, backoff))
 
     def until_done(
         self, step: Callable[[Sequence[K]], Operation[list[K]]], pending: Sequence[K], call: Call
@@ -95,24 +111,27 @@ class Wire:
         still left at the end, and why; raises errors that no retry mends.
         """
         backoff = self._backoff()
+        while True:
+            try:
+                left = yield from step(pending)
+                if not left:
+                    return (), None
+                failure: RequestError = self._left_over(left, call)
+                if len(left) < len(pending):
+                    backoff.reset()
+                pending = left
+            except RequestError as error:
+                if not error.retryable:
+                    raise
+                failure = error
+            try:
+                yield from pause(failure, call, backoff)
+            except RequestError:
+                return pending, failure
 
-        def advance() -> Operation[None]:
-            nonlocal pending
-            left = yield from step(pending)
-            if len(left) < len(pending):
-                backoff.reset()
-            pending = left
-            if left:
-                call.report.unprocessed += len(left)
-                raise Throttled(f"Table {self._table!r} left {len(left)} keys unprocessed.")
-
-        try:
-            yield from retrying(advance, call, backoff)
-        except RequestError as error:
-            if not error.retryable:
-                raise
-            return pending, error
-        return (), None
+    def _left_over(self, left: Sequence[K], call: Call) -> Throttled:
+        call.report.unprocessed += len(left)
+        return Throttled(f"Table {self._table!r} left {len(left)} keys unprocessed.")
 
     def _backoff(self) -> Backoff:
         return Backoff(self._retry, self._rng)

@@ -41,10 +41,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Prepared:
     """A read of some features, resolved once and for all that do not change.
 
-    `overrides` are those of their max staleness. `plan` is by the last reading of the registry
-    that it was needed with.
+    `schema` is what the caller named the namespace by. `overrides` are those of their max
+    staleness. `plan` is by the last reading of the registry that it was needed with.
     """
 
+    schema: Namespace | type
     namespace: Namespace
     names: tuple[str, ...]
     overrides: reading.Overrides
@@ -89,13 +90,12 @@ class Core:
         max_staleness: reading.Overrides | None,
     ) -> Prepared:
         """See `OnlineStore.prepare`."""
-        namespace = self._namespace(schema)
         names = None if features is None else tuple(features)
         overrides = tuple(sorted(max_staleness.items())) if max_staleness else ()
-        wanted = (namespace.name, names, overrides)
+        wanted = (id(schema), names, overrides)
         prepared = self._prepared.get(wanted)
-        if prepared is None:
-            prepared = _prepare(namespace, names, dict(overrides))
+        if prepared is None or prepared.schema is not schema:
+            prepared = _prepare(schema, self._namespace(schema), names, dict(overrides))
             if len(self._prepared) >= _PREPARED_KEPT:  # As where max_staleness always differs.
                 self._prepared.clear()
             self._prepared[wanted] = prepared
@@ -223,7 +223,7 @@ class Core:
     def _call(self, timeout: float | None, consistent: bool = False) -> Operation[Call]:
         now: Instant = yield NOW
         seconds = self._timeout if timeout is None else timeout
-        return Call(now.monotonic + seconds, consistent)
+        return Call(now.monotonic + seconds, consistent, as_of=now.monotonic)
 
     def _check_open(self) -> None:
         if self.closed:
@@ -240,12 +240,15 @@ class Core:
 
 
 def _prepare(
-    namespace: Namespace, names: tuple[str, ...] | None, overrides: reading.Overrides
+    schema: Namespace | type,
+    namespace: Namespace,
+    names: tuple[str, ...] | None,
+    overrides: reading.Overrides,
 ) -> Prepared:
     names = tuple(namespace.by_name) if names is None else names
     for name in (*names, *overrides):
         namespace.feature(name)
-    return Prepared(namespace, names, overrides)
+    return Prepared(schema, namespace, names, overrides)
 
 
 def _window(coalesce: Duration) -> float:

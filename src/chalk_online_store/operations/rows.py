@@ -241,10 +241,11 @@ class Rows(Sequence["Row"]):
         """Whether all columns are what lies in the rows, converted, and nothing is to be heeded."""
         if self._positions is not None or self.report.failed:
             return False
-        return all(
-            self._group(group, shape).are_plain(None if age is None else self._now - age)
-            for group, (shape, age) in self._sources.groups.items()
-        )
+        for group, (shape, age) in self._sources.groups.items():
+            oldest = None if age is None else self._now - age
+            if not self._group(group, shape).are_plain(oldest):
+                return False
+        return True
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """A dictionary of values by feature name for each key; raises as `value` does."""

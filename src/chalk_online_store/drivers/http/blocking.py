@@ -77,7 +77,8 @@ class HttpTransport:
         source = self._credentials
         credentials = source.refresh(timeout) if request.renew else source.current(timeout)
         data = self._target.writer.write(request, credentials)
-        self._target.left(deadline)
+        if timeout <= 0:
+            raise self._target.too_late()
         try:
             connection = self._take() or self._connect(deadline)
         except FAILURES as error:
@@ -218,12 +219,16 @@ class Connection:
                 return self._receive()
             self._send()
         except BlockingIOError:
-            self.waits_for = select.POLLOUT if self._unsent else select.POLLIN
+            self._wait_for(select.POLLOUT if self._unsent else select.POLLIN)
         except ssl.SSLWantReadError:
-            self.waits_for = select.POLLIN
+            self._wait_for(select.POLLIN)
         except ssl.SSLWantWriteError:
-            self.waits_for = select.POLLOUT
+            self._wait_for(select.POLLOUT)
         return None
+
+    def _wait_for(self, direction: int) -> None:
+        left_until(self.deadline)
+        self.waits_for = direction
 
     def wait(self) -> None:
         """Wait until it can advance; raises `TimeoutError` at the deadline."""
@@ -245,28 +250,25 @@ class Connection:
         self._sock.close()
 
     def _send(self) -> None:
-        while True:
+        while (sent := self._sock.send(self._unsent)) < len(self._unsent):
             left_until(self.deadline)
-            sent = self._sock.send(self._unsent)
-            if sent == len(self._unsent):
-                break
             self._unsent = memoryview(self._unsent)[sent:]
         self._unsent = b""
         self.waits_for = select.POLLIN  # There cannot be an answer yet.
 
     def _receive(self) -> Response:
-        while True:
+        while (answer := self._read()) is None:
             left_until(self.deadline)
-            size = self._sock.recv_into(self._buffer)
-            if not size:
-                raise BrokenAnswer.closed()
-            answer = self._reader.feed(self._buffer[:size])
-            if answer is not None:
-                break
         if self._on_first_answer is not None:
             self._on_first_answer(self._sock)
             self._on_first_answer = None
         return answer
+
+    def _read(self) -> Response | None:
+        size = self._sock.recv_into(self._buffer)
+        if not size:
+            raise BrokenAnswer.closed()
+        return self._reader.feed(self._buffer[:size])
 
 
 class Exchange:

@@ -6,6 +6,7 @@ The parser is llhttp, by httptools; here is what we ask of an answer beyond HTTP
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -57,6 +58,8 @@ class AnswerReader:
     def __init__(self) -> None:
         self.reusable = True
         """Whether the connection may carry another request: known once an answer is whole."""
+        self._raw: dict[bytes, bytes] = {}
+        self.on_header = self._raw.__setitem__  # A call of Python's for each would add up.
         self._parser = HttpResponseParser(self)
         self._answer: Response | None = None
         self._refusal = ""
@@ -65,6 +68,7 @@ class AnswerReader:
 
     def _begin(self) -> None:
         self._in_head = True
+        self._raw.clear()
         self._headers: dict[str, str] = {}
         self._pieces: list[bytes] = []
         self._size = 0
@@ -104,15 +108,12 @@ class AnswerReader:
             self._refuse(_NOT_HTTP)
         self._begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, or one trailer."""
-        if self._in_head:
-            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
-
     def on_headers_complete(self) -> None:
         """Accept an answer that tells its length: else one cut short would pass for whole."""
         self._in_head = False
-        headers = self._headers
+        headers = self._headers = {
+            _lower(name): value.decode("latin-1").strip() for name, value in self._raw.items()
+        }
         length = headers.get("content-length")
         if length is not None:
             if int(length) > LARGEST_BODY:
@@ -139,6 +140,11 @@ class AnswerReader:
 
     def _is_interim(self) -> bool:
         return self._parser.get_status_code() < 200
+
+
+@lru_cache(maxsize=256)
+def _lower(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 def _is_chunked(headers: dict[str, str]) -> bool:
