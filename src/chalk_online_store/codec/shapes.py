@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -162,8 +162,9 @@ class Columns:
     """Rows of one shape, column by column; a row is None where there is no item."""
 
     def __init__(self, shape: Shape, rows: Sequence[Row | None]) -> None:
-        absent = None in rows
-        self._rows: Any = [row or shape.nothing for row in rows] if absent else rows
+        if None in rows:
+            rows = [row or shape.nothing for row in rows]
+        self._rows = cast("Sequence[Row]", rows)
         places: list[Any] = list(zip(*self._rows, strict=True))  # All columns at once, in C.
         self._converters = shape.converters
         self.places = places or [()] * len(shape.nothing)
