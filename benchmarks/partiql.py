@@ -28,7 +28,7 @@ from chalk_online_store.codec.changes import Change, number
 from chalk_online_store.codec.layout import BASE, LATEST, WIDTH
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.sync import SyncDriver
-from chalk_online_store.dynamodb.answers import Capacity
+from chalk_online_store.dynamodb.answers import Tables
 from chalk_online_store.dynamodb.retry import RetryPolicy
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
@@ -42,11 +42,10 @@ CALLS = 4
 _json = msgspec.json.encode
 
 
-class Answer(msgspec.Struct):
+class Answer(Tables):
     """BatchExecuteStatement's answer: an error for each statement that was refused."""
 
     Responses: list[dict[str, Any]] = []
-    ConsumedCapacity: list[Capacity] = []
 
 
 _decoder = msgspec.json.Decoder(Answer)
