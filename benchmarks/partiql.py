@@ -45,7 +45,7 @@ _json = msgspec.json.encode
 class Answer(Tables):
     """BatchExecuteStatement's answer: an error for each statement that was refused."""
 
-    Responses: list[dict[str, Any]] = []
+    Responses: list[dict[str, Any]] = []  # noqa: RUF012 - msgspec copies it
 
 
 _decoder = msgspec.json.Decoder(Answer)

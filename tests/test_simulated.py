@@ -198,6 +198,21 @@ def test_rows_not_written_at_the_deadline_are_named() -> None:
     assert store.read(User, [24]).column("a") == [24]
 
 
+def test_an_item_that_was_never_sent_is_not_taken_for_written() -> None:
+    """An engine that leaves items that it was not sent is not understood, and nothing is lost."""
+    store = store_of(0)
+    foreign = {"PutRequest": {"Item": {"pk": {"S": "x"}, "sk": {"S": "y"}}}}
+
+    def leave_foreign(operation: str, body: dict[str, Any], now: float) -> Any:
+        if operation != "BatchWriteItem":
+            return None
+        return answer(200, {"UnprocessedItems": {"simulated": [foreign]}})
+
+    store.table.fault = leave_foreign
+    with pytest.raises((WriteFailed, RequestError)):
+        store.write(User, [{"id": i, "a": i} for i in range(3)], timeout=1)
+
+
 def test_plans_do_not_pile_up() -> None:
     """Reads whose max_staleness differs from call to call do not fill the memory."""
     store = store_of(1)

@@ -17,7 +17,12 @@ from chalk_online_store.dynamodb.reading import ItemReader
 from chalk_online_store.dynamodb.retry import RetryPolicy
 from chalk_online_store.dynamodb.wire import Wire, chunks, unless_final
 from chalk_online_store.effects import Operation
-from chalk_online_store.errors import ConditionFailed, ItemTooLarge, RequestError
+from chalk_online_store.errors import (
+    ConditionFailed,
+    ItemTooLarge,
+    MalformedResponse,
+    RequestError,
+)
 
 BATCH_WRITE = 25
 """AWS: BatchWriteItem takes 25 items."""
@@ -84,18 +89,22 @@ class DynamoDBBackend:
         return Applied.WHOLLY
 
     def _write_batch(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
-        by_key = {change.key: change for change in changes}
-
-        def step(pending: Sequence[ItemKey]) -> Operation[list[ItemKey]]:
-            body = self._bodies.batch_write(by_key[key] for key in pending)
+        def step(pending: Sequence[Change]) -> Operation[list[Change]]:
+            body = self._bodies.batch_write(pending)
             answer = yield from self._wire.attempt(
                 "BatchWriteItem", body, answers.batch_written, call
             )
-            return [self._key(w.key) for left in answer.UnprocessedItems.values() for w in left]
+            keys = {self._key(w.key) for some in answer.UnprocessedItems.values() for w in some}
+            left = [change for change in pending if change.key in keys] if keys else []
+            if len(left) < len(keys):
+                raise MalformedResponse("BatchWriteItem left an item that it was not sent.")
+            return left
 
-        left, error = yield from self._wire.until_done(step, list(by_key), call)
-        failed = dict.fromkeys(left, error)
-        return [failed.get(change.key) or Applied.WHOLLY for change in changes]
+        left, error = yield from self._wire.until_done(step, changes, call)
+        failed = {change.key for change in left}
+        if error is None or not failed:
+            return [Applied.WHOLLY] * len(changes)
+        return [error if change.key in failed else Applied.WHOLLY for change in changes]
 
     def list_partition(self, pk: str, after: str, call: Call) -> Operation[list[Attributes]]:
         """Strong Queries, page by page."""

@@ -21,6 +21,9 @@ from chalk_online_store.report import Report
 Ordering = Literal["event", "arrival"]
 """Whether the newest observed-at wins, or whatever arrives last."""
 
+_SURELY_FITS = MAX_ITEM_BYTES // 2
+"""Bytes of JSON, which is longer than what DynamoDB counts: most items need no closer look."""
+
 TOMBSTONE_SECONDS = 7 * 86_400
 """How long a deleted entity is remembered, so that late older writes do not bring it back."""
 
@@ -32,7 +35,8 @@ def changes_of_rows(
     try:
         planned = codec.changes_of_rows(rows, observed_at)
         for _, change in planned:
-            _check_size(codec.layout, change)
+            if len(b"".join(change.attributes)) >= _SURELY_FITS:
+                _check_size(codec.layout, change)
     except Exception:  # noqa: BLE001 - row by row it is the same, or the error of one row.
         return _row_by_row(codec, rows, observed_at)
     return planned
@@ -55,9 +59,6 @@ def _row_by_row(
 
 
 def _check_size(layout: TableLayout, change: Change) -> None:
-    # JSON is longer than what DynamoDB counts, so most items need no closer look.
-    if len(b"".join(change.attributes)) < MAX_ITEM_BYTES // 2:
-        return
     size = item_size(msgspec.json.decode(render_fresh(layout, change)))
     if size > MAX_ITEM_BYTES:
         raise ItemTooLarge(
@@ -131,6 +132,8 @@ def write(
 
 def _waves(planned: Sequence[Planned]) -> list[list[Planned]]:
     """The n-th change of each item goes into the n-th wave: no batch names an item twice."""
+    if len({change.key for _, change in planned}) == len(planned):
+        return [list(planned)]
     waves: list[list[Planned]] = []
     seen: dict[ItemKey, int] = {}
     for item in planned:
@@ -147,6 +150,9 @@ def _count(
     wave: Sequence[Planned], outcomes: Sequence[Outcome], report: Report
 ) -> dict[int, OnlineStoreError]:
     """What failed, by the position of its row; the rest goes into the report."""
+    if outcomes.count(Applied.WHOLLY) == len(wave):
+        report.items_written += len(wave)
+        return {}
     failures = [
         (position, outcome)
         for (position, _), outcome in zip(wave, outcomes, strict=True)
