@@ -6,8 +6,8 @@ import argparse
 import time
 from collections.abc import Callable
 
+from benchmarks import breakdown, cpu, curves, e2e, ideas, memory, plots, report, results, tips
 from benchmarks import bytes as weighing
-from benchmarks import cpu, curves, e2e, ideas, memory, plots, report, results
 
 ROUNDS = {"cpu": 15, "e2e": 20, "curves": 3}
 
@@ -20,6 +20,8 @@ def main() -> None:
         "e2e": time_single_calls,
         "curves": draw_curves,
         "memory": read_a_million_rows,
+        "breakdown": take_apart,
+        "tips": try_tips,
         "report": lambda _: None,
     }
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -75,6 +77,20 @@ def read_a_million_rows(_: argparse.Namespace) -> None:
     found = memory.run()
     results.save("memory", found)
     print(report.memory(found))
+
+
+def take_apart(_: argparse.Namespace) -> None:
+    """What the parts of a call cost."""
+    found = breakdown.run()
+    results.save("breakdown", found)
+    print(report.breakdown(found))
+
+
+def try_tips(_: argparse.Namespace) -> None:
+    """What tips are worth."""
+    found = tips.run()
+    results.save("tips", found)
+    print(report.tips(found))
 
 
 def publish() -> None:

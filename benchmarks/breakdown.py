@@ -1,4 +1,4 @@
-"""`python -m benchmarks.breakdown`: what parts of a call cost, each measured by itself.
+"""What parts of a call cost, each measured by itself.
 
 Parts run in tight loops, with all they need in the processor's caches. In a whole call they
 follow a wait for the network, after which these are cold: so the rest is more than the layers in
@@ -7,7 +7,6 @@ between. What these cost by themselves is seen where the answer comes from memor
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 import zlib
@@ -23,7 +22,6 @@ from benchmarks.clients.ours import store_url
 from benchmarks.data import OBSERVED_AT
 from benchmarks.inprocess import a_core_for_servers
 from benchmarks.server import CannedServer
-from benchmarks.table import as_table
 from chalk_online_store import OnlineStore, Rows
 from chalk_online_store.connect import connect
 from chalk_online_store.dynamodb import answers as wire_answers
@@ -32,19 +30,18 @@ from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
 
-SAMPLES = 15
 SECONDS_A_SAMPLE = 0.02
 
 Part = Callable[[], Any]
 
 
-def cpu_of(part: Part) -> float:
-    """CPU microseconds, the median of some samples."""
+def cpu_of(part: Part, samples: int) -> float:
+    """CPU microseconds, the median of so many samples."""
     part()
     started = time.process_time()
     part()
     times = max(5, int(SECONDS_A_SAMPLE / max(time.process_time() - started, 1e-6)))
-    return statistics.median(_sample(part, times) for _ in range(SAMPLES))
+    return statistics.median(_sample(part, times) for _ in range(samples))
 
 
 def _sample(part: Part, times: int) -> float:
@@ -138,7 +135,7 @@ def _open(url: str) -> OnlineStore:
     )
 
 
-def run() -> list[tuple[str, dict[str, float]]]:
+def run(samples: int = 15) -> list[dict[str, Any]]:
     """Each call, and the microseconds of its parts."""
     with a_core_for_servers() as core, CannedServer(answers(), core) as server:
         calls = {
@@ -147,24 +144,6 @@ def run() -> list[tuple[str, dict[str, float]]]:
             "BatchWriteItem 25 x 20": writes(server.url, 25),
         }
         return [
-            (title, {name: cpu_of(part) for name, part in call}) for title, call in calls.items()
+            {"call": title, "parts": {name: cpu_of(part, samples) for name, part in of}}
+            for title, of in calls.items()
         ]
-
-
-def as_text(found: list[tuple[str, dict[str, float]]]) -> str:
-    """A column for each call."""
-    names = list(dict.fromkeys(name for _, parts in found for name in parts))
-    body = [
-        [name, *(f"{parts[name]:,.1f}" if name in parts else "" for _, parts in found)]
-        for name in names
-    ]
-    return as_table(["part", *(title for title, _ in found)], body, texts=1)
-
-
-def main() -> None:
-    argparse.ArgumentParser(prog="python -m benchmarks.breakdown", description=__doc__).parse_args()
-    print(as_text(run()))
-
-
-if __name__ == "__main__":
-    main()

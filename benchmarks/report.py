@@ -30,6 +30,9 @@ def tables(kept: Mapping[str, Any]) -> dict[str, str]:
         "curves": ("curves", curves),
         "memory": ("memory", memory),
         "footprint": ("cpu", footprint),
+        "breakdown": ("breakdown", breakdown),
+        "tips": ("tips", tips),
+        "a key": ("curves", cost_of_a_key),
     }
     return {
         name: make(kept[part]["results"]) for name, (part, make) in makers.items() if part in kept
@@ -119,6 +122,36 @@ def memory(results: Results) -> str:
         [r["client"], f"{r['rows']:,}", f"{r['first_mb']:.1f}", f"{r['mb']:.1f}"] for r in results
     )
     return as_table(head, body, texts=1)
+
+
+def breakdown(results: Results) -> str:
+    """The parts of each call, in a column of its own."""
+    names = list(dict.fromkeys(name for call in results for name in call["parts"]))
+    body = [[name, *(_part(call["parts"].get(name)) for call in results)] for name in names]
+    return as_table(["part", *(call["call"] for call in results)], body, texts=1)
+
+
+def _part(microseconds: float | None) -> str:
+    return "" if microseconds is None else f"{microseconds:,.1f}"
+
+
+def tips(results: Results) -> str:
+    """What each is worth."""
+    head = ["tip", "CPU us of a", "without", "with", "times less"]
+    body = (
+        [r["tip"], r["of"], f"{r['plain_us']:,.1f}", f"{r['better_us']:,.1f}", _times(r["ratio"])]
+        for r in results
+    )
+    return as_table(head, body, texts=2)
+
+
+def cost_of_a_key(results: Results) -> str:
+    """CPU microseconds a key, by the size of a read."""
+    sizes = sorted({r["size"] for r in results if r["axis"] == "keys"})
+    clients = dict.fromkeys(r["client"] for r in results)
+    found = {(r["client"], r["size"]): r["cpu_us"] for r in results if r["axis"] == "keys"}
+    body = [[c, *(f"{found[c, size] / size:,.1f}" for size in sizes)] for c in clients]
+    return as_table(["keys in a read", *(f"{size:,}" for size in sizes)], body, texts=1)
 
 
 def _times(ratio: float | None) -> str:

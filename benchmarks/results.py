@@ -11,7 +11,11 @@ from typing import Any
 from benchmarks.server import ROOT
 
 LATEST = Path(__file__).parent / "results" / "latest.json"
-DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "docs" / "performance.md",
+)
 
 
 def save(part: str, results: Any, **setting: Any) -> None:

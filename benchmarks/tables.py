@@ -1,7 +1,7 @@
 """Tables of what clients wrote, for the canned server.
 
-Not an emulator: conditions always hold, reads give whole items, and a key that was never written
-is answered with the values of another. What a client wrote is kept as DynamoDB keeps it: compact,
+Not an emulator: conditions always hold, and a key that was never written is answered with the
+values of another. What a client wrote is kept as DynamoDB keeps it: compact,
 numbers without trailing zeros. Imports the standard library alone.
 """
 
@@ -53,7 +53,8 @@ class Tables:
     def _batch_get(self, body: Any) -> bytes:
         ((name, asked),) = body["RequestItems"].items()
         table = self._tables[name]
-        items = [table.rendered(key) for key in asked["Keys"]]
+        wanted = projected(asked)
+        items = [table.rendered(key, wanted) for key in asked["Keys"]]
         random.Random(1).shuffle(items)  # Batches come in no order, as DynamoDB's do.
         return b'{"ConsumedCapacity":[%b],"Responses":{%b:[%b]},"UnprocessedKeys":{}}' % (
             _units(name, len(items) / 2),
@@ -63,7 +64,7 @@ class Tables:
 
     def _get(self, body: Any) -> bytes:
         name = body["TableName"]
-        item = self._tables[name].rendered(body["Key"])
+        item = self._tables[name].rendered(body["Key"], projected(body))
         return b'{"ConsumedCapacity":%b,"Item":%b}' % (_units(name, 0.5), item)
 
     def _query(self, body: Any) -> Any:
@@ -107,6 +108,7 @@ class Table:
         self.items: dict[Key, Item] = {}
         self._registered: list[Item] = []
         self._rendered: list[bytes] = []
+        self._rendered_of: frozenset[str] | None = None
         self._places: dict[Key, int] = {}
 
     def put(self, item: Item) -> None:
@@ -139,12 +141,16 @@ class Table:
         ]
         return sorted(found, key=lambda item: str(item["sk"]["S"]))
 
-    def rendered(self, key: Item) -> bytes:
-        """An item as JSON; one that nobody wrote has the values of another."""
+    def rendered(self, key: Item, wanted: frozenset[str] | None = None) -> bytes:
+        """An item as JSON, of all attributes or those that are wanted.
+
+        One that nobody wrote has the values of another.
+        """
         if not self.items:
             raise KeyError("the table is empty")
-        if not self._rendered:
-            self._rendered = [_members(item) for item in self.items.values()]
+        if not self._rendered or self._rendered_of != wanted:
+            self._rendered_of = wanted
+            self._rendered = [_members(item, wanted) for item in self.items.values()]
             self._places = {key: place for place, key in enumerate(self.items)}
         text = _key(key)
         place = self._places.get(text, zlib.crc32("".join(text).encode()) % len(self._rendered))
@@ -164,7 +170,17 @@ def compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _members(item: Item) -> bytes:
+def projected(asked: Any) -> frozenset[str] | None:
+    """The attributes that a read asks for; None for all."""
+    if "ProjectionExpression" not in asked:
+        return None
+    names = asked.get("ExpressionAttributeNames", {})
+    return frozenset(names.get(n, n) for n in asked["ProjectionExpression"].split(","))
+
+
+def _members(item: Item, wanted: frozenset[str] | None = None) -> bytes:
+    if wanted is not None:
+        item = {name: value for name, value in item.items() if name in wanted}
     return compact(item)[1:-1]
 
 

@@ -9,8 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks import (
+    breakdown,
+    cpu,
+    curves,
+    ideas,
+    memory,
+    report,
+    results,
+    tips,
+    transports,
+)
 from benchmarks import bytes as weighing
-from benchmarks import cpu, curves, ideas, memory, report, results, transports
 from benchmarks.check import WrongResult, check, to_columns
 from benchmarks.clients import OURS
 from benchmarks.crew import Crewman, WorkerFailed
@@ -92,6 +102,10 @@ def test_the_canned_tables_keep_items_as_dynamodb_does() -> None:
     tables.perform(b"UpdateItem", json.dumps(update).encode())
     answer = json.loads(tables.perform(b"GetItem", b'{"TableName":"t","Key":%b}' % dump(key)))
     assert answer["Item"] == key | {"a": {"N": "5"}, "b": {"N": "2000"}, "c": {"S": "z"}}
+    asked = {"TableName": "t", "Key": key, "ProjectionExpression": "#0,b"}
+    asked["ExpressionAttributeNames"] = {"#0": "c"}
+    answer = json.loads(tables.perform(b"GetItem", json.dumps(asked).encode()))
+    assert answer["Item"] == key | {"b": {"N": "2000"}, "c": {"S": "z"}}
 
 
 def dump(value: Any) -> bytes:
@@ -115,6 +129,16 @@ def test_curves_are_measured_point_by_point() -> None:
     found = curves.run(rounds=1, wanted=wanted)
     assert len(found) == len(wanted) * len(curves.CLIENTS)
     assert len(list(curves.slopes(found))) == 3 * len(curves.CLIENTS)
+
+
+def test_calls_are_taken_apart_and_tips_are_tried() -> None:
+    """Each part of a call, and both ways of each tip, take some time and have a line."""
+    calls = breakdown.run(samples=1)
+    assert all(time > 0 for call in calls for time in call["parts"].values())
+    lines = tips.run(rounds=1)
+    assert all(min(line["plain_us"], line["better_us"]) > 0 for line in lines)
+    assert report.breakdown(calls).count("\n") > 5
+    assert report.tips(lines).count("\n") == len(lines) + 1
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])

@@ -113,16 +113,27 @@ class AsyncDriver:
 
 
 async def _settled(future: Future[Any], timeout: float) -> Any:
-    """A future's result; it may be settled in another thread."""
-    here = asyncio.wrap_future(future)
-    here.add_done_callback(_take_notice)
-    done, _ = await asyncio.wait((here,), timeout=max(timeout, 0))
-    if not done:
+    """A future's result; it may be settled in another thread. Not cancelled with who waits."""
+    loop = asyncio.get_running_loop()
+    here: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: Future[Any]) -> None:
+        if asyncio._get_running_loop() is loop:
+            _let_go(here)
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(_let_go, here)
+
+    future.add_done_callback(wake)
+    timer = loop.call_later(max(timeout, 0), _let_go, here)
+    try:
+        await here
+    finally:
+        timer.cancel()
+    if not future.done():
         raise TimeoutError
-    return here.result()
+    return future.result()
 
 
-def _take_notice(future: asyncio.Future[Any]) -> None:
-    """Look at the exception, so that asyncio does not report it where nobody waits any more."""
-    if not future.cancelled():
-        future.exception()
+def _let_go(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
