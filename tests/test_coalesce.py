@@ -252,6 +252,21 @@ def test_tasks_join_each_other(url: str) -> None:
     asyncio.run(main())
 
 
+def test_closing_the_store_ends_a_batch_that_waits() -> None:
+    """Who waits in a window hears of the close at once, and no task is left behind."""
+
+    async def main() -> None:
+        store = AsyncOnlineStore.open("sqlite://", schema=[User], coalesce="1s")
+        await store.write(User, [{"id": 1, "a": 1, "b": "b"}])
+        read = asyncio.create_task(store.read(User, [1], ["a"]))
+        await asyncio.sleep(0.01)
+        await store.close()
+        assert (await read).statuses("a") == [Status.FAILED]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
 class Gate:
     """A transport that holds its requests back until it is opened, and then fails them."""
 

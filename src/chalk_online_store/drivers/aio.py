@@ -75,7 +75,12 @@ class AsyncDriver:
         return await self._transport.warm(connections, timeout)
 
     async def close(self) -> None:
-        """Close the transport."""
+        """End what runs apart on this event loop, and close the transport."""
+        loop = asyncio.get_running_loop()
+        apart = [task for task in self._apart if task.get_loop() is loop]
+        for task in apart:
+            task.cancel()
+        await asyncio.gather(*apart, return_exceptions=True)
         await self._transport.close()
 
     async def _perform(self, effect: Effect) -> Any:

@@ -106,7 +106,10 @@ class Core:
     ) -> Operation[Rows]:
         """See `OnlineStore.read`."""
         self._check_open()
-        call = yield from self._call(timeout, consistent)
+        now: Instant = yield NOW
+        seconds = self._timeout if timeout is None else timeout
+        # The first request follows at once: it need not look at the clock again.
+        call = Call(now.monotonic + seconds, consistent, as_of=now.monotonic)
         keys = list(keys)
         codec = self._registry.known(prepared.namespace)
         if codec is None:  # The keys are checked before anything is sent.
@@ -220,10 +223,9 @@ class Core:
             )
         return call.report
 
-    def _call(self, timeout: float | None, consistent: bool = False) -> Operation[Call]:
+    def _call(self, timeout: float | None) -> Operation[Call]:
         now: Instant = yield NOW
-        seconds = self._timeout if timeout is None else timeout
-        return Call(now.monotonic + seconds, consistent, as_of=now.monotonic)
+        return Call(now.monotonic + (self._timeout if timeout is None else timeout))
 
     def _check_open(self) -> None:
         if self.closed:
