@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from chalk_online_store import (
     AccessDenied,
     ConnectionFailed,
+    Feature,
     InvalidCredentials,
+    Namespace,
     OnlineStoreError,
     RegistryUnavailable,
     RequestError,
@@ -22,6 +24,7 @@ from chalk_online_store import (
     WriteFailed,
     features,
 )
+from chalk_online_store.codec.shapes import MOST_PROJECTED
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.dynamodb.messages import Response
 from chalk_online_store.effects import All, Instant, Now, Operation, Send, Sleep
@@ -211,6 +214,20 @@ def test_an_item_that_was_never_sent_is_not_taken_for_written() -> None:
     store.table.fault = leave_foreign
     with pytest.raises((WriteFailed, RequestError)):
         store.write(User, [{"id": i, "a": i} for i in range(3)], timeout=1)
+
+
+@pytest.mark.parametrize("count", [1, MOST_PROJECTED, MOST_PROJECTED + 1])
+def test_a_projection_fits_into_an_expression(count: int) -> None:
+    """A part of a wide group is projected as long as AWS's 4 KB can name it; then it is not."""
+    wide = Namespace("wide", int, tuple(Feature(f"f{i}", int) for i in range(2 * count + 2)))
+    store = SimulatedStore([wide])
+    store.write(wide, [{"id": i} | {f.name: 1 for f in wide.features} for i in range(2)])
+    names = [feature.name for feature in wide.features[:count]]
+    assert store.read(wide, [0, 1], names).to_pylist() == [dict.fromkeys(names, 1)] * 2
+    ((_, body),) = store.sent("BatchGetItem")
+    expression = body["RequestItems"]["simulated"].get("ProjectionExpression")
+    assert (expression is None) is (count > MOST_PROJECTED)
+    assert len(expression or "") <= 4096
 
 
 def test_plans_do_not_pile_up() -> None:

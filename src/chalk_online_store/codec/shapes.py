@@ -30,6 +30,9 @@ from chalk_online_store.errors import DamagedItem
 from chalk_online_store.schema import Feature
 from chalk_online_store.schema.types import VectorType
 
+MOST_PROJECTED = 400
+"""Features whose attributes fit into a projection. AWS: an expression has 4 KB at most."""
+
 
 class Cell(NamedTuple):
     """A feature in an item: its value (None for null) and when it was observed (UTC us)."""

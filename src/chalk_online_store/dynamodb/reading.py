@@ -10,7 +10,7 @@ from chalk_online_store.backend import Call, Found, Wanted, fan_out
 from chalk_online_store.codec.changes import key_of
 from chalk_online_store.codec.decoding import FIRST, SK, TIMES, Row
 from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.codec.shapes import Shape
+from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies, Reads
 from chalk_online_store.dynamodb.choice import Costs
@@ -182,4 +182,5 @@ class _Prepared:
 
 def _joined(layout: TableLayout, shapes: Sequence[Shape]) -> Shape:
     columns = tuple(column for shape in shapes for column in shape.columns)
-    return Shape(layout, columns, projected=all(shape.projected for shape in shapes))
+    projected = all(shape.projected for shape in shapes) and len(columns) <= MOST_PROJECTED
+    return Shape(layout, columns, projected)

@@ -12,7 +12,7 @@ from chalk_online_store.cache.lru import MISS, ItemCache
 from chalk_online_store.codec.decoding import DamagedRow
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
-from chalk_online_store.codec.shapes import Shape
+from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.operations.coalesce import Coalescer
@@ -78,7 +78,8 @@ def _narrowed(group: GroupCodec, wanted: Iterable[str]) -> Shape:
     columns = tuple(c for c in group.columns if c.feature.name in wanted)
     if len(columns) == len(group.columns):
         return group.shape
-    return Shape(group.shape.layout, columns, projected=len(columns) * 2 <= len(group.columns))
+    pays = len(columns) * 2 <= len(group.columns) and len(columns) <= MOST_PROJECTED
+    return Shape(group.shape.layout, columns, projected=pays)
 
 
 def read(
