@@ -21,7 +21,6 @@ from chalk_online_store.codec.decoding import (
     Reading,
     Row,
     RowDecoder,
-    moments,
 )
 from chalk_online_store.codec.layout import BASE, LATEST, TableLayout, own
 from chalk_online_store.codec.nested import Ids, codec_of, value_encoder
@@ -250,9 +249,9 @@ class Converter:
 
     def _moments(self, values: Sequence[Any]) -> list[Any]:
         try:
-            return moments(values)
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
+            return [None if value is None else moment(value) for value in values]
+        except _DAMAGE:  # Which of them, and why?
+            return self._each(values)
 
     def _vectors(self, vector: VectorType) -> Callable[[Sequence[Any]], list[Any]]:
         """Vectors as views of one matrix: three times quicker than an array each."""
