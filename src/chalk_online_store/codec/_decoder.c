@@ -174,7 +174,7 @@ static PyObject *binary(Cursor *c) {
     return bytes;
 }
 
-/* Of an attribute. `read` decides what is not plain. */
+/* Of an attribute. `read` decides what is not plain; keys and times have none, which is refused. */
 static PyObject *value(Cursor *c, const Head *h) {
     const char *start = c->at;
     PyObject *value = h->plain ? h->plain(c) : NULL;
