@@ -37,6 +37,7 @@ FLOORS = [
 
 LINES_OF_A_MODULE = 500
 LINES_OF_A_MEDIAN_FUNCTION = 10
+LINES_OF_C = 300
 
 PACKAGE = "chalk_online_store"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
@@ -64,6 +65,13 @@ def test_a_module_imports_only_from_below(path: Path) -> None:
 def test_a_module_stays_small(path: Path) -> None:
     """Every module can be read in one sitting."""
     assert len(path.read_text().splitlines()) < LINES_OF_A_MODULE
+
+
+def test_the_decoder_in_c_stays_small() -> None:
+    """So can what is in C: few lines, none of them long."""
+    lines = (ROOT / "codec" / "_decoder.c").read_text().splitlines()
+    assert len(lines) <= LINES_OF_C
+    assert max(map(len, lines)) <= 100
 
 
 def test_functions_stay_small() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chalk_online_store import DamagedItem, Feature
@@ -207,6 +207,63 @@ def test_damage_stays_with_its_feature(annotation: Any, attribute: dict[str, Any
     """The other features of a damaged item are read as ever."""
     shape = shape_of(a=int, bb=annotation)
     assert shape.cell(read(shape, a=n(1), bb=attribute, latest=n(3)), 0) == Cell(1, 3)
+
+
+NOT_PLAIN: list[tuple[Any, dict[str, Any]]] = [
+    (str, {"S": 'é"\n\\'}),
+    (int, n(-(10**37))),
+    (int, n(2**63)),
+    (float, n("1e-7")),
+    (float, n("-0")),
+    (float, {"B": "f/gAAAAAAAA="}),
+    (bool, NULL),
+    (bytes, {"B": "AAAA", "more": [1]}),
+    (Decimal, {"S": "1.10"}),
+    (list[str], {"L": [{"S": "\n"}]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "attribute"), NOT_PLAIN + OTHER_TYPE + OUT_OF_RANGE + UNREADABLE
+)
+def test_the_compiled_decoder_agrees(annotation: Any, attribute: dict[str, Any]) -> None:
+    """Where the decoder in C reads what is not plain, it is as the one in Python reads it."""
+    shape = shape_of(a=int, bb=annotation)
+    item = json.dumps(KEY | {"a": n(1), "bb": attribute, LATEST: n(3)}, separators=(",", ":"))
+    compiled = shape.decoder.compiled
+    if compiled is None:
+        pytest.skip("the C extension is not built")
+    try:
+        rows, *_ = compiled(b'{"Item":%b}' % item.encode())
+    except ValueError:
+        assert (annotation, attribute) not in NOT_PLAIN
+    else:
+        assert repr(rows) == repr(shape.decode_items([item.encode()]))
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST, LAST = (
+    (end - EPOCH) // timedelta(microseconds=1)
+    for end in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(FIRST, LAST) | st.integers(-(10**12), 10**12) | st.none()))
+@example([FIRST, LAST, 0, -1, None, 1])
+def test_many_moments(values: list[int | None]) -> None:
+    """Microseconds become the same aware datetimes as by Python's own arithmetic."""
+    found = shape_of(a=datetime).converters[0].all(values)
+    assert found == [None if v is None else EPOCH + timedelta(microseconds=v) for v in values]
+    assert all(moment is None or moment.tzinfo is UTC for moment in found)
+
+
+@pytest.mark.parametrize("value", [FIRST - 1, LAST + 1, -(2**63), 2**63 - 1, 2**80])
+def test_no_moment_among_many(value: int) -> None:
+    """What is outside of the calendar is damage, and not in the error."""
+    with pytest.raises(DamagedItem) as raised:
+        shape_of(a=datetime).converters[0].all([*range(9), value])
+    assert str(value) not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -34,7 +33,6 @@ from chalk_online_store.codec.values import (
     Integer,
     Text,
     ValueCodec,
-    moment,
 )
 from chalk_online_store.errors import DamagedItem
 
@@ -43,6 +41,9 @@ Row: TypeAlias = tuple[Any, ...]
 SK, LATEST_AT, TIMES, FIRST = 1, 2, 3, 4
 """Where a row has its sort key, its latest observed-at, its times, and its first value."""
 
+Read: TypeAlias = Callable[[bytes], Any]
+"""An attribute's JSON to a row's value; a `ValueError` where it is damaged."""
+
 _KINDS: dict[type[Attribute], str] = {
     Text: "S",
     Binary: "B",
@@ -50,6 +51,8 @@ _KINDS: dict[type[Attribute], str] = {
     Integer: "int",
     Double: "float",
 }
+_NUMBERS = {"S": 0, "B": 1, "BOOL": 2, "int": 3, "float": 4, "other": 5}
+"""What the compiled decoder knows the kinds by."""
 
 
 class DamagedRow(tuple[Any, ...]):
@@ -83,11 +86,17 @@ class Reading:
         return self.codec.convert if self.codec.plain else self.codec.decode
 
     @property
-    def decode(self) -> Callable[[bytes], Any] | None:
-        """An attribute's JSON to a row's value, for a column of kind "other"."""
-        if self.kind != "other":
-            return None
-        return msgspec.json.Decoder(self.codec.attribute, strict=False).decode
+    def read(self) -> Read:
+        """Reads the attribute alone."""
+        decode = msgspec.json.Decoder(self.codec.attribute, strict=False).decode
+
+        def read(attribute: bytes) -> Any:
+            content = self.content(decode(attribute))
+            if type(content) is Damage:
+                raise ValueError(content.reason)
+            return content
+
+        return read
 
     def content(self, attribute: Any) -> Any:
         """An attribute to a row's value; a `Damage` where it is of another type."""
@@ -117,13 +126,12 @@ class RowDecoder:
         self._ordinary = attrgetter("pk.S", "sk.S", "latest.N", "base", *plains)
 
     @cached_property
-    def compiled(self) -> Any:
+    def compiled(self) -> Callable[[bytes], tuple[list[Row], int, int]] | None:
         """The same in C; None where that was not built, or is not wanted."""
         if _compiled is None or os.environ.get("CHALK_ONLINE_STORE_PURE"):
             return None
-        columns = [(r.id, r.kind, r.decode) for r in self._readings]
-        layout = self._layout
-        return _compiled.Decoder(columns, layout.pk, layout.sk, LATEST, BASE, own(""))
+        columns = [(r.id, r.kind, r.read) for r in self._readings]
+        return partial(_compiled.decode, described(columns, self._layout), len(columns))
 
     @cached_property
     def struct(self) -> type[msgspec.Struct]:
@@ -166,15 +174,23 @@ class RowDecoder:
         return DamagedRow(row) if damaged else row
 
 
-def moments(values: Sequence[int | None]) -> list[datetime | None]:
-    """Microseconds since 1970 to datetimes in UTC; None for None.
+def described(
+    columns: Sequence[tuple[str, str, Read]], layout: TableLayout
+) -> dict[str, tuple[int, int, Read | None]]:
+    """The attributes of an item for the compiled decoder, by name: place, kind and reader.
 
-    Raises OverflowError outside the years 1 to 9999.
+    A column is id, kind and reader. After the places of a row come those of own observed-ats.
     """
-    if _compiled is not None:
-        found: list[datetime | None] = _compiled.moments(values)
-        return found
-    return [None if value is None else moment(value) for value in values]
+    found: dict[str, tuple[int, int, Read | None]] = {
+        layout.pk: (0, _NUMBERS["S"], None),
+        layout.sk: (SK, _NUMBERS["S"], None),
+        LATEST: (LATEST_AT, _NUMBERS["int"], None),
+        BASE: (TIMES, _NUMBERS["int"], None),
+    }
+    for place, (id_, kind, read) in enumerate(columns, FIRST):
+        found[id_] = (place, _NUMBERS[kind], read)
+        found[own(id_)] = (place + len(columns), _NUMBERS["int"], None)
+    return found
 
 
 def _time(item: Any) -> Callable[[Any, Any], int | None]:

@@ -199,8 +199,9 @@ class RowsDecoder:
         """The answer in a body; an item that is damaged harms no other one."""
         if self._compiled is not None:
             try:
-                rows, rest = self._compiled.decode(body)
-                return ReadAnswer(self._raw.decode(rest), rows, [], len(body))
+                rows, cut, resume = self._compiled(body)
+                answer = self._raw.decode(body[:cut] + body[resume:])
+                return ReadAnswer(answer, rows, [], len(body))
             except ValueError:  # Something out of the ordinary, perhaps damage.
                 pass
         try:
