@@ -171,11 +171,13 @@ def compact(value: Any) -> bytes:
 
 
 def projected(asked: Any) -> frozenset[str] | None:
-    """The attributes that a read asks for; None for all."""
+    """The attributes that a read asks for, each of them whole; None for all."""
     if "ProjectionExpression" not in asked:
         return None
     names = asked.get("ExpressionAttributeNames", {})
-    return frozenset(names.get(n, n) for n in asked["ProjectionExpression"].split(","))
+    paths = asked["ProjectionExpression"].split(",")
+    tops = (path.strip().partition(".")[0].partition("[")[0] for path in paths)
+    return frozenset(names.get(top, top) for top in tops)
 
 
 def _members(item: Item, wanted: frozenset[str] | None = None) -> bytes:
