@@ -117,6 +117,7 @@ def results(contenders: Sequence[Contender]) -> Iterable[dict[str, Any]]:
     for contender in contenders:
         ours = OURS[contender.worker.tasks]
         cpu_us = contender.each("cpu_us")
+        low, median, high = quartiles(cpu_us, by_name[contender.workload, ours])
         yield {
             "workload": contender.workload.title,
             "client": contender.worker.client,
@@ -125,7 +126,8 @@ def results(contenders: Sequence[Contender]) -> Iterable[dict[str, Any]]:
             "calls_per_second": 1e6 / statistics.median(contender.each("wall_us")),
             "rss_mb": max(contender.each("rss_mb")),
             "compared_to": ours,
-            "ratio_to_ours": quartiles(cpu_us, by_name[contender.workload, ours]),
+            "ratio_to_ours": median,
+            "quartiles": [low, high],
         }
 
 

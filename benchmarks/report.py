@@ -48,7 +48,7 @@ def setting(of: Mapping[str, Any]) -> str:
 
 def summary(results: Results) -> str:
     """How many times the store's CPU each client takes, workload by workload."""
-    ratios = {(r["workload"], r["client"]): r["ratio_to_ours"][1] for r in results}
+    ratios = {(r["workload"], r["client"]): r["ratio_to_ours"] for r in results}
     clients = dict.fromkeys(r["client"] for r in results if r["client"] not in _NOT_SHORT)
     body = [
         [client, *(_times(ratios.get((workload, client))) for workload in SHORT)]
@@ -67,7 +67,7 @@ def cpu(results: Results) -> str:
 
 
 def _cpu_cells(result: Mapping[str, Any]) -> list[str]:
-    low, median, high = result["ratio_to_ours"]
+    median, (low, high) = result["ratio_to_ours"], result["quartiles"]
     itself = result["client"] == result["compared_to"]
     return [
         result["workload"],

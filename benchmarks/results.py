@@ -10,7 +10,11 @@ from typing import Any
 
 from benchmarks.server import ROOT
 
-LATEST = Path(__file__).parent / "results" / "latest.json"
+RESULTS = Path(__file__).parent / "results"
+LATEST = "latest"
+"""The file of client CPU; each other part has a file of its own name."""
+SETTINGS = RESULTS / "settings.json"
+"""What ran, when each part was last measured."""
 DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "benchmarks" / "README.md",
@@ -20,17 +24,31 @@ DOCUMENTS = (
 
 def save(part: str, results: Any, **setting: Any) -> None:
     """Keep what a part of the benchmarks found; other parts keep what they have."""
-    kept = load()
+    settings = _read(SETTINGS, {})
     where = {"python": platform.python_version(), "machine": platform.machine()}
-    kept[part] = {"setting": where | setting, "results": results}
-    LATEST.parent.mkdir(exist_ok=True)
-    LATEST.write_text(json.dumps(rounded(kept), indent=1) + "\n")
+    RESULTS.mkdir(exist_ok=True)
+    _write(SETTINGS, settings | {part: where | setting})
+    _write(_file_of(part), results)
 
 
 def load() -> dict[str, Any]:
-    """Everything that was kept, by part."""
-    kept: dict[str, Any] = json.loads(LATEST.read_text()) if LATEST.exists() else {}
-    return kept
+    """Everything that was kept, by part: its setting, and its results as a list."""
+    return {
+        part: {"setting": setting, "results": _read(_file_of(part), [])}
+        for part, setting in _read(SETTINGS, {}).items()
+    }
+
+
+def _file_of(part: str) -> Path:
+    return RESULTS / f"{LATEST if part == 'cpu' else part}.json"
+
+
+def _read(path: Path, otherwise: Any) -> Any:
+    return json.loads(path.read_text()) if path.exists() else otherwise
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(rounded(content), indent=1) + "\n")
 
 
 def rounded(content: Any) -> Any:
