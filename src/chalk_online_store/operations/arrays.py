@@ -95,8 +95,8 @@ def _array(column: Column, contents: Sequence[Any], dtype: Any) -> Any:
 
 def _matrix(vector: VectorType, contents: Sequence[Any], missing: Any) -> Any:
     gaps = [i for i, content in enumerate(contents) if content is None]
-    matrix = np.frombuffer(_joined(vector, contents), f"<{vector.dtype}")
-    matrix = matrix.reshape(len(contents), vector.size)
+    flat = np.frombuffer(_joined(vector, contents), f"<{vector.dtype}")
+    matrix = flat.reshape(len(contents), vector.size)
     if gaps:
         matrix = matrix.copy()
         matrix[gaps] = missing
