@@ -11,7 +11,7 @@ from chalk_online_store.connect import connect, connect_async
 from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
 from chalk_online_store.drivers.credentials import Session
 from chalk_online_store.drivers.sync import SyncDriver, Transport
-from chalk_online_store.operations.core import Core, ObservedAt, Prepared
+from chalk_online_store.operations.core import Core, ObservedAt, Prepared, checked
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
@@ -66,6 +66,7 @@ class OnlineStore:
 
         Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`, `InvalidValue`.
         """
+        schema = checked(schema, coalesce)
         backend, transport = connect(url, session)
         return cls(
             backend,
@@ -267,6 +268,7 @@ class AsyncOnlineStore:
         session: Session | None = None,
     ) -> AsyncOnlineStore:
         """As `OnlineStore.open`; `session` is an `aioboto3.Session` or a `boto3.Session`."""
+        schema = checked(schema, coalesce)
         backend, transport = connect_async(url, session)
         return cls(
             backend,

@@ -70,7 +70,7 @@ def numpy_array(column: Column, contents: Sequence[Any], missing: Any) -> Any:
             f"{column.full_name} has no value for {contents.count(None)} of the keys, and "
             f"an array of {dtype} cannot say so: state what to put there with missing=."
         )
-    gap = {"f": np.nan, "M": np.datetime64("NaT"), "m": np.timedelta64("NaT")}.get(dtype.kind)
+    gap = np.nan if dtype.kind == "f" else "NaT"
     gaps = np.array([value is None for value in contents])
     filled = _array(column, [0 if value is None else value for value in contents], dtype)
     filled[gaps] = gap if missing is None else missing

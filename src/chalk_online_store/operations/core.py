@@ -253,6 +253,17 @@ def _prepare(
     return Prepared(schema, namespace, names, overrides)
 
 
+def checked(
+    schema: Iterable[Namespace | type], coalesce: Duration | None
+) -> list[Namespace | type]:
+    """Refuse what no store can be made with, before anything is opened; the schema as a list."""
+    found = list(schema)
+    namespaces(found)
+    if coalesce is not None:
+        _window(coalesce)
+    return found
+
+
 def _window(coalesce: Duration) -> float:
     """Seconds."""
     window = microseconds(coalesce)
