@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import uuid
 from pathlib import Path
 
@@ -10,7 +11,17 @@ import aioboto3
 import boto3
 import pytest
 
-from chalk_online_store import AsyncOnlineStore, InvalidCredentials, OnlineStore, features
+from chalk_online_store import (
+    AsyncOnlineStore,
+    InvalidCredentials,
+    InvalidURL,
+    OnlineStore,
+    RegistryUnavailable,
+    RequestTimeout,
+    features,
+)
+from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.connect import DynamoDBTarget, parse_url
 from chalk_online_store.testing import Dynoxide, create_table
 
 
@@ -97,3 +108,59 @@ def test_a_table_may_have_other_key_names(dynoxide: Dynoxide) -> None:
             assert store.read(User, [1]).column("visits") == [3]
         store.delete(User, [1])
         assert store.read(User, [1, 2]).column("visits") == [None, 4]
+
+
+def test_limits_are_options_of_the_url() -> None:
+    """Timeouts and the size of the pool are read from the URL, and have defaults."""
+    assert parse_url("dynamodb:///features") == DynamoDBTarget(
+        "features", None, None, None, TableLayout(), 1.0, 3.0, 32
+    )
+    limits = "connect_timeout=0.25&read_timeout=1&max_pool_connections=64"
+    target = parse_url(f"dynamodb:///features?{limits}")
+    assert isinstance(target, DynamoDBTarget)
+    assert (target.connect_timeout, target.read_timeout) == (0.25, 1.0)
+    assert target.max_pool_connections == 64
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "connect_timeout=0",
+        "connect_timeout=fast",
+        "read_timeout=-1",
+        "read_timeout=inf",
+        "read_timeout=nan",
+        "max_pool_connections=0",
+        "max_pool_connections=1.5",
+    ],
+)
+def test_a_limit_is_a_number_above_zero(option: str) -> None:
+    """What limits nothing, or everything, is refused by its name."""
+    with pytest.raises(InvalidURL, match=option.partition("=")[0]):
+        parse_url(f"dynamodb:///features?{option}")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_an_attempt_ends_by_the_read_timeout(kind: str) -> None:
+    """An engine that never answers is tried again within the call, each time for so long."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        port = silent.getsockname()[1]
+        url = (
+            f"dynamodb:///features?region=x&endpoint_url=http://127.0.0.1:{port}&read_timeout=0.05"
+        )
+        with pytest.raises(RegistryUnavailable) as caught:
+            _read_from(url) if kind == "sync" else asyncio.run(_aread_from(url))
+        for _ in range(2):  # Two attempts or more.
+            silent.accept()[0].close()
+    assert isinstance(caught.value.__cause__, RequestTimeout)
+
+
+def _read_from(url: str) -> None:
+    with OnlineStore.open(url, [User], timeout=0.5) as store:
+        store.read(User, [1])
+
+
+async def _aread_from(url: str) -> None:
+    async with AsyncOnlineStore.open(url, [User], timeout=0.5) as store:
+        await store.read(User, [1])

@@ -9,12 +9,18 @@
 Options of a DynamoDB URL: `region`, `endpoint_url`, `profile`, and `pk`, `sk` and `ttl` for a
 table whose attributes have other names. What is not stated comes from the boto3 session. An
 engine on this machine needs no credentials: where there are none, they are made up.
+
+As in botocore's Config, but in the URL, and with other defaults: `connect_timeout` (1 second, TLS
+included), `read_timeout` (3 seconds for a whole attempt, whatever trickles in) and
+`max_pool_connections` (32 that are kept). `open(timeout=...)` bounds the whole call.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from chalk_online_store.backend import Backend
@@ -37,7 +43,8 @@ from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import InvalidURL
 
 _TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
-_OPTIONS = frozenset(("region", "endpoint_url", "profile", "pk", "sk", "ttl"))
+_LIMITS = ("connect_timeout", "read_timeout", "max_pool_connections")
+_OPTIONS = frozenset(("region", "endpoint_url", "profile", "pk", "sk", "ttl", *_LIMITS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,9 @@ class DynamoDBTarget:
     endpoint_url: str | None
     profile: str | None
     layout: TableLayout
+    connect_timeout: float = 1.0
+    read_timeout: float = 3.0
+    max_pool_connections: int = 32
 
 
 def parse_url(url: str) -> SqliteTarget | DynamoDBTarget:
@@ -101,7 +111,19 @@ def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
         options.get("endpoint_url"),
         options.get("profile"),
         layout,
+        **{name: _limit(name, options[name]) for name in _LIMITS if name in options},
     )
+
+
+def _limit(name: str, text: str) -> Any:
+    """Seconds, or a number of connections."""
+    try:
+        value = int(text) if name == "max_pool_connections" else float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < math.inf:
+        raise InvalidURL(f"The option {name!r} of a DynamoDB URL takes a number above 0.")
+    return value
 
 
 def _read_options(query: str) -> dict[str, str]:
@@ -124,7 +146,9 @@ def connect(url: str, session: Session | None) -> tuple[Backend, Transport]:
     if isinstance(target, SqliteTarget):
         return EmbeddedBackend(), SqliteEngine(target.path)
     endpoint, session = _resolve(target, session)
-    return _backend_of(target), HttpTransport(endpoint, CredentialSource(session))
+    return _backend_of(target), HttpTransport(
+        endpoint, CredentialSource(session), **_limits_of(target)
+    )
 
 
 def connect_async(url: str, session: Session | None) -> tuple[Backend, AsyncTransport]:
@@ -137,11 +161,20 @@ def connect_async(url: str, session: Session | None) -> tuple[Backend, AsyncTran
     if isinstance(target, SqliteTarget):
         return EmbeddedBackend(), InThread(SqliteEngine(target.path))
     endpoint, session = _resolve(target, session)
-    return _backend_of(target), AsyncHttpTransport(endpoint, AsyncCredentialSource(session))
+    return _backend_of(target), AsyncHttpTransport(
+        endpoint, AsyncCredentialSource(session), **_limits_of(target)
+    )
 
 
 def _backend_of(target: DynamoDBTarget) -> DynamoDBBackend:
-    return DynamoDBBackend(target.table, target.layout)
+    return DynamoDBBackend(target.table, target.layout, attempt_timeout=target.read_timeout)
+
+
+def _limits_of(target: DynamoDBTarget) -> dict[str, Any]:
+    return {
+        "connect_timeout": target.connect_timeout,
+        "pool_size": target.max_pool_connections,
+    }
 
 
 def _resolve(target: DynamoDBTarget, given: Session | None) -> tuple[Endpoint, Session]:
