@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,7 +26,7 @@ from chalk_online_store import (
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.effects import All, Operation, Sleep
-from tests.fakes import SimulatedStore, answer, refusal
+from tests.fakes import FakeTable, SimulatedStore, answer, refusal
 
 
 @features
@@ -282,6 +284,40 @@ class Gate:
 
     def close(self) -> None:
         self.opened.set()
+
+
+class Table:
+    """A transport to a fake table, without a network."""
+
+    def __init__(self, table: FakeTable) -> None:
+        self._table = table
+
+    def send(self, request: Request, timeout: float) -> Any:
+        return self._table(request, 0.0).response
+
+    def warm(self, connections: int, timeout: float) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_fork_waits_for_nothing_of_its_parent() -> None:
+    """A child forked while a batch is open, and threads idle, reads by batches of its own."""
+    simulated = store_of(3, coalesce="20ms")
+    backend, table = simulated.backend, simulated.table
+    with OnlineStore(backend, Table(table), [User], coalesce="20ms") as store:
+        assert store.read(User, [1], ["a"]).column("a") == [1]  # Leaves an idle thread.
+        threading.Thread(target=store.read, args=(User, [2], ["a"])).start()
+        while not store._core._coalescer._open:  # type: ignore[union-attr]
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            found = store.read(User, [2], ["a"], timeout=5).statuses("a")
+            os._exit(0 if found == [Status.HIT] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_closed_driver_leaves_nobody_waiting() -> None:

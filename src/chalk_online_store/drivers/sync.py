@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -36,7 +37,8 @@ class SyncDriver:
         self._transport = transport
         # A transport that can have several requests under way in one thread says so by this.
         self._begin: Begin | None = getattr(transport, "begin", None)
-        self._threads = ThreadPoolExecutor(max_threads, "chalk-online-store")
+        self._max_threads = max_threads
+        self._open_pool()
 
     def run(self, operation: Operation[T]) -> T:
         """Perform an operation to its end, in the calling thread."""
@@ -58,8 +60,17 @@ class SyncDriver:
 
     def close(self) -> None:
         """Stop the helpers and close the transport."""
-        self._threads.shutdown()
+        self._pool().shutdown()
         self._transport.close()
+
+    def _open_pool(self) -> None:
+        self._threads = ThreadPoolExecutor(self._max_threads, "chalk-online-store")
+        self._pid = os.getpid()
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._pid != os.getpid():  # The parent's threads are not in this fork of it.
+            self._open_pool()
+        return self._threads
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
@@ -74,7 +85,7 @@ class SyncDriver:
             case Await(future, timeout):
                 return future.result(max(timeout, 0))
             case Spawn(operation):
-                self._threads.submit(self.run, operation)
+                self._pool().submit(self.run, operation)
                 return None
 
     def _perform_all(self, crew: Crew, workers: int) -> list[Any]:
@@ -86,7 +97,8 @@ class SyncDriver:
 
     def _share(self, crew: Crew, workers: int) -> None:
         """The caller works too, so that even a busy pool, or a nested call, gets on."""
-        helpers = [self._threads.submit(self._work, crew) for _ in range(workers - 1)]
+        pool = self._pool()
+        helpers = [pool.submit(self._work, crew) for _ in range(workers - 1)]
         self._work(crew)
         for helper in helpers:
             if not helper.cancel():

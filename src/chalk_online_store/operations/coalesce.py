@@ -8,6 +8,7 @@ read is to be consistent. So a read still sees every write that returned before 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -56,14 +57,20 @@ class Coalescer:
     def __init__(self, backend: Backend, window: float) -> None:
         self._backend = backend
         self._window = window
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[_Kind, _Batch] = {}
         self._flying: dict[tuple[str, str], dict[_Kind, Future[Found]]] = {}
+        self._pid = os.getpid()
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """See `backend.Backend.get`. What a batch cost is in the report of who opened it."""
         if max(len(want.pks) for want in wanted) > MOST_ENTITIES:
             return (yield from self._backend.get(wanted, call))
+        if self._pid != os.getpid():  # Batches of the parent fly there, not in this fork of it.
+            self._begin_anew()
         boarding = _Boarding(call)
         with self._lock:
             seats = [self._take_seats(want, boarding) for want in wanted]
@@ -80,6 +87,8 @@ class Coalescer:
 
     def written(self, keys: Iterable[tuple[str, str]]) -> None:
         """Let nobody join a read of these items (pk, sk) that is on its way already."""
+        if self._pid != os.getpid():
+            self._begin_anew()
         with self._lock:
             for key in keys:
                 self._flying.pop(key, None)
