@@ -144,6 +144,20 @@ def test_a_column_says_what_its_rows_say(name: str, positions: list[int]) -> Non
     assert rows.column(name) == [row[name] for row in rows]
 
 
+@pytest.mark.parametrize("name", ["risk", "email", "unread", "unregistered"])
+@pytest.mark.parametrize(
+    "found",
+    [[], [GOOD], [GOOD, NULLED], [GOOD, NULLED, AGED], [GOOD, EMPTY], [GOOD, None], [GOOD, LATE]],
+    ids=["none", "whole", "whole with a null", "stale", "empty", "absent", "failed"],
+)
+def test_statuses_say_what_answers_say(found: list[Any], name: str) -> None:
+    """A column's statuses are those of its rows one by one, also where all rows are whole."""
+    for positions in ([*range(len(found))], [*range(len(found)), *range(len(found))]):
+        rows = rows_of(found, positions)
+        one_by_one = [rows.answer(index, name).status for index in range(len(rows))]
+        assert rows.statuses(name) == one_by_one
+
+
 @pytest.mark.parametrize("positions", [[0, 1, 2], [2, 0, 0, 1, 1]])
 def test_a_column_names_the_position_that_failed(positions: list[int]) -> None:
     """A column with a failure raises for the first asked position that failed."""

@@ -170,16 +170,20 @@ class Columns:
         places: list[Any] = list(zip(*self._rows, strict=True))  # All columns at once, in C.
         self._converters = shape.converters
         self.places = places or [()] * len(shape.nothing)
-        odd = any(self.places[TIMES])
-        self._damaged = odd and any(type(row) is DamagedRow for row in self._rows)
+        self._odd = any(self.places[TIMES])
+        self._damaged = self._odd and any(type(row) is DamagedRow for row in self._rows)
         self._oldest = min(self.places[LATEST_AT], default=_NEVER)
-        if odd:
+        if self._odd:
             times = (t for row in self._rows if row[TIMES] for t in row[TIMES] if t is not None)
             self._oldest = min(self._oldest, min(times, default=_NEVER))
 
     def are_plain(self, oldest: int | None) -> bool:
         """Whether nothing is damaged, and nothing was observed before `oldest` (UTC us)."""
         return not self._damaged and (oldest is None or self._oldest >= oldest)
+
+    def are_whole(self, oldest: int | None) -> bool:
+        """Whether moreover everything is there."""
+        return not self._odd and self.are_plain(oldest)
 
     def values(self, position: int, oldest: int | None) -> list[Any]:
         """The values of the feature at `position` of the shape's columns.

@@ -227,7 +227,19 @@ class Rows(Sequence["Row"]):
 
     def statuses(self, name: str) -> list[Status]:
         """One feature's statuses, in the order of the keys."""
-        return [self.answer(index, name).status for index in range(len(self))]
+        source = self._source(name)
+        if not self._is_whole(source):
+            return [self.answer(index, name).status for index in range(len(self))]
+        null, hit = Status.NULL, Status.HIT
+        return [null if value is None else hit for value in self._column(name, source)]
+
+    def _is_whole(self, source: Source) -> bool:
+        """Whether every row has everything of the feature's group, and all of it is fresh."""
+        group, shape, _, staleness = source
+        if shape is None or self.report.failed:
+            return False
+        oldest = None if staleness is None else self._now - staleness
+        return self._group(group, shape).are_whole(oldest)
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Columns of values by feature name; raises as `value` does."""
