@@ -12,11 +12,10 @@ from typing import Any
 
 from benchmarks.clients import OURS, PLACES
 from benchmarks.crew import Crewman, cores, crew
+from benchmarks.inprocess import calls_of
 from benchmarks.server import CannedServer
 from benchmarks.workloads import WORKLOADS, Workload
 
-SAMPLE_SECONDS = 0.05
-"""About how much CPU time one sample takes: enough for many garbage collections."""
 LEAST_CALLS = 4
 """Also of the slowest clients, so that one long garbage collection does not make a sample."""
 
@@ -36,15 +35,14 @@ class Contender:
         return self.worker.do("time", workload=self.workload, times=times, at_once=at_once)
 
     def warm_up(self) -> bool:
-        """Find how many calls take about `SAMPLE_SECONDS`; False where the client has no such."""
+        """Find how many calls make a sample; False where the client has no such."""
         at_once = self.worker.at_once
         if self.worker.reads_only and self.workload.action in ("write", "update"):
             return False
         if not self.sample(at_once)["can"]:
             return False
-        seconds = self.sample(at_once)["cpu_us"] * at_once / 1e6
         least = math.ceil(LEAST_CALLS / at_once)
-        self.times = at_once * max(least, math.ceil(SAMPLE_SECONDS / seconds))
+        self.times = calls_of(self.sample(at_once)["cpu_us"], at_once, least)
         return True
 
     def each(self, what: str) -> list[float]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.crew import Crewman, cores, crew
+from benchmarks.inprocess import calls_of
 from benchmarks.server import CannedServer
 from benchmarks.workloads import Workload
 
@@ -17,7 +18,6 @@ KEYS = (1, 10, 100, 1_000, 10_000)
 FEATURES = (5, 10, 20, 100, 200, 500, 1_000)
 CALLERS = (1, 2, 4, 8, 16, 32, 64)
 
-SAMPLE_SECONDS = 0.05
 LINEAR = 1.1
 """The steepest slope that still counts as linear, noise allowed for."""
 
@@ -58,8 +58,7 @@ def _measured(worker: Crewman, point: Point, rounds: int) -> dict[str, Any]:
     def sample(times: int) -> dict[str, Any]:
         return worker.do("time", workload=point.workload, times=times, at_once=point.callers)
 
-    first = sample(point.callers)["cpu_us"] * point.callers / 1e6
-    times = point.callers * max(1, math.ceil(SAMPLE_SECONDS / first))
+    times = calls_of(sample(point.callers)["cpu_us"], point.callers)
     samples = [sample(times) for _ in range(rounds)]
     return {
         "axis": point.axis,

@@ -70,8 +70,13 @@ def calls_a_sample(contender: Contender) -> int:
     """How many calls take about `SAMPLE_SECONDS`; finding out is the warm-up."""
     at_once = contender.client.at_once
     sample(contender, at_once)
-    seconds = sample(contender, at_once) * at_once / 1e6
-    return at_once * max(1, math.ceil(SAMPLE_SECONDS / seconds))
+    return calls_of(sample(contender, at_once), at_once)
+
+
+def calls_of(cpu_us: float, at_once: int, least: int = 1) -> int:
+    """How many calls of so much CPU each make a sample: so many times `at_once`, or more."""
+    seconds = cpu_us * at_once / 1e6
+    return at_once * max(least, math.ceil(SAMPLE_SECONDS / seconds))
 
 
 def sample(contender: Contender, times: int) -> float:

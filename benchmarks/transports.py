@@ -21,6 +21,7 @@ from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import uvloop
 
@@ -194,15 +195,10 @@ def run(rounds: int, *, tls: bool, seed: int = 0) -> list[Sampled]:
 @contextmanager
 def trusted_certificate() -> Iterator[Path]:
     """A certificate for this machine that this process trusts meanwhile."""
-    before = os.environ.get("AWS_CA_BUNDLE")
     with tempfile.TemporaryDirectory() as folder:
         path = self_signed(Path(folder) / "bundle.pem")
-        os.environ["AWS_CA_BUNDLE"] = str(path)
-        yield path
-    if before is None:
-        del os.environ["AWS_CA_BUNDLE"]
-    else:
-        os.environ["AWS_CA_BUNDLE"] = before
+        with mock.patch.dict(os.environ, AWS_CA_BUNDLE=str(path)):
+            yield path
 
 
 def as_text(sampled: Sequence[Sampled]) -> str:

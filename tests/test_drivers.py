@@ -89,9 +89,6 @@ class EchoExchange:
             raise ConnectionFailed(self._request)
         return self._request
 
-    def wait(self) -> None:
-        """Not asked for by drivers."""
-
     def abort(self) -> None:
         """Close the socket."""
         self._socket.close()

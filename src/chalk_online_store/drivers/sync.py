@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.steps import Crew, read_clocks
-from chalk_online_store.drivers.together import Begin, Together
+from chalk_online_store.drivers.together import Pollable, Together
 from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Send, Sleep, Spawn
 
 T = TypeVar("T")
@@ -35,8 +35,7 @@ class SyncDriver:
 
     def __init__(self, transport: Transport, max_threads: int = 32) -> None:
         self._transport = transport
-        # A transport that can have several requests under way in one thread says so by this.
-        self._begin: Begin | None = getattr(transport, "begin", None)
+        self._pollable = transport if isinstance(transport, Pollable) else None
         self._max_threads = max_threads
         self._open_pool()
 
@@ -89,8 +88,8 @@ class SyncDriver:
                 return None
 
     def _perform_all(self, crew: Crew, workers: int) -> list[Any]:
-        if self._begin is not None and self._transport.idle >= workers:  # type: ignore[attr-defined]
-            Together(self._begin, self._perform, crew).run(workers)
+        if self._pollable is not None and self._pollable.idle >= workers:
+            Together(self._pollable, self._perform, crew).run(workers)
         else:  # Connections are opened sooner by many.
             self._share(crew, workers)
         return crew.results()

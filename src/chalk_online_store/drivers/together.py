@@ -11,7 +11,7 @@ import itertools
 import select
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from chalk_online_store.drivers.steps import Crew, read_clocks
 from chalk_online_store.effects import Effect, Now, Operation, Send, Sleep
@@ -26,17 +26,23 @@ class Exchange(Protocol):
     def advance(self) -> Any:
         """Go on without waiting; the answer, once it is whole."""
 
-    def wait(self) -> None:
-        """Wait until it can advance, at most until its deadline."""
-
     def abort(self) -> None:
         """Give up."""
 
 
-_LATER = object()
+@runtime_checkable
+class Pollable(Protocol):
+    """A transport that can have several requests under way in one thread."""
 
-Begin = Callable[[Any, float], Exchange]
-"""Takes a request and its timeout in seconds."""
+    @property
+    def idle(self) -> int:
+        """How many kept connections nobody uses."""
+
+    def begin(self, request: Any, timeout: float) -> Exchange:
+        """A request under way, of which nothing is sent yet; `timeout` is in seconds."""
+
+
+_LATER = object()
 
 
 class Together:
@@ -46,8 +52,8 @@ class Together:
     numbers, so the others wait until it has.
     """
 
-    def __init__(self, begin: Begin, perform: Callable[[Effect], Any], crew: Crew) -> None:
-        self._begin = begin
+    def __init__(self, transport: Pollable, perform: Callable[[Effect], Any], crew: Crew) -> None:
+        self._transport = transport
         self._perform = perform
         self._crew = crew
         self._poll = select.poll()
@@ -107,7 +113,7 @@ class Together:
             return _LATER
         if not isinstance(effect, Send):
             return self._perform(effect)
-        exchange = self._begin(effect.request, effect.timeout)
+        exchange = self._transport.begin(effect.request, effect.timeout)
         answer = exchange.advance()
         return self._watch(task, exchange) if answer is None else answer
 

@@ -1,17 +1,13 @@
-"""When to try again: one loop for every request, with jittered backoff up to the deadline."""
+"""When to try again: with jittered backoff, up to the deadline."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from chalk_online_store.backend import Call
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
 from chalk_online_store.errors import RequestError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +43,6 @@ class Backoff:
         ceiling = min(policy.cap, base * 2.0**self._failures)
         self._failures += 1
         return self._rng.uniform(0, ceiling)
-
-
-def retrying(step: Callable[[], Operation[T]], call: Call, backoff: Backoff) -> Operation[T]:
-    """Run `step` until it succeeds, or fails for good, or no time is left for another attempt.
-
-    Raises the last error of `step`.
-    """
-    while True:
-        try:
-            return (yield from step())
-        except RequestError as error:
-            yield from pause(error, call, backoff)
 
 
 def pause(error: RequestError, call: Call, backoff: Backoff) -> Operation[None]:

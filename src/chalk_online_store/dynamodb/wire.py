@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 from chalk_online_store.backend import Call
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.messages import Request
-from chalk_online_store.dynamodb.retry import Backoff, RetryPolicy, pause, retrying
+from chalk_online_store.dynamodb.retry import Backoff, RetryPolicy, pause
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.errors import (
     CredentialsExpired,
@@ -94,13 +93,13 @@ class Wire:
         self, operation: str, body: bytes, decoder: answers.Decoder[T], call: Call
     ) -> Operation[T]:
         """One request, retried until it succeeds, fails for good, or time is up."""
-        try:
-            return (yield from self.attempt(operation, body, decoder, call))
-        except RequestError as error:
-            backoff = self._backoff()
-            yield from pause(error, call, backoff)
-        step = partial(self.attempt, operation, body, decoder, call)
-        return (yield from retrying(step, call, backoff))
+        backoff = None
+        while True:
+            try:
+                return (yield from self.attempt(operation, body, decoder, call))
+            except RequestError as error:
+                backoff = backoff or self._backoff()
+                yield from pause(error, call, backoff)
 
     def until_done(
         self, step: Callable[[Sequence[K]], Operation[list[K]]], pending: Sequence[K], call: Call

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,12 +66,15 @@ class Coalescer:
         self._flying: dict[tuple[str, str], dict[_Kind, Future[Found]]] = {}
         self._pid = os.getpid()
 
+    def _begin_anew_in_a_fork(self) -> None:
+        if self._pid != os.getpid():  # Batches of the parent fly there, not in this fork of it.
+            self._begin_anew()
+
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """See `backend.Backend.get`. What a batch cost is in the report of who opened it."""
         if max(len(want.pks) for want in wanted) > MOST_ENTITIES:
             return (yield from self._backend.get(wanted, call))
-        if self._pid != os.getpid():  # Batches of the parent fly there, not in this fork of it.
-            self._begin_anew()
+        self._begin_anew_in_a_fork()
         boarding = _Boarding(call)
         with self._lock:
             seats = [self._take_seats(want, boarding) for want in wanted]
@@ -87,8 +91,7 @@ class Coalescer:
 
     def written(self, keys: Iterable[tuple[str, str]]) -> None:
         """Let nobody join a read of these items (pk, sk) that is on its way already."""
-        if self._pid != os.getpid():
-            self._begin_anew()
+        self._begin_anew_in_a_fork()
         with self._lock:
             for key in keys:
                 self._flying.pop(key, None)
@@ -131,18 +134,12 @@ class Coalescer:
     # --- flying ----------------------------------------------------------------------------
 
     def _spawn(self, batch: _Batch, flight: Operation[None]) -> Operation[None]:
-        try:
+        with self._cutting_off(batch):
             yield Spawn(flight)
-        except BaseException as error:
-            self._cut_off(batch, error)
-            raise
 
     def _fly_later(self, batch: _Batch) -> Operation[None]:
-        try:
+        with self._cutting_off(batch):
             yield Sleep(self._window)
-        except BaseException as error:
-            self._cut_off(batch, error)
-            raise
         with self._lock:
             if batch.closed:  # It was full before.
                 return
@@ -152,14 +149,20 @@ class Coalescer:
     def _fly(self, batch: _Batch) -> Operation[None]:
         kind, pks = batch.kind, list(batch.seats)
         call = Call(batch.deadline, kind.consistent, batch.report)
-        try:
+        with self._cutting_off(batch):
             (found,) = yield from self._backend.get([Wanted(kind.sk, kind.shape, pks)], call)
-        except BaseException as error:
-            self._cut_off(batch, error)
-            raise
         self._leave(batch)
         for pk, item in zip(pks, found, strict=True):
             batch.seats[pk].set_result(item)
+
+    @contextmanager
+    def _cutting_off(self, batch: _Batch) -> Iterator[None]:
+        """Where a step of a batch fails, everyone who waits for the batch hears of it."""
+        try:
+            yield
+        except BaseException as error:
+            self._cut_off(batch, error)
+            raise
 
     def _cut_off(self, batch: _Batch, error: BaseException) -> None:
         """Tell all who wait that nothing will come; a task's cancellation is its own."""

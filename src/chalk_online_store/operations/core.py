@@ -41,7 +41,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Prepared:
     """A read of some features, resolved once and for all that do not change.
 
-    `schema` is what the caller named the namespace by. `overrides` are those of their max
+    `schema` is what the caller named the namespace by: kept, so that its `id` is no other's.
+    `overrides` are those of their max
     staleness. `plan` is by the last reading of the registry that it was needed with.
     """
 
@@ -94,7 +95,7 @@ class Core:
         overrides = tuple(sorted(max_staleness.items())) if max_staleness else ()
         wanted = (id(schema), names, overrides)
         prepared = self._prepared.get(wanted)
-        if prepared is None or prepared.schema is not schema:
+        if prepared is None:
             prepared = _prepare(schema, self._namespace(schema), names, dict(overrides))
             if len(self._prepared) >= _PREPARED_KEPT:  # As where max_staleness always differs.
                 self._prepared.clear()

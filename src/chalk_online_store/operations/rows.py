@@ -206,11 +206,15 @@ class Rows(Sequence["Row"]):
         if self.report.failed:
             self._refuse_failed(group, name)
         columns = self._group(group, shape)
-        oldest = None if staleness is None else self._now - staleness
+        oldest = self._oldest(staleness)
         values = (columns.contents if stored else columns.values)(position, oldest)
         if self._positions is None:
             return values
         return [values[position] for position in self._positions]
+
+    def _oldest(self, staleness: int | None) -> int | None:
+        """The earliest observed-at (UTC us) that may be served; None for any."""
+        return None if staleness is None else self._now - staleness
 
     def _group(self, group: int, shape: Shape) -> Columns:
         columns = self._columns.get(group)
@@ -238,7 +242,7 @@ class Rows(Sequence["Row"]):
         group, shape, _, staleness = source
         if shape is None or self.report.failed:
             return False
-        oldest = None if staleness is None else self._now - staleness
+        oldest = self._oldest(staleness)
         return self._group(group, shape).are_whole(oldest)
 
     def to_dict(self) -> dict[str, list[Any]]:
@@ -254,7 +258,7 @@ class Rows(Sequence["Row"]):
         if self._positions is not None or self.report.failed:
             return False
         for group, (shape, age) in self._sources.groups.items():
-            oldest = None if age is None else self._now - age
+            oldest = self._oldest(age)
             if not self._group(group, shape).are_plain(oldest):
                 return False
         return True

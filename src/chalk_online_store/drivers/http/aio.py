@@ -46,7 +46,8 @@ class AsyncHttpTransport:
         credentials = await (source.refresh if request.renew else source.current)(timeout)
         pool = self._pool()
         data = self._target.writer.write(request, credentials)
-        self._target.left(deadline)
+        if time.monotonic() >= deadline:
+            raise self._target.too_late()
         try:
             return await pool.exchange(data, deadline)
         except FAILURES as error:

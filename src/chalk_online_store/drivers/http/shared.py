@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -42,13 +41,6 @@ class Target:
         self.tls = TLS(self.host.rstrip(".")) if url.scheme == "https" else None
         self.writer = RequestWriter(signer)
         self._name = signer.host
-
-    def left(self, deadline: float) -> float:
-        """Seconds until `deadline`; raises `RequestTimeout` when there are none."""
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise self.too_late()
-        return left
 
     def failure(self, error: Exception) -> RequestError:
         """What to raise instead of `error`."""
