@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,7 +16,17 @@ import pytest
 from chalk_online_store.drivers.aio import AsyncDriver, InThread
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.drivers.sync import SyncDriver
-from chalk_online_store.effects import NOW, All, Await, Instant, Operation, Send, Sleep, Spawn
+from chalk_online_store.effects import (
+    NOW,
+    All,
+    Await,
+    Effect,
+    Instant,
+    Operation,
+    Send,
+    Sleep,
+    Spawn,
+)
 from chalk_online_store.errors import ConnectionFailed, RequestTimeout
 
 
@@ -68,6 +79,8 @@ class EchoExchange:
         self.deadline = time.monotonic() + timeout
         self.waits_for = select.POLLIN
         self._there = there
+        if request == "trickle":
+            there.send(b"x")
         if answers:
             threading.Timer(0.01, there.shutdown, [socket.SHUT_RDWR]).start()
 
@@ -80,6 +93,8 @@ class EchoExchange:
         if time.monotonic() >= self.deadline:
             self.abort()
             raise RequestTimeout("late")
+        if self._request == "trickle":  # There is always more to read, never the end.
+            return None
         try:
             self._socket.recv(1)
         except BlockingIOError:
@@ -107,7 +122,7 @@ class EchoOverSockets(Echo):
     def begin(self, request: Any, timeout: float) -> EchoExchange:
         """A request under way."""
         self.threads.add(threading.get_ident())
-        return EchoExchange(request, timeout, request != "stall")
+        return EchoExchange(request, timeout, request not in ("stall", "trickle"))
 
 
 def run_together(operation: Operation[Any]) -> Any:
@@ -331,6 +346,24 @@ def test_one_thread_waits_for_many_answers() -> None:
     first, slept, *answers = run_together(main())
     assert (first, answers) == ("late", list(range(20)))
     assert slept >= 0.02
+
+
+def test_a_busy_socket_starves_nobody() -> None:
+    """While one socket is always ready, sleepers wake and silent requests time out all the same."""
+    ended: list[Any] = []
+
+    def noted(name: str, effect: Effect) -> Operation[None]:
+        with suppress(RequestTimeout):
+            yield effect
+        ended.append(name)
+
+    def main() -> Operation[None]:
+        busy = noted("busy", Send("trickle", 0.3))
+        silent = noted("silent", Send("stall", 0.1))
+        yield All([busy, silent, noted("asleep", Sleep(0.02))], 3)
+
+    run_together(main())
+    assert ended == ["asleep", "silent", "busy"]
 
 
 def test_no_more_at_once_than_the_limit() -> None:

@@ -128,11 +128,11 @@ class Together:
         deadlines = [exchange.connection.deadline for _, exchange in self._under_way.values()]
         until = min([*deadlines, *(at for at, _, _ in self._asleep[:1])])
         seconds = max(0.0, until - time.monotonic())
-        ready = self._poll.poll(seconds * 1000 + 1)
-        for fd, _ in ready:
+        for fd, _ in self._poll.poll(seconds * 1000 + 1):
             self._advance(fd)
-        if not ready:
-            self._ring(time.monotonic())
+        now = time.monotonic()
+        if now >= until:  # Also where sockets are ready all the time.
+            self._ring(now)
 
     def _advance(self, fd: int) -> None:
         task, exchange = self._under_way.pop(fd)
