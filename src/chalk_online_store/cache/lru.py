@@ -1,102 +1,331 @@
-"""Items by key, least recently used out first, each with its own expiry.
+"""Items by key, least recently used out first, each with its own expiry; and reads under way.
 
-Coherence: a write tells the cache what it wrote, or that it wrote. A read that began before the
-write and ended after it may bring an older item; it is turned away by its lease. So within this
-process a read that begins after a write has returned never sees the item from before it.
+Coherence: a write tells the cache when it begins and what it left. A read registers what it is to
+bring, and a write of the same item strikes it from there: what the read then brings may be from
+before the write, so it is not kept, and nobody joins it any more. So within this process a read
+that begins after a write has returned never sees the item from before it.
 """
 
 from __future__ import annotations
 
+import random
+import sys
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
 
-from cachetools import LRUCache as Bounded
-
-from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.schema import LRUCache
 
-MISS = object()
-"""What `get_many` answers for a key of which nothing is known."""
+Key: TypeAlias = tuple[str, str]
+"""Partition key and sort key: an `ItemKey`, or a plain tuple that equals one."""
 
-_WRITES_REMEMBERED = 65_536
+Read: TypeAlias = tuple[Any, Any]
+"""The shape that a row was read as, and the row; None as the row for an absent item."""
+
+MISS = object()
+"""Stands for an item that nothing is known of, and that nobody else is reading."""
+
+ENTRY_BYTES = 250
+"""What an entry takes beside its row, about: its key, its times, its places in two tables."""
+
+_SAMPLED = 128
+
+
+class Trip:
+    """A read on its way: the items that it brings, and the future of those who wait for it."""
+
+    __slots__ = ("due", "future", "shapes")
+
+    def __init__(self) -> None:
+        self.shapes: dict[Key, Any] = {}
+        self.due: list[Key] = []
+        """Items that were found, but should be read anew, by whoever made the trip."""
+        self.future: Future[dict[Key, Any]] | None = None
+
+
+class Look(NamedTuple):
+    """What a cache knows of some items, in their order.
+
+    `found` has a row, None for an absent item, or `MISS`; at the positions in `joined` it has
+    the `Trip` that brings the item. `missed` are the positions of what the asking trip has to
+    bring.
+    """
+
+    found: list[Any]
+    missed: list[int]
+    joined: list[int]
+
+
+class Writing:
+    """A write on its way, and which of its items others write meanwhile."""
+
+    __slots__ = ("contested", "keys")
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self.keys = frozenset(keys)
+        self.contested: set[Key] = set()
+
+
+@dataclass(slots=True)
+class CacheStats:
+    """The account of a cache since it was made; `entries` and `bytes` are today's.
+
+    `hits` include `negative_hits`, which are of absent items. `misses` include `expired`, of
+    entries too old, and `joined`, of items that another read was bringing. `evictions` were
+    pushed out by others; `invalidations` by writes. `refreshes` are items read anew while they
+    were still served. `bytes` is an estimate.
+    """
+
+    entries: int = 0
+    bytes: int = 0
+    hits: int = 0
+    negative_hits: int = 0
+    misses: int = 0
+    expired: int = 0
+    joined: int = 0
+    evictions: int = 0
+    invalidations: int = 0
+    refreshes: int = 0
+
+
+class _Entry(NamedTuple):
+    fresh_until: float
+    shape: Any
+    row: Any
+    served_until: float
+    size: int
 
 
 class ItemCache:
-    """A namespace's rows (None for an entity without an item) by item key. Thread-safe.
+    """A namespace's items by key. Thread-safe; a fork keeps what is in it.
 
-    `now` is a reading of the monotonic clock, in seconds: one for a whole batch.
+    `now` is a reading of the monotonic clock, in seconds: one for a whole batch. `rng` draws
+    the jitter.
     """
 
-    def __init__(self, config: LRUCache) -> None:
-        self._ttl = config.ttl_seconds
-        self._keep_misses = config.store_cache_misses
-        self._entries: Bounded[tuple[str, str], tuple[float, Any]] = Bounded(config.max_size)
+    def __init__(self, config: LRUCache, rng: random.Random | None = None) -> None:
+        self._config = config
+        self._life = config.ttl_seconds
+        self._grace = config.grace_seconds
+        self._early = config.refresh_ahead
+        self._weighs = config.max_bytes is not None
+        self._most_bytes = config.max_bytes or sys.maxsize
+        self._bytes = 0
+        self._random = (rng or random.Random()).random
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._stats = CacheStats()
+        self.begin_anew()
+        begin_anew_in_forks(self)
+
+    def begin_anew(self) -> None:
+        """Forget what others have under way."""
         self._lock = threading.Lock()
-        self._writes = 0
-        self._written: dict[ItemKey, int] = {}
-        self._forgotten = 0
+        self._flying: dict[Key, Trip] = {}
+        self._writing: dict[Key, list[Writing]] = {}
 
-    def get_many(self, keys: Iterable[tuple[str, str]], now: float) -> list[Any]:
-        """What is known of each key: a row, None, or `MISS`."""
+    def stats(self) -> CacheStats:
+        """The account; a copy."""
+        with self._lock:
+            entries = len(self._entries)
+            return replace(self._stats, entries=entries, bytes=self._bytes or self._sampled())
+
+    def _sampled(self) -> int:
+        """The bytes that some entries, the newest and the oldest, let expect of all."""
         entries = self._entries
-        found = []
+        newest = islice(reversed(entries.values()), _SAMPLED)
+        weights = [_weigh(e.row) for e in (*newest, *islice(entries.values(), _SAMPLED))]
+        return round(sum(weights) / len(weights) * len(entries)) if weights else 0
+
+    # --- reads -----------------------------------------------------------------------------
+
+    def look(self, pks: Sequence[str], sk: str, shape: Any, now: float, trip: Trip) -> Look:
+        """What is known of items of one group; the trip is to bring what is not."""
+        look = Look([], [], [])
+        append = look.found.append
+        negative = 0
         with self._lock:
-            for key in keys:
-                entry = entries.get(key)
-                found.append(entry[1] if entry is not None and entry[0] > now else MISS)
-        return found
+            get, renew = self._entries.get, self._entries.move_to_end
+            for pk in pks:
+                key = (pk, sk)
+                entry = get(key)
+                if entry is not None and (
+                    # A row from another reading of the registry has other columns.
+                    (entry[0] > now and entry[1] is shape)
+                    or self._serves(key, entry, shape, now, trip)
+                ):
+                    renew(key)
+                    row = entry[2]
+                    append(row)
+                    if row is None:
+                        negative += 1
+                else:
+                    self._stats.expired += entry is not None and entry.served_until <= now
+                    append(self._depart_or_join(key, shape, trip, look))
+            self._count(look, negative)
+        return look
 
-    def lease(self) -> int:
-        """A token for `fill`, to be taken before the read begins."""
+    def _serves(self, key: Key, entry: _Entry, shape: Any, now: float, trip: Trip) -> bool:
+        """Whether an entry is an absent item, or of an age at which it is to be read anew."""
+        if entry.served_until <= now or not (entry.shape is shape or entry.row is None):
+            return False
+        if entry.fresh_until <= now:
+            self._entries[key] = entry._replace(fresh_until=entry.served_until)  # Once only.
+            trip.due.append(key)
+        return True
+
+    def _depart_or_join(self, key: Key, shape: Any, trip: Trip, look: Look) -> Any:
+        position = len(look.found)
+        other = self._flying.get(key)
+        if other is None or other.shapes[key] is not shape:
+            look.missed.append(position)
+            self._depart(key, shape, trip)
+            return MISS
+        look.joined.append(position)
+        if other.future is None:
+            other.future = Future()
+        return other
+
+    def _depart(self, key: Key, shape: Any, trip: Trip) -> None:
+        self._flying[key] = trip
+        trip.shapes[key] = shape
+
+    def _count(self, look: Look, negative: int) -> None:
+        stats, missed, joined = self._stats, len(look.missed), len(look.joined)
+        stats.hits += len(look.found) - missed - joined
+        stats.negative_hits += negative
+        stats.misses += missed + joined
+        stats.joined += joined
+
+    def depart(self, pks: Iterable[str], sk: str, shape: Any, trip: Trip) -> None:
+        """Have a trip bring items whatever is known of them, and whoever else is reading them."""
         with self._lock:
-            return self._writes
+            for pk in pks:
+                self._depart((pk, sk), shape, trip)
 
-    def fill(self, rows: Mapping[ItemKey, Any], lease: int, now: float) -> None:
-        """Keep what a read found, but for keys written since its lease."""
+    def renewal(self, due: Iterable[Key]) -> Trip:
+        """A trip that brings anew what was found to be due, as far as nobody else does."""
+        trip = Trip()
         with self._lock:
-            for key, row in rows.items():
-                if self._written.get(key, self._forgotten) <= lease:
-                    self._put(key, row, now)
+            for key in due:
+                entry = self._entries.get(key)
+                if entry is not None and key not in self._flying:
+                    self._depart(key, entry.shape, trip)
+            self._stats.refreshes += len(trip.shapes)
+        return trip
 
-    def written(
-        self,
-        rows: Mapping[ItemKey, Any],
-        unknown: Iterable[ItemKey],
-        now: float,
-        lease: int | None = None,
-    ) -> None:
-        """Account for writes: `rows` as they now are, and keys whose items are not known.
+    def land(self, trip: Trip, rows: Mapping[Key, Any], kept: Iterable[Key], now: float) -> None:
+        """End a trip: keep some of the rows that it brought, and hand all to those who wait.
 
-        With a `lease` from before the write was sent, a row is kept only where no other write
-        of its key has returned since: which of the two came last is not known.
+        What a write struck from the trip is not kept. A key that is not in `rows` could not be
+        read.
         """
         with self._lock:
-            alone = {
-                key: lease is None or self._written.get(key, self._forgotten) <= lease
-                for key in rows
-            }
-            self._writes += 1
-            for key, row in rows.items():
-                self._mark(key)
-                if alone[key]:
-                    self._put(key, row, now)
+            flying = self._flying
+            for key in kept:
+                if flying.get(key) is trip:
+                    self._put(key, (trip.shapes[key], rows[key]), now)
+            self._leave(trip)
+        if trip.future is not None:  # Nobody joins any more.
+            trip.future.set_result(dict(rows))
+
+    def fail(self, trip: Trip, error: Exception | None) -> None:
+        """End a trip that brought nothing; those who wait hear of the error, if there is one."""
+        with self._lock:
+            self._leave(trip)
+        if trip.future is not None:
+            if error is None:
+                trip.future.set_result({})
+            else:
+                trip.future.set_exception(error)
+
+    def _leave(self, trip: Trip) -> None:
+        flying = self._flying
+        for key in trip.shapes:
+            if flying.get(key) is trip:
+                del flying[key]
+
+    # --- writes ----------------------------------------------------------------------------
+
+    def write_begins(self, keys: Iterable[Key]) -> Writing:
+        """To be called before a write is sent, and followed by `written`, whatever happens."""
+        writing = Writing(keys)
+        with self._lock:
+            for key in writing.keys:
+                others = self._writing.setdefault(key, [])
+                if others:  # Which of them comes last is not known.
+                    writing.contested.add(key)
+                    for other in others:
+                        other.contested.add(key)
+                others.append(writing)
+        return writing
+
+    def written(self, writing: Writing, reads: Mapping[Key, Read], now: float) -> None:
+        """Account for a write: some items as they now are; what the others are is not known."""
+        with self._lock:
+            for key in writing.keys:
+                self._flying.pop(key, None)
+                self._end_writing(key, writing)
+                if key in reads and key not in writing.contested:
+                    self._put(key, reads[key], now)
                 else:
-                    self._entries.pop(key, None)
-            for key in unknown:
-                self._mark(key)
-                self._entries.pop(key, None)
+                    self._stats.invalidations += self._forget(key)
 
-    def _put(self, key: ItemKey, row: Any, now: float) -> None:
-        if row is None and not self._keep_misses:
-            self._entries.pop(key, None)
-        else:
-            self._entries[key] = (now + self._ttl, row)
+    def _end_writing(self, key: Key, writing: Writing) -> None:
+        others = self._writing.get(key)
+        if others and writing in others:  # Not in a fork of who began.
+            others.remove(writing)
+            if not others:
+                del self._writing[key]
 
-    def _mark(self, key: ItemKey) -> None:
-        """Remember when a key was written; of the many, the oldest only as "before that"."""
-        self._written.pop(key, None)
-        self._written[key] = self._writes
-        if len(self._written) > _WRITES_REMEMBERED:
-            oldest = next(iter(self._written))
-            self._forgotten = self._written.pop(oldest)
+    # --- entries: under the lock -----------------------------------------------------------
+
+    def _put(self, key: Key, read: Read, now: float) -> None:
+        self._forget(key)
+        shape, row = read
+        size = _weigh(row) if self._weighs else 0
+        if size > self._most_bytes or (row is None and not self._config.store_cache_misses):
+            return
+        life = self._life * (1 - self._config.ttl_jitter * self._random())
+        fresh_until = now + life * (1 - self._early)
+        self._entries[key] = _Entry(fresh_until, shape, row, now + life + self._grace, size)
+        self._bytes += size
+        while len(self._entries) > self._config.max_size or self._bytes > self._most_bytes:
+            self._bytes -= self._entries.popitem(last=False)[1].size
+            self._stats.evictions += 1
+
+    def _forget(self, key: Key) -> bool:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry.size
+        return entry is not None
+
+
+_size_of = sys.getsizeof
+
+
+def _weigh(row: Any) -> int:
+    """The bytes of memory that an entry takes, about: what others share with it counts as well."""
+    if row is None:
+        return ENTRY_BYTES
+    if _FLAT.issuperset(map(type, row)):
+        return ENTRY_BYTES + _size_of(row) + sum(map(_size_of, row))
+    return ENTRY_BYTES + _nested(row)
+
+
+_FLAT = frozenset((str, int, float, bytes, bool, type(None)))
+
+
+def _nested(value: Any) -> int:
+    """The same of anything that lies in a row."""
+    size = _size_of(value)
+    if isinstance(value, dict):
+        return size + sum(_nested(k) + _nested(v) for k, v in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return size + sum(map(_nested, value))
+    fields = getattr(value, "__struct_fields__", ())
+    return size + sum(_nested(getattr(value, name)) for name in fields)

@@ -8,7 +8,6 @@ read is to be consistent. So a read still sees every write that returned before 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from chalk_online_store.backend import Backend, Call, Found, Wanted
+from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.effects import NOW, Await, Instant, Operation, Sleep, Spawn
 from chalk_online_store.errors import (
@@ -58,23 +58,19 @@ class Coalescer:
     def __init__(self, backend: Backend, window: float) -> None:
         self._backend = backend
         self._window = window
-        self._begin_anew()
+        self.begin_anew()
+        begin_anew_in_forks(self)
 
-    def _begin_anew(self) -> None:
+    def begin_anew(self) -> None:
+        """Forget what others have under way: batches of a parent fly there, not in its fork."""
         self._lock = threading.Lock()
         self._open: dict[_Kind, _Batch] = {}
         self._flying: dict[tuple[str, str], dict[_Kind, Future[Found]]] = {}
-        self._pid = os.getpid()
-
-    def _begin_anew_in_a_fork(self) -> None:
-        if self._pid != os.getpid():  # Batches of the parent fly there, not in this fork of it.
-            self._begin_anew()
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """See `backend.Backend.get`. What a batch cost is in the report of who opened it."""
         if max(len(want.pks) for want in wanted) > MOST_ENTITIES:
             return (yield from self._backend.get(wanted, call))
-        self._begin_anew_in_a_fork()
         boarding = _Boarding(call)
         with self._lock:
             seats = [self._take_seats(want, boarding) for want in wanted]
@@ -91,7 +87,6 @@ class Coalescer:
 
     def written(self, keys: Iterable[tuple[str, str]]) -> None:
         """Let nobody join a read of these items (pk, sk) that is on its way already."""
-        self._begin_anew_in_a_fork()
         with self._lock:
             for key in keys:
                 self._flying.pop(key, None)

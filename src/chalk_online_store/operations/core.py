@@ -19,6 +19,7 @@ from chalk_online_store.operations import write as writing
 from chalk_online_store.operations.coalesce import Coalescer
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.rows import Rows
+from chalk_online_store.operations.through import CachedReads, Reads
 from chalk_online_store.report import Report
 from chalk_online_store.schema import (
     Duration,
@@ -81,8 +82,15 @@ class Core:
             for name, namespace in self._schema.items()
             if (config := namespace.online_store_config.lru_cache or lru_cache)
         }
+        self._through = {name: self._reads_of(name) for name in self._schema}
         self._prepared: dict[Any, Prepared] = {}
         self.closed = False
+
+    def _reads_of(self, namespace: str) -> Reads:
+        """What a namespace's items are read through."""
+        reads: Reads = self._coalescer or self._backend
+        cache = self._caches.get(namespace)
+        return reads if cache is None else CachedReads(reads, cache, self._timeout)
 
     def prepare(
         self,
@@ -122,9 +130,8 @@ class Core:
             cached = prepared.namespace.name in self._caches
             plan = reading.plan_read(codec, prepared.names, prepared.overrides, cached)
             prepared.plan = plan
-        cache = self._caches.get(prepared.namespace.name)
-        reader = self._coalescer or self._backend
-        return (yield from reading.read(reader, cache, plan, keys, partition_keys, call))
+        through = self._through[prepared.namespace.name]
+        return (yield from reading.read(through, plan, keys, partition_keys, call))
 
     def warm(self, timeout: float | None) -> Operation[None]:
         """Read the registry, as the first call would otherwise."""

@@ -1,22 +1,19 @@
-"""Reading features: plan, cache, backend, rows."""
+"""Reading features: plan, items, rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
-from chalk_online_store.backend import Backend, Call, Found, Wanted
-from chalk_online_store.cache.lru import MISS, ItemCache
+from chalk_online_store.backend import Call, Found, Wanted
 from chalk_online_store.codec.decoding import DamagedRow
-from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
 from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
-from chalk_online_store.operations.coalesce import Coalescer
 from chalk_online_store.operations.rows import Rows, Source, Sources
+from chalk_online_store.operations.through import Reads
 from chalk_online_store.schema import Duration, microseconds
 
 Overrides = Mapping[str, Duration]
@@ -83,8 +80,7 @@ def _narrowed(group: GroupCodec, wanted: Iterable[str]) -> Shape:
 
 
 def read(
-    backend: Backend | Coalescer,
-    cache: ItemCache | None,
+    through: Reads,
     plan: ReadPlan,
     keys: Sequence[Any],
     partition_keys: Sequence[str],
@@ -99,57 +95,12 @@ def read(
     wanted = [Wanted(group.sk, group.shape, pks) for group in plan.groups]
     if not pks or not wanted:
         found: list[list[Found]] = [[] for _ in wanted]
-    elif cache is None:
-        found = yield from backend.get(wanted, call)
     else:
-        found = yield from _read_through(backend, cache, wanted, call)
+        found = yield from through.get(wanted, call)
     for group in found:
         _count(group, call)
     now: Instant = yield NOW
     return Rows(keys, plan.sources, positions, found, now.wall, call.report)
-
-
-def _read_through(
-    backend: Backend | Coalescer, cache: ItemCache, wanted: Sequence[Wanted], call: Call
-) -> Operation[list[list[Found]]]:
-    lease = cache.lease()
-    now: Instant = yield NOW
-    known = [_known(cache, want, now.monotonic, call) for want in wanted]
-    missed = [
-        Wanted(want.sk, want.shape, [pk for pk, row in pairs.items() if row is MISS])
-        for want, pairs in zip(wanted, known, strict=True)
-    ]
-    missed = [want for want in missed if want.pks]
-    if missed:
-        fetched = yield from backend.get(missed, call)
-        rows = {want.sk: pairs for want, pairs in zip(wanted, known, strict=True)}
-        for want, found in zip(missed, fetched, strict=True):
-            rows[want.sk].update(zip(want.pks, found, strict=True))
-            cache.fill(_to_keep(want, found), lease, now.monotonic)
-    return [list(pairs.values()) for pairs in known]
-
-
-def _known(cache: ItemCache, want: Wanted, now: float, call: Call) -> dict[str, Any]:
-    """What the cache has of each partition: a row, None, or `MISS`."""
-    if call.consistent:
-        return dict.fromkeys(want.pks, MISS)
-    kept = cache.get_many(zip(want.pks, repeat(want.sk)), now)
-    # A row from another reading of the registry has other columns.
-    shape = want.shape
-    rows = [
-        entry if entry is None or entry is MISS else entry[1] if entry[0] is shape else MISS
-        for entry in kept
-    ]
-    call.report.cache_hits += len(rows) - rows.count(MISS)
-    return dict(zip(want.pks, rows, strict=True))
-
-
-def _to_keep(want: Wanted, found: Iterable[Found]) -> dict[Any, Any]:
-    return {
-        ItemKey(pk, want.sk): None if row is None else (want.shape, row)
-        for pk, row in zip(want.pks, found, strict=True)
-        if not isinstance(row, OnlineStoreError)
-    }
 
 
 _ROWS = frozenset((tuple, DamagedRow, type(None)))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from chalk_online_store.backend import Applied, Backend, Call, Outcome
-from chalk_online_store.cache.lru import ItemCache
+from chalk_online_store.cache.lru import ItemCache, Key, Read
 from chalk_online_store.codec.changes import Change, render_fresh
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Planned
@@ -111,14 +111,15 @@ def write(
         changes = [change for _, change in wave]
         now: Instant = yield NOW
         outcomes: list[Outcome] = []
-        lease = 0 if cache is None else cache.lease()
+        writing = cache and cache.write_begins(change.key for change in changes)
         try:
             outcomes = yield from apply(changes, call)
         finally:  # Also where the call is cut off: then nothing is known of these items.
             if coalescer is not None:  # Before the cache hears: it could keep a row from before.
                 coalescer.written(change.key for change in changes)
-            if cache is not None:
-                _tell_cache(cache, codec, changes, outcomes, now.monotonic, lease)
+            if cache and writing:
+                whole = _left_whole(changes, outcomes)
+                cache.written(writing, dict(_reads_of(codec, whole)), now.monotonic)
         failed |= _count(wave, outcomes, call.report)
     if failed:
         call.report.failed += len(failed)
@@ -164,32 +165,24 @@ def _count(
     return dict(failures)
 
 
-def _tell_cache(
-    cache: ItemCache,
-    codec: NamespaceCodec,
-    changes: Sequence[Change],
-    outcomes: Sequence[Outcome],
-    now: float,
-    lease: int,
-) -> None:
-    """Write whole items through, and forget those of which it is not known what they are now."""
-    whole = [
+def _left_whole(changes: Sequence[Change], outcomes: Sequence[Outcome]) -> list[Change]:
+    """Changes of which it is known what the item is now."""
+    return [
         change
         for change, outcome in zip(changes, outcomes, strict=False)
         if outcome is Applied.WHOLLY and change.form.whole
     ]
-    rows = dict(_rows_of(codec, whole))
-    cache.written(rows, {change.key for change in changes} - rows.keys(), now, lease)
 
 
-def _rows_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tuple[ItemKey, Any]]:
+def _reads_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tuple[Key, Read]]:
+    """The items that changes leave, as a read would find them."""
     shapes = {group.sk: group.shape for group in codec.groups.values()}
     for change in changes:
+        shape = shapes[change.key.sk]
         if change.erases:
-            yield change.key, None
+            yield change.key, (shape, None)
         else:
             item = render_fresh(codec.layout, change)
-            shape = shapes[change.key.sk]
             yield change.key, (shape, shape.decode_items([item])[0])
 
 

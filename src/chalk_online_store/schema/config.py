@@ -13,24 +13,48 @@ class LRUCache:
     """A cache in this process, least recently used item out first.
 
     `max_size` counts items (one entity, one group). An item is served from it for at most
-    `ttl`. With `store_cache_misses`, that an entity has no item is remembered as well. The
+    `ttl`. With `store_cache_misses`, that an entity has no item is remembered as well. These
     three names are Chalk's.
+
+    `max_bytes` bounds the memory that the items take, about, too. `ttl_jitter` is the share of
+    the ttl by which an item may expire earlier, at random, so that what was read together is
+    not read again together.
+
+    For hot items: with `refresh_ahead=0.2`, the first read that meets an item in the last fifth
+    of its ttl has it read anew in the background. With `stale_while_revalidate="10s"`, an item
+    is served for ten seconds beyond its ttl, while it is read anew. Neither ever serves a value
+    beyond its feature's `max_staleness`.
     """
 
     max_size: int
     ttl: Duration = "infinity"
     store_cache_misses: bool = False
+    max_bytes: int | None = None
+    ttl_jitter: float = 0.1
+    refresh_ahead: float = 0.0
+    stale_while_revalidate: Duration = "0s"
 
     def __post_init__(self) -> None:
-        if self.max_size < 1:
-            raise InvalidSchema(f"LRUCache(max_size={self.max_size}): it must be 1 or more.")
+        for name in ("max_size", "max_bytes"):
+            bound = getattr(self, name)
+            if bound is not None and bound < 1:
+                raise InvalidSchema(f"LRUCache({name}={bound}): it must be 1 or more.")
+        for name in ("ttl_jitter", "refresh_ahead"):
+            share = getattr(self, name)
+            if not 0 <= share < 1:
+                raise InvalidSchema(f"LRUCache({name}={share}): it is a share of the ttl, below 1.")
         microseconds(self.ttl)  # Refuses what is no duration.
+        microseconds(self.stale_while_revalidate)
 
     @property
     def ttl_seconds(self) -> float:
         """How long an item is served, in seconds; infinite where `ttl` is."""
-        exact = microseconds(self.ttl)
-        return float("inf") if exact is None else exact / 1e6
+        return _seconds(self.ttl)
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long it is served beyond that, while it is read anew, in seconds."""
+        return _seconds(self.stale_while_revalidate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +62,8 @@ class OnlineStoreConfig:
     """How a namespace is served; attached with `@features(online_store_config=...)`."""
 
     lru_cache: LRUCache | None = None
+
+
+def _seconds(duration: Duration) -> float:
+    exact = microseconds(duration)
+    return float("inf") if exact is None else exact / 1e6

@@ -1,0 +1,127 @@
+"""Reading a namespace's items through its cache: from memory, with another's read, or below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from chalk_online_store.backend import Call, Found, Wanted
+from chalk_online_store.cache.lru import ItemCache, Key, Look, Trip
+from chalk_online_store.effects import NOW, Await, Instant, Operation, Spawn
+from chalk_online_store.errors import OnlineStoreError, RequestError, RequestTimeout
+
+
+class Reads(Protocol):
+    """What items can be read through: see `backend.Backend.get`."""
+
+    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+        """Read items."""
+        ...
+
+
+class CachedReads:
+    """Reads through a cache. `timeout`, in seconds, bounds what is read in the background."""
+
+    def __init__(self, below: Reads, cache: ItemCache, timeout: float) -> None:
+        self._below = below
+        self._cache = cache
+        self._timeout = timeout
+
+    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+        """See `backend.Backend.get`. A consistent read goes past the cache, and renews it."""
+        now: float = (yield NOW).monotonic if call.as_of is None else call.as_of
+        trip = Trip()
+        if call.consistent:
+            for want in wanted:
+                self._cache.depart(want.pks, want.sk, want.shape, trip)
+            return (yield from self._bring(trip, wanted, call))
+        looks = [self._cache.look(w.pks, w.sk, w.shape, now, trip) for w in wanted]
+        for look in looks:
+            call.report.cache_hits += len(look.found) - len(look.missed) - len(look.joined)
+            call.report.coalesced += len(look.joined)
+        if trip.due:
+            yield Spawn(self._renew(trip.due))
+        if trip.shapes:
+            yield from self._bring_missed(trip, wanted, looks, call)
+        for want, look in zip(wanted, looks, strict=True):
+            if look.joined:
+                yield from self._wait(want, look, call)
+        return [look.found for look in looks]
+
+    def _bring_missed(
+        self, trip: Trip, wanted: Sequence[Wanted], looks: Sequence[Look], call: Call
+    ) -> Operation[None]:
+        missed = [
+            (Wanted(want.sk, want.shape, [want.pks[i] for i in look.missed]), look)
+            for want, look in zip(wanted, looks, strict=True)
+            if look.missed
+        ]
+        brought = yield from self._bring(trip, [want for want, _ in missed], call)
+        for (_, look), rows in zip(missed, brought, strict=True):
+            for position, row in zip(look.missed, rows, strict=True):
+                look.found[position] = row
+
+    def _bring(
+        self, trip: Trip, wanted: Sequence[Wanted], call: Call
+    ) -> Operation[list[list[Found]]]:
+        """Read what a trip is to bring, and tell those who wait, whatever happens."""
+        try:
+            found = yield from self._below.get(wanted, call)
+            now: Instant = yield NOW
+        except BaseException as error:  # Where time was short, others may have more of it.
+            final = isinstance(error, OnlineStoreError) and not _may_succeed(error)
+            self._cache.fail(trip, error if final else None)  # type: ignore[arg-type]
+            raise
+        rows: dict[Key, Found] = {}
+        for want, items in zip(wanted, found, strict=True):
+            rows.update(zip(((pk, want.sk) for pk in want.pks), items, strict=True))
+        kept = [key for key, row in rows.items() if not isinstance(row, OnlineStoreError)]
+        self._cache.land(trip, rows, kept, now.monotonic)
+        return found
+
+    def _wait(self, want: Wanted, look: Look, call: Call) -> Operation[None]:
+        """Take what other reads brought, and read again what they could not."""
+        left = []
+        for trip in dict.fromkeys(look.found[position] for position in look.joined):
+            rows = yield from _brought_by(trip, call)
+            for position in look.joined:
+                if look.found[position] is trip:
+                    row = rows.get((want.pks[position], want.sk), _CUT_OFF)
+                    look.found[position] = row
+                    if isinstance(row, RequestError) and row.retryable:
+                        left.append(position)
+        now: Instant = yield NOW
+        if left and now.monotonic < call.deadline:
+            again = Wanted(want.sk, want.shape, [want.pks[position] for position in left])
+            (rows_again,) = yield from self.get([again], call)
+            for position, row in zip(left, rows_again, strict=True):
+                look.found[position] = row
+
+    def _renew(self, due: Iterable[Key]) -> Operation[None]:
+        """Read items anew, in the background."""
+        trip = self._cache.renewal(due)
+        groups: dict[tuple[str, Any], list[str]] = {}
+        for (pk, sk), shape in trip.shapes.items():
+            groups.setdefault((sk, shape), []).append(pk)
+        if groups:
+            wanted = [Wanted(sk, shape, pks) for (sk, shape), pks in groups.items()]
+            now: Instant = yield NOW
+            yield from self._bring(trip, wanted, Call(now.monotonic + self._timeout))
+
+
+def _may_succeed(error: BaseException) -> bool:
+    return isinstance(error, RequestError) and error.retryable
+
+
+_CUT_OFF = RequestTimeout("A read that this one had joined did not bring the item in time.")
+
+
+def _brought_by(trip: Trip, call: Call) -> Operation[dict[Key, Found]]:
+    """What another read brings, within this call's time; nothing where it was cut off."""
+    now: Instant = yield NOW
+    assert trip.future is not None
+    try:
+        rows: dict[Key, Found] = yield Await(trip.future, call.deadline - now.monotonic)
+    except TimeoutError:
+        return {}
+    return rows
