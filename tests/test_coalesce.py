@@ -101,8 +101,8 @@ def test_after_the_answer_a_key_is_asked_for_again() -> None:
     store = store_of(2)
     at_once(store, reading(store, [1]), reading(store, [1], after=1.0))
     assert batches(store) == [1, 1]
-    assert not store.core._coalescer._flying  # type: ignore[union-attr]
-    assert not store.core._coalescer._open  # type: ignore[union-attr]
+    assert not store.core._tiers.coalescer._flying  # type: ignore[union-attr]
+    assert not store.core._tiers.coalescer._open  # type: ignore[union-attr]
 
 
 def test_a_full_batch_does_not_wait() -> None:
@@ -158,7 +158,7 @@ def test_a_read_sees_every_write_before_it() -> None:
 def test_a_cache_misses_once() -> None:
     """Concurrent misses of one key make one read, and all later ones are hits."""
     store = store_of(3, lru_cache=LRUCache(max_size=10, ttl="1m"))
-    store.core._caches["user"]._entries.clear()
+    store.core._tiers.caches["user"]._entries.clear()
     found = at_once(store, *(reading(store, [1]) for _ in range(50)))
     assert [rows.column("a") for rows in found] == [[1]] * 50
     assert batches(store) == [1]
@@ -311,7 +311,7 @@ def test_a_fork_waits_for_nothing_of_its_parent() -> None:
     with OnlineStore(backend, Table(table), [User], coalesce="20ms") as store:
         assert store.read(User, [1], ["a"]).column("a") == [1]  # Leaves an idle thread.
         threading.Thread(target=store.read, args=(User, [2], ["a"])).start()
-        while not store._core._coalescer._open:  # type: ignore[union-attr]
+        while not store._core._tiers.coalescer._open:  # type: ignore[union-attr]
             time.sleep(0.001)
         child = os.fork()
         if child == 0:
@@ -327,7 +327,7 @@ def test_a_closed_driver_leaves_nobody_waiting() -> None:
     driver.close()
     with pytest.raises(RuntimeError, match="shutdown"):
         driver.run(reading(simulated, [0]))
-    assert not simulated.core._coalescer._open  # type: ignore[union-attr]
+    assert not simulated.core._tiers.coalescer._open  # type: ignore[union-attr]
 
 
 def test_a_value_that_failed_says_why() -> None:

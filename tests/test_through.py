@@ -42,7 +42,7 @@ def store_of(count: int = 3, cache: LRUCache = CACHE, **options: Any) -> Simulat
     """A store in virtual time whose cache has nothing yet."""
     store = SimulatedStore([User], cache, **options)
     store.write(User, [{"id": i, "a": i, "b": -i} for i in range(count)])
-    store.core._caches["user"]._entries.clear()
+    store.core._tiers.caches["user"]._entries.clear()
     store.driver.sent.clear()
     return store
 
@@ -141,19 +141,20 @@ def test_an_error_that_no_retry_mends_is_raised_by_all() -> None:
 
 
 class Table:
-    """A transport to a fake table that answers late."""
+    """A transport to a fake table that answers only while it is opened."""
 
     def __init__(self, table: FakeTable) -> None:
         self._table = table
         self.reads = 0
-        self.late = 0.0
+        self.opened = threading.Event()
+        self.opened.set()
         self._lock = threading.Lock()
 
     def send(self, request: Request, timeout: float) -> Any:
         """Play the engine."""
         with self._lock:
             self.reads += request.operation in ("GetItem", "BatchGetItem")
-        time.sleep(self.late)
+        self.opened.wait(10)
         return self._table(request, 0.0).response
 
     def warm(self, connections: int, timeout: float) -> int:
@@ -170,9 +171,14 @@ def test_threads_that_miss_together_make_one_read() -> None:
     table = Table(simulated.table)
     with OnlineStore(simulated.backend, table, [User], lru_cache=CACHE) as store:
         store.read(User, [0], ["a"])
-        table.late, table.reads = 0.2, 0
+        table.opened.clear()
+        table.reads = 0
         with ThreadPoolExecutor(64) as threads:
-            found = list(threads.map(lambda _: store.read(User, [1], ["a"]), range(64)))
+            reads = [threads.submit(store.read, User, [1], ["a"]) for _ in range(64)]
+            while store.stats().namespaces["user"].cache.joined < 63:  # type: ignore[union-attr]
+                time.sleep(0.001)
+            table.opened.set()
+            found = [read.result() for read in reads]
     assert [rows.column("a") for rows in found] == [[1]] * 64
     assert table.reads == 1
 
@@ -182,14 +188,21 @@ def test_tasks_that_miss_together_make_one_read() -> None:
     simulated = store_of()
     table = Table(simulated.table)
 
+    async def reads(count: int) -> None:
+        while table.reads < count:  # noqa: ASYNC110 - it is counted in another thread
+            await asyncio.sleep(0.001)
+
     async def main() -> None:
         transport = InThread(table)
         async with AsyncOnlineStore(simulated.backend, transport, [User], lru_cache=CACHE) as store:
             await store.read(User, [0], ["a"])
-            table.late, table.reads = 0.1, 0
+            table.opened.clear()
+            table.reads = 0
             tasks = [asyncio.create_task(store.read(User, [1], ["a"])) for _ in range(1000)]
-            await asyncio.sleep(0.05)
+            await reads(1)
             tasks[0].cancel()
+            await reads(2)
+            table.opened.set()
             found = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(found[0], asyncio.CancelledError)
         assert [rows.column("a") for rows in found[1:]] == [[1]] * 999  # type: ignore[union-attr]
@@ -229,7 +242,7 @@ def test_a_hot_item_is_renewed_in_the_background(cache: LRUCache) -> None:
     assert value_at(store, 106.0) == (1, 1)  # Served first, then read.
     assert value_at(store, 110.5) == (2, 0)
     assert value_at(store, 130.0) == (2, 1)
-    assert store.core._caches["user"].stats().refreshes == 1
+    assert store.core._tiers.caches["user"].stats().refreshes == 1
 
 
 def test_a_renewal_that_fails_harms_nobody() -> None:

@@ -1,5 +1,6 @@
 """Serve machine-learning features from DynamoDB, in native types under short stable ids."""
 
+from chalk_online_store.cache.lru import CacheStats
 from chalk_online_store.capacity.explain import explain
 from chalk_online_store.errors import (
     AccessDenied,
@@ -26,9 +27,12 @@ from chalk_online_store.errors import (
     UnknownFeature,
     WriteFailed,
 )
+from chalk_online_store.operations.filtered import FilterStats
 from chalk_online_store.operations.rows import Answer, Row, Rows, Status
+from chalk_online_store.operations.tiers import NamespaceStats, StoreStats
 from chalk_online_store.report import Report
 from chalk_online_store.schema import (
+    BloomFilter,
     Document,
     Feature,
     LRUCache,
@@ -50,10 +54,13 @@ __all__ = [
     "Answer",
     "AsyncOnlineStore",
     "AsyncPreparedRead",
+    "BloomFilter",
+    "CacheStats",
     "ConnectionFailed",
     "DamagedItem",
     "Document",
     "Feature",
+    "FilterStats",
     "InvalidCredentials",
     "InvalidKey",
     "InvalidSchema",
@@ -63,6 +70,7 @@ __all__ = [
     "LRUCache",
     "MissingDependency",
     "Namespace",
+    "NamespaceStats",
     "OnlineStore",
     "OnlineStoreConfig",
     "OnlineStoreError",
@@ -78,6 +86,7 @@ __all__ = [
     "ServerError",
     "Status",
     "StoreClosed",
+    "StoreStats",
     "TableNotFound",
     "Throttled",
     "TypeConflict",

@@ -33,6 +33,17 @@ class Wanted(NamedTuple):
     pks: Sequence[str]
 
 
+class KeyPage(NamedTuple):
+    """Some of the partition keys of a table, one for each item; `next` begins the next page.
+
+    `next` is empty where there are no more. `units` are the RCU that the page took.
+    """
+
+    pks: list[str]
+    next: bytes
+    units: float
+
+
 T = TypeVar("T")
 
 
@@ -88,6 +99,8 @@ class Backend(Protocol):
     """One table of one engine."""
 
     layout: TableLayout
+    origin: str
+    """The region that is written to: a name that tells replicas apart. "" where there is one."""
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """Read items; the answers have the order of what is wanted, and of its `pks`.
@@ -115,6 +128,16 @@ class Backend(Protocol):
     def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
         """Perform all swaps, of which there are at most 100, no key twice, or none.
 
-        False, and nothing is done, if an item is not as its swap says.
+        False, and nothing is done, if an item is not as its swap says. A single swap takes half
+        the units of one among others.
+        """
+        ...
+
+    def scan_keys(
+        self, segment: int, segments: int, start: bytes, limit: int, call: Call
+    ) -> Operation[KeyPage]:
+        """A page of at most `limit` items, eventually consistent, of one of so many segments.
+
+        `start` is the `next` of the page before, or empty.
         """
         ...

@@ -146,7 +146,7 @@ def connect(url: str, session: Session | None) -> tuple[Backend, Transport]:
     if isinstance(target, SqliteTarget):
         return EmbeddedBackend(), SqliteEngine(target.path)
     endpoint, session = _resolve(target, session)
-    return _backend_of(target), HttpTransport(
+    return _backend_of(target, endpoint), HttpTransport(
         endpoint, CredentialSource(session), **_limits_of(target)
     )
 
@@ -161,13 +161,18 @@ def connect_async(url: str, session: Session | None) -> tuple[Backend, AsyncTran
     if isinstance(target, SqliteTarget):
         return EmbeddedBackend(), InThread(SqliteEngine(target.path))
     endpoint, session = _resolve(target, session)
-    return _backend_of(target), AsyncHttpTransport(
+    return _backend_of(target, endpoint), AsyncHttpTransport(
         endpoint, AsyncCredentialSource(session), **_limits_of(target)
     )
 
 
-def _backend_of(target: DynamoDBTarget) -> DynamoDBBackend:
-    return DynamoDBBackend(target.table, target.layout, attempt_timeout=target.read_timeout)
+def _backend_of(target: DynamoDBTarget, endpoint: Endpoint) -> DynamoDBBackend:
+    return DynamoDBBackend(
+        target.table,
+        target.layout,
+        attempt_timeout=target.read_timeout,
+        origin=endpoint.region,
+    )
 
 
 def _limits_of(target: DynamoDBTarget) -> dict[str, Any]:

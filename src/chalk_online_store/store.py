@@ -10,9 +10,12 @@ from chalk_online_store.backend import Backend
 from chalk_online_store.connect import connect, connect_async
 from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
 from chalk_online_store.drivers.credentials import Session
+from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver, Transport
+from chalk_online_store.operations.build import DEFAULT_WAIT, BuildReport, Progress
 from chalk_online_store.operations.core import Core, ObservedAt, Prepared, checked
 from chalk_online_store.operations.rows import Rows
+from chalk_online_store.operations.tiers import StoreStats
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
 from chalk_online_store.schema import Duration, LRUCache, Namespace
@@ -127,6 +130,10 @@ class OnlineStore:
         self._driver.run(self._core.warm(timeout))
         return self._driver.warm(connections, DEFAULT_TIMEOUT if timeout is None else timeout)
 
+    def stats(self) -> StoreStats:
+        """What the caches and Bloom filters of this process did so far; sends nothing."""
+        return self._core.stats(read_clocks())
+
     def write(
         self,
         schema: Namespace | type,
@@ -211,6 +218,35 @@ class OnlineStore:
         `new` is another feature or no name, `RegistryUnavailable`, `StoreClosed`.
         """
         return self._driver.run(self._core.rename(schema, old, new, timeout=timeout))
+
+    def build_bloom_filters(
+        self,
+        schemas: Sequence[Namespace | type],
+        *,
+        wait: float = DEFAULT_WAIT,
+        segments: int = 4,
+        rcu_per_second: float | None = None,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        """Build the Bloom filters of namespaces anew, by one parallel Scan of the whole table.
+
+        Every process that writes to them must declare them (see docs/caching.md). A build goes on
+        beside reads and writes, and takes at most `rcu_per_second`, if that is stated; it first
+        waits for `wait` seconds, until every writer knows of it: 0 only where none is running.
+        `progress` is told the items scanned and the RCU taken so far.
+
+        Raises `InvalidSchema` where a namespace declares no filter, `InvalidValue`,
+        `WriteConflict` where another build of the same filter begins meanwhile, `StoreClosed`,
+        `RequestError`.
+        """
+        operation = self._core.build_bloom_filters(
+            schemas,
+            wait=wait,
+            segments=segments,
+            rcu_per_second=rcu_per_second,
+            progress=progress,
+        )
+        return self._driver.run(operation)
 
     def close(self) -> None:
         """Close every connection; a second call does nothing."""
@@ -310,6 +346,10 @@ class AsyncOnlineStore:
         seconds = DEFAULT_TIMEOUT if timeout is None else timeout
         return await self._driver.warm(connections, seconds)
 
+    def stats(self) -> StoreStats:
+        """As `OnlineStore.stats`; not to be awaited."""
+        return self._core.stats(read_clocks())
+
     async def write(
         self,
         schema: Namespace | type,
@@ -357,6 +397,25 @@ class AsyncOnlineStore:
     ) -> Report:
         """As `OnlineStore.rename`."""
         return await self._driver.run(self._core.rename(schema, old, new, timeout=timeout))
+
+    async def build_bloom_filters(
+        self,
+        schemas: Sequence[Namespace | type],
+        *,
+        wait: float = DEFAULT_WAIT,
+        segments: int = 4,
+        rcu_per_second: float | None = None,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        """As `OnlineStore.build_bloom_filters`."""
+        operation = self._core.build_bloom_filters(
+            schemas,
+            wait=wait,
+            segments=segments,
+            rcu_per_second=rcu_per_second,
+            progress=progress,
+        )
+        return await self._driver.run(operation)
 
     async def close(self) -> None:
         """As `OnlineStore.close`."""

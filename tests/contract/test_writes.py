@@ -282,3 +282,13 @@ def test_event_time_wins_whatever_order_writes_arrive_in(
             assert row[name] == expected[1]
             if expected[1] is not None:
                 assert row.observed_at(name) == at(expected[0])
+
+
+def test_a_delete_knows_what_others_have_just_registered(open_store: Open) -> None:
+    """A store that found the namespace empty deletes what another one has written since."""
+    user = Namespace("fresh", int, [Feature("a", int)])
+    store, other = open_store([user]), open_store([user])
+    assert store.read(user, [1]).statuses("a") == [Status.MISSING]
+    other.write(user, [{"id": 1, "a": 1}])
+    store.delete(user, [1], ordering="arrival")
+    assert other.read(user, [1], consistent=True).statuses("a") == [Status.MISSING]

@@ -16,7 +16,7 @@ import math
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +144,12 @@ class Layer:
         return bits, rate / self.blocks
 
 
+def _different(hashes: Hashes) -> Hashes:
+    """Each hash once, not sorted: a part of them must not all lie in the same blocks."""
+    _, first = np.unique(hashes, return_index=True)
+    return hashes[np.sort(first)]
+
+
 class KeyFilter:
     """Layers of keys: when the last is full, a larger one is begun.
 
@@ -190,7 +196,7 @@ class KeyFilter:
     def add(self, hashes: Hashes) -> None:
         """Add keys by their hashes, as far as they are new."""
         with self._lock:
-            hashes = np.unique(hashes[~self.contains(hashes)])
+            hashes = _different(hashes[~self.contains(hashes)])
             while len(hashes):
                 layer = self._open_layer()
                 some, hashes = np.split(hashes, [layer.capacity - layer.count])
@@ -204,8 +210,8 @@ class KeyFilter:
             self.layers = (*self.layers, last)
         return last
 
-    def measure(self) -> dict[str, Any]:
-        """Bits set, and the false-positive rate that they make of all layers together."""
+    def measure(self) -> tuple[int, float]:
+        """As `Layer.measure`, of all layers together."""
         measured = [layer.measure() for layer in self.layers]
         passes = math.prod(1 - rate for _, rate in measured)
-        return {"bits_set": sum(bits for bits, _ in measured), "false_positive_rate": 1 - passes}
+        return sum(bits for bits, _ in measured), 1 - passes

@@ -18,7 +18,7 @@ from functools import cached_property
 
 import msgspec
 
-from chalk_online_store.codec.changes import Attributes, key_attributes
+from chalk_online_store.codec.changes import Attributes, key_attributes, key_of
 from chalk_online_store.codec.ids import free_ids
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.values import UNREADABLE
@@ -40,6 +40,9 @@ RETIRED = "retired"
 
 RETIRED_MARK = "!"
 """In no name. A retired entry is called `user.risk!c`, so that `user.risk` is free."""
+
+FILTERED = "~bloom:"
+"""Begins the sort key of what says that a namespace has a Bloom filter; the name follows."""
 
 _NAME = "[A-Za-z_][A-Za-z0-9_@-]*"
 _FULL_NAME = re.compile(rf"{_NAME}([./]{_NAME}([./][^./!]+)*)?")
@@ -89,6 +92,28 @@ def read_entry(item: Attributes) -> Entry:
     return Entry(*texts)
 
 
+def filter_mark(namespace: str, layout: TableLayout) -> Attributes:
+    """The item that says that a namespace has a Bloom filter, also to who does not declare it."""
+    return key_attributes(layout, ItemKey(PARTITION, f"{FILTERED}{namespace}"))
+
+
+def read_items(
+    items: Iterable[Attributes], layout: TableLayout
+) -> tuple[tuple[Entry, ...], frozenset[str]]:
+    """The entries in items whose sort key is after `NAMES_AFTER`, and the namespaces with filters.
+
+    Raises `RegistryError`.
+    """
+    entries, filtered = [], []
+    for item in items:
+        sk = key_of(layout, item).sk
+        if sk.startswith(FILTERED):
+            filtered.append(sk.removeprefix(FILTERED))
+        else:
+            entries.append(read_entry(item))
+    return tuple(entries), frozenset(filtered)
+
+
 def check_name(name: str) -> None:
     """Refuse what cannot be a full name; raises `RegistryError`."""
     if not _FULL_NAME.fullmatch(name):
@@ -105,11 +130,12 @@ class Registry:
     """One reading of the registry: immutable, so threads share it without a lock.
 
     `dropped` are names that this process has dropped itself. It neither uses nor registers them
-    again, though its schema still has them.
+    again, though its schema still has them. `filtered` are namespaces with a Bloom filter.
     """
 
     entries: tuple[Entry, ...] = ()
     dropped: frozenset[str] = frozenset()
+    filtered: frozenset[str] = frozenset()
 
     @cached_property
     def by_name(self) -> dict[str, Entry]:

@@ -7,7 +7,7 @@ processes, and goes on from a new reading.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -37,9 +37,15 @@ def identity(entry: Entry) -> Identity:
     return entry.scope, entry.id
 
 
-def entered(entries: Iterable[Entry], layout: TableLayout) -> Transactions:
-    """Put entries whose names and ids are both free."""
-    return _packed([Swap(None, item) for item in entry.items(layout)] for entry in entries)
+def entered(
+    entries: Iterable[Entry], layout: TableLayout, with_them: Mapping[str, list[Swap]] | None = None
+) -> Transactions:
+    """Put entries whose names and ids are both free; and with some, by name, what else there is."""
+    more = with_them or {}
+    return _packed(
+        [*(Swap(None, item) for item in entry.items(layout)), *more.get(entry.name, ())]
+        for entry in entries
+    )
 
 
 def renamed(registry: Registry, old: str, new: str, layout: TableLayout) -> Transactions:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import starmap
 from typing import Any
 
 from chalk_online_store.backend import Applied
@@ -100,6 +101,12 @@ class SqliteEngine:
                     "SELECT item FROM items WHERE pk = ? AND sk > ? ORDER BY sk", (pk, after)
                 )
                 return [item for (item,) in found]
+            case requests.ScanKeys(after, limit):
+                found = self._connection.execute(
+                    "SELECT pk, sk FROM items WHERE (pk, sk) > (?, ?) ORDER BY pk, sk LIMIT ?",
+                    (*after, limit),
+                )
+                return list(starmap(ItemKey, found))
             case requests.Transact(swaps):
                 with self._transaction():
                     return self._swap_all(swaps)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
-from chalk_online_store.backend import Applied, Call, Found, Outcome, Wanted, fan_out
+from chalk_online_store.backend import Applied, Call, Found, KeyPage, Outcome, Wanted, fan_out
 from chalk_online_store.codec.changes import Attributes, Change, key_of
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.swaps import Swap
@@ -32,7 +33,7 @@ class DynamoDBBackend:
     """One table in one region. Keeps no state between calls but its settings.
 
     `concurrency` is how many requests one call may have under way; `attempt_timeout`, in
-    seconds, bounds each of them.
+    seconds, bounds each of them. `origin` is the name of the region.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class DynamoDBBackend:
         retry: RetryPolicy | None = None,
         attempt_timeout: float = 3.0,
         concurrency: int = 16,
+        origin: str = "",
         rng: random.Random | None = None,
     ) -> None:
         self.layout = layout or TableLayout()
+        self.origin = origin
         self._bodies = Bodies(table, self.layout)
         self._wire = Wire(table, retry or RetryPolicy(), attempt_timeout, rng or random.Random())
         self._reader = ItemReader(self._wire, self._bodies, concurrency)
@@ -119,10 +122,26 @@ class DynamoDBBackend:
                 return found
 
     def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
-        """One TransactWriteItems, each action on the condition that its swap states."""
-        body = self._bodies.transact(swaps)
+        """One TransactWriteItems, each action on the condition that its swap states.
+
+        A single swap goes by PutItem or DeleteItem.
+        """
+        decoder: answers.Decoder[Any] = answers.transacted
+        operation, body = "TransactWriteItems", self._bodies.transact(swaps)
+        if len(swaps) == 1:
+            operation, body = self._bodies.swap(swaps[0])
+            decoder = answers.written
         try:
-            yield from self._wire.ask("TransactWriteItems", body, answers.transacted, call)
+            yield from self._wire.ask(operation, body, decoder, call)
         except ConditionFailed:
             return False
         return True
+
+    def scan_keys(
+        self, segment: int, segments: int, start: bytes, limit: int, call: Call
+    ) -> Operation[KeyPage]:
+        """One Scan that projects the partition keys."""
+        body = self._bodies.scan_keys(segment, segments, start, limit)
+        answer = yield from self._wire.ask("Scan", body, answers.queried, call)
+        pks = [self._key(item).pk for item in answer.Items]
+        return KeyPage(pks, bytes(answer.LastEvaluatedKey), answer.units)

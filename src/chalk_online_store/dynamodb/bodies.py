@@ -96,12 +96,30 @@ class Bodies:
         return b'{"TransactItems":[%b],"ReturnConsumedCapacity":"TOTAL"}' % actions
 
     def _action(self, swap: Swap) -> bytes:
+        operation, members = self._members(swap)
+        return b'{"%b":{%b}}' % (operation.encode(), members)
+
+    def swap(self, swap: Swap) -> tuple[str, bytes]:
+        """The operation that performs a single swap, and its body."""
+        operation, members = self._members(swap)
+        return f"{operation}Item", b'{%b,"ReturnConsumedCapacity":"TOTAL"}' % members
+
+    def _members(self, swap: Swap) -> tuple[str, bytes]:
         condition = self._unchanged(swap.before)
         if swap.after is not None:
             item = render_item(swap.after)
-            return b'{"Put":{"TableName":%b,"Item":%b,%b}}' % (self._table, item, condition)
+            return "Put", b'"TableName":%b,"Item":%b,%b' % (self._table, item, condition)
         key = self.key(swap.key(self.layout))
-        return b'{"Delete":{"TableName":%b,"Key":%b,%b}}' % (self._table, key, condition)
+        return "Delete", b'"TableName":%b,"Key":%b,%b' % (self._table, key, condition)
+
+    def scan_keys(self, segment: int, segments: int, start: bytes, limit: int) -> bytes:
+        """Scan of one segment for keys alone."""
+        page = b'"ExclusiveStartKey":%b,' % start if start else b""
+        return (
+            b'{"TableName":%b,"Segment":%d,"TotalSegments":%d,"Limit":%d,%b'
+            b'"ProjectionExpression":"#p,#s","ExpressionAttributeNames":{"#p":%b,"#s":%b},'
+            b'"ReturnConsumedCapacity":"TOTAL"}'
+        ) % (self._table, segment, segments, limit, page, self._pk, self._sk)
 
     def _unchanged(self, item: Attributes | None) -> bytes:
         """The members that state the condition that an item is still the same."""

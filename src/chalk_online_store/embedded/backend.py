@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from chalk_online_store.backend import Call, Found, Outcome, Wanted
+import msgspec
+
+from chalk_online_store.backend import Call, Found, KeyPage, Outcome, Wanted
 from chalk_online_store.codec.changes import Attributes, Change, parse_item
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.swaps import Swap
@@ -19,6 +21,7 @@ class EmbeddedBackend:
 
     def __init__(self) -> None:
         self.layout = TableLayout()
+        self.origin = ""
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """One SELECT for each group."""
@@ -62,6 +65,17 @@ class EmbeddedBackend:
         """One transaction."""
         done: bool = yield from self._ask(requests.Transact(swaps), call)
         return done
+
+    def scan_keys(
+        self, segment: int, segments: int, start: bytes, limit: int, call: Call
+    ) -> Operation[KeyPage]:
+        """One SELECT; the first segment has everything."""
+        if segment:
+            return KeyPage([], b"", 0.0)
+        after = ItemKey(*msgspec.json.decode(start)) if start else ItemKey("", "")
+        keys: list[ItemKey] = yield from self._ask(requests.ScanKeys(after, limit), call)
+        more = msgspec.json.encode(keys[-1]) if len(keys) == limit else b""
+        return KeyPage([key.pk for key in keys], more, 0.0)
 
     def _ask(self, request: requests.Request, call: Call) -> Operation[Any]:
         now: Instant = yield NOW

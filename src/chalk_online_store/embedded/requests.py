@@ -46,4 +46,12 @@ class Transact:
     swaps: Sequence[Swap]
 
 
-Request = Get | Merge | Replace | ListPartition | Transact
+@dataclass(frozen=True, slots=True)
+class ScanKeys:
+    """Some keys, in order, after one of them; answered by a list of `ItemKey`s."""
+
+    after: ItemKey
+    limit: int
+
+
+Request = Get | Merge | Replace | ListPartition | Transact | ScanKeys

@@ -9,17 +9,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from chalk_online_store.backend import Backend, Call
-from chalk_online_store.cache.lru import ItemCache
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.codec.registry import entries_of
 from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import InvalidValue, StoreClosed, UnknownFeature
+from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
-from chalk_online_store.operations.coalesce import Coalescer
+from chalk_online_store.operations.build import BuildReport, Progress, build_filters
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.rows import Rows
-from chalk_online_store.operations.through import CachedReads, Reads
+from chalk_online_store.operations.tiers import StoreStats, Tiers
 from chalk_online_store.report import Report
 from chalk_online_store.schema import (
     Duration,
@@ -75,22 +74,17 @@ class Core:
         self._backend = backend
         self._schema = namespaces(schema)
         self._timeout = timeout
-        self._coalescer = None if coalesce is None else Coalescer(backend, _window(coalesce))
         self._registry = RegistryKeeper(backend, rng)
-        self._caches = {
-            name: ItemCache(config)
-            for name, namespace in self._schema.items()
-            if (config := namespace.online_store_config.lru_cache or lru_cache)
-        }
-        self._through = {name: self._reads_of(name) for name in self._schema}
+        self._tiers = Tiers(
+            backend,
+            self._schema,
+            timeout=timeout,
+            lru_cache=lru_cache,
+            window=None if coalesce is None else _window(coalesce),
+            rng=rng,
+        )
         self._prepared: dict[Any, Prepared] = {}
         self.closed = False
-
-    def _reads_of(self, namespace: str) -> Reads:
-        """What a namespace's items are read through."""
-        reads: Reads = self._coalescer or self._backend
-        cache = self._caches.get(namespace)
-        return reads if cache is None else CachedReads(reads, cache, self._timeout)
 
     def prepare(
         self,
@@ -127,17 +121,23 @@ class Core:
         partition_keys = codec.partition_keys(keys)
         plan = prepared.plan
         if plan is None or plan.codec is not codec:
-            cached = prepared.namespace.name in self._caches
+            cached = prepared.namespace.name in self._tiers.caches
             plan = reading.plan_read(codec, prepared.names, prepared.overrides, cached)
             prepared.plan = plan
-        through = self._through[prepared.namespace.name]
+        through = self._tiers.reads(codec)
         return (yield from reading.read(through, plan, keys, partition_keys, call))
 
     def warm(self, timeout: float | None) -> Operation[None]:
-        """Read the registry, as the first call would otherwise."""
+        """Read the registry and the Bloom filters, as the first calls would otherwise."""
         self._check_open()
         call = yield from self._call(timeout)
         yield from self._registry.load(call)
+        for namespace in self._schema.values():
+            yield from self._tiers.refresh((yield from self._registry.for_read(namespace, call)))
+
+    def stats(self, now: Instant) -> StoreStats:
+        """See `OnlineStore.stats`; `now` is a reading of the clocks."""
+        return self._tiers.stats(now)
 
     def write(
         self,
@@ -187,7 +187,8 @@ class Core:
         keys = list(keys)
         self._registry.draft(namespace).partition_keys(keys)
         # A delete in event time is remembered, and so needs ids as a write does.
-        look_up = self._registry.for_write if ordering == "event" else self._registry.for_read
+        registry = self._registry
+        look_up = registry.for_write if ordering == "event" else registry.for_delete
         codec = yield from look_up(namespace, call)
         now: Instant = yield NOW
         planned = writing.changes_of_deletes(
@@ -217,6 +218,44 @@ class Core:
         yield from self._registry.rename(_full(namespace, old), _full(namespace, new), call)
         return call.report
 
+    def build_bloom_filters(
+        self,
+        schemas: Sequence[Namespace | type],
+        *,
+        wait: float,
+        segments: int,
+        rcu_per_second: float | None,
+        progress: Progress | None,
+    ) -> Operation[BuildReport]:
+        """See `OnlineStore.build_bloom_filters`."""
+        found = [self._namespace(schema) for schema in schemas]
+        for namespace in found:
+            if namespace.online_store_config.bloom_filter is None:
+                raise InvalidSchema(
+                    f"{namespace.name!r} declares no Bloom filter: give it one, in every process "
+                    "that writes, by OnlineStoreConfig(bloom_filter=BloomFilter(...))."
+                )
+        if segments < 1 or wait < 0 or (rcu_per_second is not None and rcu_per_second <= 0):
+            raise InvalidValue("A build takes segments >= 1, wait >= 0 and rcu_per_second > 0.")
+        call = yield from self._call(None)
+        yield from self._registry.load(call)
+        builds = {}
+        for namespace in found:
+            codec = yield from self._registry.for_write(namespace, call)
+            assert codec.prefix is not None  # It is registered now.
+            marked = namespace.name in codec.registry.filtered
+            builds[codec.prefix.removesuffix(":")] = (namespace, marked)
+        return (
+            yield from build_filters(
+                self._backend,
+                builds,
+                wait=wait,
+                segments=segments,
+                rcu_per_second=rcu_per_second,
+                progress=progress or (lambda items, units: None),
+            )
+        )
+
     def _send(
         self,
         codec: NamespaceCodec,
@@ -224,10 +263,12 @@ class Core:
         ordering: writing.Ordering,
         call: Call,
     ) -> Operation[Report]:
-        cache = self._caches.get(codec.namespace.name)
+        tiers = self._tiers
         if planned:
+            yield from tiers.announce(codec, planned, call)
+            cache = tiers.caches.get(codec.namespace.name)
             yield from writing.write(
-                self._backend, cache, codec, planned, ordering, call, self._coalescer
+                self._backend, cache, codec, planned, ordering, call, tiers.coalescer
             )
         return call.report
 

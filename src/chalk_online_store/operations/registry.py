@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
 from functools import partial
 
 from chalk_online_store.backend import Backend, Call
@@ -14,7 +15,7 @@ from chalk_online_store.codec.registry import (
     PARTITION,
     Entry,
     Registry,
-    read_entry,
+    read_items,
 )
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
 from chalk_online_store.errors import (
@@ -23,6 +24,7 @@ from chalk_online_store.errors import (
     RequestTimeout,
     UnknownFeature,
 )
+from chalk_online_store.operations.filters import birth
 from chalk_online_store.schema import Namespace
 
 REFRESH_SECONDS = 5.0
@@ -83,7 +85,7 @@ class RegistryKeeper:
     def _drafted(self, codec: NamespaceCodec) -> NamespaceCodec:
         registry, layout = codec.registry, self._backend.layout
         entries = registry.allocate(codec.missing, layout.reserved)
-        drafted = Registry((*registry.entries, *entries), registry.dropped)
+        drafted = replace(registry, entries=(*registry.entries, *entries))
         return NamespaceCodec(codec.namespace, drafted, layout)
 
     def for_read(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
@@ -101,6 +103,12 @@ class RegistryKeeper:
                 yield from self._refresh(now.monotonic, call)
         return self._codec(namespace)
 
+    def for_delete(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
+        """As `for_read`, but what others have registered is noticed at once."""
+        if self._codec(namespace).missing:
+            yield from self._load_first(call)
+        return self._codec(namespace)
+
     def for_write(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
         """The namespace with an id for every feature: those that lack one get it now.
 
@@ -109,14 +117,16 @@ class RegistryKeeper:
         if not self._loaded:
             yield from self._load_first(call)
         if self._codec(namespace).missing:
-            plan = partial(self._entering, namespace)
+            now: Instant = yield NOW
+            plan = partial(self._entering, namespace, now.wall)
             yield from self._carry_out(f"Features of {namespace.name!r}", plan, call)
         return self._codec(namespace)
 
-    def _entering(self, namespace: Namespace, registry: Registry) -> edits.Transactions:
+    def _entering(self, namespace: Namespace, now: int, registry: Registry) -> edits.Transactions:
         layout = self._backend.layout
         entries = registry.allocate(registry.missing(namespace), layout.reserved)
-        return edits.entered(entries, layout)
+        births = {e.name: birth(namespace, e.id, now, layout) for e in entries if not e.scope}
+        return edits.entered(entries, layout, births)
 
     def rename(self, old: str, new: str, call: Call) -> Operation[None]:
         """Give a feature another full name; see `codec.registry_edits.renamed`."""
@@ -141,7 +151,7 @@ class RegistryKeeper:
         yield from self._carry_out("The drop", plan, call)
         gone = {name for name, e in registry.by_name.items() if edits.identity(e) in doomed}
         self._dropped |= gone | families.keys()
-        self._registry = Registry(self._registry.entries, self._dropped)
+        self._registry = replace(self._registry, dropped=self._dropped)
 
     def adopt(self, entries: Iterable[Entry], call: Call) -> Operation[None]:
         """Take over entries with their ids; see `codec.registry_edits.adopted`."""
@@ -189,9 +199,9 @@ class RegistryKeeper:
         """Read the registry."""
         items = yield from self._backend.list_partition(PARTITION, NAMES_AFTER, call)
         now: Instant = yield NOW
-        entries = tuple(map(read_entry, items))
-        if entries != self._registry.entries:
-            self._registry = Registry(entries, self._dropped)
+        entries, filtered = read_items(items, self._backend.layout)
+        if (entries, filtered) != (self._registry.entries, self._registry.filtered):
+            self._registry = Registry(entries, self._dropped, filtered)
         self._loaded, self._looked_at = True, now.monotonic
         return self._registry
 

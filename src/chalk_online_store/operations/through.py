@@ -20,9 +20,13 @@ class Reads(Protocol):
 
 
 class CachedReads:
-    """Reads through a cache. `timeout`, in seconds, bounds what is read in the background."""
+    """Reads through a cache. `timeout`, in seconds, bounds what is read in the background.
 
-    def __init__(self, below: Reads, cache: ItemCache, timeout: float) -> None:
+    What `below` answers as `absent` is as None, but not kept: the table was not asked.
+    """
+
+    def __init__(self, below: Reads, cache: ItemCache, timeout: float, absent: object) -> None:
+        self._absent = absent
         self._below = below
         self._cache = cache
         self._timeout = timeout
@@ -73,9 +77,16 @@ class CachedReads:
             self._cache.fail(trip, error if final else None)  # type: ignore[arg-type]
             raise
         rows: dict[Key, Found] = {}
+        kept: list[Key] = []
+        absent = self._absent
         for want, items in zip(wanted, found, strict=True):
-            rows.update(zip(((pk, want.sk) for pk in want.pks), items, strict=True))
-        kept = [key for key, row in rows.items() if not isinstance(row, OnlineStoreError)]
+            for position, (pk, row) in enumerate(zip(want.pks, items, strict=True)):
+                key = (pk, want.sk)
+                if row is absent:
+                    row = items[position] = None  # noqa: PLW2901
+                elif not isinstance(row, OnlineStoreError):
+                    kept.append(key)
+                rows[key] = row
         self._cache.land(trip, rows, kept, now.monotonic)
         return found
 

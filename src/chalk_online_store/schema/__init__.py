@@ -1,7 +1,7 @@
 """Namespaces, features, types and staleness: what the user declares. Pure."""
 
 from chalk_online_store.schema.annotations import Document
-from chalk_online_store.schema.config import LRUCache, OnlineStoreConfig
+from chalk_online_store.schema.config import BloomFilter, LRUCache, OnlineStoreConfig
 from chalk_online_store.schema.durations import Duration, microseconds
 from chalk_online_store.schema.namespaces import (
     DEFAULT_GROUP,
@@ -23,6 +23,7 @@ from chalk_online_store.schema.types import (
 
 __all__ = [
     "DEFAULT_GROUP",
+    "BloomFilter",
     "ChoiceType",
     "Document",
     "Duration",

@@ -1,4 +1,4 @@
-"""How a namespace is served: its cache."""
+"""How a namespace is served: its cache and its Bloom filter."""
 
 from __future__ import annotations
 
@@ -57,11 +57,54 @@ class LRUCache:
         return _seconds(self.stale_while_revalidate)
 
 
+_MOST_LOG_PARTITIONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BloomFilter:
+    """A filter of a namespace's entities, shared by all processes through the table.
+
+    A read of an entity that is surely absent answers `missing` without asking the table. Of
+    `expected_entities`, about `target_false_positive_rate` of the absent ones are asked for all
+    the same; with more entities the filter grows.
+
+    An entity that another process wrote is known after at most `refresh`; until then it may be
+    taken for absent. Every process that writes to the namespace has to know of the filter: see
+    docs/caching.md. `partitions` is over how many partitions a region's writers spread the news
+    of new entities: more where very many of them meet new entities at once.
+    """
+
+    expected_entities: int
+    target_false_positive_rate: float = 0.01
+    refresh: Duration = "5s"
+    partitions: int = 1
+
+    def __post_init__(self) -> None:
+        if self.expected_entities < 1:
+            raise InvalidSchema("BloomFilter(expected_entities=...): it must be 1 or more.")
+        if not 1e-9 <= self.target_false_positive_rate <= 0.5:
+            raise InvalidSchema(
+                "BloomFilter(target_false_positive_rate=...): it lies between 1e-9 and 0.5."
+            )
+        if not 1 <= self.partitions <= _MOST_LOG_PARTITIONS:
+            raise InvalidSchema(
+                f"BloomFilter(partitions=...): it lies between 1 and {_MOST_LOG_PARTITIONS}."
+            )
+        if not microseconds(self.refresh):  # Refuses what is no duration as well.
+            raise InvalidSchema('BloomFilter(refresh=...): it is a time such as "5s".')
+
+    @property
+    def refresh_seconds(self) -> float:
+        """How old what the filter knows may be, in seconds."""
+        return _seconds(self.refresh)
+
+
 @dataclass(frozen=True, slots=True)
 class OnlineStoreConfig:
     """How a namespace is served; attached with `@features(online_store_config=...)`."""
 
     lru_cache: LRUCache | None = None
+    bloom_filter: BloomFilter | None = None
 
 
 def _seconds(duration: Duration) -> float:

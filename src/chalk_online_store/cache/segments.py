@@ -1,0 +1,258 @@
+"""How a Bloom filter lies in the table.
+
+A namespace's filter is a snapshot and a log. The log says which entities are new: segments of
+their 64-bit hashes, numbered without gaps, in one or more streams for each region that is written
+to. The snapshot is the filter itself, in chunks, as of certain numbers in the log. What is in the
+log beyond them is added to it by every reader, and now and then by a writer in a new snapshot.
+
+| item | pk | sk |
+|---|---|---|
+| head: which snapshot, and how far it goes | `!bloom:<namespace id>` | `head` |
+| one for each stream of the log | the same | `stream:<stream>` |
+| claim: who makes a new snapshot | the same | `claim` |
+| segment of the log | `!bloom:<namespace id>:log:<stream>` | number, 12 digits |
+| chunk of a snapshot | `!bloom:<namespace id>:<layer id>:<number>` | `chunk` |
+
+Each has one attribute, `b`: format version, kind, checksum and content. The checksum covers the
+item's key as well, so that a segment of another namespace is refused like a damaged one.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from xxhash import xxh3_64_digest
+
+from chalk_online_store.cache.bloom import Hashes, KeyFilter, Layer
+from chalk_online_store.codec.changes import Attributes, key_attributes
+from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.values import UNREADABLE
+from chalk_online_store.errors import DamagedItem
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+VERSION = 1
+HEAD = "head"
+CLAIM = "claim"
+STREAM = "stream:"
+ATTRIBUTE = "b"
+
+CHUNK_BYTES = 288 * 1024
+"""Of content; DynamoDB takes 400 KB an item."""
+
+SEGMENT_HASHES = 32_768
+"""Hashes in one segment, at most: 256 KB."""
+
+
+class Kind(IntEnum):
+    """What an item is."""
+
+    HEAD = 1
+    STREAM = 2
+    CLAIM = 3
+    SEGMENT = 4
+    CHUNK = 5
+
+
+class LayerInfo(msgspec.Struct, frozen=True):
+    """One layer of a snapshot: its chunks lie under `id`. Without an id it is empty."""
+
+    id: str
+    capacity: int
+    rate: float
+    count: int
+    nbytes: int
+    digest: bytes
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks it has."""
+        return -(-self.nbytes // CHUNK_BYTES) if self.id else 0
+
+
+class Building(msgspec.Struct, frozen=True):
+    """A snapshot that somebody builds by a Scan, for `capacity` entities.
+
+    `id` is different each time. What is in the log up to `positions` is left to the Scan.
+    """
+
+    id: str
+    capacity: int
+    positions: dict[str, int]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What there is of a filter.
+
+    Without layers there is none yet. `generation` is another one after each build; merges add to
+    it. `positions` are how far the snapshot goes in each stream of the log. Segments up to
+    `floors` may be gone; those up to `marks`, which were set at `marked_at` (UTC us), are next.
+    """
+
+    generation: int
+    layers: tuple[LayerInfo, ...]
+    positions: dict[str, int]
+    floors: dict[str, int]
+    marks: dict[str, int]
+    marked_at: int
+    partitions: int
+    building: Building | None = None
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """That there is such a stream."""
+
+    name: str
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Who makes a new snapshot, the ids that its layers will have, and when it has failed."""
+
+    by: str
+    until: int
+    layers: tuple[LayerInfo, ...] = ()
+
+
+_KINDS: dict[type[msgspec.Struct], Kind] = {
+    Head: Kind.HEAD,
+    Stream: Kind.STREAM,
+    Claim: Kind.CLAIM,
+}
+
+
+class Places:
+    """The keys of one namespace's filter, by the id of the namespace."""
+
+    def __init__(self, namespace_id: str) -> None:
+        self.control = f"!bloom:{namespace_id}"
+
+    def head(self) -> ItemKey:
+        """The head."""
+        return ItemKey(self.control, HEAD)
+
+    def claim(self) -> ItemKey:
+        """The claim."""
+        return ItemKey(self.control, CLAIM)
+
+    def stream(self, name: str) -> ItemKey:
+        """What says that there is a stream."""
+        return ItemKey(self.control, f"{STREAM}{name}")
+
+    def log(self, stream: str) -> str:
+        """The partition of a stream."""
+        return f"{self.control}:log:{stream}"
+
+    def segment(self, stream: str, number: int) -> ItemKey:
+        """A segment."""
+        return ItemKey(self.log(stream), numbered(number))
+
+    def chunk(self, layer: str, number: int) -> ItemKey:
+        """A chunk: each has a partition of its own, as all readers read all of them."""
+        return ItemKey(f"{self.control}:{layer}:{number}", "chunk")
+
+
+def numbered(number: int) -> str:
+    """The sort key of a segment."""
+    return f"{number:012d}"
+
+
+# --- items ---------------------------------------------------------------------------------
+
+
+def seal(layout: TableLayout, key: ItemKey, kind: Kind, content: bytes) -> Attributes:
+    """An item with some content."""
+    data = bytes((VERSION, kind)) + _checksum(key, kind, content) + content
+    stored = b'{"B":"%b"}' % base64.b64encode(data)
+    return {**key_attributes(layout, key), ATTRIBUTE: stored}
+
+
+def unseal(item: Attributes, key: ItemKey, kind: Kind) -> bytes:
+    """The content of the item at a key.
+
+    Raises `DamagedItem` where it is of a later version, of another kind or place, or damaged.
+    """
+    try:
+        stored: str = msgspec.json.decode(item[ATTRIBUTE], type=dict[str, str])["B"]
+        data = base64.b64decode(stored, validate=True)
+    except (KeyError, ValueError, *UNREADABLE) as error:
+        raise DamagedItem(_REFUSED) from error
+    if data[:1] != bytes((VERSION,)):
+        raise DamagedItem("A part of a Bloom filter is of another version of this library.")
+    content = data[10:]
+    if data[1:2] != bytes((kind,)) or data[2:10] != _checksum(key, kind, content):
+        raise DamagedItem(_REFUSED)
+    return content
+
+
+_REFUSED = "A part of a Bloom filter is damaged, or not what belongs there: build the filter anew."
+
+
+def _checksum(key: ItemKey, kind: Kind, content: bytes) -> bytes:
+    place = f"{VERSION} {kind} {key.pk} {key.sk} ".encode()
+    return xxh3_64_digest(place + content)
+
+
+def seal_struct(layout: TableLayout, key: ItemKey, value: msgspec.Struct) -> Attributes:
+    """An item with a `Head`, a `Stream` or a `Claim`."""
+    return seal(layout, key, _KINDS[type(value)], msgspec.msgpack.encode(value))
+
+
+def unseal_struct(item: Attributes, key: ItemKey, kind: type[T]) -> T:
+    """What such an item says; raises `DamagedItem`."""
+    content = unseal(item, key, _KINDS[kind])
+    try:
+        return msgspec.msgpack.decode(content, type=kind)
+    except msgspec.MsgspecError as error:
+        raise DamagedItem(_REFUSED) from error
+
+
+def seal_segment(layout: TableLayout, key: ItemKey, hashes: Hashes) -> Attributes:
+    """A segment of the log."""
+    return seal(layout, key, Kind.SEGMENT, hashes.astype("<u8").tobytes())
+
+
+def unseal_segment(item: Attributes, key: ItemKey) -> Hashes:
+    """The hashes in a segment; raises `DamagedItem`."""
+    content = unseal(item, key, Kind.SEGMENT)
+    if len(content) % 8:
+        raise DamagedItem(_REFUSED)
+    return np.frombuffer(content, "<u8")
+
+
+# --- snapshots -----------------------------------------------------------------------------
+
+
+def describe(layer: Layer, content: bytes, layer_id: str) -> LayerInfo:
+    """What the head says of a layer with some content."""
+    digest = xxh3_64_digest(content)
+    return LayerInfo(layer_id, layer.capacity, layer.rate, layer.count, len(content), digest)
+
+
+def chunks_of(content: bytes) -> Iterator[bytes]:
+    """What the chunks of a layer hold."""
+    return (content[i : i + CHUNK_BYTES] for i in range(0, len(content), CHUNK_BYTES))
+
+
+def restore(layers: Sequence[tuple[LayerInfo, Sequence[bytes]]]) -> KeyFilter:
+    """The filter of a snapshot; raises `DamagedItem` where a layer is not what the head says."""
+    return KeyFilter([_layer(info, b"".join(chunks)) for info, chunks in layers])
+
+
+def _layer(info: LayerInfo, content: bytes) -> Layer:
+    if not info.id:
+        return Layer(info.capacity, info.rate)
+    if len(content) != info.nbytes or xxh3_64_digest(content) != info.digest:
+        raise DamagedItem(_REFUSED)
+    return Layer(info.capacity, info.rate, info.count, content)
+
+
+def born(expected: int, rate: float, partitions: int, now: int) -> Head:
+    """The head of an empty filter; `now` in UTC microseconds."""
+    nothing: dict[str, Any] = {}
+    layer = LayerInfo("", expected, rate, 0, 0, b"")
+    return Head(1, (layer,), nothing, nothing, nothing, now, partitions)

@@ -1,0 +1,197 @@
+"""Reading a namespace's items past its Bloom filter: what is surely absent is not asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chalk_online_store.backend import Call, Found, Wanted
+from chalk_online_store.cache.bloom import KeyFilter
+from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store.effects import NOW, Instant, Operation, Spawn
+from chalk_online_store.errors import OnlineStoreError
+from chalk_online_store.operations.filters import FilterKeeper, is_older
+from chalk_online_store.operations.through import Reads
+from chalk_online_store.report import Report
+from chalk_online_store.schema import BloomFilter
+
+_REST = 0.5
+"""What part of the time that the filter may be old passes before it is refreshed."""
+
+
+@dataclass(slots=True)
+class FilterStats:
+    """The account of a Bloom filter, of this process.
+
+    `trusted` says whether reads use it now, `trouble` what kept it from being refreshed. Of the
+    entities that reads asked the filter about, `skips` were surely absent; `false_positives`
+    were let through and then found to have no item among those that were read.
+    `empirical_false_positive_rate` is their share of all that were absent, 0 where there were
+    none; `estimated_false_positive_rate` is reckoned from the bits. `entities` is about how many
+    were announced. `generation` tells its builds apart. `rcu` is what refreshing took.
+    """
+
+    trusted: bool = False
+    trouble: str = ""
+    generation: int = 0
+    entities: int = 0
+    capacity: int = 0
+    layers: int = 0
+    bytes: int = 0
+    bits_set: int = 0
+    estimated_false_positive_rate: float = 0.0
+    empirical_false_positive_rate: float = 0.0
+    checks: int = 0
+    skips: int = 0
+    false_positives: int = 0
+    refreshes: int = 0
+    rcu: float = 0.0
+
+
+class FilteredReads:
+    """Reads past a filter. `timeout`, in seconds, bounds each refresh in the background.
+
+    An absent item is answered as `absent` where the filter says so, and by None otherwise: the
+    cache keeps only what the table has said. `keeper` is there as soon as the namespace has an
+    id.
+    """
+
+    def __init__(self, below: Reads, config: BloomFilter, timeout: float, absent: Any) -> None:
+        self.keeper: FilterKeeper | None = None
+        self._below = below
+        self._oldest = config.refresh_seconds
+        self._timeout = timeout
+        self._absent = absent
+        self._stats = FilterStats()
+        self._not_before = 0.0
+        self.begin_anew()
+        begin_anew_in_forks(self)
+
+    def begin_anew(self) -> None:
+        """A refresh of the parent goes on there."""
+        self._lock = threading.Lock()
+        self._refreshing = False
+
+    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+        """See `backend.Backend.get`. A consistent read goes past the filter."""
+        keeper = self.keeper
+        if keeper is None or call.consistent:
+            return (yield from self._below.get(wanted, call))
+        now: Instant = yield NOW
+        if self._is_due(keeper, now):
+            yield from self._spawn(keeper)
+        known = keeper.filter_at(now, self._oldest)
+        if known is None:
+            return (yield from self._below.get(wanted, call))
+        return (yield from self._get_known(wanted, known, call))
+
+    def _get_known(
+        self, wanted: Sequence[Wanted], known: KeyFilter, call: Call
+    ) -> Operation[list[list[Found]]]:
+        pks = list(dict.fromkeys(pk for want in wanted for pk in want.pks))
+        present = known.might_contain(pks)
+        if False not in present:
+            found = yield from self._below.get(wanted, call)
+            self._account(len(pks), 0, wanted, found, call)
+            return found
+        kept = {pk for pk, perhaps in zip(pks, present, strict=True) if perhaps}
+        left = [Wanted(w.sk, w.shape, [pk for pk in w.pks if pk in kept]) for w in wanted]
+        asked = [want for want in left if want.pks]
+        read = iter((yield from self._below.get(asked, call)) if asked else [])
+        rows: list[dict[str, Any]] = [
+            dict(zip(want.pks, next(read), strict=True)) if want.pks else {} for want in left
+        ]
+        call.report.bloom_skips += sum(len(w.pks) for w in wanted) - sum(map(len, rows))
+        self._account(len(pks), len(pks) - len(kept), left, [[*r.values()] for r in rows], call)
+        absent = self._absent
+        return [
+            [some.get(pk, absent) for pk in want.pks]
+            for want, some in zip(wanted, rows, strict=True)
+        ]
+
+    def _account(
+        self,
+        checks: int,
+        skips: int,
+        wanted: Sequence[Wanted],
+        found: Sequence[Sequence[Found]],
+        call: Call,
+    ) -> None:
+        """Count; what was let through and then not found was a false positive."""
+        false = 0
+        if any(None in rows for rows in found):
+            asked: set[str] = set()
+            present: set[str] = set()
+            for want, rows in zip(wanted, found, strict=True):
+                asked.update(want.pks)
+                present.update(
+                    pk for pk, row in zip(want.pks, rows, strict=True) if row is not None
+                )
+            false = len(asked) - len(present)
+        call.report.bloom_false_positives += false
+        with self._lock:
+            stats = self._stats
+            stats.checks += checks
+            stats.skips += skips
+            stats.false_positives += false
+
+    # --- refreshing ------------------------------------------------------------------------
+
+    def _is_due(self, keeper: FilterKeeper, now: Instant) -> bool:
+        """Whether to refresh now; at most one does at a time."""
+        rested = is_older(keeper.whole_at, now, self._oldest * _REST)
+        if not rested or now.monotonic < self._not_before:
+            return False
+        with self._lock:
+            due = not self._refreshing
+            self._refreshing = True
+        return due
+
+    def _spawn(self, keeper: FilterKeeper) -> Operation[None]:
+        try:
+            yield Spawn(self._refresh(keeper))
+        except BaseException:
+            self._refreshing = False
+            raise
+
+    def _refresh(self, keeper: FilterKeeper) -> Operation[None]:
+        try:
+            yield from self.refresh(keeper)
+        finally:
+            self._refreshing = False
+
+    def refresh(self, keeper: FilterKeeper) -> Operation[None]:
+        """Look at the filter now; where that fails, reads go on without it."""
+        now: Instant = yield NOW
+        self._not_before = now.monotonic + self._oldest * _REST
+        report = Report()
+        try:
+            call = Call(now.monotonic + self._timeout, report=report)
+            yield from keeper.look(call, now, 0.0)
+        except OnlineStoreError as error:
+            trouble = str(error)
+        else:
+            trouble = keeper.trouble()
+        with self._lock:
+            self._stats.trouble = trouble
+            self._stats.refreshes += 1
+            self._stats.rcu += report.rcu
+
+    def stats(self, now: Instant) -> FilterStats:
+        """The account at a time; reckoning the bits takes a while."""
+        with self._lock:
+            stats = replace(self._stats)
+        absent = stats.skips + stats.false_positives
+        stats.empirical_false_positive_rate = stats.false_positives / absent if absent else 0.0
+        followed = self.keeper and self.keeper.followed
+        if self.keeper and followed and followed.filter:
+            known = followed.filter
+            stats.trusted = self.keeper.filter_at(now, self._oldest) is not None
+            stats.generation = followed.generation
+            stats.entities, stats.layers = known.count, len(known.layers)
+            stats.capacity = sum(layer.capacity for layer in known.layers)
+            stats.bytes = known.nbytes
+            stats.bits_set, stats.estimated_false_positive_rate = known.measure()
+        return stats

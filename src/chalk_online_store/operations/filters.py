@@ -1,0 +1,403 @@
+"""One process's part in a namespace's Bloom filter: follow it, and announce new entities.
+
+Whoever writes an entity that the filter does not have appends it to the log before the item is
+sent: so there is no item, whatever crashes, whose entity was not announced. Readers look into the
+log every few seconds, and trust what they know no longer than that.
+
+How a filter is built anew beside writers: the builder says so in the head, and waits for
+`SETTLE_SECONDS`. A writer whose look at the head is older than `LOOK_SECONDS` looks again before
+it writes, and its write ends within `SETTLE_SECONDS` of the look. So after the wait, each item is
+either there to be scanned, or its writer knows of the build and announces every entity that was
+not announced since it began. Clocks need to run at the same rate for that, not to agree.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from chalk_online_store.backend import Backend, Call, fan_out
+from chalk_online_store.cache.bloom import Hashes, KeyFilter, hash_keys
+from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store.cache.segments import (
+    CLAIM,
+    HEAD,
+    SEGMENT_HASHES,
+    STREAM,
+    Building,
+    Head,
+    Kind,
+    LayerInfo,
+    Places,
+    Stream,
+    born,
+    numbered,
+    restore,
+    seal_segment,
+    seal_struct,
+    unseal,
+    unseal_segment,
+    unseal_struct,
+)
+from chalk_online_store.codec.changes import Attributes, key_of
+from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.registry import filter_mark
+from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.effects import NOW, Instant, Operation, Sleep
+from chalk_online_store.errors import DamagedItem
+from chalk_online_store.operations.turns import Turns
+from chalk_online_store.schema import Namespace
+
+LOOK_SECONDS = 30.0
+"""How old a writer's view of the head may be when it begins to write."""
+
+SETTLE_SECONDS = 60.0
+"""Within which of its look at the head a write ends."""
+
+_SEGMENT_OVERHEAD = 120
+"""Bytes of a segment beside its hashes, about."""
+
+_CHUNKS_AT_ONCE = 8
+_TRIES = 3
+_FIRST_WAIT = 0.002
+_LONGEST_WAIT = 0.1
+"""Seconds for which whoever was overtaken in the log lets others go on, at random."""
+
+_RATE_SINCE = 0.001
+
+
+NEVER = Instant(-math.inf, 0)
+
+
+def is_older(then: Instant, now: Instant, oldest: float) -> bool:
+    """Whether more than `oldest` seconds lie between, by either clock.
+
+    The monotonic one stands still while a machine is suspended.
+    """
+    return now.monotonic - then.monotonic > oldest or abs(now.wall - then.wall) > oldest * 1e6
+
+
+@dataclass
+class Control:
+    """A filter's head, the item that it lies in, and the streams of its log.
+
+    `damaged` says that there is a head, but it cannot be read.
+    """
+
+    head: Head | None = None
+    item: Attributes | None = None
+    damaged: bool = False
+    claim: Attributes | None = None
+    streams: frozenset[str] = frozenset()
+
+
+@dataclass
+class Followed:
+    """A filter as far as its log was followed.
+
+    `filter` is None while the first one is built, or where the snapshot is `damaged`; where the
+    log is, the filter lacks something. `log_bytes` are those of the log beyond the snapshot.
+    `since` has what was announced since a build began.
+    """
+
+    generation: int
+    filter: KeyFilter | None
+    positions: dict[str, int]
+    log_bytes: int = 0
+    damaged: str = ""
+    building: Building | None = None
+    since: KeyFilter | None = None
+
+    def goes_on(self, head: Head | None) -> bool:
+        """Whether the log, as far as it is still there, goes on where this has come to."""
+        return (
+            head is not None
+            and head.generation == self.generation
+            and all(self.positions.get(name, 0) >= floor for name, floor in head.floors.items())
+        )
+
+    def note(self, building: Building | None) -> None:
+        """Note that a build has begun, or none is under way."""
+        if building is None:
+            self.building = self.since = None
+        elif self.building is None or self.building.id != building.id:
+            self.building = building
+            self.since = KeyFilter.sized(building.capacity, _RATE_SINCE)
+
+    def learn(self, stream: str, number: int, hashes: Hashes) -> None:
+        """Add what a segment announces."""
+        if self.filter is not None:
+            self.filter.add(hashes)
+        if self.building and self.since and number > self.building.positions.get(stream, 0):
+            self.since.add(hashes)
+
+    def unannounced(self, hashes: Hashes) -> Hashes:
+        """Those of some hashes that have yet to be announced."""
+        known = self.since or self.filter
+        return hashes if known is None else hashes[~known.contains(hashes)]
+
+
+@dataclass(eq=False)
+class _Batch:
+    """New entities of several writes, which go into one segment."""
+
+    hashes: list[Hashes] = field(default_factory=list)
+    announced: bool = False
+
+
+class FilterLog:
+    """A namespace's filter in the table: its parts, read and appended to."""
+
+    def __init__(self, backend: Backend, namespace_id: str) -> None:
+        self.backend = backend
+        self.layout = backend.layout
+        self.places = Places(namespace_id)
+
+    def control(self, call: Call) -> Operation[Control]:
+        """Read the head, and what streams there are."""
+        found = Control()
+        items = yield from self.backend.list_partition(self.places.control, " ", call)
+        streams = []
+        for item in items:
+            key = key_of(self.layout, item)
+            if key.sk == HEAD:
+                found.item = item
+                try:
+                    found.head = unseal_struct(item, key, Head)
+                except DamagedItem:
+                    found.damaged = True
+            elif key.sk == CLAIM:
+                found.claim = item
+            elif key.sk.startswith(STREAM):
+                streams.append(unseal_struct(item, key, Stream).name)
+        found.streams = frozenset(streams)
+        return found
+
+    def follow(self, stream: str, followed: Followed, call: Call) -> Operation[bool]:
+        """Learn what is new in a stream; False where a segment is not there yet, or any more."""
+        number = followed.positions.get(stream, 0)
+        items = yield from self.backend.list_partition(
+            self.places.log(stream), numbered(number), call
+        )
+        for item in items:
+            key = key_of(self.layout, item)
+            if key.sk != numbered(number + 1):  # Replicas may get a later one first.
+                return False
+            number += 1
+            self._learn(stream, number, key, item, followed)
+        return True
+
+    def _learn(
+        self, stream: str, number: int, key: ItemKey, item: Attributes, followed: Followed
+    ) -> None:
+        try:
+            hashes = unseal_segment(item, key)
+        except DamagedItem as error:  # For readers the filter has ended; writers go on.
+            followed.damaged = str(error)
+        else:
+            followed.learn(stream, number, hashes)
+            followed.log_bytes += hashes.nbytes + _SEGMENT_OVERHEAD
+        followed.positions[stream] = number
+
+    def load(self, head: Head, call: Call) -> Operation[Followed | None]:
+        """The filter as the snapshot has it; None where its chunks are gone: look again."""
+        followed = Followed(head.generation, None, dict(head.positions))
+        layers = []
+        try:
+            for info in head.layers:
+                tasks = [partial(self._chunk, info, number) for number in range(info.chunks)]
+                chunks = (yield from fan_out(call, tasks, _CHUNKS_AT_ONCE)) if tasks else []
+                if None in chunks:
+                    return None
+                layers.append((info, [chunk for chunk in chunks if chunk is not None]))
+            followed.filter = restore(layers) if layers else None
+        except DamagedItem as error:
+            followed.damaged = str(error)
+        return followed
+
+    def _chunk(self, info: LayerInfo, number: int, call: Call) -> Operation[bytes | None]:
+        key = self.places.chunk(info.id, number)
+        items = yield from self.backend.list_partition(key.pk, " ", call)
+        return unseal(items[0], key, Kind.CHUNK) if items else None
+
+    def append(self, stream: str, number: int, hashes: Hashes, call: Call) -> Operation[bool]:
+        """Append a segment; False where somebody else was faster."""
+        segment = seal_segment(self.layout, self.places.segment(stream, number), hashes)
+        return (yield from self.backend.transact([Swap(None, segment)], call))
+
+    def open_stream(self, stream: str, call: Call) -> Operation[None]:
+        """Let readers know of a stream, unless they do."""
+        item = seal_struct(self.layout, self.places.stream(stream), Stream(stream))
+        yield from self.backend.transact([Swap(None, item)], call)
+
+
+class FilterKeeper:
+    """What this process knows of a namespace's filter, and how old that is. Thread-safe."""
+
+    def __init__(self, log: FilterLog, rng: random.Random | None = None) -> None:
+        self.log = log
+        self.control = Control()
+        self.followed: Followed | None = None
+        self.looked_at = NEVER
+        """When the last look began."""
+        self.whole_at = NEVER
+        """When the last look began after which nothing was missing."""
+        self.merging = False
+        """Whether this process is making a snapshot."""
+        self._rng = rng or random.Random()
+        self._turns = Turns()
+        self.begin_anew()
+        begin_anew_in_forks(self)
+
+    def begin_anew(self) -> None:
+        """Leave what a parent was about to announce to the parent."""
+        self._lock = threading.Lock()
+        self._batch = _Batch()
+        self.merging = False
+
+    # --- looking ---------------------------------------------------------------------------
+
+    def look(self, call: Call, now: Instant, oldest: float) -> Operation[bool]:
+        """Follow the filter, unless that was begun `oldest` seconds before `now`, or later.
+
+        Raises `RequestError`, and `DamagedItem` where the head cannot be read.
+        """
+
+        def done() -> bool | None:
+            return None if is_older(self.looked_at, now, oldest) else True
+
+        return (yield from self._turns.take(self._look, call, unless=done))
+
+    def _look(self, call: Call) -> Operation[bool]:
+        now: Instant = yield NOW
+        followed, streams = self.followed, self.control.streams
+        for _ in range(_TRIES):
+            whole = yield from self._follow(followed, streams, call)
+            # Only now: if something was removed before it was followed, the floors say so.
+            control = yield from self.log.control(call)
+            if control.damaged:
+                raise DamagedItem("A Bloom filter's head cannot be read: build the filter anew.")
+            if (control.head is None) if followed is None else followed.goes_on(control.head):
+                break
+            followed = (yield from self.log.load(control.head, call)) if control.head else None
+            streams = control.streams
+        else:
+            raise DamagedItem("A Bloom filter's snapshot is not whole: build the filter anew.")
+        if followed and control.head:
+            if followed is self.followed and control.head != self.control.head:
+                followed.log_bytes = 0  # Others have merged it.
+            whole &= yield from self._follow(followed, control.streams - streams, call)
+            followed.note(control.head.building)
+        self.followed, self.control = followed, control
+        self.looked_at = now
+        if whole:
+            self.whole_at = now
+        return whole
+
+    def _follow(
+        self, followed: Followed | None, streams: Iterable[str], call: Call
+    ) -> Operation[bool]:
+        whole = True
+        if followed is not None:
+            for stream in streams:
+                whole &= yield from self.log.follow(stream, followed, call)
+        return whole
+
+    def trouble(self) -> str:
+        """Why the filter cannot be used, if so."""
+        if self.followed is None:
+            return "There is no filter yet: build it."
+        if self.followed.filter is None and not self.followed.damaged:
+            return "The filter is being built."
+        if self.whole_at is not self.looked_at:
+            return "A part of the filter's log has not arrived yet."
+        return self.followed.damaged
+
+    def filter_at(self, now: Instant, oldest: float) -> KeyFilter | None:
+        """The filter, if at `now` all is known that is `oldest` seconds old."""
+        whole_at, followed = self.whole_at, self.followed
+        if followed is None or followed.damaged or is_older(whole_at, now, oldest):
+            return None
+        return followed.filter
+
+    # --- announcing ------------------------------------------------------------------------
+
+    def announce(self, pks: Sequence[str], call: Call) -> Operation[None]:
+        """Announce entities that are about to be written, as far as they are new.
+
+        Brings the call's deadline forward, where it is too late for those who build filters.
+        Raises `RequestError`: then nothing may be written.
+        """
+        now: Instant = yield NOW
+        if is_older(self.looked_at, now, LOOK_SECONDS):
+            try:
+                yield from self.look(call, now, LOOK_SECONDS)
+            except DamagedItem:  # Nobody can use the filter, until it is built anew.
+                return
+        looked_at, followed = self.looked_at, self.followed
+        if followed is None:
+            return
+        call.deadline = min(call.deadline, looked_at.monotonic + SETTLE_SECONDS)
+        hashes = followed.unannounced(hash_keys(pks))
+        if len(hashes):
+            batch = self._join_batch(hashes)
+            publish = partial(self._publish, batch)
+            yield from self._turns.take(publish, call, unless=lambda: batch.announced or None)
+
+    def _join_batch(self, hashes: Hashes) -> _Batch:
+        with self._lock:
+            self._batch.hashes.append(hashes)
+            return self._batch
+
+    def _publish(self, batch: _Batch, call: Call) -> Operation[bool]:
+        with self._lock:
+            if self._batch is batch:  # Nobody joins it any more.
+                self._batch = _Batch()
+        hashes = np.unique(np.concatenate(batch.hashes))
+        for start in range(0, len(hashes), SEGMENT_HASHES):
+            yield from self._append(hashes[start : start + SEGMENT_HASHES], call)
+        batch.announced = True
+        return True
+
+    def _append(self, hashes: Hashes, call: Call) -> Operation[None]:
+        followed = self.followed
+        assert followed is not None  # There was a head when this began.
+        wait = 0.0
+        while True:
+            stream = yield from self._choose_stream(call)
+            number = followed.positions.get(stream, 0) + 1
+            if (yield from self.log.append(stream, number, hashes, call)):
+                break
+            yield Sleep(self._rng.uniform(0, wait))
+            wait = min(2 * wait or _FIRST_WAIT, _LONGEST_WAIT)
+            yield from self.log.follow(stream, followed, call)
+        followed.positions[stream] = number
+        followed.learn(stream, number, hashes)
+        followed.log_bytes += hashes.nbytes + _SEGMENT_OVERHEAD
+
+    def _choose_stream(self, call: Call) -> Operation[str]:
+        partitions = self.control.head.partitions if self.control.head else 1
+        stream = f"{self.log.backend.origin}/{self._rng.randrange(partitions)}"
+        if stream not in self.control.streams:
+            yield from self.log.open_stream(stream, call)
+            self.control.streams |= {stream}
+        return stream
+
+
+def birth(namespace: Namespace, namespace_id: str, now: int, layout: TableLayout) -> list[Swap]:
+    """What gives a namespace an empty filter, as it is registered; nothing unless it has one.
+
+    `now` in UTC microseconds. Nothing was ever written then, so the filter has everything.
+    """
+    config = namespace.online_store_config.bloom_filter
+    if config is None:
+        return []
+    head = born(config.expected_entities, config.target_false_positive_rate, config.partitions, now)
+    item = seal_struct(layout, Places(namespace_id).head(), head)
+    return [Swap(None, item), Swap(None, filter_mark(namespace.name, layout))]

@@ -1,0 +1,140 @@
+"""What stands between a store's namespaces and its table: coalescing, Bloom filters, caches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from chalk_online_store.backend import Backend, Call
+from chalk_online_store.cache.lru import CacheStats, ItemCache
+from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
+from chalk_online_store.effects import Instant, Operation, Spawn
+from chalk_online_store.errors import RequestError, WriteFailed
+from chalk_online_store.operations.coalesce import Coalescer
+from chalk_online_store.operations.filtered import FilteredReads, FilterStats
+from chalk_online_store.operations.filters import FilterKeeper, FilterLog
+from chalk_online_store.operations.snapshots import merge_apart, merge_is_due
+from chalk_online_store.operations.through import CachedReads, Reads
+from chalk_online_store.schema import LRUCache, Namespace
+
+_MERGE_TIMEOUT = 60.0
+"""Seconds; a snapshot of many megabytes takes its time."""
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceStats:
+    """The accounts of one namespace; None for what it does not have."""
+
+    cache: CacheStats | None = None
+    bloom: FilterStats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store's caches and filters did since it was opened, by namespace."""
+
+    namespaces: Mapping[str, NamespaceStats] = field(default_factory=dict)
+
+
+class Tiers:
+    """The tiers of every namespace. `window` is the coalescer's, in seconds; None for without."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        schema: Mapping[str, Namespace],
+        *,
+        timeout: float,
+        lru_cache: LRUCache | None,
+        window: float | None,
+        rng: random.Random | None,
+    ) -> None:
+        self._backend = backend
+        self._timeout = timeout
+        self._rng = rng
+        self.coalescer = None if window is None else Coalescer(backend, window)
+        self.caches = {
+            name: ItemCache(config, rng)
+            for name, namespace in schema.items()
+            if (config := namespace.online_store_config.lru_cache or lru_cache)
+        }
+        self.filtered: dict[str, FilteredReads] = {}
+        self._keepers: dict[str, FilterKeeper] = {}
+        self._reads = {name: self._reads_of(namespace) for name, namespace in schema.items()}
+
+    def _reads_of(self, namespace: Namespace) -> Reads:
+        name, config = namespace.name, namespace.online_store_config.bloom_filter
+        reads: Reads = self.coalescer or self._backend
+        cache = self.caches.get(name)
+        if config is not None:
+            absent = None if cache is None else _ABSENT
+            reads = self.filtered[name] = FilteredReads(reads, config, self._timeout, absent)
+        return reads if cache is None else CachedReads(reads, cache, self._timeout, _ABSENT)
+
+    def reads(self, codec: NamespaceCodec) -> Reads:
+        """What a namespace's items are read through."""
+        name = codec.namespace.name
+        filtered = self.filtered.get(name)
+        if filtered is not None and filtered.keeper is None:
+            filtered.keeper = self.keeper(codec)
+        return self._reads[name]
+
+    def keeper(self, codec: NamespaceCodec) -> FilterKeeper | None:
+        """The keeper of a namespace's filter; None where it has none, or no id yet."""
+        namespace = codec.namespace
+        has_one = namespace.name in codec.registry.filtered  # Whether this process knows or not.
+        if not (has_one or namespace.online_store_config.bloom_filter) or codec.prefix is None:
+            return None
+        keeper = self._keepers.get(namespace.name)
+        if keeper is None:
+            log = FilterLog(self._backend, codec.prefix.removesuffix(":"))
+            # Of two threads that make one, the first decides.
+            keeper = self._keepers.setdefault(namespace.name, FilterKeeper(log, self._rng))
+        return keeper
+
+    def refresh(self, codec: NamespaceCodec) -> Operation[None]:
+        """Look at a namespace's filter now, as the first read would in the background."""
+        self.reads(codec)
+        filtered = self.filtered.get(codec.namespace.name)
+        if filtered is not None and filtered.keeper is not None:
+            yield from filtered.refresh(filtered.keeper)
+
+    def announce(
+        self, codec: NamespaceCodec, planned: Sequence[Planned], call: Call
+    ) -> Operation[None]:
+        """Announce the entities that changes give values; raises `WriteFailed`."""
+        keeper = self.keeper(codec)
+        pks = {change.key.pk: None for _, change in planned if change.form.kept}
+        if keeper is None or not pks:
+            return
+        try:
+            yield from keeper.announce(list(pks), call)
+        except RequestError as error:
+            if not error.retryable:
+                raise
+            positions = dict.fromkeys(position for position, _ in planned)
+            call.report.failed += len(positions)
+            raise WriteFailed(
+                f"{len(positions)} rows of {codec.namespace.name!r} were not written: its Bloom "
+                f"filter could not hear of new entities: {error} Writing them again is safe.",
+                dict.fromkeys(positions, error),
+            ) from error
+        if merge_is_due(keeper):
+            keeper.merging = True
+            yield Spawn(merge_apart(keeper, _MERGE_TIMEOUT))
+
+    def stats(self, now: Instant) -> StoreStats:
+        """The accounts of every namespace that has a cache or a filter."""
+        names = self.caches | self.filtered
+        return StoreStats(
+            {
+                name: NamespaceStats(
+                    self.caches[name].stats() if name in self.caches else None,
+                    self.filtered[name].stats(now) if name in self.filtered else None,
+                )
+                for name in names
+            }
+        )
