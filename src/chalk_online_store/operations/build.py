@@ -37,6 +37,8 @@ _FOLLOW_SECONDS = 60.0
 _TRY_AGAIN_SECONDS = 1.0
 _PAGE_ITEMS = 20_000
 
+_NOT_WHOLE = "The log of a Bloom filter is not whole any more: build the filter once more."
+
 Progress = Callable[[int, float], None]
 """Told after each page how many items were scanned so far, and the RCU that they took."""
 
@@ -110,10 +112,13 @@ class _Build:
         building = control.head.building if control.head else None
         if building is None or building.id != self._id:
             raise WriteConflict("Another build of this Bloom filter has begun: leave it to that.")
+        floors = control.head.floors if control.head else {}
+        if any(self.gathered.positions.get(name, 0) < floor for name, floor in floors.items()):
+            raise DamagedItem(_NOT_WHOLE)  # This process stood still for many minutes.
         for stream in control.streams:
             whole = yield from self._log.follow(stream, self.gathered, call)
             if not whole or self.gathered.damaged:
-                raise DamagedItem("The log of a Bloom filter is not whole: build it once more.")
+                raise DamagedItem(_NOT_WHOLE)
         return control
 
     def finish(self) -> Operation[Report]:
