@@ -56,7 +56,9 @@ def workload(*reads: int, times: Sequence[float] | None = None, existing: int = 
     return Workload(entities, seconds, entities < existing, existing)
 
 
-traces = st.lists(st.integers(0, 11), min_size=1, max_size=60)
+traces = st.lists(st.integers(0, 11), min_size=1, max_size=30) | st.lists(
+    st.integers(3, 8), min_size=30, max_size=60
+)
 caches = st.builds(
     Cache,
     max_size=st.integers(1, 8),
@@ -142,12 +144,26 @@ def test_the_memory_of_a_cache_is_bounded() -> None:
     reads = workload(0, 1, 2, 0, 2)
     outcome = simulate(reads, ITEM, Cache(9, max_bytes=2999))
     assert (outcome.hits, outcome.entries, outcome.cache_bytes) == (1, 2, 2000)
-    assert simulate(reads, ITEM, Cache(9, max_bytes=999)).hits == 0
+    filled_again = simulate(workload(0, 0, 0, 1, 0, 1), ITEM, Cache(9, max_bytes=2000, ttl=2.5))
+    assert (filled_again.hits, filled_again.cache_bytes) == (3, 2000)
     mixed = Cache(9, max_bytes=1000 + ENTRY_BYTES, store_cache_misses=True)
     outcome = simulate(workload(0, 9, 0, 9, 8, 8, 9, 0), ITEM, mixed)
     # 8 pushes 0 out; 8 and 9 stay, until 0 pushes 8 out.
     assert (outcome.hits, outcome.negative_hits, outcome.entries) == (4, 3, 2)
     assert outcome.cache_bytes == 1000 + ENTRY_BYTES
+    small = Cache(9, max_bytes=999, store_cache_misses=True)
+    outcome = simulate(workload(9, 0, 0, 9), ITEM, small)
+    assert (outcome.hits, outcome.negative_hits, outcome.entries) == (1, 1, 1)
+
+
+def test_an_entity_of_two_groups() -> None:
+    """A hit renews each of an entity's items; of an entity pushed out in part, a part hits."""
+    # 0 miss, 1 miss, 0 hit twice, 2 miss (1 goes), 0 hit twice, 1 miss (2 goes).
+    outcome = simulate(workload(0, 1, 0, 2, 0, 1), replace(ITEM, groups=2), Cache(4))
+    assert (outcome.hits, outcome.items_read, outcome.rcu) == (4, 8, 4)
+    # 0 miss, 1 miss (one of 0 goes), 0 hit once, 0 hit twice.
+    outcome = simulate(workload(0, 1, 0, 0), replace(ITEM, groups=2), Cache(3))
+    assert (outcome.hits, outcome.items_read) == (3, 5)
 
 
 def test_strong_reads_go_past_the_cache() -> None:
@@ -169,12 +185,15 @@ def test_the_price_of_a_million_reads() -> None:
     assert outcome.dollars_per_million(0.125) == pytest.approx(0.5 / 4 * 0.125)
 
 
-def test_an_entity_that_comes_into_being() -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_entity_that_comes_into_being(count: int) -> None:
     """From when it is there, an entity counts as another one: no absence is served for it."""
     entities = np.zeros(4, np.int64)
     reads = Workload(entities, np.arange(4.0), np.array([False, False, True, True]), 1)
-    outcome = simulate(reads, ITEM, Cache(9, store_cache_misses=True))
-    assert (outcome.hits, outcome.negative_hits, outcome.items_read) == (2, 1, 2)
+    cache = Cache(9, store_cache_misses=True)
+    outcome = simulate(reads, replace(ITEM, groups=count), cache)
+    assert (outcome.hits, outcome.negative_hits) == (2 * count, count)
+    assert outcome.entries == 2 * count
 
 
 # --- against the store, and other models ----------------------------------------------------
@@ -203,7 +222,7 @@ def test_hits_are_those_of_the_real_store(
     assert simulate(workload(*reads), Item(300, len(names)), cache).hits == hits
 
 
-steps = st.lists(st.tuples(st.integers(0, 11), st.sampled_from([0.0, 0.5, 1, 4])), min_size=1)
+steps = st.lists(st.tuples(st.integers(2, 9), st.sampled_from([0.0, 0.5, 1, 4])), min_size=20)
 
 
 @given(steps, caches, groups)
@@ -433,6 +452,12 @@ def test_a_trace_is_read(write: Write) -> None:
     assert read.times.tolist() == [1.5, 2.0, 3.0]
     assert read.present.tolist() == [True, True, False]
     assert read.existing == 1
+
+
+def test_reads_of_one_moment_keep_their_order(write: Write) -> None:
+    """What has the same time is replayed in the order of the file."""
+    read = read_trace(write([{"key": n, "timestamp": float(n < 50)} for n in range(100)]))
+    assert read.entities.tolist() == [*range(50, 100), *range(50)]
 
 
 def test_a_trace_of_keys_alone(write: Write) -> None:
