@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from chalk_online_store.cli import registry, require
+from chalk_online_store.cli import caching, registry, require
 
 app = typer.Typer(
     help="Serve machine-learning features from DynamoDB.",
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(registry.app, name="registry")
+app.add_typer(caching.app, name="cache")
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from chalk_online_store.backend import Call
+from chalk_online_store.cli.tables import print_table
 from chalk_online_store.codec.lockfile import Difference, differences, parse_lock, render_lock
 from chalk_online_store.codec.registry import Entry, Registry, entries_of
 from chalk_online_store.connect import connect
@@ -43,7 +42,7 @@ def list_entries(
 ) -> None:
     """List what is registered, retired ids included."""
     entries = _load(url).entries
-    _print_table(
+    print_table(
         ("name", "id", "type", "group", "state"),
         [(e.name, e.id, e.type, e.group, e.state) for e in entries if e.name.startswith(prefix)],
     )
@@ -127,7 +126,7 @@ def _conclude(found: Sequence[tuple[str, Difference]]) -> None:
     if not found:
         typer.echo("Nothing differs.")
         return
-    _print_table(
+    print_table(
         ("name", "in", "is", "should be", "but is"),
         [(d.name, where, d.what, d.wanted, d.found) for where, d in dict.fromkeys(found)],
     )
@@ -165,16 +164,3 @@ def _run(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]]) ->
         return driver.run(operation(RegistryKeeper(backend), call))
     finally:
         driver.close()
-
-
-def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table for people; tab-separated lines where the output is no terminal."""
-    console = Console()
-    if not console.is_terminal:
-        for row in (head, *rows):
-            typer.echo("\t".join(row))
-        return
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)

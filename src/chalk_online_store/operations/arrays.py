@@ -114,13 +114,13 @@ def _joined(vector: VectorType, contents: Sequence[Any]) -> bytes:
 # --- Arrow ---------------------------------------------------------------------------------
 
 
-def import_arrow() -> Any:
-    """pyarrow; raises `MissingDependency`."""
+def import_arrow(what: str = "to_arrow()") -> Any:
+    """pyarrow, which `what` needs; raises `MissingDependency`."""
     try:
         import pyarrow as pa
     except ImportError:
         raise MissingDependency(
-            "to_arrow() needs pyarrow: pip install 'chalk-online-store[arrow]'."
+            f"{what} needs pyarrow: pip install 'chalk-online-store[arrow]'."
         ) from None
     return pa
 

@@ -1,0 +1,229 @@
+"""`chalk-online-store cache`: what a cache and a Bloom filter would save, and what memory buys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.bar import Bar
+from rich.console import Console
+
+from chalk_online_store.capacity.caching import Cache, Filter, Item, Outcome, memory_curve, simulate
+from chalk_online_store.capacity.traces import read_trace
+from chalk_online_store.capacity.traffic import READS_PER_SECOND, Workload, zipf
+from chalk_online_store.cli import require
+from chalk_online_store.cli.plots import check_format, plot_curves
+from chalk_online_store.cli.tables import Cell, print_table
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.schema.durations import microseconds
+
+CACHED_SHARE = 0.1
+"""The share of all items that the cache holds where its size is not stated."""
+
+BAR_WIDTH = 10
+
+PRICE = 0.125
+PRICE_OF = "on-demand, us-east-1, November 2024"
+
+app = typer.Typer(help="The cache and the Bloom filter before a table.", no_args_is_help=True)
+
+
+@app.callback()
+def _options() -> None:
+    """Keep `simulate` a command of its own."""
+
+
+@app.command("simulate")
+def simulate_cache(
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Recorded reads: .csv, .jsonl or .parquet with a column key, and perhaps "
+            "timestamp (seconds or ISO 8601) and present (0 or 1).",
+        ),
+    ] = None,
+    entities: Annotated[
+        int | None, typer.Option(help="Instead of a trace: reads of so many entities.")
+    ] = None,
+    exponent: Annotated[
+        float,
+        typer.Option("--zipf", help="The exponent of Zipf's law by which entities are read."),
+    ] = 1.0,
+    absent: Annotated[
+        float, typer.Option(help="The share of reads whose entity does not exist, 0 to 1.")
+    ] = 0.3,
+    reads: Annotated[int, typer.Option(help="How many reads to draw.")] = 1_000_000,
+    reads_per_second: Annotated[
+        float, typer.Option(help="How fast reads follow each other, where a trace does not tell.")
+    ] = READS_PER_SECOND,
+    item_bytes: Annotated[int, typer.Option(help="The stored bytes of one item.")] = 300,
+    groups: Annotated[int, typer.Option(help="How many items a read of an entity takes.")] = 1,
+    consistent: Annotated[
+        bool, typer.Option("--consistent", help="Strong reads: twice the units, past the cache.")
+    ] = False,
+    max_size: Annotated[
+        int | None,
+        typer.Option(help="The items that the cache holds; a tenth of all, unless stated."),
+    ] = None,
+    ttl: Annotated[str, typer.Option(help="How long an item is served: 30s, 1h.")] = "infinity",
+    store_cache_misses: Annotated[
+        bool, typer.Option(help="Let the cache remember that an entity does not exist.")
+    ] = False,
+    false_positive_rate: Annotated[
+        float, typer.Option(help="The filter's target: the share of absent entities it lets by.")
+    ] = 0.01,
+    expected_entities: Annotated[
+        int | None,
+        typer.Option(help="What the filter is made for; as many as there are, unless stated."),
+    ] = None,
+    price: Annotated[
+        float,
+        typer.Option(
+            help=f"Dollars for a million read request units. Nothing is looked up: the default is "
+            f"that of {PRICE_OF}."
+        ),
+    ] = PRICE,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw what memory buys into this .png or .svg.")
+    ] = None,
+) -> None:
+    """Simulate reads behind a cache and a Bloom filter: which RCUs remain, and what memory buys."""
+    if plot is not None:
+        require("plots", "matplotlib")
+        check_format(plot)
+    seconds = _seconds(ttl)
+    item = Item(item_bytes, groups, consistent=consistent)
+    workload = _workload(trace, entities, exponent, absent, reads, reads_per_second)
+    size = max_size if max_size is not None else _tenth(workload, item)
+    cache = Cache(size, ttl=seconds, store_cache_misses=store_cache_misses)
+    expected = expected_entities if expected_entities is not None else max(1, workload.existing)
+    bloom = Filter(expected, false_positive_rate)
+    with Console(stderr=True).status("Simulating"):
+        outcomes = _four(workload, item, cache, bloom)
+        curves = {
+            name: memory_curve(workload, item, None, seconds, store_cache_misses, which)
+            for name, which in (("cache alone", None), ("cache and filter", bloom))
+        }
+    _print_outcomes(workload, cache, outcomes, price)
+    _print_curves(curves)
+    if plot is not None:
+        plot_curves(curves, plot)
+        typer.echo(f"Drawn: {plot}", err=True)
+
+
+def _seconds(ttl: str) -> float:
+    exact = microseconds(ttl)
+    return math.inf if exact is None else exact / 1e6
+
+
+def _tenth(workload: Workload, item: Item) -> int:
+    return max(1, math.ceil(workload.existing * item.groups * CACHED_SHARE))
+
+
+def _workload(
+    trace: Path | None,
+    entities: int | None,
+    exponent: float,
+    absent: float,
+    reads: int,
+    reads_per_second: float,
+) -> Workload:
+    if (trace is None) == (entities is None):
+        raise InvalidValue("Say what is read: give either --trace or --entities.")
+    if trace is not None:
+        return read_trace(trace, reads_per_second)
+    return zipf(reads, entities or 0, exponent, absent, reads_per_second)
+
+
+def _four(workload: Workload, item: Item, cache: Cache, bloom: Filter) -> Mapping[str, Outcome]:
+    return {
+        "neither": simulate(workload, item),
+        "cache alone": simulate(workload, item, cache),
+        "filter alone": simulate(workload, item, bloom=bloom),
+        "both": simulate(workload, item, cache, bloom),
+    }
+
+
+_OUTCOMES = (
+    "with",
+    "RCU",
+    "saved",
+    "hits",
+    "negative hits",
+    "Bloom skips",
+    "false positives",
+    "memory",
+    "$ per million reads",
+)
+
+
+def _print_outcomes(
+    workload: Workload, cache: Cache, outcomes: Mapping[str, Outcome], price: float
+) -> None:
+    title = (
+        f"{workload.reads:,} reads, {workload.existing:,} entities, "
+        f"a cache of {cache.max_size:,} items"
+    )
+    rows = [_cells(name, outcome, price) for name, outcome in outcomes.items()]
+    print_table(_OUTCOMES, rows, title=title, numbers=True)
+    origin = f" ({PRICE_OF})" if price == PRICE else ""
+    typer.echo(f"Dollars: ${price:g} for a million read request units{origin}.", err=True)
+    typer.echo("Memory of the cache is estimated: store.stats() measures it.", err=True)
+
+
+def _cells(name: str, outcome: Outcome, price: float) -> list[str]:
+    counts = (
+        outcome.hits,
+        outcome.negative_hits,
+        outcome.bloom_skips,
+        outcome.false_positives,
+    )
+    return [
+        name,
+        _units(outcome.rcu),
+        f"{outcome.saved:.1%}",
+        *(f"{count:,}" for count in counts),
+        _memory(outcome.memory),
+        f"{outcome.dollars_per_million(price):.4f}",
+    ]
+
+
+def _print_curves(curves: Mapping[str, Sequence[Outcome]]) -> None:
+    head = ["cached items"]
+    for name in curves:
+        head += [f"memory, {name}", f"RCU, {name}", f"remain, {name}", ""]
+    rows = [
+        [f"{outcomes[0].max_size:,}", *(cell for outcome in outcomes for cell in _remains(outcome))]
+        for outcomes in zip(*curves.values(), strict=True)
+    ]
+    typer.echo()
+    print_table(head, rows, title="What memory buys", numbers=True)
+
+
+def _remains(outcome: Outcome) -> list[Cell]:
+    share = outcome.rcu / outcome.rcu_without
+    return [
+        _memory(outcome.memory),
+        _units(outcome.rcu),
+        f"{share:.1%}",
+        Bar(1, 0, share, width=BAR_WIDTH),
+    ]
+
+
+def _units(rcu: float) -> str:
+    """Read units; half of one does not matter where there are thousands."""
+    return f"{rcu:,.0f}" if rcu >= 1000 else f"{rcu:g}"
+
+
+def _memory(size: float) -> str:
+    """Bytes for people, in steps of 1,024."""
+    unit = 0
+    while size >= 1024 and unit < len(_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:,.{1 if 0 < size < 100 and unit else 0}f} {_UNITS[unit]}"
+
+
+_UNITS = ("B", "KiB", "MiB", "GiB")

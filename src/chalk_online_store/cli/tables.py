@@ -1,0 +1,41 @@
+"""Tables: drawn for people, tab-separated where the output is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+import typer
+from rich.bar import Bar
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+Cell: TypeAlias = str | Bar
+
+
+def print_table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str = "", numbers: bool = False
+) -> None:
+    """Print a table; tab-separated lines where the output is no terminal.
+
+    With `numbers`, all columns but the first hold numbers. Columns without a heading hold bars:
+    they are drawn on a terminal alone, as is the title.
+    """
+    console = Console()
+    if console.is_terminal:
+        console.print(_drawn(head, rows, title, numbers))
+        return
+    for row in (head, *rows):
+        typer.echo("\t".join(str(cell) for name, cell in zip(head, row, strict=True) if name))
+
+
+def _drawn(head: Sequence[str], rows: Iterable[Sequence[Cell]], title: str, numbers: bool) -> Table:
+    table = Table(title=title or None, title_justify="left")
+    if numbers:  # There are many columns: 80 characters have to do.
+        table.box, table.show_edge, table.padding = SIMPLE_HEAD, False, 0
+    for place, name in enumerate(head):
+        table.add_column(name, justify="right" if numbers and place and name else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
