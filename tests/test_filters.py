@@ -423,6 +423,23 @@ def test_the_log_is_merged_and_cut() -> None:
 
 
 @pytest.mark.usefixtures("_merges_often")
+def test_who_looked_before_a_merge_appends_after_it() -> None:
+    """A writer that does not know of a merge yet does not append where segments were removed."""
+    world = World()
+    busy, calm, reader = (world.process(schema(100)) for _ in range(3))
+    busy.write([0])
+    world.pass_time(101)
+    calm.write([1])
+    for key in range(2, 12):
+        busy.write([key])
+        world.pass_time(1)
+    calm.write([50])
+    reader.warm()
+    found = reader.read([*range(12), 50], ["a"])
+    assert found.statuses("a") == [Status.HIT] * 13
+
+
+@pytest.mark.usefixtures("_merges_often")
 def test_a_full_filter_grows_for_everyone() -> None:
     """Ten times the entities expected: the filter has layers, and still lets few through."""
     world = World()

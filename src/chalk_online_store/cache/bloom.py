@@ -41,7 +41,7 @@ _ONE, _27, _32 = np.uint32(1), np.uint32(27), np.uint64(32)
 _FEW = 6
 """Keys that are quicker checked one by one than by numpy."""
 
-_GROWTH = 2
+GROWTH = 2
 """How many times larger each further layer is, and how many times stricter."""
 
 _BLOCKS_AT_ONCE = 1 << 15
@@ -206,7 +206,7 @@ class KeyFilter:
     def _open_layer(self) -> Layer:
         last = self.layers[-1]
         if last.full:
-            last = Layer(last.capacity * _GROWTH, last.rate / _GROWTH)
+            last = Layer(last.capacity * GROWTH, last.rate / GROWTH)
             self.layers = (*self.layers, last)
         return last
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chalk_online_store.cache.bloom import BLOCK_BYTES, blocks_for, false_positive_rate
+from chalk_online_store.cache.bloom import BLOCK_BYTES, GROWTH, blocks_for, false_positive_rate
 from chalk_online_store.capacity.traffic import Flags, Numbers, Workload, refuse
 from chalk_online_store.capacity.units import read_units
 
@@ -36,9 +36,6 @@ numbers. `store.stats()` tells what items really take."""
 LADDER = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """The cache sizes of a curve, as shares of all items."""
 
-_GROWTH = 2
-"""How many times larger each further layer of a filter is, and how many times stricter."""
-
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -47,7 +44,7 @@ class Item:
     `item_bytes` are the stored bytes of an item, `groups` the items of an entity that a read
     asks for. `cached_bytes` is the memory of one cached item; unless stated, the estimate
     `ROW_BYTES + CONTENT_FACTOR * item_bytes`. A `consistent` read takes twice the units, and
-    goes past the cache (but not past the filter).
+    goes past cache and filter.
     """
 
     item_bytes: int
@@ -138,7 +135,7 @@ class Filter:
         yield blocks_for(capacity, rate), min(capacity, entities)
         while entities > capacity:
             entities -= capacity
-            capacity, rate = capacity * _GROWTH, rate / _GROWTH
+            capacity, rate = capacity * GROWTH, rate / GROWTH
             yield blocks_for(capacity, rate), min(capacity, entities)
 
 
@@ -191,7 +188,7 @@ def simulate(
     workload: Workload, item: Item, cache: Cache | None = None, bloom: Filter | None = None
 ) -> Outcome:
     """What the reads of a workload come to behind a cache, a filter, both or neither."""
-    return _outcome(workload, item, cache, bloom, _skips(workload, bloom))
+    return _outcome(workload, item, cache, bloom, _skips(workload, item, bloom))
 
 
 def memory_curve(
@@ -207,7 +204,7 @@ def memory_curve(
     Unless stated, sizes go from a thousandth of all items there are to all of them. `ttl` is in
     seconds.
     """
-    skips = _skips(workload, bloom)
+    skips = _skips(workload, item, bloom)
     caches = [
         Cache(size, ttl=ttl, store_cache_misses=store_cache_misses)
         for size in sizes or ladder(workload, item)
@@ -221,10 +218,10 @@ def ladder(workload: Workload, item: Item) -> list[int]:
     return sorted({math.ceil(every * share) for share in LADDER})
 
 
-def _skips(workload: Workload, bloom: Filter | None) -> Flags:
+def _skips(workload: Workload, item: Item, bloom: Filter | None) -> Flags:
     """Of which reads the filter says that the entity is absent."""
     skips = ~workload.present
-    if bloom is None:
+    if bloom is None or item.consistent:
         return np.zeros_like(skips)
     absent, places = np.unique(workload.entities[skips], return_inverse=True)
     draws = np.random.default_rng(bloom.seed).random(len(absent))
@@ -247,7 +244,7 @@ def _outcome(
         negative_hits=entries.negative_hits,
         bloom_skips=skipped,
         items_read=found + in_vain,
-        false_positives=in_vain if bloom else 0,
+        false_positives=in_vain if bloom and not item.consistent else 0,
         rcu=item.units(found, in_vain),
         rcu_without=item.units(there, absent),
         max_size=cache.max_size if cache else 0,

@@ -62,7 +62,7 @@ def simulate_cache(
     item_bytes: Annotated[int, typer.Option(help="The stored bytes of one item.")] = 300,
     groups: Annotated[int, typer.Option(help="How many items a read of an entity takes.")] = 1,
     consistent: Annotated[
-        bool, typer.Option("--consistent", help="Strong reads: twice the units, past the cache.")
+        bool, typer.Option("--consistent", help="Strong reads: twice the units, past both.")
     ] = False,
     max_size: Annotated[
         int | None,
