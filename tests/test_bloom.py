@@ -15,7 +15,7 @@ from xxhash import xxh3_64_intdigest
 
 from chalk_online_store import BloomFilter, DamagedItem, InvalidSchema
 from chalk_online_store.cache import segments
-from chalk_online_store.cache.bloom import KeyFilter, Layer, blocks_for, hash_keys
+from chalk_online_store.cache.bloom import KeyFilter, Layer, blocks_for, hash_keys, sizes_for
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 
 MILLION = 1_000_000
@@ -108,7 +108,7 @@ def test_the_hash_is_the_same_for_ever() -> None:
         xxh3_64_intdigest("ü".encode()),
     ]
     assert int(hash_keys(["a:1"])[0]) == 0x5DC317CE993BF219
-    layer = Layer(100, 0.01)
+    layer = Layer(sizes_for(100, 0.01)[0])
     layer.add(hash_keys(keys_of("a", 100)))
     assert blocks_for(100, 0.01) == 5
     assert xxh3_64_intdigest(layer.content()) == 0x16B62359E58CCB06
@@ -143,21 +143,23 @@ def test_a_filter_that_nobody_can_mean_is_refused(options: dict[str, object]) ->
 # --- the stored form -----------------------------------------------------------------------
 
 PLACES = segments.Places("a")
-HASHES = hash_keys(keys_of("a", 10))
+SEGMENT = segments.Segment(7, 3, hash_keys(keys_of("a", 10)))
 
 
 def test_a_segment_comes_back() -> None:
-    """Hashes are stored as eight bytes each, and come back."""
+    """Hashes, and where the filter has them, come back."""
     key = PLACES.segment("us-east-1/0", 7)
-    item = segments.seal_segment(LAYOUT, key, HASHES)
-    assert segments.unseal_segment(item, key).tolist() == HASHES.tolist()
+    item = segments.seal_segment(LAYOUT, key, SEGMENT)
+    again = segments.unseal_segment(item, key)
+    assert again[:2] == (7, 3)
+    assert again.hashes.tolist() == SEGMENT.hashes.tolist()
 
 
 @given(st.data())
 def test_any_damage_to_a_segment_is_seen(data: st.DataObject) -> None:
     """A segment in which any bit is another is refused."""
     key = PLACES.segment("s", 1)
-    item = segments.seal_segment(LAYOUT, key, HASHES)
+    item = segments.seal_segment(LAYOUT, key, SEGMENT)
     stored = bytearray(base64.b64decode(item["b"][6:-2]))
     place = data.draw(st.integers(0, len(stored) * 8 - 1))
     stored[place // 8] ^= 1 << place % 8
@@ -177,7 +179,7 @@ def test_any_damage_to_a_segment_is_seen(data: st.DataObject) -> None:
 )
 def test_a_segment_of_another_place_is_refused(foreign: ItemKey) -> None:
     """A segment of another namespace, stream or number is as good as damaged."""
-    item = segments.seal_segment(LAYOUT, foreign, HASHES)
+    item = segments.seal_segment(LAYOUT, foreign, SEGMENT)
     with pytest.raises(DamagedItem):
         segments.unseal_segment(item, PLACES.segment("s", 1))
 
@@ -186,7 +188,7 @@ def test_a_segment_of_another_place_is_refused(foreign: ItemKey) -> None:
 def test_what_is_no_segment_at_all_is_refused(attribute: bytes | None) -> None:
     """Anything else under a segment's key is refused, whatever it is."""
     key = PLACES.segment("s", 1)
-    item = segments.seal_segment(LAYOUT, key, HASHES)
+    item = segments.seal_segment(LAYOUT, key, SEGMENT)
     item = {name: value for name, value in item.items() if name != "b"}
     if attribute is not None:
         item = {**item, "b": attribute}
@@ -199,19 +201,26 @@ def test_a_later_version_is_refused_as_such() -> None:
     key = PLACES.segment("s", 1)
     later = b'{"B":"%b"}' % base64.b64encode(b"\x02" + bytes(20))
     with pytest.raises(DamagedItem, match="another version"):
-        segments.unseal_segment({**segments.seal_segment(LAYOUT, key, HASHES), "b": later}, key)
+        segments.unseal_segment({**segments.seal_segment(LAYOUT, key, SEGMENT), "b": later}, key)
+
+
+def snapshot_of(known: KeyFilter) -> tuple[segments.Head, list[list[bytes]]]:
+    """A filter as a head, and the chunks of its layers."""
+    contents = [layer.content() for layer in known.layers]
+    infos = tuple(
+        segments.describe(layer, content, str(number))
+        for number, (layer, content) in enumerate(zip(known.layers, contents, strict=True))
+    )
+    head = segments.Head(1, known.sizes, infos, {}, {}, {}, 0, 1)
+    return head, [list(segments.chunks_of(content)) for content in contents]
 
 
 def test_a_snapshot_comes_back() -> None:
     """A filter of several layers, cut into chunks, is the same filter afterwards."""
     known = filter_of(keys_of("a", 600_000), 300_000)
-    stored = []
-    for number, layer in enumerate(known.layers):
-        info = segments.describe(layer, layer.content(), str(number))
-        chunks = list(segments.chunks_of(layer.content()))
-        assert len(chunks) == info.chunks
-        stored.append((info, chunks))
-    again = segments.restore(stored)
+    head, chunks = snapshot_of(known)
+    assert [info.chunks for info in head.layers] == [len(some) for some in chunks] == [2, 4]
+    again = segments.restore(head, chunks)
     probe = hash_keys(keys_of("a", 100) + keys_of("b", 10_000))
     assert np.array_equal(again.contains(probe), known.contains(probe))
     assert (again.count, again.nbytes) == (known.count, known.nbytes)
@@ -219,11 +228,27 @@ def test_a_snapshot_comes_back() -> None:
 
 def test_a_snapshot_with_a_wrong_chunk_is_refused() -> None:
     """Chunks in another order, or of another snapshot, are refused."""
-    layer = filter_of(keys_of("a", 600_000), 600_000).layers[0]
-    info = segments.describe(layer, layer.content(), "x")
-    chunks = list(segments.chunks_of(layer.content()))
-    random.Random(1).shuffle(chunks)
-    with pytest.raises(DamagedItem):
-        segments.restore([(info, sorted(chunks))])
-    with pytest.raises(DamagedItem):
-        segments.restore([(info, chunks[:1])])
+    head, ((first, second, third),) = snapshot_of(filter_of(keys_of("a", 600_000), 600_000))
+    for wrong in ([second, first, third], [first, second], [first, second, third, third]):
+        with pytest.raises(DamagedItem):
+            segments.restore(head, [wrong])
+
+
+@given(st.lists(st.text(max_size=5)), st.lists(st.text(max_size=5)), st.randoms())
+def test_what_one_takes_for_known_all_do(
+    keys: list[str], others: list[str], rng: random.Random
+) -> None:
+    """Who learns the same segments, in whatever order, has the same false positives."""
+    writer, reader = KeyFilter.sized(3, 0.3), KeyFilter.sized(3, 0.3)
+    published = []
+    for start in range(0, len(keys), 4):
+        hashes = hash_keys(keys[start : start + 4])
+        for layer, new in writer.parts(hashes[~writer.contains(hashes)]):
+            published.append((layer, new))
+            writer.add_to(layer, new)
+    rng.shuffle(published)
+    for layer, new in published:
+        reader.add_to(layer, new)
+    probe = hash_keys([*keys, *others])
+    assert np.array_equal(reader.contains(probe), writer.contains(probe))
+    assert reader.contains(hash_keys(keys)).all()

@@ -612,9 +612,11 @@ class History:
     def __init__(self, seed: int) -> None:
         self.world = World(seed)
         self.rng = random.Random(seed)
-        self.world.lost_answers = self.rng.choice([0.0, 0.02])
         self.namespace = schema(self.rng.choice([10, 60]), partitions=self.rng.choice([1, 3]))
         self.truth = [Truth() for _ in range(150)]
+        # Who does not know a new namespace yet finds nothing, with or without a filter.
+        self.world.process(self.namespace).write([1000])
+        self.world.lost_answers = self.rng.choice([0.0, 0.02])
         self.checked = self.skipped = 0
 
     def actors(self) -> Iterator[Operation[None]]:

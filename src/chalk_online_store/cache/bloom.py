@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
@@ -41,6 +42,7 @@ _ONE, _27, _32 = np.uint32(1), np.uint32(27), np.uint64(32)
 _FEW = 6
 """Keys that are quicker checked one by one than by numpy."""
 
+_MOST_LAYERS = 12
 GROWTH = 2
 """How many times larger each further layer is, and how many times stricter."""
 
@@ -76,40 +78,62 @@ def blocks_for(capacity: int, rate: float) -> int:
     return max(1, math.ceil(capacity / low))
 
 
+def different(hashes: Hashes) -> Hashes:
+    """Each hash once, not sorted: a part of them must not all lie in the same blocks."""
+    _, first = np.unique(hashes, return_index=True)
+    return hashes[np.sort(first)]
+
+
+class Size(msgspec.Struct, frozen=True):
+    """How many keys a layer is for, at what false-positive rate, and its blocks."""
+
+    capacity: int
+    rate: float
+    blocks: int
+
+
+def sizes_for(expected_entities: int, rate: float) -> tuple[Size, ...]:
+    """The sizes of a filter's layers, from the first one on.
+
+    The first keeps the target rate, each further one half of that of the one before: together at
+    most twice the target, however far the number of entities was underestimated.
+    """
+    targets = [(expected_entities * GROWTH**i, rate / GROWTH**i) for i in range(_MOST_LAYERS)]
+    return tuple(Size(capacity, rate, blocks_for(capacity, rate)) for capacity, rate in targets)
+
+
 class Layer:
-    """Blocks for `capacity` keys at a false-positive rate of `rate`.
+    """Blocks of a size.
 
     `content` are the blocks, little-endian, of a layer that has `count` different keys already.
     Bits are only ever set, so threads may check while one adds.
     """
 
-    def __init__(
-        self, capacity: int, rate: float, count: int = 0, content: bytes | None = None
-    ) -> None:
-        self.capacity = capacity
-        self.rate = rate
+    def __init__(self, size: Size, count: int = 0, content: bytes | None = None) -> None:
+        self.size = size
         self.count = count
-        # A copy of the content, as it is written to.
-        flat = bytearray(content or blocks_for(capacity, rate) * BLOCK_BYTES)
+        self.blocks = size.blocks
+        flat = bytearray(content or self.blocks * BLOCK_BYTES)  # A copy, as it is written to.
         self.nbytes = len(flat)
-        self.blocks = self.nbytes // BLOCK_BYTES
         self._words = np.frombuffer(flat, "<u4").reshape(self.blocks, 8)
         self._flat = memoryview(flat).cast("I")
         self._count = np.uint64(self.blocks)
 
     @property
-    def full(self) -> bool:
-        """Whether more keys would raise the rate above the target."""
-        return self.count >= self.capacity
+    def room(self) -> int:
+        """How many more keys keep the rate below the target."""
+        return max(0, self.size.capacity - self.count)
 
     def content(self) -> bytes:
         """The blocks, little-endian, as `Layer` takes them."""
         return self._words.tobytes()
 
     def add(self, hashes: Hashes) -> None:
-        """Set the bits of hashes; does not count them."""
+        """Set the bits of hashes."""
+        hashes = different(hashes[~self.contains(hashes)])
         blocks, masks = self._places(hashes)
         np.bitwise_or.at(self._words, blocks, masks)
+        self.count += len(hashes)
 
     def contains(self, hashes: Hashes) -> NDArray[np.bool_]:
         """Whether each hash may have been added."""
@@ -144,27 +168,18 @@ class Layer:
         return bits, rate / self.blocks
 
 
-def _different(hashes: Hashes) -> Hashes:
-    """Each hash once, not sorted: a part of them must not all lie in the same blocks."""
-    _, first = np.unique(hashes, return_index=True)
-    return hashes[np.sort(first)]
-
-
 class KeyFilter:
-    """Layers of keys: when the last is full, a larger one is begun.
+    """Layers of keys: when the last is full, a larger one is begun. Thread-safe."""
 
-    The first layer keeps the target rate, each further one half of the one before: together at
-    most twice the target, however far the number of entities was underestimated. Thread-safe.
-    """
-
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self.layers = tuple(layers)
+    def __init__(self, sizes: Sequence[Size], layers: Sequence[Layer] = ()) -> None:
+        self.sizes = tuple(sizes)
+        self.layers = tuple(layers) or (Layer(sizes[0]),)
         self._lock = threading.Lock()
 
     @classmethod
     def sized(cls, expected_entities: int, rate: float) -> KeyFilter:
         """An empty filter."""
-        return cls([Layer(expected_entities, rate)])
+        return cls(sizes_for(expected_entities, rate))
 
     @property
     def count(self) -> int:
@@ -193,22 +208,29 @@ class KeyFilter:
             found |= layer.contains(hashes)
         return found
 
-    def add(self, hashes: Hashes) -> None:
-        """Add keys by their hashes, as far as they are new."""
-        with self._lock:
-            hashes = _different(hashes[~self.contains(hashes)])
-            while len(hashes):
-                layer = self._open_layer()
-                some, hashes = np.split(hashes, [layer.capacity - layer.count])
-                layer.add(some)
-                layer.count += len(some)
+    def parts(self, hashes: Hashes) -> Iterator[tuple[int, Hashes]]:
+        """New keys, by their hashes, and the numbers of the layers that have room for them."""
+        number, room = len(self.layers) - 1, self.layers[-1].room
+        while len(hashes):
+            if not room and number + 1 < len(self.sizes):
+                number += 1
+                room = self.sizes[number].capacity
+            some, hashes = np.split(hashes, [room or len(hashes)])
+            room = 0
+            if len(some):
+                yield number, some
 
-    def _open_layer(self) -> Layer:
-        last = self.layers[-1]
-        if last.full:
-            last = Layer(last.capacity * GROWTH, last.rate / GROWTH)
-            self.layers = (*self.layers, last)
-        return last
+    def add_to(self, layer: int, hashes: Hashes) -> None:
+        """Add keys, by their hashes, to a layer."""
+        with self._lock:
+            while len(self.layers) <= layer:
+                self.layers = (*self.layers, Layer(self.sizes[len(self.layers)]))
+            self.layers[layer].add(hashes)
+
+    def add(self, hashes: Hashes) -> None:
+        """Add keys by their hashes, as far as they are new, where there is room."""
+        for layer, some in self.parts(different(hashes[~self.contains(hashes)])):
+            self.add_to(layer, some)
 
     def measure(self) -> tuple[int, float]:
         """As `Layer.measure`, of all layers together."""

@@ -20,15 +20,16 @@ item's key as well, so that a segment of another namespace is refused like a dam
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from xxhash import xxh3_64_digest
 
-from chalk_online_store.cache.bloom import Hashes, KeyFilter, Layer
+from chalk_online_store.cache.bloom import Hashes, KeyFilter, Layer, Size, sizes_for
 from chalk_online_store.codec.changes import Attributes, key_attributes
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.values import UNREADABLE
@@ -63,8 +64,6 @@ class LayerInfo(msgspec.Struct, frozen=True):
     """One layer of a snapshot: its chunks lie under `id`. Without an id it is empty."""
 
     id: str
-    capacity: int
-    rate: float
     count: int
     nbytes: int
     digest: bytes
@@ -76,25 +75,26 @@ class LayerInfo(msgspec.Struct, frozen=True):
 
 
 class Building(msgspec.Struct, frozen=True):
-    """A snapshot that somebody builds by a Scan, for `capacity` entities.
+    """A snapshot that somebody builds by a Scan.
 
     `id` is different each time. What is in the log up to `positions` is left to the Scan.
     """
 
     id: str
-    capacity: int
     positions: dict[str, int]
 
 
 class Head(msgspec.Struct, frozen=True):
     """What there is of a filter.
 
-    Without layers there is none yet. `generation` is another one after each build; merges add to
-    it. `positions` are how far the snapshot goes in each stream of the log. Segments up to
-    `floors` may be gone; those up to `marks`, which were set at `marked_at` (UTC us), are next.
+    `sizes` are those of all layers that there may be: processes must agree on them exactly.
+    Without layers there is no filter yet. `generation` is another one after each build; merges
+    add to it. `positions` are how far the snapshot goes in each stream of the log. Segments up
+    to `floors` may be gone; those up to `marks`, set at `marked_at` (UTC us), are next.
     """
 
     generation: int
+    sizes: tuple[Size, ...]
     layers: tuple[LayerInfo, ...]
     positions: dict[str, int]
     floors: dict[str, int]
@@ -211,17 +211,38 @@ def unseal_struct(item: Attributes, key: ItemKey, kind: type[T]) -> T:
         raise DamagedItem(_REFUSED) from error
 
 
-def seal_segment(layout: TableLayout, key: ItemKey, hashes: Hashes) -> Attributes:
+class Segment(NamedTuple):
+    """New entities, by their hashes, and where the filter of a generation has them.
+
+    Whether an entity is new is asked of the filter itself. So some are taken for known ones, and
+    not announced; a reader must then take them for known as well. It does if it has the same
+    bits in the same layers, which is why a segment names its layer.
+    """
+
+    generation: int
+    layer: int
+    hashes: Hashes
+
+
+_SEGMENT = struct.Struct("<QB")
+
+
+def seal_segment(layout: TableLayout, key: ItemKey, segment: Segment) -> Attributes:
     """A segment of the log."""
-    return seal(layout, key, Kind.SEGMENT, hashes.astype("<u8").tobytes())
+    content = segment.hashes.astype("<u8").tobytes()
+    return seal(
+        layout, key, Kind.SEGMENT, _SEGMENT.pack(segment.generation, segment.layer) + content
+    )
 
 
-def unseal_segment(item: Attributes, key: ItemKey) -> Hashes:
-    """The hashes in a segment; raises `DamagedItem`."""
+def unseal_segment(item: Attributes, key: ItemKey) -> Segment:
+    """A segment; raises `DamagedItem`."""
     content = unseal(item, key, Kind.SEGMENT)
-    if len(content) % 8:
-        raise DamagedItem(_REFUSED)
-    return np.frombuffer(content, "<u8")
+    try:
+        generation, layer = _SEGMENT.unpack_from(content)
+        return Segment(generation, layer, np.frombuffer(content, "<u8", offset=_SEGMENT.size))
+    except (struct.error, ValueError) as error:
+        raise DamagedItem(_REFUSED) from error
 
 
 # --- snapshots -----------------------------------------------------------------------------
@@ -229,8 +250,7 @@ def unseal_segment(item: Attributes, key: ItemKey) -> Hashes:
 
 def describe(layer: Layer, content: bytes, layer_id: str) -> LayerInfo:
     """What the head says of a layer with some content."""
-    digest = xxh3_64_digest(content)
-    return LayerInfo(layer_id, layer.capacity, layer.rate, layer.count, len(content), digest)
+    return LayerInfo(layer_id, layer.count, len(content), xxh3_64_digest(content))
 
 
 def chunks_of(content: bytes) -> Iterator[bytes]:
@@ -238,21 +258,27 @@ def chunks_of(content: bytes) -> Iterator[bytes]:
     return (content[i : i + CHUNK_BYTES] for i in range(0, len(content), CHUNK_BYTES))
 
 
-def restore(layers: Sequence[tuple[LayerInfo, Sequence[bytes]]]) -> KeyFilter:
-    """The filter of a snapshot; raises `DamagedItem` where a layer is not what the head says."""
-    return KeyFilter([_layer(info, b"".join(chunks)) for info, chunks in layers])
+def restore(head: Head, layers: Sequence[Sequence[bytes]]) -> KeyFilter:
+    """The filter of a snapshot, by the chunks of its layers.
+
+    Raises `DamagedItem` where a layer is not what the head says.
+    """
+    found = [
+        _layer(size, info, b"".join(chunks))
+        for size, info, chunks in zip(head.sizes, head.layers, layers, strict=False)
+    ]
+    return KeyFilter(head.sizes, found)
 
 
-def _layer(info: LayerInfo, content: bytes) -> Layer:
+def _layer(size: Size, info: LayerInfo, content: bytes) -> Layer:
     if not info.id:
-        return Layer(info.capacity, info.rate)
+        return Layer(size)
     if len(content) != info.nbytes or xxh3_64_digest(content) != info.digest:
         raise DamagedItem(_REFUSED)
-    return Layer(info.capacity, info.rate, info.count, content)
+    return Layer(size, info.count, content)
 
 
 def born(expected: int, rate: float, partitions: int, now: int) -> Head:
     """The head of an empty filter; `now` in UTC microseconds."""
-    nothing: dict[str, Any] = {}
-    layer = LayerInfo("", expected, rate, 0, 0, b"")
-    return Head(1, (layer,), nothing, nothing, nothing, now, partitions)
+    sizes, empty = sizes_for(expected, rate), LayerInfo("", 0, 0, b"")
+    return Head(1, sizes, (empty,), {}, {}, {}, now, partitions)

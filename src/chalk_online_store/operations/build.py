@@ -14,8 +14,15 @@ import msgspec
 import numpy as np
 
 from chalk_online_store.backend import Backend, Call
-from chalk_online_store.cache.bloom import Hashes, KeyFilter, hash_keys
-from chalk_online_store.cache.segments import Building, Head, LayerInfo, numbered, seal_struct
+from chalk_online_store.cache.bloom import Hashes, KeyFilter, Size, different, hash_keys
+from chalk_online_store.cache.segments import (
+    Building,
+    Head,
+    LayerInfo,
+    Segment,
+    numbered,
+    seal_struct,
+)
 from chalk_online_store.codec.changes import key_of
 from chalk_online_store.codec.registry import filter_mark
 from chalk_online_store.codec.swaps import Swap
@@ -61,9 +68,9 @@ class _Gathered(Followed):
 
     hashes: list[Hashes] = field(default_factory=list)
 
-    def learn(self, stream: str, number: int, hashes: Hashes) -> None:
+    def learn(self, stream: str, number: int, segment: Segment) -> None:
         """Add what a segment announces."""
-        self.hashes.append(hashes)
+        self.hashes.append(segment.hashes)
 
 
 class _Build:
@@ -87,8 +94,8 @@ class _Build:
             positions = {}
             for stream in control.streams:
                 positions[stream] = yield from self._end_of(stream, control, call)
-            building = Building(self._id, self.config.expected_entities, positions)
-            head = control.head or Head(now.wall // 1_000_000, (), {}, {}, {}, now.wall, 1)
+            building = Building(self._id, positions)
+            head = control.head or Head(now.wall // 1_000_000, (), (), {}, {}, {}, now.wall, 1)
             head = msgspec.structs.replace(
                 head, building=building, partitions=self.config.partitions
             )
@@ -128,13 +135,13 @@ class _Build:
             call = Call(now.monotonic + _STEP_SECONDS)
             yield from self.follow(call)
             known = self._filter()
-            revise = partial(self._revise, dict(self.gathered.positions))
+            revise = partial(self._revise, known.sizes, dict(self.gathered.positions))
             if (yield from replace_snapshot(self._log, known.layers, revise, call)):
                 return call.report
             yield Sleep(_TRY_AGAIN_SECONDS)
 
     def _filter(self) -> KeyFilter:
-        hashes = np.unique(np.concatenate([np.empty(0, "<u8"), *self.gathered.hashes]))
+        hashes = different(np.concatenate([np.empty(0, "<u8"), *self.gathered.hashes]))
         self.gathered.hashes = [hashes]
         room = max(self.config.expected_entities, len(hashes) + len(hashes) // _ROOM)
         known = KeyFilter.sized(room, self.config.target_false_positive_rate)
@@ -143,14 +150,24 @@ class _Build:
         return known
 
     def _revise(
-        self, positions: dict[str, int], head: Head, layers: tuple[LayerInfo, ...], now: int
+        self,
+        sizes: tuple[Size, ...],
+        positions: dict[str, int],
+        head: Head,
+        layers: tuple[LayerInfo, ...],
+        now: int,
     ) -> Head | None:
         if head.building is None or head.building.id != self._id:
             return None
         if any(positions.get(stream, 0) < floor for stream, floor in head.floors.items()):
             return None
         return msgspec.structs.replace(
-            head, generation=head.generation + 1, layers=layers, positions=positions, building=None
+            head,
+            generation=head.generation + 1,
+            sizes=sizes,
+            layers=layers,
+            positions=positions,
+            building=None,
         )
 
 

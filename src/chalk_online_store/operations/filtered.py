@@ -191,7 +191,7 @@ class FilteredReads:
             stats.trusted = self.keeper.filter_at(now, self._oldest) is not None
             stats.generation = followed.generation
             stats.entities, stats.layers = known.count, len(known.layers)
-            stats.capacity = sum(layer.capacity for layer in known.layers)
+            stats.capacity = sum(layer.size.capacity for layer in known.layers)
             stats.bytes = known.nbytes
             stats.bits_set, stats.estimated_false_positive_rate = known.measure()
         return stats

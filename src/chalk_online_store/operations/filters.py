@@ -16,14 +16,14 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from chalk_online_store.backend import Backend, Call, fan_out
-from chalk_online_store.cache.bloom import Hashes, KeyFilter, hash_keys
+from chalk_online_store.cache.bloom import Hashes, KeyFilter, different, hash_keys
 from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.cache.segments import (
     CLAIM,
@@ -35,6 +35,7 @@ from chalk_online_store.cache.segments import (
     Kind,
     LayerInfo,
     Places,
+    Segment,
     Stream,
     born,
     numbered,
@@ -69,7 +70,8 @@ _FIRST_WAIT = 0.002
 _LONGEST_WAIT = 0.1
 """Seconds for which whoever was overtaken in the log lets others go on, at random."""
 
-_RATE_SINCE = 0.001
+_MOST_SINCE = 1_000_000
+"""Entities that are remembered while a filter is built; of more, some are announced again."""
 
 
 NEVER = Instant(-math.inf, 0)
@@ -103,7 +105,7 @@ class Followed:
 
     `filter` is None while the first one is built, or where the snapshot is `damaged`; where the
     log is, the filter lacks something. `log_bytes` are those of the log beyond the snapshot.
-    `since` has what was announced since a build began.
+    `since` has the hashes of what was announced since a build began.
     """
 
     generation: int
@@ -112,7 +114,7 @@ class Followed:
     log_bytes: int = 0
     damaged: str = ""
     building: Building | None = None
-    since: KeyFilter | None = None
+    since: set[int] = field(default_factory=set)
 
     def goes_on(self, head: Head | None) -> bool:
         """Whether the log, as far as it is still there, goes on where this has come to."""
@@ -124,23 +126,40 @@ class Followed:
 
     def note(self, building: Building | None) -> None:
         """Note that a build has begun, or none is under way."""
-        if building is None:
-            self.building = self.since = None
-        elif self.building is None or self.building.id != building.id:
-            self.building = building
-            self.since = KeyFilter.sized(building.capacity, _RATE_SINCE)
+        if building is None or self.building is None or self.building.id != building.id:
+            self.since = set()
+        self.building = building
 
-    def learn(self, stream: str, number: int, hashes: Hashes) -> None:
+    def learn(self, stream: str, number: int, segment: Segment) -> None:
         """Add what a segment announces."""
-        if self.filter is not None:
-            self.filter.add(hashes)
-        if self.building and self.since and number > self.building.positions.get(stream, 0):
-            self.since.add(hashes)
+        if self.filter is not None:  # Of another generation, it does not know our layers.
+            layer = segment.layer if segment.generation == self.generation else 0
+            self.filter.add_to(layer, segment.hashes)
+        since = self.building
+        if since and number > since.positions.get(stream, 0) and len(self.since) < _MOST_SINCE:
+            self.since.update(segment.hashes.tolist())
+        self.log_bytes += segment.hashes.nbytes + _SEGMENT_OVERHEAD
 
     def unannounced(self, hashes: Hashes) -> Hashes:
-        """Those of some hashes that have yet to be announced."""
-        known = self.since or self.filter
-        return hashes if known is None else hashes[~known.contains(hashes)]
+        """Those of some hashes that have yet to be announced.
+
+        While a filter is built it is not known what that will take for known: so it is exact.
+        """
+        if self.building is not None:
+            known = np.array([value in self.since for value in hashes.tolist()], bool)
+        elif self.filter is not None:
+            known = self.filter.contains(hashes)
+        else:
+            known = np.zeros(len(hashes), bool)
+        new: Hashes = hashes[~known]
+        return new
+
+    def segments(self, hashes: Hashes) -> Iterator[Segment]:
+        """What announces new entities."""
+        parts = [(0, hashes)] if self.filter is None else self.filter.parts(hashes)
+        for layer, some in parts:
+            for start in range(0, len(some), SEGMENT_HASHES):
+                yield Segment(self.generation, layer, some[start : start + SEGMENT_HASHES])
 
 
 @dataclass(eq=False)
@@ -197,12 +216,9 @@ class FilterLog:
         self, stream: str, number: int, key: ItemKey, item: Attributes, followed: Followed
     ) -> None:
         try:
-            hashes = unseal_segment(item, key)
+            followed.learn(stream, number, unseal_segment(item, key))
         except DamagedItem as error:  # For readers the filter has ended; writers go on.
             followed.damaged = str(error)
-        else:
-            followed.learn(stream, number, hashes)
-            followed.log_bytes += hashes.nbytes + _SEGMENT_OVERHEAD
         followed.positions[stream] = number
 
     def load(self, head: Head, call: Call) -> Operation[Followed | None]:
@@ -215,8 +231,8 @@ class FilterLog:
                 chunks = (yield from fan_out(call, tasks, _CHUNKS_AT_ONCE)) if tasks else []
                 if None in chunks:
                     return None
-                layers.append((info, [chunk for chunk in chunks if chunk is not None]))
-            followed.filter = restore(layers) if layers else None
+                layers.append([chunk for chunk in chunks if chunk is not None])
+            followed.filter = restore(head, layers) if layers else None
         except DamagedItem as error:
             followed.damaged = str(error)
         return followed
@@ -226,10 +242,10 @@ class FilterLog:
         items = yield from self.backend.list_partition(key.pk, " ", call)
         return unseal(items[0], key, Kind.CHUNK) if items else None
 
-    def append(self, stream: str, number: int, hashes: Hashes, call: Call) -> Operation[bool]:
+    def append(self, stream: str, number: int, segment: Segment, call: Call) -> Operation[bool]:
         """Append a segment; False where somebody else was faster."""
-        segment = seal_segment(self.layout, self.places.segment(stream, number), hashes)
-        return (yield from self.backend.transact([Swap(None, segment)], call))
+        item = seal_segment(self.layout, self.places.segment(stream, number), segment)
+        return (yield from self.backend.transact([Swap(None, item)], call))
 
     def open_stream(self, stream: str, call: Call) -> Operation[None]:
         """Let readers know of a stream, unless they do."""
@@ -359,27 +375,26 @@ class FilterKeeper:
         with self._lock:
             if self._batch is batch:  # Nobody joins it any more.
                 self._batch = _Batch()
-        hashes = np.unique(np.concatenate(batch.hashes))
-        for start in range(0, len(hashes), SEGMENT_HASHES):
-            yield from self._append(hashes[start : start + SEGMENT_HASHES], call)
+        followed = self.followed
+        if followed is not None:  # Else it is gone since this began.
+            hashes = different(np.concatenate(batch.hashes))
+            for segment in list(followed.segments(hashes)):
+                yield from self._append(followed, segment, call)
         batch.announced = True
         return True
 
-    def _append(self, hashes: Hashes, call: Call) -> Operation[None]:
-        followed = self.followed
-        assert followed is not None  # There was a head when this began.
+    def _append(self, followed: Followed, segment: Segment, call: Call) -> Operation[None]:
         wait = 0.0
         while True:
             stream = yield from self._choose_stream(call)
             number = followed.positions.get(stream, 0) + 1
-            if (yield from self.log.append(stream, number, hashes, call)):
+            if (yield from self.log.append(stream, number, segment, call)):
                 break
             yield Sleep(self._rng.uniform(0, wait))
             wait = min(2 * wait or _FIRST_WAIT, _LONGEST_WAIT)
             yield from self.log.follow(stream, followed, call)
         followed.positions[stream] = number
-        followed.learn(stream, number, hashes)
-        followed.log_bytes += hashes.nbytes + _SEGMENT_OVERHEAD
+        followed.learn(stream, number, segment)
 
     def _choose_stream(self, call: Call) -> Operation[str]:
         partitions = self.control.head.partitions if self.control.head else 1

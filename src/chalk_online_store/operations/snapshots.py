@@ -84,7 +84,7 @@ def replace_snapshot(
 def _info(before: Head | None, layer: Layer, content: bytes, layer_id: str) -> LayerInfo:
     """What the new head says of a layer: a full one that is there already stays where it is."""
     if not layer.count:
-        return LayerInfo("", layer.capacity, layer.rate, 0, 0, b"")
+        return LayerInfo("", 0, 0, b"")
     info = describe(layer, content, layer_id)
     for old in before.layers if before else ():
         if old.id and (old.nbytes, old.digest) == (info.nbytes, info.digest):
@@ -102,7 +102,7 @@ def _claim(
     if other is not None and other.until > now.wall:
         return None
     infos = tuple(
-        LayerInfo(layer_id, layer.capacity, layer.rate, layer.count, layer.nbytes, b"")
+        LayerInfo(layer_id, layer.count, layer.nbytes, b"")
         for layer, layer_id in zip(layers, ids, strict=True)
     )
     claim = Claim(secrets.token_hex(4), now.wall + _CLAIM, infos)
