@@ -65,7 +65,7 @@ _SEGMENT_OVERHEAD = 120
 """Bytes of a segment beside its hashes, about."""
 
 _CHUNKS_AT_ONCE = 8
-_TRIES = 3
+_NOT_WHOLE = "A Bloom filter's snapshot is not whole: build the filter anew."
 _FIRST_WAIT = 0.002
 _LONGEST_WAIT = 0.1
 """Seconds for which whoever was overtaken in the log lets others go on, at random."""
@@ -293,7 +293,8 @@ class FilterKeeper:
     def _look(self, call: Call) -> Operation[bool]:
         now: Instant = yield NOW
         followed, streams = self.followed, self.control.streams
-        for _ in range(_TRIES):
+        gone: Head | None = None
+        while True:
             whole = yield from self._follow(followed, streams, call)
             # Only now: if something was removed before it was followed, the floors say so.
             control = yield from self.log.control(call)
@@ -301,10 +302,12 @@ class FilterKeeper:
                 raise DamagedItem("A Bloom filter's head cannot be read: build the filter anew.")
             if (control.head is None) if followed is None else followed.goes_on(control.head):
                 break
-            followed = (yield from self.log.load(control.head, call)) if control.head else None
-            streams = control.streams
-        else:
-            raise DamagedItem("A Bloom filter's snapshot is not whole: build the filter anew.")
+            followed, streams = None, control.streams
+            if control.head and control.head == gone:  # No merge has removed them.
+                followed = Followed(gone.generation, None, dict(gone.positions), damaged=_NOT_WHOLE)
+            elif control.head:
+                followed = yield from self.log.load(control.head, call)
+                gone = None if followed else control.head
         if followed and control.head:
             if followed is self.followed and control.head != self.control.head:
                 followed.log_bytes = 0  # Others have merged it.
