@@ -26,7 +26,7 @@ from chalk_online_store import (
     feature,
     features,
 )
-from chalk_online_store.backend import Call
+from chalk_online_store.backend import Call, KeyPage
 from chalk_online_store.cache.segments import Places
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
@@ -36,7 +36,7 @@ from chalk_online_store.embedded import requests
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import ConnectionFailed, OnlineStoreError, RequestTimeout
 from chalk_online_store.operations import filters, snapshots
-from chalk_online_store.operations.build import DEFAULT_WAIT, BuildReport
+from chalk_online_store.operations.build import DEFAULT_WAIT, BuildReport, _Scan
 from chalk_online_store.operations.core import Core
 
 T = TypeVar("T")
@@ -70,10 +70,12 @@ class World:
         self.rng = random.Random(seed)
         self.driver = SimulatedDriver(self._answer)
         self.fault: Callable[[Any], Exception | None] = lambda request: None
-        self.lost_answers = 0.0
+        self.lost_answers = self.slow = 0.0
 
     def _answer(self, request: Any, now: float) -> Reply:
         after = self.rng.choice([0.001, 0.001, 0.01, 0.3])
+        if self.rng.random() < self.slow:
+            after = 4.0
         error = self.fault(request)
         if error is not None:
             return Reply(error=error, after=after)
@@ -402,6 +404,31 @@ def _merges_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "RETAIN", 100_000_000)
 
 
+def test_a_build_keeps_to_its_rate() -> None:
+    """A Scan takes no more units a second than it may, and its pages become as small as needed."""
+    pages: list[tuple[float, int]] = []
+
+    class Table:
+        """A table of 1,000 items, of which each takes half a unit."""
+
+        def scan_keys(
+            self, segment: int, segments: int, start: bytes, limit: int, call: Call
+        ) -> Operation[KeyPage]:
+            now: Instant = yield NOW
+            first = int(start or 0)
+            last = min(first + limit, 1000)
+            pages.append((now.monotonic, last - first))
+            more = str(last).encode() if last < 1000 else b""
+            return KeyPage([f"a:{n}" for n in range(first, last)], more, (last - first) / 2)
+
+    world = World()
+    scan = _Scan(Table(), {}, 1, 20.0, lambda items, rcu: None)  # type: ignore[arg-type]
+    world.run(scan.run())
+    assert scan.items == 1000
+    assert 20 < world.driver.now < 30
+    assert {count for _, count in pages[2:-1]} == {40}
+
+
 @pytest.mark.usefixtures("_merges_often")
 def test_the_log_is_merged_and_cut() -> None:
     """A long log becomes a snapshot; segments go when they have been in one for long enough."""
@@ -428,15 +455,16 @@ def test_who_looked_before_a_merge_appends_after_it() -> None:
     world = World()
     busy, calm, reader = (world.process(schema(100)) for _ in range(3))
     busy.write([0])
-    world.pass_time(101)
-    calm.write([1])
+    world.pass_time(95)
+    calm.warm()
+    world.pass_time(6)
     for key in range(2, 12):
         busy.write([key])
         world.pass_time(1)
     calm.write([50])
     reader.warm()
-    found = reader.read([*range(12), 50], ["a"])
-    assert found.statuses("a") == [Status.HIT] * 13
+    found = reader.read([0, *range(2, 12), 50], ["a"])
+    assert found.statuses("a") == [Status.HIT] * 12
 
 
 @pytest.mark.usefixtures("_merges_often")
@@ -622,6 +650,14 @@ class Truth:
     busy: bool = False
 
 
+@pytest.fixture
+def _hastened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that many builds and merges find place in a short history."""
+    monkeypatch.setattr(filters, "LOOK_SECONDS", 3.0)
+    monkeypatch.setattr(filters, "SETTLE_SECONDS", 6.0)
+    monkeypatch.setattr(snapshots, "RETAIN", 25_000_000)
+
+
 class History:
     """Processes that do as a seed says, and the truth that their reads are held to."""
 
@@ -633,6 +669,7 @@ class History:
         # Who does not know a new namespace yet finds nothing, with or without a filter.
         self.world.process(self.namespace).write([1000])
         self.world.lost_answers = self.rng.choice([0.0, 0.02])
+        self.world.slow = self.rng.choice([0.0, 0.02])
         self.checked = self.skipped = 0
 
     def actors(self) -> Iterator[Operation[None]]:
@@ -666,13 +703,13 @@ class History:
 
     def builder(self) -> Operation[None]:
         """Builds, of which some are cut off."""
-        for _ in range(3):
-            yield Sleep(self.rng.choice([1.0, 20.0]))
+        for _ in range(7):
+            yield Sleep(self.rng.choice([0.1, 5.0, 20.0]))
             process = self.world.process(self.namespace)
-            if self.rng.random() < 0.3:
-                yield Spawn(self._kill(process, self.rng.random() * 80))
+            if self.rng.random() < 0.2:
+                yield Spawn(self._kill(process, self.rng.random() * 10))
             try:
-                yield from process.build_later()
+                yield from process.build_later(filters.SETTLE_SECONDS)
             except (Died, OnlineStoreError):
                 continue
 
@@ -717,7 +754,7 @@ class History:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32))
 @example(seed=336)  # Three merges while somebody loads the filter, who then announced nothing.
-@pytest.mark.usefixtures("_merges_often")
+@pytest.mark.usefixtures("_merges_often", "_hastened")
 def test_no_entity_is_hidden_in_any_history(seed: int) -> None:
     """Writes, deletes, merges, growth, builds, crashes, lost answers: nobody is ever hidden."""
     history = History(seed)

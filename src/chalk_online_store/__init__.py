@@ -27,6 +27,7 @@ from chalk_online_store.errors import (
     UnknownFeature,
     WriteFailed,
 )
+from chalk_online_store.operations.build import BuildReport
 from chalk_online_store.operations.filtered import FilterStats
 from chalk_online_store.operations.rows import Answer, Row, Rows, Status
 from chalk_online_store.operations.tiers import NamespaceStats, StoreStats
@@ -55,6 +56,7 @@ __all__ = [
     "AsyncOnlineStore",
     "AsyncPreparedRead",
     "BloomFilter",
+    "BuildReport",
     "CacheStats",
     "ConnectionFailed",
     "DamagedItem",

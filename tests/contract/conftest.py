@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,14 @@ from typing import Any
 import boto3
 import pytest
 
-from chalk_online_store import AsyncOnlineStore, OnlineStore, Report, Rows
+from chalk_online_store import (
+    AsyncOnlineStore,
+    BuildReport,
+    OnlineStore,
+    Report,
+    Rows,
+    StoreStats,
+)
 from chalk_online_store.testing import Dynoxide, create_table
 
 Open = Callable[..., "AnyStore"]
@@ -70,6 +78,22 @@ class AnyStore:
         """`rename` of either store."""
         report: Report = self._settle(self._store.rename(*args, **options))
         return report
+
+    def stats(self) -> StoreStats:
+        """`stats` of either store."""
+        return self._store.stats()
+
+    def build_bloom_filters(self, *args: Any, **options: Any) -> BuildReport:
+        """`build_bloom_filters` of either store."""
+        report: BuildReport = self._settle(self._store.build_bloom_filters(*args, **options))
+        return report
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and what runs in the background go on."""
+        if isinstance(self._store, OnlineStore):
+            time.sleep(seconds)
+        else:
+            self._runner.run(asyncio.sleep(seconds))
 
     def close(self) -> None:
         """`close` of either store."""
