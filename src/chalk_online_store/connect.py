@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from chalk_online_store.backend import Backend
@@ -164,6 +165,25 @@ def connect_async(url: str, session: Session | None) -> tuple[Backend, AsyncTran
     return _backend_of(target, endpoint), AsyncHttpTransport(
         endpoint, AsyncCredentialSource(session), **_limits_of(target)
     )
+
+
+class TableSize(NamedTuple):
+    """Items and bytes of a table as its engine counted them last; on AWS every six hours."""
+
+    items: int
+    bytes: int
+
+
+def table_size(url: str) -> TableSize:
+    """How large the table of a URL is. Raises `InvalidURL`, `TableNotFound`, `RequestError`."""
+    target = parse_url(url)
+    if isinstance(target, SqliteTarget):
+        with closing(SqliteEngine(target.path)) as engine:
+            return TableSize(*engine.size())
+    from chalk_online_store.drivers.tables import describe_table  # As boto3: slow to import.
+
+    endpoint, session = _resolve(target, None)
+    return TableSize(*describe_table(session, endpoint, target.table))
 
 
 def _backend_of(target: DynamoDBTarget, endpoint: Endpoint) -> DynamoDBBackend:

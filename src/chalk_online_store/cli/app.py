@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from chalk_online_store.cli import caching, registry, require
+from chalk_online_store.cli import bloom, caching, registry, require
 
 app = typer.Typer(
     help="Serve machine-learning features from DynamoDB.",
@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(bloom.app, name="bloom")
 app.add_typer(registry.app, name="registry")
 app.add_typer(caching.app, name="cache")
 

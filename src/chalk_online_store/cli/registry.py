@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from chalk_online_store.backend import Call
+from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.codec.lockfile import Difference, differences, parse_lock, render_lock
 from chalk_online_store.codec.registry import Entry, Registry, entries_of
@@ -18,9 +17,8 @@ from chalk_online_store.connect import connect
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.effects import Operation
-from chalk_online_store.errors import InvalidSchema, RegistryError
+from chalk_online_store.errors import RegistryError
 from chalk_online_store.operations.registry import RegistryKeeper
-from chalk_online_store.schema import namespaces
 
 T = TypeVar("T")
 
@@ -103,7 +101,7 @@ def check(
 
     Exits with status 1 where something is missing or other than it should be.
     """
-    wanted = [entry for name in schema or () for entry in entries_of(_namespace(name))]
+    wanted = [entry for name in schema or () for entry in entries_of(namespace_called(name))]
     if (lock is None) + (url is None) + (not wanted) > 1:
         raise RegistryError("check compares two things: give two of --url, --lock and --schema.")
     registries = {}
@@ -138,18 +136,6 @@ def _read_lock(path: Path) -> tuple[Entry, ...]:
         return parse_lock(path.read_bytes())
     except OSError as error:
         raise RegistryError(f"The lock file cannot be read: {error}.") from error
-
-
-def _namespace(name: str) -> Any:
-    """The namespace called `module:Class`; modules of the working directory are found, too."""
-    module, _, attribute = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidSchema(f"--schema {name}: {error}; it is module:Class.") from error
-    return next(iter(namespaces([found]).values()))
 
 
 def _load(url: str) -> Registry:

@@ -68,6 +68,13 @@ class SqliteEngine:
         with self._lock:
             self._connection.close()
 
+    def size(self) -> tuple[int, int]:
+        """How many items there are, and their bytes."""
+        with self._lock:
+            found = self._connection.execute("SELECT count(*), total(length(item)) FROM items")
+            items, size = found.fetchone()
+        return items, int(size)
+
     def warm(self, connections: int, timeout: float) -> int:
         """There is one connection, open already."""
         return 1

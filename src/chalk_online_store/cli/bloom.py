@@ -1,0 +1,136 @@
+"""`chalk-online-store bloom`: build the Bloom filters of namespaces, and look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from chalk_online_store.cli.schemas import namespace_called
+from chalk_online_store.cli.tables import print_table
+from chalk_online_store.connect import TableSize, table_size
+from chalk_online_store.operations.build import DEFAULT_WAIT, BuildReport
+from chalk_online_store.operations.filtered import FilterStats
+from chalk_online_store.store import OnlineStore
+
+PRICE = 0.125
+PRICE_OF = "on-demand, us-east-1, November 2024"
+
+_SCAN_BYTES_A_UNIT = 8 * 1024
+"""AWS: half an RCU for each 4 KB of an eventually consistent Scan."""
+
+app = typer.Typer(help="The Bloom filters of namespaces.", no_args_is_help=True)
+
+Url = Annotated[str, typer.Option(help="The URL of the store.")]
+Schemas = Annotated[
+    list[str], typer.Option("--schema", help="A schema, as module:Class. Can be repeated.")
+]
+
+
+@app.command()
+def build(
+    url: Url,
+    schema: Schemas,
+    rcu_per_second: Annotated[
+        float | None,
+        typer.Option(min=0.5, help="At most so many RCU a second."),
+    ] = None,
+    segments: Annotated[int, typer.Option(min=1, help="Parts that are scanned at once.")] = 4,
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds until every writer knows; 0 only where none is running.",
+        ),
+    ] = DEFAULT_WAIT,
+    price: Annotated[
+        float,
+        typer.Option(help=f"Dollars for a million read request units; the default is {PRICE_OF}."),
+    ] = PRICE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Build filters anew, beside reads and writes, by one Scan of the whole table.
+
+    First every process that writes to the namespaces must declare the filter and be restarted:
+    one that does not know of it would write entities that the filter does not have.
+    """
+    namespaces = [namespace_called(name) for name in schema]
+    size = table_size(url)
+    _print_price(size, price, rcu_per_second)
+    if not (yes or typer.confirm("Scan it?", err=True)):
+        raise typer.Abort
+    with OnlineStore.open(url, namespaces) as store, _progress(size, wait) as tell:
+        report = store.build_bloom_filters(
+            namespaces,
+            wait=wait,
+            segments=segments,
+            rcu_per_second=rcu_per_second,
+            progress=tell,
+        )
+    _print_report(report)
+
+
+@app.command()
+def status(url: Url, schema: Schemas) -> None:
+    """Load filters as a query server does, and say what is known of them."""
+    namespaces = [namespace_called(name) for name in schema]
+    with OnlineStore.open(url, namespaces) as store:
+        store.warm(1)
+        stats = store.stats().namespaces
+    blooms = {name: stats[name].bloom for name in stats}
+    names = [field.name for field in fields(FilterStats)]
+    rows = [
+        [name.replace("_", " "), *(_text(getattr(bloom, name, "")) for bloom in blooms.values())]
+        for name in names[: names.index("empirical_false_positive_rate")]
+    ]
+    print_table(["filter", *blooms], rows)
+    if not all(bloom and bloom.trusted for bloom in blooms.values()):
+        raise typer.Exit(1)
+
+
+def _print_price(size: TableSize, price: float, rate: float | None) -> None:
+    units = size.bytes / _SCAN_BYTES_A_UNIT
+    typer.echo(
+        f"The table has about {size.items:,} items of {size.bytes:,} bytes in all, as its engine "
+        f"last counted them. A Scan takes about {units:,.0f} RCU"
+        f"{f', {units / rate:,.0f} seconds at that rate' if rate else ''}: "
+        f"${units / 1e6 * price:,.4f} at ${price:g} a million.",
+        err=True,
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if type(value) is int else str(value)
+
+
+@contextmanager
+def _progress(size: TableSize, wait: float) -> Iterator[Callable[[int, float], None]]:
+    """A progress bar over the items of the table, on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"waiting {wait:.0f} s for writers", total=size.items or None)
+
+        def tell(items: int, units: float) -> None:
+            text = f"{items:,} items, {units:,.0f} RCU"
+            progress.update(task, completed=items, description=text)
+
+        yield tell
+
+
+def _print_report(report: BuildReport) -> None:
+    rows: Sequence[Sequence[str]] = [
+        [name, f"{count:,}"] for name, count in report.entities.items()
+    ]
+    print_table(("namespace", "entities"), rows)
+    typer.echo(
+        f"{report.items_scanned:,} items scanned, {report.rcu:,.1f} RCU, {report.wcu:,.1f} WCU, "
+        f"{report.bytes:,} bytes of filters, {report.seconds:.1f} s.",
+        err=True,
+    )
