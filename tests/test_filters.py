@@ -71,11 +71,10 @@ class World:
         self.driver = SimulatedDriver(self._answer)
         self.fault: Callable[[Any], Exception | None] = lambda request: None
         self.lost_answers = self.slow = 0.0
+        self.delay: Callable[[Any], float] = self._delay
 
     def _answer(self, request: Any, now: float) -> Reply:
-        after = self.rng.choice([0.001, 0.001, 0.01, 0.3])
-        if self.rng.random() < self.slow:
-            after = 4.0
+        after = self.delay(request)
         error = self.fault(request)
         if error is not None:
             return Reply(error=error, after=after)
@@ -83,6 +82,11 @@ class World:
         if self.rng.random() < self.lost_answers:
             return Reply(error=RequestTimeout("Its answer was lost."), after=after)
         return Reply(response, after=after)
+
+    def _delay(self, request: Any) -> float:
+        if self.rng.random() < self.slow:
+            return 4.0
+        return self.rng.choice([0.001, 0.001, 0.01, 0.3])
 
     def process(self, namespace: Namespace, **options: Any) -> Process:
         """A process with a store."""
@@ -361,6 +365,22 @@ def test_nothing_is_written_that_was_not_announced() -> None:
     assert set(caught.value.failed) == {0, 1}
     assert world.keys("a:2") == []
     writer.write([1])  # It is known: nothing is to be announced.
+    world.fault = lambda request: None
+    writer.write([2])  # It is not, for all that was tried.
+    reader = world.process(schema())
+    reader.warm()
+    assert reader.read([2]).statuses("a") == [Status.HIT]
+
+
+def test_a_write_that_took_too_long_is_not_sent() -> None:
+    """Who builds a filter waits for writes only so long: later than that no item is written."""
+    world = World()
+    writer = world.process(schema())
+    writer.write([1])
+    world.delay = lambda request: 61.0 if isinstance(request, requests.Transact) else 0.001
+    with pytest.raises(WriteFailed):
+        world.run(writer.write_later([2], timeout=500))
+    assert world.keys("a:2") == []
 
 
 def test_who_does_not_declare_the_filter_keeps_it_all_the_same() -> None:
