@@ -25,6 +25,7 @@ from tests.golden.cases import (
     microseconds,
 )
 from tests.golden.cases import codec_of as namespace_codec
+from tests.golden.filter_cases import PARTS
 from tests.golden.generate import FILES, PATH, encoded, ids_of, item_bytes, item_json, load
 from tests.strategies import exactly
 
@@ -85,3 +86,11 @@ def test_a_golden_entry(entry: Any) -> None:
     golden = GOLDEN["registry"][entry.name]
     assert [item_json(item) for item in entry.items(LAYOUT)] == golden
     assert read_entry(item_bytes(golden[0])) == entry
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_golden_part_of_a_filter(name: str) -> None:
+    """Heads, segments and chunks of a Bloom filter are read and written as ever."""
+    part, golden = PARTS[name], GOLDEN["filter"][name]
+    assert item_json(part.seal()) == golden
+    assert part.unseal(item_bytes(golden)) == part.says

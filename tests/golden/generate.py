@@ -21,6 +21,7 @@ from chalk_online_store.codec.nested import Ids, value_encoder
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.types import struct_fields
 from tests.golden.cases import HISTORIES, LAYOUT, REGISTRY, TYPES, item_of
+from tests.golden.filter_cases import PARTS
 
 HERE = Path(__file__).parent
 PATH = "user.x"
@@ -79,7 +80,12 @@ def registry() -> Golden:
     return {e.name: [item_json(item) for item in e.items(LAYOUT)] for e in REGISTRY.entries}
 
 
-FILES: Mapping[str, Any] = {"types": types, "items": items, "registry": registry}
+def bloom() -> Golden:
+    """The parts of a Bloom filter."""
+    return {name: item_json(part.seal()) for name, part in PARTS.items()}
+
+
+FILES: Mapping[str, Any] = {"types": types, "items": items, "registry": registry, "filter": bloom}
 
 
 def main() -> None:
