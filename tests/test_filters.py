@@ -35,8 +35,9 @@ from chalk_online_store.effects import NOW, All, Effect, Instant, Operation, Sle
 from chalk_online_store.embedded import requests
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import ConnectionFailed, OnlineStoreError, RequestTimeout
-from chalk_online_store.operations import filters, snapshots
-from chalk_online_store.operations.build import DEFAULT_WAIT, BuildReport, _Scan
+from chalk_online_store.operations.bloom import keeper as keeping
+from chalk_online_store.operations.bloom import snapshots
+from chalk_online_store.operations.bloom.build import DEFAULT_WAIT, BuildReport, _Scan
 from chalk_online_store.operations.core import Core
 
 T = TypeVar("T")
@@ -201,7 +202,7 @@ class Process:
         self.world.run(self.within(self.core.warm(None)))
 
     @property
-    def keeper(self) -> filters.FilterKeeper:
+    def keeper(self) -> keeping.FilterKeeper:
         """The keeper of its filter."""
         return self.core._tiers._keepers["user"]
 
@@ -673,8 +674,8 @@ class Truth:
 @pytest.fixture
 def _hastened(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that many builds and merges find place in a short history."""
-    monkeypatch.setattr(filters, "LOOK_SECONDS", 3.0)
-    monkeypatch.setattr(filters, "SETTLE_SECONDS", 6.0)
+    monkeypatch.setattr(keeping, "LOOK_SECONDS", 3.0)
+    monkeypatch.setattr(keeping, "SETTLE_SECONDS", 6.0)
     monkeypatch.setattr(snapshots, "RETAIN", 25_000_000)
 
 
@@ -729,7 +730,7 @@ class History:
             if self.rng.random() < 0.2:
                 yield Spawn(self._kill(process, self.rng.random() * 10))
             try:
-                yield from process.build_later(filters.SETTLE_SECONDS)
+                yield from process.build_later(keeping.SETTLE_SECONDS)
             except (Died, OnlineStoreError):
                 continue
 

@@ -24,7 +24,7 @@ from chalk_online_store import (
     OnlineStoreConfig,
     Status,
 )
-from chalk_online_store.operations import snapshots
+from chalk_online_store.operations.bloom import snapshots
 from chalk_online_store.testing import Dynoxide, create_table
 
 REFRESH = 0.5

@@ -27,8 +27,8 @@ from chalk_online_store.errors import (
     UnknownFeature,
     WriteFailed,
 )
-from chalk_online_store.operations.build import BuildReport
-from chalk_online_store.operations.filtered import FilterStats
+from chalk_online_store.operations.bloom.build import BuildReport
+from chalk_online_store.operations.bloom.reads import FilterStats
 from chalk_online_store.operations.rows import Answer, Row, Rows, Status
 from chalk_online_store.operations.tiers import NamespaceStats, StoreStats
 from chalk_online_store.report import Report

@@ -12,7 +12,7 @@ from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
 from chalk_online_store.drivers.credentials import Session
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver, Transport
-from chalk_online_store.operations.build import DEFAULT_WAIT, BuildReport, Progress
+from chalk_online_store.operations.bloom.build import DEFAULT_WAIT, BuildReport, Progress
 from chalk_online_store.operations.core import Core, ObservedAt, Prepared, checked
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats

@@ -11,15 +11,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from chalk_online_store.cli.prices import PRICE, PRICE_OF
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.connect import TableSize, table_size
-from chalk_online_store.operations.build import DEFAULT_WAIT, BuildReport
-from chalk_online_store.operations.filtered import FilterStats
+from chalk_online_store.operations.bloom.build import DEFAULT_WAIT, BuildReport
+from chalk_online_store.operations.bloom.reads import FilterStats
 from chalk_online_store.store import OnlineStore
-
-PRICE = 0.125
-PRICE_OF = "on-demand, us-east-1, November 2024"
 
 _SCAN_BYTES_A_UNIT = 8 * 1024
 """AWS: half an RCU for each 4 KB of an eventually consistent Scan."""

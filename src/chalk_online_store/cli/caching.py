@@ -16,6 +16,7 @@ from chalk_online_store.capacity.traces import read_trace
 from chalk_online_store.capacity.traffic import READS_PER_SECOND, Workload, zipf
 from chalk_online_store.cli import require
 from chalk_online_store.cli.plots import check_format, plot_curves
+from chalk_online_store.cli.prices import PRICE, PRICE_OF
 from chalk_online_store.cli.tables import Cell, print_table
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.schema.durations import microseconds
@@ -24,9 +25,6 @@ CACHED_SHARE = 0.1
 """The share of all items that the cache holds where its size is not stated."""
 
 BAR_WIDTH = 10
-
-PRICE = 0.125
-PRICE_OF = "on-demand, us-east-1, November 2024"
 
 app = typer.Typer(help="The cache and the Bloom filter before a table.", no_args_is_help=True)
 

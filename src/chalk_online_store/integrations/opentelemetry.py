@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from chalk_online_store.cache.lru import CacheStats
 from chalk_online_store.errors import MissingDependency
-from chalk_online_store.operations.filtered import FilterStats
+from chalk_online_store.operations.bloom.reads import FilterStats
 from chalk_online_store.operations.tiers import StoreStats
 
 if TYPE_CHECKING:

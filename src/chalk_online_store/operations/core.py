@@ -15,7 +15,7 @@ from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
-from chalk_online_store.operations.build import BuildReport, Progress, build_filters
+from chalk_online_store.operations.bloom.build import BuildReport, Progress, build_filters
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats, Tiers

@@ -24,7 +24,7 @@ from chalk_online_store.errors import (
     RequestTimeout,
     UnknownFeature,
 )
-from chalk_online_store.operations.filters import birth
+from chalk_online_store.operations.bloom.keeper import birth
 from chalk_online_store.schema import Namespace
 
 REFRESH_SECONDS = 5.0

@@ -11,10 +11,11 @@ from chalk_online_store.cache.lru import CacheStats, ItemCache
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.effects import Instant, Operation, Spawn
 from chalk_online_store.errors import RequestError, WriteFailed
+from chalk_online_store.operations.bloom.keeper import FilterKeeper
+from chalk_online_store.operations.bloom.log import FilterLog
+from chalk_online_store.operations.bloom.reads import FilteredReads, FilterStats
+from chalk_online_store.operations.bloom.snapshots import merge_apart, merge_is_due
 from chalk_online_store.operations.coalesce import Coalescer
-from chalk_online_store.operations.filtered import FilteredReads, FilterStats
-from chalk_online_store.operations.filters import FilterKeeper, FilterLog
-from chalk_online_store.operations.snapshots import merge_apart, merge_is_due
 from chalk_online_store.operations.through import CachedReads, Reads
 from chalk_online_store.schema import LRUCache, Namespace
 

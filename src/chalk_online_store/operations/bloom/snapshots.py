@@ -32,7 +32,8 @@ from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem
-from chalk_online_store.operations.filters import FilterKeeper, FilterLog
+from chalk_online_store.operations.bloom.keeper import FilterKeeper
+from chalk_online_store.operations.bloom.log import FilterLog
 
 RETAIN = 600_000_000
 """For how long segments stay in the log once they are in a snapshot, at least (us)."""

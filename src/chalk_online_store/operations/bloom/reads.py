@@ -12,7 +12,7 @@ from chalk_online_store.cache.bloom import KeyFilter
 from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import OnlineStoreError
-from chalk_online_store.operations.filters import FilterKeeper, is_older
+from chalk_online_store.operations.bloom.keeper import FilterKeeper, is_older
 from chalk_online_store.operations.through import Reads
 from chalk_online_store.report import Report
 from chalk_online_store.schema import BloomFilter

@@ -1,6 +1,6 @@
 """Building Bloom filters from what is in the table, beside writers and readers.
 
-See `operations.filters` for why no entity is lost between the Scan and the log.
+See `operations.bloom.keeper` for why no entity is lost between the Scan and the log.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from chalk_online_store.codec.registry import filter_mark
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.effects import NOW, All, Instant, Operation, Sleep
 from chalk_online_store.errors import DamagedItem, WriteConflict
-from chalk_online_store.operations.filters import SETTLE_SECONDS, Control, FilterLog, Followed
-from chalk_online_store.operations.snapshots import replace_snapshot
+from chalk_online_store.operations.bloom.keeper import SETTLE_SECONDS
+from chalk_online_store.operations.bloom.log import Control, FilterLog, Followed
+from chalk_online_store.operations.bloom.snapshots import replace_snapshot
 from chalk_online_store.report import Report
 from chalk_online_store.schema import Namespace
 
