@@ -211,6 +211,16 @@ def test_tasks_that_miss_together_make_one_read() -> None:
     assert table.reads == 2
 
 
+def test_a_process_that_begins_reads_the_registry_once() -> None:
+    """However many reads a new process begins with, the registry is loaded by one of them."""
+    written = store_of()
+    fresh = SimulatedStore([User])
+    fresh.table.items = written.table.items
+    found = at_once(fresh, *(reading(fresh, [i % 3]) for i in range(50)))
+    assert [rows.column("a") for rows in found] == [[i % 3] for i in range(50)]
+    assert len(fresh.sent("Query")) == 1
+
+
 # --- renewal -------------------------------------------------------------------------------
 
 

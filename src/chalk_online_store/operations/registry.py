@@ -25,6 +25,7 @@ from chalk_online_store.errors import (
     UnknownFeature,
 )
 from chalk_online_store.operations.bloom.keeper import birth
+from chalk_online_store.operations.turns import Turns
 from chalk_online_store.schema import Namespace
 
 REFRESH_SECONDS = 5.0
@@ -61,6 +62,7 @@ class RegistryKeeper:
         self._codecs: dict[str, NamespaceCodec] = {}
         self._drafts: dict[str, tuple[NamespaceCodec, NamespaceCodec]] = {}
         self._loaded = False
+        self._turns = Turns()
         self._looked_at = 0.0
 
     def known(self, namespace: Namespace) -> NamespaceCodec | None:
@@ -106,7 +108,7 @@ class RegistryKeeper:
     def for_delete(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
         """As `for_read`, but what others have registered is noticed at once."""
         if self._codec(namespace).missing:
-            yield from self._load_first(call)
+            yield from self._load_for(call)
         return self._codec(namespace)
 
     def for_write(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
@@ -206,8 +208,14 @@ class RegistryKeeper:
         return self._registry
 
     def _load_first(self, call: Call) -> Operation[None]:
+        """Of many who begin at once, one reads it."""
+        yield from self._turns.take(
+            self._load_for, call, unless=lambda: self._registry if self._loaded else None
+        )
+
+    def _load_for(self, call: Call) -> Operation[Registry]:
         try:
-            yield from self.load(call)
+            return (yield from self.load(call))
         except RequestError as error:
             if not error.retryable:
                 raise

@@ -38,7 +38,7 @@ from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.operations.bloom.log import Control, FilterLog, Followed
-from chalk_online_store.operations.bloom.turns import Turns
+from chalk_online_store.operations.turns import Turns
 from chalk_online_store.schema import Namespace
 
 LOOK_SECONDS = 30.0

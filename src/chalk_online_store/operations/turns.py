@@ -61,4 +61,4 @@ def _wait(turn: Future[None], call: Call) -> Operation[None]:
     try:
         yield Await(turn, call.deadline - now.monotonic)
     except TimeoutError:
-        raise RequestTimeout("Other operations on the Bloom filter took too long.") from None
+        raise RequestTimeout("Others who did the same took too long.") from None
