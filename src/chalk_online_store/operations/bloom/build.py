@@ -83,13 +83,14 @@ class _Build:
         self.config = config
         self._log = log
         self._mark = filter_mark(namespace.name, log.layout)
-        self._id = secrets.token_hex(8)
+        self._id = ""
         self.gathered = _Gathered(0, None, {})
         self.bytes = 0
 
     def announce(self, marked: bool, call: Call) -> Operation[None]:
         """Say in the head that a build has begun; `marked` says whether the registry knows."""
         while True:
+            self._id = secrets.token_hex(8)  # Another one: it could have been put unnoticed.
             now: Instant = yield NOW
             control = yield from self._log.control(call)
             positions = {}

@@ -177,11 +177,12 @@ class FilterKeeper:
             try:
                 yield from self.look(call, now, LOOK_SECONDS)
             except DamagedItem:  # Nobody can use the filter, until it is built anew.
+                call.deadline = min(call.deadline, now.monotonic + SETTLE_SECONDS)
                 return
         looked_at, followed = self.looked_at, self.followed
+        call.deadline = min(call.deadline, looked_at.monotonic + SETTLE_SECONDS)
         if followed is None:
             return
-        call.deadline = min(call.deadline, looked_at.monotonic + SETTLE_SECONDS)
         hashes = followed.unannounced(hash_keys(pks))
         if len(hashes):
             batch = self._join_batch(hashes)
@@ -215,8 +216,8 @@ class FilterKeeper:
             yield Sleep(self._rng.uniform(0, wait))
             wait = min(2 * wait or _FIRST_WAIT, _LONGEST_WAIT)
             yield from self.log.follow(stream, followed, call)
+        followed.learn(stream, number, segment)  # First, so that no merge lacks it.
         followed.positions[stream] = number
-        followed.learn(stream, number, segment)
 
     def _choose_stream(self, call: Call) -> Operation[str]:
         partitions = self.control.head.partitions if self.control.head else 1

@@ -146,7 +146,7 @@ class FilterLog:
             elif key.sk == CLAIM:
                 found.claim = item
             elif key.sk.startswith(STREAM):
-                streams.append(unseal_struct(item, key, Stream).name)
+                streams.append(key.sk.removeprefix(STREAM))
         found.streams = frozenset(streams)
         return found
 
