@@ -25,7 +25,7 @@ PANELS = (
     "BatchGetItem 50 x 200",
     "BatchWriteItem 25 x 20",
 )
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "benchmarks",  # The same results give the same file.
     "font.size": 9,
