@@ -186,7 +186,10 @@ def caching_paths(results: Results) -> str:
     """CPU of a key by path and size of the read."""
     lines = _of("paths", results)
     sizes = list(lines[0]["cpu_us"])
-    body = [[r["path"], *(f"{r['cpu_us'][size]:.2f}" for size in sizes)] for r in lines]
+    body = [
+        [r["path"], *(f"{r['cpu_us'][size]:.2f}" if size in r["cpu_us"] else "" for size in sizes)]
+        for r in lines
+    ]
     return as_table(["CPU us a key, in a read of", *sizes], body, texts=1)
 
 

@@ -20,6 +20,8 @@ from chalk_online_store.cache.lru import ItemCache, Trip
 from chalk_online_store.testing import Dynoxide
 
 SIZES = (100, 1)
+ABSENT = 30
+"""Of the keys of a mixed read."""
 ENTITIES = 1_000
 CACHED = 10_000
 _CACHE = LRUCache(CACHED, ttl="1h", store_cache_misses=True)
@@ -54,7 +56,8 @@ def run(rounds: int = 15, seed: int = 0, keys: int = 1_000_000) -> list[dict[str
 
 
 def _line(title: str, turns: dict[str, Turns]) -> dict[str, Any]:
-    medians = {str(size): turns[f"{title}, {size}"].median for size in SIZES}
+    named = {str(size): f"{title}, {size}" for size in SIZES}
+    medians = {size: turns[name].median for size, name in named.items() if name in turns}
     return {"path": title, "cpu_us": medians}
 
 
@@ -97,6 +100,7 @@ def _reads(url: str, stack: ExitStack) -> Iterator[Path]:
     cached, with_cache = store(_CACHE, None)
     filtered, with_filter = store(None, _FILTER)
     plain, without = store(None, None)
+    crowded, with_none = store(LRUCache(1, ttl="1h"), None)
     here, absent = [row["id"] for row in ROWS], _surely_absent(filtered, with_filter)
     for size in SIZES:
         some, none = here[:size], absent[:size]
@@ -107,11 +111,23 @@ def _reads(url: str, stack: ExitStack) -> Iterator[Path]:
                 "cache hit, all 20 columns": lambda k=some: cached.read(with_cache, k).to_dict(),
                 "negative cache hit": lambda k=none: cached.read(with_cache, k),
                 "Bloom skip": lambda k=none: filtered.read(with_filter, k),
+                "cache miss, rows only": lambda k=some: crowded.read(with_none, k),
+                "past the Bloom filter, rows only": lambda k=some: filtered.read(with_filter, k),
                 "from the table, absent": lambda k=none: plain.read(without, k),
                 "from the table, rows only": lambda k=some: plain.read(without, k),
                 "from the table, all 20 columns": lambda k=some: plain.read(without, k).to_dict(),
             }.items()
         )
+
+    mixed = here[: max(SIZES) - ABSENT] + absent[:ABSENT]
+    yield Path(
+        f"past the Bloom filter, {ABSENT} of 100 absent",
+        len(mixed),
+        lambda: filtered.read(with_filter, mixed),
+    )
+    yield Path(
+        f"from the table, {ABSENT} of 100 absent", len(mixed), lambda: plain.read(without, mixed)
+    )
 
 
 def _surely_absent(store: OnlineStore, namespace: Any) -> list[int]:
