@@ -6,10 +6,22 @@ import argparse
 import time
 from collections.abc import Callable
 
-from benchmarks import breakdown, cpu, curves, e2e, ideas, memory, plots, report, results, tips
+from benchmarks import (
+    breakdown,
+    caching,
+    cpu,
+    curves,
+    e2e,
+    ideas,
+    memory,
+    plots,
+    report,
+    results,
+    tips,
+)
 from benchmarks import bytes as weighing
 
-ROUNDS = {"cpu": 15, "e2e": 20, "curves": 3}
+ROUNDS = {"cpu": 15, "e2e": 20, "curves": 3, "caching": 15}
 
 
 def main() -> None:
@@ -22,6 +34,7 @@ def main() -> None:
         "memory": read_a_million_rows,
         "breakdown": take_apart,
         "tips": try_tips,
+        "caching": cache,
         "report": lambda _: None,
     }
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -91,6 +104,15 @@ def try_tips(_: argparse.Namespace) -> None:
     found = tips.run()
     results.save("tips", found)
     print(report.tips(found))
+
+
+def cache(options: argparse.Namespace) -> None:
+    """What caches and Bloom filters save and cost."""
+    rounds = options.rounds or ROUNDS["caching"]
+    found = caching.run(rounds, options.seed)
+    results.save("caching", found, rounds=rounds, versions=caching.versions())
+    for table in report.CACHING.values():
+        print(f"{table(found)}\n")
 
 
 def publish() -> None:

@@ -33,7 +33,7 @@ def tables(kept: Mapping[str, Any]) -> dict[str, str]:
         "breakdown": ("breakdown", breakdown),
         "tips": ("tips", tips),
         "a key": ("curves", cost_of_a_key),
-    }
+    } | {name: ("caching", table) for name, table in CACHING.items()}
     return {
         name: make(kept[part]["results"]) for name, (part, make) in makers.items() if part in kept
     } | {f"{part} setting": setting(kept[part]["setting"]) for part in kept}
@@ -152,6 +152,90 @@ def cost_of_a_key(results: Results) -> str:
     found = {(r["client"], r["size"]): r["cpu_us"] for r in results if r["axis"] == "keys"}
     body = [[c, *(f"{found[c, size] / size:,.1f}" for size in sizes)] for c in clients]
     return as_table(["keys in a read", *(f"{size:,}" for size in sizes)], body, texts=1)
+
+
+def caching_rcu(results: Results) -> str:
+    """Read units, and what was saved of them."""
+    head = [
+        "with",
+        "RCU",
+        "RCU of refreshing",
+        "saved",
+        "cache hits",
+        "Bloom skips",
+        "false positives",
+        "of absent keys' RCU, the filter saved",
+        "CPU us a key",
+    ]
+    return as_table(head, map(_units_cells, _of("rcu", results)), texts=1)
+
+
+def _units_cells(result: Mapping[str, Any]) -> list[str]:
+    return [
+        result["with"],
+        f"{result['rcu']:,.0f}",
+        f"{result['refreshing_rcu']:,.1f}",
+        f"{result['saved']:.1%}",
+        *(f"{result[name]:,}" for name in ("cache_hits", "bloom_skips", "false_positives")),
+        f"{result['absent_saved']:.1%}" if "absent_saved" in result else "",
+        f"{result['cpu_us']:.2f}",
+    ]
+
+
+def caching_paths(results: Results) -> str:
+    """CPU of a key by path and size of the read."""
+    lines = _of("paths", results)
+    sizes = list(lines[0]["cpu_us"])
+    body = [
+        [r["path"], *(f"{r['cpu_us'][size]:.2f}" if size in r["cpu_us"] else "" for size in sizes)]
+        for r in lines
+    ]
+    return as_table(["CPU us a key, in a read of", *sizes], body, texts=1)
+
+
+def caching_bloom(results: Results) -> str:
+    """Bloom filters of several libraries."""
+    lines = _of("bloom", results)
+    sizes = list(lines[0]["check_us"])
+    heads = [head for size in sizes for head in (f"check of {size}", "x ours")]
+    head = ["library", *heads, "adding", "false positives", "bits a key", "same bytes elsewhere"]
+    body = [
+        [
+            r["library"],
+            *_by_what(r["check_us"], r["check_ratio"]),
+            f"{r['add_us']:.2f}",
+            f"{r['false_positive_rate']:.2%}",
+            f"{r['bits_a_key']:.1f}",
+            r["same_bytes"],
+        ]
+        for r in lines
+    ]
+    return as_table(head, body, texts=1)
+
+
+def caching_lru(results: Results) -> str:
+    """LRU caches of several libraries."""
+    head = ["library", "100 hits", "x ours", "80 hits, 20 misses", "x ours"]
+    body = [[r["library"], *_by_what(r["look_us"], r["look_ratio"])] for r in _of("lru", results)]
+    return as_table(head, body, texts=1)
+
+
+def _by_what(microseconds: Mapping[str, float], ratios: Mapping[str, float]) -> list[str]:
+    pairs = ((f"{us:.2f}", _times(ratios[what])) for what, us in microseconds.items())
+    return [cell for pair in pairs for cell in pair]
+
+
+def _of(table: str, results: Results) -> Results:
+    return [result for result in results if result["table"] == table]
+
+
+CACHING = {
+    "caching rcu": caching_rcu,
+    "caching paths": caching_paths,
+    "caching bloom": caching_bloom,
+    "caching lru": caching_lru,
+}
+"""The tables of the part `caching`."""
 
 
 def _times(ratio: float | None) -> str:

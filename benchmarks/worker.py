@@ -166,11 +166,12 @@ def describe(client: Client) -> Answer:
         "keys": client.keys,
         "reads_only": client.reads_only,
         "python": platform.python_version(),
-        "versions": dict(_versions(client.packages)),
+        "versions": dict(versions_of(client.packages)),
     }
 
 
-def _versions(packages: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def versions_of(packages: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Those of packages that are installed."""
     for package in packages:
         try:
             yield package, version(package)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from benchmarks import (
     breakdown,
+    caching,
     cpu,
     curves,
     ideas,
@@ -139,6 +140,24 @@ def test_calls_are_taken_apart_and_tips_are_tried() -> None:
     assert all(min(line["plain_us"], line["better_us"]) > 0 for line in lines)
     assert report.breakdown(calls).count("\n") > 5
     assert report.tips(lines).count("\n") == len(lines) + 1
+
+
+def test_caching_is_measured_with_the_libraries_that_are_installed() -> None:
+    """Each table has its lines; the filter saves what it should, and is right about its keys."""
+    found = caching.run(rounds=1, entities=400, batches=20, keys=20_000)
+    for name, table in report.CACHING.items():
+        lines = [line for line in found if f"caching {line['table']}" == name]
+        assert table(found).count("\n") == len(lines) + 1
+    units = {line["with"]: line for line in found if line["table"] == "rcu"}
+    assert units["both"]["rcu"] < units["LRU cache"]["rcu"] < units["neither"]["rcu"]
+    assert units["Bloom filter"]["absent_saved"] >= 0.95
+    paths = [line for line in found if line["table"] == "paths"]
+    assert all(us > 0 for line in paths for us in line["cpu_us"].values())
+    filters = {line["library"]: line for line in found if line["table"] == "bloom"}
+    assert {"ours", "pybloom_live.BloomFilter"} <= filters.keys()
+    assert all(line["false_positive_rate"] < 0.03 for line in filters.values())
+    caches = {line["library"] for line in found if line["table"] == "lru"}
+    assert {"ours", "OrderedDict", "cachetools.LRUCache"} <= caches
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
