@@ -241,8 +241,8 @@ def read_real(cache: ItemCache, entity: int, count: int, now: float) -> int:
     """The hits of one read through the cache, as operations/through.py does it."""
     trip = Trip()
     looks = [cache.look([str(entity)], str(group), "shape", now, trip) for group in range(count)]
-    rows = dict.fromkeys(trip.shapes, "row" if entity in PRESENT else None)
-    cache.land(trip, rows, rows, now)
+    row = "row" if entity in PRESENT else None
+    cache.land(trip, list(trip.shapes), [row] * len(trip.shapes), now)
     return sum(look.found[0] is not MISS for look in looks)
 
 

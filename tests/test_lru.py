@@ -46,8 +46,7 @@ def fill(cache: ItemCache, rows: Mapping[str, Any], now: float = 0.0) -> None:
 
 def bring(cache: ItemCache, trip: Trip, rows: Mapping[str, Any], now: float = 0.0) -> None:
     """Land a trip with these rows by partition key."""
-    brought = {(pk, SK): row for pk, row in rows.items()}
-    cache.land(trip, brought, brought, now)
+    cache.land(trip, [(pk, SK) for pk in rows], list(rows.values()), now)
 
 
 def ask(cache: ItemCache, *pks: str, now: float = 0.0, shape: Any = SHAPE) -> list[Any]:
@@ -451,19 +450,41 @@ Coherence.TestCase.settings = settings(max_examples=150, stateful_step_count=40,
 test_no_read_sees_the_past = Coherence.TestCase
 
 
-class Interrupted(dict[Key, Any]):
-    """Rows of which another thread asks the cache while it is taking them in."""
+class Question:
+    """What another thread asks the cache between two items, with time enough to answer it."""
 
-    def __init__(self, rows: Mapping[Key, Any], threads: ThreadPoolExecutor, question: Any) -> None:
-        super().__init__(rows)
+    def __init__(self, threads: ThreadPoolExecutor, cache: ItemCache) -> None:
+        self._ask: Callable[[], Future[Any]] = lambda: threads.submit(ask, cache, "A", "B")
         self.asked: list[Future[Any]] = []
-        self._ask: Callable[[], Future[Any]] = lambda: threads.submit(question)
 
-    def __getitem__(self, key: Key) -> Any:
-        """The row; after the first, a question, and time enough to answer it."""
+    def __call__(self) -> None:
+        """Ask for the first time, later wait for the answer."""
         if self.asked:
             wait(self.asked, timeout=0.05)
-        self.asked.append(self._ask())
+        else:
+            self.asked.append(self._ask())
+
+
+class InterruptedRows(list[Any]):
+    """Rows between which a question is asked."""
+
+    question: Question
+
+    def __iter__(self) -> Iterator[Any]:
+        """The rows."""
+        for row in super().__iter__():
+            self.question()
+            yield row
+
+
+class InterruptedReads(dict[Key, Any]):
+    """Items between which a question is asked."""
+
+    question: Question
+
+    def __getitem__(self, key: Key) -> Any:
+        """An item."""
+        self.question()
         return super().__getitem__(key)
 
 
@@ -473,15 +494,18 @@ def test_a_batch_is_seen_whole_or_not_at_all(by: str) -> None:
     cache = cache_of()
     keys = [("A", SK), ("B", SK)]
     with ThreadPoolExecutor(1) as threads:
-        values: dict[Key, Any] = dict.fromkeys(keys, "new" if by == "land" else (SHAPE, "new"))
-        rows = Interrupted(values, threads, lambda: ask(cache, "A", "B"))
+        question = Question(threads, cache)
         if by == "land":
             trip = Trip()
             cache.depart("AB", SK, SHAPE, trip)
-            cache.land(trip, rows, keys, 0.0)
+            rows = InterruptedRows(["new", "new"])
+            rows.question = question
+            cache.land(trip, keys, rows, 0.0)
         else:
-            cache.written(cache.write_begins(keys), rows, 0.0)
-        assert rows.asked[0].result() == ["new", "new"]
+            reads = InterruptedReads(dict.fromkeys(keys, (SHAPE, "new")))
+            reads.question = question
+            cache.written(cache.write_begins(keys), reads, 0.0)
+        assert question.asked[0].result() == ["new", "new"]
 
 
 @pytest.fixture

@@ -56,8 +56,8 @@ class Ours(Cache):
         now = time.monotonic()
         look = cache.look(keys, "s", self._shape, now, trip)
         if look.missed:
-            brought = {(keys[position], "s"): _ROW for position in look.missed}
-            cache.land(trip, brought, brought, now)
+            brought = [(keys[position], "s") for position in look.missed]
+            cache.land(trip, brought, [_ROW] * len(brought), now)
             for position in look.missed:
                 look.found[position] = _ROW
         return look.found

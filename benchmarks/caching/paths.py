@@ -86,7 +86,7 @@ def _bare(keys: int) -> Iterator[Path]:
 def _keep(cache: ItemCache, pks: list[str], shape: Any) -> None:
     trip, now = Trip(), time.monotonic()
     cache.look(pks, "s", shape, now, trip)
-    cache.land(trip, {(pk, "s"): (pk,) for pk in pks}, [(pk, "s") for pk in pks], now)
+    cache.land(trip, [(pk, "s") for pk in pks], [(pk,) for pk in pks], now)
 
 
 def _reads(url: str, stack: ExitStack) -> Iterator[Path]:

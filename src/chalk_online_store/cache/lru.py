@@ -16,9 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.schema import LRUCache
 
 Key: TypeAlias = tuple[str, str]
@@ -26,6 +27,16 @@ Key: TypeAlias = tuple[str, str]
 
 Read: TypeAlias = tuple[Any, Any]
 """The shape that a row was read as, and the row; None as the row for an absent item."""
+
+
+class _Unasked:
+    """The one of its kind."""
+
+
+UNASKED = _Unasked()
+"""Stands for an absent item that the table was not asked for."""
+
+_NOT_KEPT = (OnlineStoreError, _Unasked)
 
 MISS = object()
 """Stands for an item that nothing is known of, and that nobody else is reading."""
@@ -93,12 +104,16 @@ class CacheStats:
     refreshes: int = 0
 
 
-class _Entry(NamedTuple):
-    fresh_until: float
-    shape: Any
-    row: Any
-    served_until: float
-    size: int
+_Entry: TypeAlias = tuple[float, Any, Any, float, int]
+"""Until when it is fresh, its shape, its row, until when it is served, its bytes.
+
+A plain tuple: a named one takes several times as long to make.
+"""
+
+_SHAPE: Final = 1
+_ROW: Final = 2
+_SERVED: Final = 3
+_BYTES: Final = 4
 
 
 class ItemCache:
@@ -113,6 +128,8 @@ class ItemCache:
         self._life = config.ttl_seconds
         self._grace = config.grace_seconds
         self._early = config.refresh_ahead
+        self._jitter = config.ttl_jitter
+        self._most = config.max_size
         self._weighs = config.max_bytes is not None
         self._most_bytes = config.max_bytes or sys.maxsize
         self._bytes = 0
@@ -138,7 +155,7 @@ class ItemCache:
         """The bytes that some entries, the newest and the oldest, let expect of all."""
         entries = self._entries
         newest = islice(reversed(entries.values()), _SAMPLED)
-        weights = [_weigh(e.row) for e in (*newest, *islice(entries.values(), _SAMPLED))]
+        weights = [_weigh(entry[_ROW]) for entry in (*newest, *islice(entries.values(), _SAMPLED))]
         return round(sum(weights) / len(weights) * len(entries)) if weights else 0
 
     # --- reads -----------------------------------------------------------------------------
@@ -155,26 +172,27 @@ class ItemCache:
                 entry = get(key)
                 if entry is not None and (
                     # A row from another reading of the registry has other columns.
-                    (entry[0] > now and entry[1] is shape)
+                    (entry[0] > now and entry[_SHAPE] is shape)
                     or self._serves(key, entry, shape, now, trip)
                 ):
                     renew(key)
-                    row = entry[2]
+                    row = entry[_ROW]
                     append(row)
                     if row is None:
                         negative += 1
                 else:
-                    self._stats.expired += entry is not None and entry.served_until <= now
+                    self._stats.expired += entry is not None and entry[_SERVED] <= now
                     append(self._depart_or_join(key, shape, trip, look))
             self._count(look, negative)
         return look
 
     def _serves(self, key: Key, entry: _Entry, shape: Any, now: float, trip: Trip) -> bool:
         """Whether an entry is an absent item, or of an age at which it is to be read anew."""
-        if entry.served_until <= now or not (entry.shape is shape or entry.row is None):
+        fresh_until, of, row, served_until, _ = entry
+        if served_until <= now or not (of is shape or row is None):
             return False
-        if entry.fresh_until <= now:
-            self._entries[key] = entry._replace(fresh_until=entry.served_until)  # Once only.
+        if fresh_until <= now:
+            self._entries[key] = (served_until, *entry[1:])  # Renewed once only.
             trip.due.append(key)
         return True
 
@@ -214,24 +232,24 @@ class ItemCache:
             for key in due:
                 entry = self._entries.get(key)
                 if entry is not None and key not in self._flying:
-                    self._depart(key, entry.shape, trip)
+                    self._depart(key, entry[_SHAPE], trip)
             self._stats.refreshes += len(trip.shapes)
         return trip
 
-    def land(self, trip: Trip, rows: Mapping[Key, Any], kept: Iterable[Key], now: float) -> None:
-        """End a trip: keep some of the rows that it brought, and hand all to those who wait.
+    def land(self, trip: Trip, keys: Sequence[Key], rows: Sequence[Any], now: float) -> None:
+        """End a trip: keep the rows that it brought, and hand all to those who wait.
 
-        What a write struck from the trip is not kept. A key that is not in `rows` could not be
-        read.
+        What a write struck from the trip is not kept, nor an error, nor what stands for an item
+        that the table was not asked for (`UNASKED`).
         """
         with self._lock:
-            flying = self._flying
-            for key in kept:
-                if flying.get(key) is trip:
-                    self._put(key, (trip.shapes[key], rows[key]), now)
+            flying, shapes, put = self._flying, trip.shapes, self._put
+            for key, row in zip(keys, rows, strict=True):
+                if flying.get(key) is trip and not isinstance(row, _NOT_KEPT):
+                    put(key, (shapes[key], row), now)
             self._leave(trip)
         if trip.future is not None:  # Nobody joins any more.
-            trip.future.set_result(dict(rows))
+            trip.future.set_result(dict(zip(keys, rows, strict=True)))
 
     def fail(self, trip: Trip, error: Exception | None) -> None:
         """End a trip that brought nothing; those who wait hear of the error, if there is one."""
@@ -285,23 +303,25 @@ class ItemCache:
     # --- entries: under the lock -----------------------------------------------------------
 
     def _put(self, key: Key, read: Read, now: float) -> None:
-        self._forget(key)
         shape, row = read
+        entries = self._entries
+        if key in entries:
+            self._forget(key)
         size = _weigh(row) if self._weighs else 0
         if size > self._most_bytes or (row is None and not self._config.store_cache_misses):
             return
-        life = self._life * (1 - self._config.ttl_jitter * self._random())
+        life = self._life * (1 - self._jitter * self._random()) if self._jitter else self._life
         fresh_until = now + life * (1 - self._early)
-        self._entries[key] = _Entry(fresh_until, shape, row, now + life + self._grace, size)
+        entries[key] = (fresh_until, shape, row, now + life + self._grace, size)
         self._bytes += size
-        while len(self._entries) > self._config.max_size or self._bytes > self._most_bytes:
-            self._bytes -= self._entries.popitem(last=False)[1].size
+        while len(entries) > self._most or self._bytes > self._most_bytes:
+            self._bytes -= entries.popitem(last=False)[1][_BYTES]
             self._stats.evictions += 1
 
     def _forget(self, key: Key) -> bool:
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._bytes -= entry.size
+            self._bytes -= entry[_BYTES]
         return entry is not None
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from chalk_online_store.backend import Call, Found, Wanted
-from chalk_online_store.cache.lru import ItemCache, Key, Look, Trip
+from chalk_online_store.cache.lru import UNASKED, ItemCache, Key, Look, Trip
 from chalk_online_store.effects import NOW, Await, Instant, Operation, Spawn
 from chalk_online_store.errors import OnlineStoreError, RequestError, RequestTimeout
 
@@ -22,14 +23,16 @@ class Reads(Protocol):
 class CachedReads:
     """Reads through a cache. `timeout`, in seconds, bounds what is read in the background.
 
-    What `below` answers as `absent` is as None, but not kept: the table was not asked.
+    What is `filtered` below answers `UNASKED` for what the table was not asked.
     """
 
-    def __init__(self, below: Reads, cache: ItemCache, timeout: float, absent: object) -> None:
-        self._absent = absent
+    def __init__(
+        self, below: Reads, cache: ItemCache, timeout: float, filtered: bool = False
+    ) -> None:
         self._below = below
         self._cache = cache
         self._timeout = timeout
+        self._filtered = filtered
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """See `backend.Backend.get`. A consistent read goes past the cache, and renews it."""
@@ -76,19 +79,9 @@ class CachedReads:
             final = isinstance(error, OnlineStoreError) and not _may_succeed(error)
             self._cache.fail(trip, error if final else None)  # type: ignore[arg-type]
             raise
-        rows: dict[Key, Found] = {}
-        kept: list[Key] = []
-        absent = self._absent
-        for want, items in zip(wanted, found, strict=True):
-            for position, (pk, row) in enumerate(zip(want.pks, items, strict=True)):
-                key = (pk, want.sk)
-                if row is absent:
-                    row = items[position] = None  # noqa: PLW2901
-                elif not isinstance(row, OnlineStoreError):
-                    kept.append(key)
-                rows[key] = row
-        self._cache.land(trip, rows, kept, now.monotonic)
-        return found
+        keys = [(pk, want.sk) for want in wanted for pk in want.pks]
+        self._cache.land(trip, keys, list(chain.from_iterable(found)), now.monotonic)
+        return [list(map(_plain, items)) for items in found] if self._filtered else found
 
     def _wait(self, want: Wanted, look: Look, call: Call) -> Operation[None]:
         """Take what other reads brought, and read again what they could not."""
@@ -97,7 +90,7 @@ class CachedReads:
             rows = yield from _brought_by(trip, call)
             for position in look.joined:
                 if look.found[position] is trip:
-                    row = rows.get((want.pks[position], want.sk), _CUT_OFF)
+                    row = _plain(rows.get((want.pks[position], want.sk), _CUT_OFF))
                     look.found[position] = row
                     if isinstance(row, RequestError) and row.retryable:
                         left.append(position)
@@ -122,6 +115,10 @@ class CachedReads:
 
 def _may_succeed(error: BaseException) -> bool:
     return isinstance(error, RequestError) and error.retryable
+
+
+def _plain(row: Any) -> Found:
+    return None if row is UNASKED else row
 
 
 _CUT_OFF = RequestTimeout("A read that this one had joined did not bring the item in time.")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chalk_online_store.backend import Backend, Call
-from chalk_online_store.cache.lru import CacheStats, ItemCache
+from chalk_online_store.cache.lru import UNASKED, CacheStats, ItemCache
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.effects import Instant, Operation, Spawn
 from chalk_online_store.errors import RequestError, WriteFailed
@@ -21,8 +21,6 @@ from chalk_online_store.schema import LRUCache, Namespace
 
 _MERGE_TIMEOUT = 60.0
 """Seconds; a snapshot of many megabytes takes its time."""
-
-_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,11 @@ class Tiers:
         reads: Reads = self.coalescer or self._backend
         cache = self.caches.get(name)
         if config is not None:
-            absent = None if cache is None else _ABSENT
+            absent = None if cache is None else UNASKED
             reads = self.filtered[name] = FilteredReads(reads, config, self._timeout, absent)
-        return reads if cache is None else CachedReads(reads, cache, self._timeout, _ABSENT)
+        if cache is None:
+            return reads
+        return CachedReads(reads, cache, self._timeout, filtered=config is not None)
 
     def reads(self, codec: NamespaceCodec) -> Reads:
         """What a namespace's items are read through."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, compress
 from typing import Any
 
 from chalk_online_store.backend import Call, Found, Wanted
@@ -90,46 +91,38 @@ class FilteredReads:
     def _get_known(
         self, wanted: Sequence[Wanted], known: KeyFilter, call: Call
     ) -> Operation[list[list[Found]]]:
-        pks = list(dict.fromkeys(pk for want in wanted for pk in want.pks))
+        pks = wanted[0].pks if len(wanted) == 1 else _entities(wanted)
         present = known.might_contain(pks)
         if False not in present:
             found = yield from self._below.get(wanted, call)
             self._account(len(pks), 0, wanted, found, call)
             return found
-        kept = {pk for pk, perhaps in zip(pks, present, strict=True) if perhaps}
-        left = [Wanted(w.sk, w.shape, [pk for pk in w.pks if pk in kept]) for w in wanted]
+        perhaps = [present]
+        if len(wanted) > 1:
+            verdicts = dict(zip(pks, present, strict=True))
+            perhaps = [[verdicts[pk] for pk in want.pks] for want in wanted]
+        left = [
+            Wanted(want.sk, want.shape, list(compress(want.pks, flags)))
+            for want, flags in zip(wanted, perhaps, strict=True)
+        ]
         asked = [want for want in left if want.pks]
-        read = iter((yield from self._below.get(asked, call)) if asked else [])
-        rows: list[dict[str, Any]] = [
-            dict(zip(want.pks, next(read), strict=True)) if want.pks else {} for want in left
-        ]
-        call.report.bloom_skips += sum(len(w.pks) for w in wanted) - sum(map(len, rows))
-        self._account(len(pks), len(pks) - len(kept), left, [[*r.values()] for r in rows], call)
+        found = (yield from self._below.get(asked, call)) if asked else []
+        call.report.bloom_skips += sum(flags.count(False) for flags in perhaps)
+        self._account(len(pks), present.count(False), asked, found, call)
+        rows = chain.from_iterable(found)
         absent = self._absent
-        return [
-            [some.get(pk, absent) for pk in want.pks]
-            for want, some in zip(wanted, rows, strict=True)
-        ]
+        return [[next(rows) if flag else absent for flag in flags] for flags in perhaps]
 
     def _account(
         self,
         checks: int,
         skips: int,
-        wanted: Sequence[Wanted],
+        asked: Sequence[Wanted],
         found: Sequence[Sequence[Found]],
         call: Call,
     ) -> None:
         """Count; what was let through and then not found was a false positive."""
-        false = 0
-        if any(None in rows for rows in found):
-            asked: set[str] = set()
-            present: set[str] = set()
-            for want, rows in zip(wanted, found, strict=True):
-                asked.update(want.pks)
-                present.update(
-                    pk for pk, row in zip(want.pks, rows, strict=True) if row is not None
-                )
-            false = len(asked) - len(present)
+        false = 0 if all(map(all, found)) else _nowhere(asked, found)  # A row is no empty tuple.
         call.report.bloom_false_positives += false
         with self._lock:
             stats = self._stats
@@ -195,3 +188,19 @@ class FilteredReads:
             stats.bytes = known.nbytes
             stats.bits_set, stats.estimated_false_positive_rate = known.measure()
         return stats
+
+
+def _entities(wanted: Sequence[Wanted]) -> list[str]:
+    """The partition keys that are wanted of any group, each once."""
+    return list(dict.fromkeys(chain.from_iterable(want.pks for want in wanted)))
+
+
+def _nowhere(asked: Sequence[Wanted], found: Sequence[Sequence[Found]]) -> int:
+    """How many entities have no item in any group that was asked for."""
+    present = {
+        pk
+        for want, rows in zip(asked, found, strict=True)
+        for pk, row in zip(want.pks, rows, strict=True)
+        if row is not None
+    }
+    return len(_entities(asked)) - len(present)
