@@ -220,6 +220,16 @@ def caching_lru(results: Results) -> str:
     return as_table(head, body, texts=1)
 
 
+def caching_window(results: Results) -> str:
+    """How long a new entity was taken for absent by another process."""
+    head = ["refresh, s", "p50, s", "p99, s", "most, s"]
+    body = [
+        [f"{r['refresh']:g}", *(f"{r[name]:.2f}" for name in ("p50", "p99", "most"))]
+        for r in _of("window", results)
+    ]
+    return as_table(head, body, texts=0)
+
+
 def _by_what(microseconds: Mapping[str, float], ratios: Mapping[str, float]) -> list[str]:
     pairs = ((f"{us:.2f}", _times(ratios[what])) for what, us in microseconds.items())
     return [cell for pair in pairs for cell in pair]
@@ -234,6 +244,7 @@ CACHING = {
     "caching paths": caching_paths,
     "caching bloom": caching_bloom,
     "caching lru": caching_lru,
+    "caching window": caching_window,
 }
 """The tables of the part `caching`."""
 

@@ -19,6 +19,7 @@ DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "benchmarks" / "README.md",
     ROOT / "docs" / "performance.md",
+    ROOT / "docs" / "caching.md",
 )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.caching import bloom_libraries, lru_libraries, paths, rcu
+from benchmarks.caching import bloom_libraries, lru_libraries, paths, rcu, window
 from benchmarks.worker import versions_of
 
 PACKAGES = (
@@ -25,6 +26,7 @@ def run(
     entities: int = 20_000,
     batches: int = 1_000,
     keys: int = 1_000_000,
+    refreshes: Sequence[float] = window.REFRESHES,
 ) -> list[dict[str, Any]]:
     """The lines of every table; `keys` is how many a Bloom filter by itself has."""
     return [
@@ -32,6 +34,7 @@ def run(
         *_of("paths", paths.run(rounds, seed, keys)),
         *_of("bloom", bloom_libraries.run(rounds, seed, keys)),
         *_of("lru", lru_libraries.run(rounds, seed)),
+        *_of("window", window.run(refreshes)),
     ]
 
 

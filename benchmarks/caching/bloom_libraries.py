@@ -44,7 +44,7 @@ class Ours(Filter):
     """`KeyFilter`."""
 
     name = OURS
-    same_bytes = "yes, on every machine"
+    same_bytes = "yes"
 
     def __init__(self, keys: int) -> None:
         self._filter = KeyFilter.sized(keys, RATE)

@@ -10,7 +10,7 @@ import multiprocessing
 import statistics
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -29,7 +29,7 @@ ENTITIES = 200
 """How many are written, evenly over four refresh intervals."""
 
 
-def run(refreshes: tuple[float, ...] = REFRESHES, entities: int = ENTITIES) -> list[dict[str, Any]]:
+def run(refreshes: Sequence[float] = REFRESHES, entities: int = ENTITIES) -> list[dict[str, Any]]:
     """Lags in seconds for each refresh interval."""
     with Dynoxide() as engine:
         return [_lags(engine, refresh, entities) for refresh in refreshes]
@@ -94,8 +94,3 @@ def _heard(acknowledged: Connection) -> Iterator[tuple[int, float]]:
     with suppress(EOFError):  # The writer has ended.
         while acknowledged.poll():
             yield acknowledged.recv()
-
-
-if __name__ == "__main__":
-    for line in run():
-        print(line)
