@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import threading
 import tracemalloc
@@ -570,6 +571,7 @@ def test_a_fork_keeps_the_rows_and_waits_for_nobody() -> None:
     with cache._lock:
         child = os.fork()
         if child == 0:
+            signal.alarm(5)  # Rather than wait for ever.
             look = cache.look(["A", "B"], SK, SHAPE, 0.0, Trip())
             cache.written(begun, {}, 0.0)
             os._exit(0 if look.found[0] == "a" and look.missed == [1] else 1)

@@ -59,7 +59,8 @@ def build(
     """
     namespaces = [namespace_called(name) for name in schema]
     size = table_size(url)
-    _print_price(size, price, rcu_per_second)
+    if url.startswith("dynamodb:"):  # Other engines count no units.
+        _print_price(size, price, rcu_per_second)
     if not (yes or typer.confirm("Scan it?", err=True)):
         raise typer.Abort
     with OnlineStore.open(url, namespaces) as store, _progress(size, wait) as tell:
@@ -92,11 +93,18 @@ def status(url: Url, schema: Schemas) -> None:
 
 
 def _print_price(size: TableSize, price: float, rate: float | None) -> None:
+    if not size.bytes:  # AWS counts every six hours, and some engines never do.
+        typer.echo(
+            "How large the table is was not counted yet: a Scan takes an RCU for each 8 KB "
+            f"of it, at ${price:g} a million.",
+            err=True,
+        )
+        return
     units = size.bytes / _SCAN_BYTES_A_UNIT
+    seconds = f", {units / rate:,.0f} seconds at that rate" if rate else ""
     typer.echo(
         f"The table has about {size.items:,} items of {size.bytes:,} bytes in all, as its engine "
-        f"last counted them. A Scan takes about {units:,.0f} RCU"
-        f"{f', {units / rate:,.0f} seconds at that rate' if rate else ''}: "
+        f"last counted them. A Scan takes about {units:,.0f} RCU{seconds}: "
         f"${units / 1e6 * price:,.4f} at ${price:g} a million.",
         err=True,
     )
