@@ -62,6 +62,19 @@ def schema(expected: int = 1000, **options: Any) -> Namespace:
     return namespace
 
 
+def plain() -> Namespace:
+    """The same without a filter."""
+
+    @features(name="user")
+    class Plain:
+        id: int
+        a: int
+        b: int = feature(group="other")
+
+    namespace: Namespace = Plain.__chalk_namespace__  # type: ignore[attr-defined]
+    return namespace
+
+
 class World:
     """One table, virtual time, and stores as processes of their own have them."""
 
@@ -389,14 +402,7 @@ def test_a_write_that_took_too_long_is_not_sent() -> None:
 def test_a_write_before_the_first_build_is_bounded_as_well() -> None:
     """Also where there is no filter yet a write ends while a builder waits."""
     world = World()
-
-    @features(name="user")
-    class Plain:
-        id: int
-        a: int
-        b: int = feature(group="other")
-
-    world.process(Plain.__chalk_namespace__).write([1])  # type: ignore[attr-defined]
+    world.process(plain()).write([1])
     writer = world.process(schema())
     writer.warm()
     world.delay = lambda request: 61.0 if isinstance(request, requests.ListPartition) else 0.001
@@ -410,19 +416,12 @@ def test_who_does_not_declare_the_filter_keeps_it_all_the_same() -> None:
     """A writer whose schema has no filter learns of it from the registry, and announces."""
     world = World()
     world.process(schema()).write([1])
-
-    @features(name="user")
-    class Plain:
-        id: int
-        a: int
-        b: int = feature(group="other")
-
-    plain = world.process(Plain.__chalk_namespace__)  # type: ignore[attr-defined]
+    unaware = world.process(plain())
     reader = world.process(schema())
-    plain.write([2])
+    unaware.write([2])
     reader.warm()
     assert reader.read([2, 3]).statuses("a") == [Status.HIT, Status.MISSING]
-    assert plain.read([3]).report.bloom_skips == 0
+    assert unaware.read([3]).report.bloom_skips == 0
 
 
 def test_a_skip_is_not_remembered_as_a_miss() -> None:
@@ -584,14 +583,7 @@ def test_a_merge_whose_answer_was_lost_removes_nothing_of_it() -> None:
 def test_a_build_finds_what_is_there() -> None:
     """A namespace that was written before it had a filter gets one by a Scan."""
     world = World()
-
-    @features(name="user")
-    class Plain:
-        id: int
-        a: int
-        b: int = feature(group="other")
-
-    world.process(Plain.__chalk_namespace__).write(list(range(50)))  # type: ignore[attr-defined]
+    world.process(plain()).write(list(range(50)))
     process = world.process(schema())
     assert process.read([60]).report.bloom_skips == 0
     (report,) = world.run(process.build_later())
