@@ -629,6 +629,76 @@ def test_of_two_builds_the_later_counts() -> None:
     assert process.keeper.control.head.building is None  # type: ignore[union-attr]
 
 
+def test_what_was_announced_before_a_build_is_announced_again() -> None:
+    """An announcement counts for a build only if it came after it: its item may never have come.
+
+    One writer announces an entity, and fails to write it. A build begins. Another writer, which
+    reads of the announcement only then, writes the entity when the Scan is past it.
+    """
+    world = World()
+    failing, late, builder = (world.process(schema()) for _ in range(3))
+    failing.write([1])
+    late.write([2])
+    world.pass_time(31)
+    failing.write([3])  # It has looked just now.
+    slow_once = iter([4.0])
+
+    def delay(request: Any) -> float:
+        if isinstance(request, requests.ListPartition) and ":log:" in request.pk:
+            return next(slow_once, 0.001)
+        return 5.0 if isinstance(request, requests.ScanKeys) else 0.001
+
+    def fault(request: Any) -> Exception | None:
+        fails = isinstance(request, requests.Merge) and request.changes[0].key.pk == "a:9"
+        return ConnectionFailed("It is away.") if fails and world.driver.now < 40 else None
+
+    def after(seconds: float, operation: Operation[Any]) -> Operation[Any]:
+        yield Sleep(seconds)
+        try:
+            return (yield from operation)
+        except ConnectionFailed:
+            return None
+
+    world.delay, world.fault = delay, fault
+    world.run(
+        late.write_later([4]),  # Reads the log, and a while later the head.
+        after(0.5, failing.write_later([9])),
+        after(1.0, builder.build_later(wait=60)),
+        after(63.0, late.write_later([9])),
+    )
+    reader = world.process(schema())
+    reader.warm()
+    assert reader.read([9, 10], ["a"]).statuses("a") == [Status.HIT, Status.MISSING]
+
+
+# --- several regions -----------------------------------------------------------------------
+
+
+def test_a_segment_that_has_not_arrived_is_waited_for() -> None:
+    """Where a replica has a later segment first, the filter is not trusted until both are there."""
+    world = World()
+    writer = world.process(schema())
+    for key in (1, 2, 3):
+        writer.write([key])
+    connection, held = world.engine._connection, "pk LIKE '!bloom:a:log:%' AND sk LIKE '%2'"
+    connection.execute(f"CREATE TABLE held AS SELECT * FROM items WHERE {held}")
+    connection.execute(f"DELETE FROM items WHERE {held}")
+    reader = world.process(schema())
+    reader.warm()
+    rows = reader.read([2, 3, 7], ["a"])
+    assert rows.statuses("a") == [Status.HIT, Status.HIT, Status.MISSING]
+    assert rows.report.bloom_skips == 0
+    stats = reader.core.stats(read_now(world)).namespaces["user"].bloom
+    assert stats is not None
+    assert "has not arrived yet" in stats.trouble
+    connection.execute("INSERT INTO items SELECT * FROM held")
+    world.pass_time(REFRESH)
+    reader.read([7])
+    rows = reader.read([2, 3, 7], ["a"])
+    assert rows.statuses("a") == [Status.HIT, Status.HIT, Status.MISSING]
+    assert rows.report.bloom_skips == 1
+
+
 # --- damage --------------------------------------------------------------------------------
 
 
