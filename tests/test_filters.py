@@ -7,6 +7,7 @@ with a store of its own.
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -80,6 +81,7 @@ class World:
 
     def __init__(self, seed: int = 0) -> None:
         self.engine = SqliteEngine("")
+        weakref.finalize(self, self.engine.close)
         self.rng = random.Random(seed)
         self.driver = SimulatedDriver(self._answer)
         self.fault: Callable[[Any], Exception | None] = lambda request: None
