@@ -43,7 +43,7 @@ _FEW = 6
 """Keys that are quicker checked one by one than by numpy."""
 
 _MOST_LAYERS = 12
-GROWTH = 2
+_GROWTH = 2
 """How many times larger each further layer is, and how many times stricter."""
 
 _MEASURED = 16_384
@@ -98,7 +98,7 @@ def sizes_for(expected_entities: int, rate: float) -> tuple[Size, ...]:
     The first keeps the target rate, each further one half of that of the one before: together at
     most twice the target, however far the number of entities was underestimated.
     """
-    targets = [(expected_entities * GROWTH**i, rate / GROWTH**i) for i in range(_MOST_LAYERS)]
+    targets = [(expected_entities * _GROWTH**i, rate / _GROWTH**i) for i in range(_MOST_LAYERS)]
     return tuple(Size(capacity, rate, blocks_for(capacity, rate)) for capacity, rate in targets)
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple, TypeVar
 
@@ -102,6 +102,11 @@ class Head(msgspec.Struct, frozen=True):
     marked_at: int
     partitions: int
     building: Building | None = None
+
+
+def reaches(positions: Mapping[str, int], others: Mapping[str, int]) -> bool:
+    """Whether positions have come as far as others, in every stream of theirs."""
+    return all(positions.get(stream, 0) >= number for stream, number in others.items())
 
 
 class Stream(msgspec.Struct, frozen=True):

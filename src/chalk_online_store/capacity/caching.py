@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chalk_online_store.cache.bloom import BLOCK_BYTES, GROWTH, blocks_for, false_positive_rate
+from chalk_online_store.cache.bloom import BLOCK_BYTES, false_positive_rate, sizes_for
 from chalk_online_store.capacity.traffic import Flags, Numbers, Workload, refuse
 from chalk_online_store.capacity.units import read_units
 
@@ -131,12 +131,14 @@ class Filter:
 
     def _layers(self, entities: int) -> Iterator[tuple[int, int]]:
         """Blocks and keys of each layer: when one is full, a larger one is begun."""
-        capacity, rate = self.expected_entities, self.target_false_positive_rate
-        yield blocks_for(capacity, rate), min(capacity, entities)
-        while entities > capacity:
-            entities -= capacity
-            capacity, rate = capacity * GROWTH, rate / GROWTH
-            yield blocks_for(capacity, rate), min(capacity, entities)
+        *sizes, largest = sizes_for(self.expected_entities, self.target_false_positive_rate)
+        for size in sizes:
+            keys = min(size.capacity, entities)
+            yield size.blocks, keys
+            entities -= keys
+            if not entities:
+                return
+        yield largest.blocks, entities
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class CachedReads:
                 if look.found[position] is trip:
                     row = _plain(rows.get((want.pks[position], want.sk), _CUT_OFF))
                     look.found[position] = row
-                    if isinstance(row, RequestError) and row.retryable:
+                    if _may_succeed(row):
                         left.append(position)
         now: Instant = yield NOW
         if left and now.monotonic < call.deadline:
@@ -113,7 +113,7 @@ class CachedReads:
             yield from self._bring(trip, wanted, Call(now.monotonic + self._timeout))
 
 
-def _may_succeed(error: BaseException) -> bool:
+def _may_succeed(error: object) -> bool:
     return isinstance(error, RequestError) and error.retryable
 
 

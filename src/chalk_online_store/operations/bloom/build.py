@@ -21,6 +21,7 @@ from chalk_online_store.cache.segments import (
     LayerInfo,
     Segment,
     numbered,
+    reaches,
     seal_struct,
 )
 from chalk_online_store.codec.changes import key_of
@@ -115,20 +116,22 @@ class _Build:
         )
         return int(key_of(self._log.layout, items[-1]).sk) if items else floor
 
-    def follow(self, call: Call) -> Operation[Control]:
+    def follow(self, call: Call) -> Operation[None]:
         """Gather what was announced meanwhile."""
         control = yield from self._log.control(call)
-        building = control.head.building if control.head else None
-        if building is None or building.id != self._id:
+        head = control.head
+        if head is None or not self._is_under_way(head):
             raise WriteConflict("Another build of this Bloom filter has begun: leave it to that.")
-        floors = control.head.floors if control.head else {}
-        if any(self.gathered.positions.get(name, 0) < floor for name, floor in floors.items()):
+        if not reaches(self.gathered.positions, head.floors):
             raise DamagedItem(_NOT_WHOLE)  # This process stood still for many minutes.
         for stream in control.streams:
             whole = yield from self._log.follow(stream, self.gathered, call)
             if not whole or self.gathered.damaged:
                 raise DamagedItem(_NOT_WHOLE)
-        return control
+
+    def _is_under_way(self, head: Head) -> bool:
+        """Whether the head still says that this build is."""
+        return head.building is not None and head.building.id == self._id
 
     def finish(self) -> Operation[Report]:
         """Put the new filter in the place of the old one."""
@@ -159,9 +162,7 @@ class _Build:
         layers: tuple[LayerInfo, ...],
         now: int,
     ) -> Head | None:
-        if head.building is None or head.building.id != self._id:
-            return None
-        if any(positions.get(stream, 0) < floor for stream, floor in head.floors.items()):
+        if not self._is_under_way(head) or not reaches(positions, head.floors):
             return None
         return msgspec.structs.replace(
             head,

@@ -23,6 +23,7 @@ from chalk_online_store.cache.segments import (
     Segment,
     Stream,
     numbered,
+    reaches,
     restore,
     seal_segment,
     seal_struct,
@@ -81,7 +82,7 @@ class Followed:
         return (
             head is not None
             and head.generation == self.generation
-            and all(self.positions.get(name, 0) >= floor for name, floor in head.floors.items())
+            and reaches(self.positions, head.floors)
         )
 
     def note(self, building: Building | None) -> None:

@@ -23,6 +23,7 @@ from chalk_online_store.cache.segments import (
     LayerInfo,
     chunks_of,
     describe,
+    reaches,
     seal,
     seal_struct,
     unseal_struct,
@@ -191,8 +192,7 @@ def merge(keeper: FilterKeeper, call: Call) -> Operation[bool]:
     generation, positions = followed.generation, dict(followed.positions)
 
     def revise(head: Head, layers: tuple[LayerInfo, ...], now: int) -> Head | None:
-        behind = any(positions.get(name, 0) < at for name, at in head.positions.items())
-        if head.generation != generation or behind:
+        if head.generation != generation or not reaches(positions, head.positions):
             return None
         head = msgspec.structs.replace(head, layers=layers, positions=positions)
         if now - head.marked_at < RETAIN:
