@@ -17,12 +17,15 @@ from chalk_online_store.codec.decoding import Row
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.effects import All, Operation
+from chalk_online_store.effects import All, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.report import Report
 
 Found: TypeAlias = Row | OnlineStoreError | None
 """A row, None where there is no item, or the error that kept it."""
+
+
+T = TypeVar("T")
 
 
 class Wanted(NamedTuple):
@@ -42,9 +45,6 @@ class KeyPage(NamedTuple):
     pks: list[str]
     next: bytes
     units: float
-
-
-T = TypeVar("T")
 
 
 class Applied(Enum):
@@ -67,13 +67,49 @@ class Call:
     """What accompanies one call through every layer.
 
     `deadline` is a reading of the monotonic clock, in seconds. Past it nothing is sent. `as_of`
-    is a reading that no waiting has followed yet; the first request takes it away.
+    is a reading that no waiting has followed yet; the first request takes it away. `region` is
+    the only one that may be asked; "" leaves it to the route.
     """
 
     deadline: float
     consistent: bool = False
     report: Report = field(default_factory=Report)
-    as_of: float | None = None
+    as_of: Instant | None = None
+    region: str = ""
+
+    def within(self, region: str) -> Call:
+        """The same call, with the same report, for one region."""
+        return Call(self.deadline, self.consistent, self.report, region=region)
+
+
+class Asked(NamedTuple):
+    """What a route needs to know of a request: the API's name for it, and its size in bytes."""
+
+    operation: str
+    size: int
+    writes: bool
+
+
+Attempt: TypeAlias = Callable[[str, float], Operation[T]]
+"""Asks one region, until a reading of the monotonic clock; raises `RequestError`."""
+
+
+class Route(Protocol):
+    """What decides which region a request goes to, and whether to several of them."""
+
+    home: str
+    """The region that the registry is written in."""
+
+    @property
+    def written(self) -> str:
+        """The region that writes go to at present."""
+        ...
+
+    def attempt(
+        self, attempt: Attempt[T], asked: Asked, now: Instant, call: Call
+    ) -> Operation[T]:
+        """Ask once, in one region or, where one fails, the others; raises `RequestError`."""
+        ...
 
 
 def fan_out(
@@ -85,7 +121,7 @@ def fan_out(
     """
     if len(tasks) == 1:
         return [(yield from tasks[0](call))]
-    parts = [Call(call.deadline, call.consistent) for _ in tasks]
+    parts = [Call(call.deadline, call.consistent, region=call.region) for _ in tasks]
     try:
         operations = [task(part) for task, part in zip(tasks, parts, strict=True)]
         results: list[T] = yield All(operations, limit)
@@ -99,8 +135,16 @@ class Backend(Protocol):
     """One table of one engine."""
 
     layout: TableLayout
-    origin: str
-    """The region that is written to: a name that tells replicas apart. "" where there is one."""
+
+    @property
+    def home(self) -> str:
+        """The region that the registry is written in; "" for an engine that has none."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """The region that writes go to at present; "" for an engine that has none."""
+        ...
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """Read items; the answers have the order of what is wanted, and of its `pks`.

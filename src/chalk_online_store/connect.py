@@ -191,7 +191,7 @@ def _backend_of(target: DynamoDBTarget, endpoint: Endpoint) -> DynamoDBBackend:
         target.table,
         target.layout,
         attempt_timeout=target.read_timeout,
-        origin=endpoint.region,
+        region=endpoint.region,
     )
 
 

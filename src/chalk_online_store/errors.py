@@ -83,11 +83,13 @@ class RequestError(OnlineStoreError):
     """A request to an engine failed.
 
     `retryable` says whether the same request may succeed later. `throttle` says whether the
-    engine is alive and asks for a slower pace.
+    engine is alive and asks for a slower pace. `engine_fault` says whether an engine that is
+    well, and can be reached, does not answer so: only that counts against a region.
     """
 
     retryable = False
     throttle = False
+    engine_fault = False
     engine_message = ""
     """What the engine said. Not part of this error's text: engines quote keys and values."""
 
@@ -96,18 +98,21 @@ class ConnectionFailed(RequestError):
     """No connection, or the connection broke before the whole answer was there."""
 
     retryable = True
+    engine_fault = True
 
 
 class RequestTimeout(RequestError):
     """One attempt took longer than its share of the call's time."""
 
     retryable = True
+    engine_fault = True
 
 
 class ServerError(RequestError):
     """The engine answered 5xx."""
 
     retryable = True
+    engine_fault = True
 
 
 class Throttled(RequestError):
@@ -127,12 +132,14 @@ class ChecksumMismatch(RequestError):
     """The body does not match the CRC32 that the engine sent with it."""
 
     retryable = True
+    engine_fault = True
 
 
 class MalformedResponse(RequestError):
     """The engine answered 200 with a body that cannot be read."""
 
     retryable = True
+    engine_fault = True
 
 
 class CredentialsExpired(RequestError):
@@ -153,6 +160,10 @@ class TableNotFound(RequestError):
 
 class RequestRefused(RequestError):
     """The engine refused the request as invalid: a bug here, or a foreign table layout."""
+
+
+class RegionUnavailable(RequestError):
+    """No region may be asked: all are evacuated, or too far behind for `max_lag`."""
 
 
 class ConditionFailed(RequestError):

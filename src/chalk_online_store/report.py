@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
 
@@ -18,6 +18,12 @@ class Report:
     included; `bloom_skips` items that were not asked for, because the Bloom filter did not have
     their entity, and `bloom_false_positives` entities that it let through in vain. `superseded`
     counts changes that came later than newer values and so changed nothing.
+
+    Of a store on several regions: `hedges` counts requests that were sent a second time because
+    the first answer took long, `failovers` those that another region answered after one had
+    failed, and `regions` the answers of each region. `behind` is by how many seconds, about, the
+    replication of a region that answered may be behind; None where that is not known, and 0
+    where nothing can be missing.
     """
 
     requests: int = 0
@@ -34,12 +40,34 @@ class Report:
     items_written: int = 0
     superseded: int = 0
     failed: int = 0
+    hedges: int = 0
+    failovers: int = 0
+    regions: dict[str, int] = field(default_factory=dict)
+    behind: float | None = None
+
+    @property
+    def region(self) -> str:
+        """The region that answered; several are joined by commas, "" where there are none."""
+        return ",".join(self.regions)
+
+    def answered_by(self, region: str, behind: float | None) -> None:
+        """Count an answer of a region that is so many seconds behind."""
+        self.regions[region] = self.regions.get(region, 0) + 1
+        self._may_be_behind(behind)
+
+    def _may_be_behind(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self.behind = seconds if self.behind is None else max(self.behind, seconds)
 
     def add(self, other: Report) -> None:
         """Count what another report counted as well."""
-        for name, amount in zip(self.__slots__, _amounts(other), strict=True):
+        for name, amount in zip(_COUNTS, _amounts(other), strict=True):
             if amount:
                 setattr(self, name, getattr(self, name) + amount)
+        for region, answers in other.regions.items():
+            self.regions[region] = self.regions.get(region, 0) + answers
+        self._may_be_behind(other.behind)
 
 
-_amounts = attrgetter(*Report.__slots__)
+_COUNTS = tuple(field.name for field in fields(Report) if field.name not in ("regions", "behind"))
+_amounts = attrgetter(*_COUNTS)

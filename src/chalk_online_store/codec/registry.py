@@ -44,6 +44,9 @@ RETIRED_MARK = "!"
 FILTERED = "~bloom:"
 """Begins the sort key of what says that a namespace has a Bloom filter; the name follows."""
 
+_HOME = "~home"
+"""The sort key of what says in which region the registry is written."""
+
 _NAME = "[A-Za-z_][A-Za-z0-9_@-]*"
 _FULL_NAME = re.compile(rf"{_NAME}([./]{_NAME}([./][^./!]+)*)?")
 
@@ -85,11 +88,14 @@ class Entry:
 
 def read_entry(item: Attributes) -> Entry:
     """The entry in a by-name item; raises `RegistryError` for one that is none."""
+    return Entry(*(_read_text(item, field.name) for field in fields(Entry)))
+
+
+def _read_text(item: Attributes, name: str) -> str:
     try:
-        texts = [msgspec.json.decode(item[f.name], type=dict[str, str])["S"] for f in fields(Entry)]
+        return msgspec.json.decode(item[name], type=dict[str, str])["S"]
     except (KeyError, *UNREADABLE) as error:
         raise RegistryError(f"An item of the registry cannot be read: {error}.") from error
-    return Entry(*texts)
 
 
 def filter_mark(namespace: str, layout: TableLayout) -> Attributes:
@@ -97,21 +103,25 @@ def filter_mark(namespace: str, layout: TableLayout) -> Attributes:
     return key_attributes(layout, ItemKey(PARTITION, f"{FILTERED}{namespace}"))
 
 
-def read_items(
-    items: Iterable[Attributes], layout: TableLayout
-) -> tuple[tuple[Entry, ...], frozenset[str]]:
-    """The entries in items whose sort key is after `NAMES_AFTER`, and the namespaces with filters.
+def home_mark(region: str, layout: TableLayout) -> Attributes:
+    """The item that says in which region the registry is written."""
+    return {**key_attributes(layout, ItemKey(PARTITION, _HOME)), "region": _text(region)}
 
-    Raises `RegistryError`.
-    """
-    entries, filtered = [], []
+
+def read_items(
+    items: Iterable[Attributes], layout: TableLayout, dropped: frozenset[str] = frozenset()
+) -> Registry:
+    """The registry in items whose sort key is after `NAMES_AFTER`; raises `RegistryError`."""
+    entries, filtered, home = [], [], ""
     for item in items:
         sk = key_of(layout, item).sk
         if sk.startswith(FILTERED):
             filtered.append(sk.removeprefix(FILTERED))
+        elif sk == _HOME:
+            home = _read_text(item, "region")
         else:
             entries.append(read_entry(item))
-    return tuple(entries), frozenset(filtered)
+    return Registry(tuple(entries), dropped, frozenset(filtered), home)
 
 
 def check_name(name: str) -> None:
@@ -131,11 +141,13 @@ class Registry:
 
     `dropped` are names that this process has dropped itself. It neither uses nor registers them
     again, though its schema still has them. `filtered` are namespaces with a Bloom filter.
+    `home` is the region that it is written in; "" where there are no regions.
     """
 
     entries: tuple[Entry, ...] = ()
     dropped: frozenset[str] = frozenset()
     filtered: frozenset[str] = frozenset()
+    home: str = ""
 
     @cached_property
     def by_name(self) -> dict[str, Entry]:
@@ -145,6 +157,14 @@ class Registry:
             for entry in self.entries
             if entry.state != RETIRED and not self._is_dropped(entry.name)
         }
+
+    def is_older_than(self, other: Registry) -> bool:
+        """Whether it has fewer ids than another reading: no id is ever forgotten."""
+        return len(self._identities) < len(other._identities)
+
+    @cached_property
+    def _identities(self) -> frozenset[tuple[str, str]]:
+        return frozenset((entry.scope, entry.id) for entry in self.entries)
 
     def ids_of_group(self, namespace: str, group: str, state: str) -> tuple[str, ...]:
         """The ids of the features of a group that are active, or were dropped.

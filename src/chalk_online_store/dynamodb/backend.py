@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from chalk_online_store.backend import Applied, Call, Found, KeyPage, Outcome, Wanted, fan_out
+from chalk_online_store.backend import Applied, Call, Found, KeyPage, Outcome, Route, Wanted, fan_out
 from chalk_online_store.codec.changes import Attributes, Change, key_of
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.swaps import Swap
@@ -30,10 +30,10 @@ BATCH_WRITE = 25
 
 
 class DynamoDBBackend:
-    """One table in one region. Keeps no state between calls but its settings.
+    """One table, in one region or in several. Keeps no state between calls but its settings.
 
     `concurrency` is how many requests one call may have under way; `attempt_timeout`, in
-    seconds, bounds each of them. `origin` is the name of the region.
+    seconds, bounds each of them. `region` is the one that is asked, unless there is a `route`.
     """
 
     def __init__(
@@ -44,16 +44,28 @@ class DynamoDBBackend:
         retry: RetryPolicy | None = None,
         attempt_timeout: float = 3.0,
         concurrency: int = 16,
-        origin: str = "",
+        region: str = "",
+        route: Route | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.layout = layout or TableLayout()
-        self.origin = origin
+        self._region = region
+        self._route = route
         self._bodies = Bodies(table, self.layout)
-        self._wire = Wire(table, retry or RetryPolicy(), attempt_timeout, rng or random.Random())
+        self._wire = Wire(table, retry or RetryPolicy(), attempt_timeout, rng or random.Random(), route)
         self._reader = ItemReader(self._wire, self._bodies, concurrency)
         self._ordered = OrderedWrites(self._wire, self._bodies)
         self._concurrency = concurrency
+
+    @property
+    def home(self) -> str:
+        """See `backend.Backend.home`."""
+        return self._region if self._route is None else self._route.home
+
+    @property
+    def origin(self) -> str:
+        """See `backend.Backend.origin`."""
+        return self._region if self._route is None else self._route.written
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """GetItem, BatchGetItems at once, or Queries: see `dynamodb.reading`."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
-from chalk_online_store.backend import Call
+from chalk_online_store.backend import Asked, Call, Route
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.messages import Request
 from chalk_online_store.dynamodb.retry import Backoff, RetryPolicy, pause
@@ -42,46 +43,65 @@ class Wire:
     """One table's requests: attempts, retries, and the account of them."""
 
     def __init__(
-        self, table: str, retry: RetryPolicy, attempt_timeout: float, rng: random.Random
+        self,
+        table: str,
+        retry: RetryPolicy,
+        attempt_timeout: float,
+        rng: random.Random,
+        route: Route | None = None,
     ) -> None:
         self._table = table
         self._retry = retry
         self._attempt_timeout = attempt_timeout
         self._rng = rng
+        self._route = route
 
     def attempt(
         self, operation: str, body: bytes, decoder: answers.Decoder[T], call: Call
     ) -> Operation[T]:
-        """One request, once more with new credentials where these have expired.
+        """One request; with a route, in as many regions as that decides.
 
         Raises `RequestTimeout` with nothing sent where the deadline has passed.
         """
+        what = f"{operation} on table {self._table!r}"
+        now, call.as_of = call.as_of, None
+        if now is None:
+            now = yield NOW
         request = Request(operation, body)
+        if self._route is None:
+            answer = yield from self._ask(request, decoder, what, call, "", call.deadline, now)
+        else:
+            asked = Asked(operation, len(body), operation in _WRITES)
+            attempt = partial(self._ask, request, decoder, what, call)
+            answer = yield from self._route.attempt(attempt, asked, now, call)
+        self._account(operation, answer, call)
+        return answer
+
+    def _ask(
+        self,
+        request: Request,
+        decoder: answers.Decoder[T],
+        what: str,
+        call: Call,
+        region: str,
+        until: float,
+        now: Instant | None = None,
+    ) -> Operation[T]:
+        """Ask one region, once more with new credentials where these have expired."""
         while True:
-            what = f"{operation} on table {self._table!r}"
-            left = yield from self._left(what, call)
+            if now is None:
+                now = yield NOW
+            left = until - now.monotonic
+            if left <= 0:
+                raise RequestTimeout(f"{what}: no time was left before the call's deadline.")
             call.report.requests += 1
-            response = yield Send(request, min(left, self._attempt_timeout))
+            response = yield Send(request, min(left, self._attempt_timeout), region)
             try:
-                answer = answers.read(response, decoder, what)
+                return answers.read(response, decoder, what)
             except CredentialsExpired:
                 if request.renew:
                     raise
-                request = replace(request, renew=True)
-            else:
-                self._account(operation, answer, call)
-                return answer
-
-    def _left(self, what: str, call: Call) -> Operation[float]:
-        """Seconds until the call's deadline."""
-        as_of, call.as_of = call.as_of, None
-        if as_of is None:
-            now: Instant = yield NOW
-            as_of = now.monotonic
-        left = call.deadline - as_of
-        if left <= 0:
-            raise RequestTimeout(f"{what}: no time was left before the call's deadline.")
-        return left
+                request, now = replace(request, renew=True), None
 
     def _account(self, operation: str, answer: Any, call: Call) -> None:
         if operation in _WRITES:

@@ -21,7 +21,7 @@ class EmbeddedBackend:
 
     def __init__(self) -> None:
         self.layout = TableLayout()
-        self.origin = ""
+        self.home = self.origin = ""
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """One SELECT for each group."""

@@ -112,7 +112,7 @@ class Core:
         now: Instant = yield NOW
         seconds = self._timeout if timeout is None else timeout
         # The first request follows at once: it need not look at the clock again.
-        call = Call(now.monotonic + seconds, consistent, as_of=now.monotonic)
+        call = Call(now.monotonic + seconds, consistent, as_of=now)
         keys = list(keys)
         codec = self._registry.known(prepared.namespace)
         if codec is None:  # The keys are checked before anything is sent.

@@ -15,10 +15,13 @@ from chalk_online_store.codec.registry import (
     PARTITION,
     Entry,
     Registry,
+    home_mark,
     read_items,
 )
+from chalk_online_store.codec.swaps import SWAPS_A_TRANSACTION, Swap
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
 from chalk_online_store.errors import (
+    RegistryError,
     RegistryUnavailable,
     RequestError,
     RequestTimeout,
@@ -132,7 +135,7 @@ class RegistryKeeper:
 
     def rename(self, old: str, new: str, call: Call) -> Operation[None]:
         """Give a feature another full name; see `codec.registry_edits.renamed`."""
-        yield from self.load(call)
+        yield from self._load_at_home(call)
         plan = partial(edits.renamed, old=old, new=new, layout=self._backend.layout)
         yield from self._carry_out(f"The new name of {old!r}", plan, call)
 
@@ -143,7 +146,7 @@ class RegistryKeeper:
 
         Raises `UnknownFeature` for a name that is neither registered nor among the declared.
         """
-        registry = yield from self.load(call)
+        registry = yield from self._load_at_home(call)
         families = {name: edits.family(registry, name) for name in names}
         for name, found in families.items():
             if not found and name not in declared:
@@ -157,21 +160,39 @@ class RegistryKeeper:
 
     def adopt(self, entries: Iterable[Entry], call: Call) -> Operation[None]:
         """Take over entries with their ids; see `codec.registry_edits.adopted`."""
-        yield from self.load(call)
+        yield from self._load_at_home(call)
         plan = partial(edits.adopted, entries=tuple(entries), layout=self._backend.layout)
         yield from self._carry_out("The entries", plan, call)
 
     def _carry_out(self, what: str, plan: Plan, call: Call) -> Operation[None]:
         """Do what a plan says, each time of a new reading, until nothing is left to do."""
         wait = _WAIT_A_TRANSACTION
+        call = call.within(self._backend.home)
         try:
             while transactions := plan(self._registry):
+                self._settle_home(transactions)
                 if not (yield from self._perform(transactions, call)):
                     yield from self._step_back(wait * len(transactions), call)
                     wait *= 2
                 yield from self.load(call)
         except RequestError as error:
             raise RegistryUnavailable(f"{what} cannot be registered: {error}") from error
+
+    def _settle_home(self, transactions: edits.Transactions) -> None:
+        """See that the registry is written in one region: two would both accept the same id."""
+        ours, theirs = self._backend.home, self._registry.home
+        if ours == theirs:
+            return
+        if theirs:
+            raise RegistryError(
+                f"The registry is written in {theirs}, not in {ours or 'no region'}: put "
+                f" home={theirs} into the URL, and {theirs} among its regions."
+            )
+        mark = Swap(None, home_mark(ours, self._backend.layout))
+        if len(transactions[0]) < SWAPS_A_TRANSACTION:
+            transactions[0].append(mark)
+        else:
+            transactions.insert(0, [mark])
 
     def _perform(self, transactions: edits.Transactions, call: Call) -> Operation[bool]:
         """False, with the rest undone, where another process was faster."""
@@ -201,11 +222,17 @@ class RegistryKeeper:
         """Read the registry."""
         items = yield from self._backend.list_partition(PARTITION, NAMES_AFTER, call)
         now: Instant = yield NOW
-        entries, filtered = read_items(items, self._backend.layout)
-        if (entries, filtered) != (self._registry.entries, self._registry.filtered):
-            self._registry = Registry(entries, self._dropped, filtered)
+        registry = read_items(items, self._backend.layout, self._dropped)
+        # A replica that is behind must not make us forget what we knew.
+        behind = call.region != self._backend.home and registry.is_older_than(self._registry)
+        if registry != self._registry and not behind:
+            self._registry = registry
         self._loaded, self._looked_at = True, now.monotonic
         return self._registry
+
+    def _load_at_home(self, call: Call) -> Operation[Registry]:
+        """Read it where it is written: replicas may be behind."""
+        return (yield from self.load(call.within(self._backend.home)))
 
     def _load_first(self, call: Call) -> Operation[None]:
         """Of many who begin at once, one reads it."""

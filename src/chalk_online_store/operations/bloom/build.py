@@ -137,7 +137,7 @@ class _Build:
         """Put the new filter in the place of the old one."""
         while True:
             now: Instant = yield NOW
-            call = Call(now.monotonic + _STEP_SECONDS)
+            call = Call(now.monotonic + _STEP_SECONDS, region=self._log.backend.home)
             yield from self.follow(call)
             known = self._filter()
             revise = partial(self._revise, known.sizes, dict(self.gathered.positions))
@@ -201,7 +201,7 @@ class _Scan:
         start, limit, followed_at = b"", _PAGE_ITEMS if self._rate is None else 100, 0.0
         while True:
             now: Instant = yield NOW
-            call = Call(now.monotonic + _STEP_SECONDS)
+            call = Call(now.monotonic + _STEP_SECONDS, region=self._backend.home)
             if segment == 0 and now.monotonic - followed_at > _FOLLOW_SECONDS:
                 followed_at = now.monotonic  # Long before what was announced leaves the log.
                 for build in self._builds.values():
@@ -255,7 +255,7 @@ def build_filters(
     }
     report = Report()
     for namespace_id, build in builds.items():
-        call = Call(began.monotonic + _STEP_SECONDS, report=report)
+        call = Call(began.monotonic + _STEP_SECONDS, report=report, region=backend.home)
         yield from build.announce(namespaces[namespace_id][1], call)
     yield Sleep(wait)
     scan = _Scan(backend, builds, segments, rcu_per_second, progress)

@@ -211,6 +211,8 @@ class FilterKeeper:
         while True:
             stream = yield from self._choose_stream(call)
             number = followed.positions.get(stream, 0) + 1
+            # Only there is it known whose turn this number is.
+            call = call.within(stream.partition("/")[0])
             if (yield from self.log.append(stream, number, segment, call)):
                 break
             yield Sleep(self._rng.uniform(0, wait))

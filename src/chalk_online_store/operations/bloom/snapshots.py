@@ -179,7 +179,7 @@ def merge_apart(keeper: FilterKeeper, timeout: float) -> Operation[None]:
     """Merge within `timeout` seconds, for those who run beside others."""
     try:
         now: Instant = yield NOW
-        yield from merge(keeper, Call(now.monotonic + timeout))
+        yield from merge(keeper, Call(now.monotonic + timeout, region=keeper.log.backend.home))
     finally:
         keeper.merging = False
 

@@ -1,0 +1,238 @@
+"""The health of one region, as one process sees it.
+
+```
+            slow, or often overtaken            well for `return_after`
+  HEALTHY ───────────────────────────> SLOW ──────────────────────────> RETURNING ──> HEALTHY
+     │                                   │                               ^    │   over `return_over`
+     │   failures in a row, or a share   v                               │    │
+     └────────────────────────────────> DOWN ────────────────────────────┘    │
+                                         ^ ────────────── failures ───────────┘
+```
+
+Failures are what an engine that is well does not do: no connection, no answer in time, 5xx, a
+damaged answer. Throttles and refusals are answers: proof of life. Every change begins a new
+generation; what was sent in an earlier one says nothing of this one.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Hashable
+from enum import StrEnum
+
+from chalk_online_store.routing.latency import Latency
+from chalk_online_store.routing.settings import Routing, seconds
+
+FAILURES_IN_A_ROW = 3
+FAILURES_OF_ONE_RETURNING = 2
+FAILING_SHARE = 0.2
+FAILURES_OF_A_SHARE = 4
+"""Failures that a share of them is believed from."""
+
+SLOW_OF_RECENT = 12
+RECENT = 20
+"""A region is slow when so many of its last requests were."""
+
+OVERTAKEN_IN_A_ROW = 5
+"""It is slow as well when so many requests in a row were answered sooner by another region."""
+
+GOOD_IN_A_ROW = 3
+"""A region returns after so many good answers, if they come over `return_after`."""
+
+_MEMORY_SECONDS = 5.0
+"""After so long, an answer or a failure counts for a third in the share of failures."""
+
+_FIRST_SHARE = 0.05
+_LONGEST_AFTER = 300.0
+_FORGIVEN_AFTER = 600.0
+"""Seconds of health after which it is forgotten how often a region has relapsed."""
+
+_MOST_KINDS = 64
+_NEWEST = 0.3
+
+
+class State(StrEnum):
+    """What a region is used for: everything, only where nothing better is, or a share."""
+
+    HEALTHY = "healthy"
+    SLOW = "slow"
+    DOWN = "down"
+    RETURNING = "returning"
+
+
+class RegionHealth:
+    """One region's state. Times are readings of the monotonic clock, in seconds."""
+
+    def __init__(self, name: str, routing: Routing, rng: random.Random) -> None:
+        self.name = name
+        self.state = State.HEALTHY
+        self.reason = ""
+        self.generation = 0
+        self.since = -math.inf
+        self.reached_at = -math.inf
+        """When it last answered."""
+        self.distance: float | None = None
+        """Seconds that a probe usually takes; None until there was one."""
+        self.latest: float | None = None
+        """Seconds that probes took last."""
+        self.latencies: dict[Hashable, Latency] = {}
+        self._rng = rng
+        self._percentile = routing.hedging.percentile if routing.hedging else 0.95
+        self._return_after = seconds(routing.return_after)
+        self._return_over = seconds(routing.return_over)
+        self._relapses = 0
+        self._begin_anew(-math.inf)
+
+    @property
+    def well(self) -> bool:
+        """Whether it is healthy, or about to be."""
+        return self.state in (State.HEALTHY, State.RETURNING)
+
+    def share(self, now: float) -> float:
+        """The part of the traffic that it may have, from 0 to 1."""
+        if self.state is State.HEALTHY:
+            return 1.0
+        if self.state is not State.RETURNING:
+            return 0.0
+        return max(_FIRST_SHARE, (now - self.since) / self._over)
+
+    def latency(self, kind: Hashable) -> Latency:
+        """How long requests of a kind take."""
+        found = self.latencies.get(kind)
+        if found is None:
+            if len(self.latencies) >= _MOST_KINDS:
+                self.latencies.clear()
+            found = self.latencies[kind] = Latency(self._percentile)
+        return found
+
+    # --- what happened ---------------------------------------------------------------------
+
+    def answered(self, generation: int, kind: Hashable, took: float, now: float) -> None:
+        """A request that was sent in `generation` got a good answer after `took` seconds."""
+        latency = self.latency(kind)
+        slow = latency.is_slow(took)
+        latency.add(took, now, self.state is State.HEALTHY)
+        self._alive(generation, now, slow)
+
+    def refused(self, generation: int, now: float) -> None:
+        """A request was throttled, or refused for what it asks: whoever refuses is alive."""
+        self._alive(generation, now, slow=False)
+
+    def overtaken(self, generation: int, kind: Hashable, took: float, now: float) -> None:
+        """After `took` seconds without an answer here, another region had answered."""
+        latency = self.latency(kind)
+        slow = latency.is_slow(took)
+        latency.add(took, now, self.state is State.HEALTHY)
+        if generation != self.generation:
+            return
+        self._overtaken += 1
+        if slow:
+            self._saw(slow)
+        self._judge_pace(now)
+
+    def failed(self, generation: int, why: str, now: float) -> None:
+        """A request failed as none does where all is well."""
+        if generation != self.generation:
+            return
+        self._forget(now)
+        self._failures += 1
+        self._attempts += 1
+        self._failed_in_a_row += 1
+        self._good_in_a_row = 0
+        if self.state is State.DOWN:
+            return
+        most = FAILURES_OF_ONE_RETURNING if self.state is State.RETURNING else FAILURES_IN_A_ROW
+        often = (
+            self._failures >= FAILURES_OF_A_SHARE
+            and self._failures >= self._attempts * FAILING_SHARE
+        )
+        if self._failed_in_a_row >= most or often:
+            self._become(State.DOWN, why, now)
+
+    def probed(self, took: float, now: float) -> None:
+        """A probe, which is the same request everywhere, was answered after `took` seconds."""
+        usual = self.distance
+        self.latest = took if self.latest is None else _towards(self.latest, took)
+        if usual is None or self.state is State.HEALTHY or took < usual:
+            self.distance = took if usual is None else _towards(usual, took)
+
+    def tick(self, now: float) -> None:
+        """Do what only the passing of time brings about."""
+        if self.state is State.RETURNING and now - self.since >= self._over:
+            self._become(State.HEALTHY, "", now)
+        elif self.state is State.HEALTHY and now - self.since > _FORGIVEN_AFTER:
+            self._relapses = 0
+
+    # --- judging ---------------------------------------------------------------------------
+
+    def _alive(self, generation: int, now: float, slow: bool) -> None:
+        self.reached_at = max(self.reached_at, now)
+        if generation != self.generation:
+            return
+        self._failed_in_a_row = self._overtaken = 0
+        self._forget(now)
+        self._attempts += 1
+        if self.well:
+            self._saw(slow)
+            self._judge_pace(now)
+        else:
+            self._judge_recovery(slow, now)
+
+    def _judge_pace(self, now: float) -> None:
+        if not self.well:
+            return
+        if self._overtaken >= OVERTAKEN_IN_A_ROW:
+            self._become(State.SLOW, "others answer sooner, time and again", now)
+        elif self._slow_ones >= SLOW_OF_RECENT:
+            self._become(State.SLOW, "most requests take several times as long as usual", now)
+
+    def _judge_recovery(self, slow: bool, now: float) -> None:
+        if slow:
+            self._good_in_a_row = 0
+            return
+        if not self._good_in_a_row:
+            self._good_since = now
+        self._good_in_a_row += 1
+        if self._good_in_a_row >= GOOD_IN_A_ROW and now - self._good_since >= self._after:
+            self._become(State.RETURNING, "well again", now)
+
+    def _saw(self, slow: bool) -> None:
+        recent = self._recent
+        if len(recent) == RECENT:
+            self._slow_ones -= recent[0]
+        recent.append(slow)
+        self._slow_ones += slow
+
+    def _forget(self, now: float) -> None:
+        """Let what was long ago count for less."""
+        passed = now - self._counted_at
+        if passed > _MEMORY_SECONDS / 8:
+            factor = math.exp(-passed / _MEMORY_SECONDS)
+            self._failures *= factor
+            self._attempts *= factor
+            self._counted_at = now
+
+    def _become(self, state: State, reason: str, now: float) -> None:
+        if self.state is State.RETURNING and state is not State.HEALTHY:
+            self._relapses += 1
+        self.state, self.reason, self.since = state, reason, now
+        self.generation += 1
+        self._begin_anew(now)
+
+    def _begin_anew(self, now: float) -> None:
+        self._failures = self._attempts = 0.0
+        self._counted_at = now
+        self._failed_in_a_row = self._good_in_a_row = self._overtaken = 0
+        self._good_since = now
+        self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._slow_ones = 0
+        # At random, so that the processes of a fleet do not all return at the same moment.
+        after = self._return_after * self._rng.uniform(1.0, 1.5) * 2.0**self._relapses
+        self._after = min(after, max(_LONGEST_AFTER, self._return_after))
+        self._over = self._return_over * self._rng.uniform(1.0, 1.5)
+
+
+def _towards(usual: float, took: float) -> float:
+    return usual + (took - usual) * _NEWEST

@@ -1,0 +1,354 @@
+"""Which regions a request may go to, and in which order."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store.effects import Instant
+from chalk_online_store.errors import RequestError, RequestTimeout
+from chalk_online_store.routing.hedging import HedgeBudget
+from chalk_online_store.routing.health import RegionHealth, State
+from chalk_online_store.routing.lag import Lag
+from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.settings import Routing, seconds
+
+NEARER = 0.7
+"""By so much of its distance another region has to be nearer, to be preferred to the present."""
+
+_PROBE_AN_ILL_ONE = 1.0
+"""Seconds, about, between the probes of a region that is not well."""
+
+_LEAST_PATIENCE = 0.25
+_FIRST_PATIENCE = 1.0
+_PATIENCE = 10.0
+"""A region has so many times the high percentile of its latency, while there is another one."""
+
+_FAIR = 3.0
+"""Only a region that had so many times that, or `_LEAST_PATIENCE`, has failed by being late."""
+
+_USABLE, _SLOW, _DRAINED, _DOWN = range(4)
+_WRITABLE = (State.HEALTHY, State.SLOW, State.RETURNING, State.DOWN)
+
+OnChange = Callable[["RegionHealth"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionStatus:
+    """One region, as this process sees it; times in seconds, None for what is not known yet.
+
+    `behind` says, for each other region, how far the replication from there may be behind.
+    """
+
+    name: str
+    state: State
+    reason: str
+    for_seconds: float
+    reads: bool
+    writes: bool
+    orders: str
+    probe_seconds: float | None
+    behind: dict[str, float | None]
+
+
+class Router:
+    """The regions of one store, their health, and what an operator has ordered. Thread-safe.
+
+    `regions` are in the order of preference; `home` is the one that the registry is written in.
+    `on_change` is told, outside of any lock, of each region whose state has changed.
+    """
+
+    def __init__(
+        self,
+        regions: Sequence[str],
+        home: str,
+        routing: Routing | None = None,
+        rng: random.Random | None = None,
+        on_change: OnChange = lambda region: None,
+    ) -> None:
+        self.regions = tuple(regions)
+        self.home = home
+        self.routing = routing or Routing()
+        self.lag = Lag()
+        self.orders = Orders()
+        self._rng = rng or random.Random()
+        self._on_change = on_change
+        self.health = {name: RegionHealth(name, self.routing, self._rng) for name in regions}
+        hedging = self.routing.hedging
+        self.hedges = HedgeBudget(hedging.budget, hedging.burst) if hedging else None
+        self._max_lag = None if self.routing.max_lag is None else seconds(self.routing.max_lag)
+        self._probe_every = seconds(self.routing.probe_every)
+        if self._max_lag is not None:
+            self._probe_every = min(self._probe_every, self._max_lag / 2)
+        self._probe_at = dict.fromkeys(regions, 0.0)
+        self._next_probe = 0.0
+        self._ordered_at = 0.0
+        self._preferred = self.regions[:1] if self.routing.reads == "local" else self.regions
+        self._written = home if self.routing.writes == "home" else self.regions[0]
+        self._calm = self._max_lag is None
+        self.begin_anew()
+        begin_anew_in_forks(self)
+
+    def begin_anew(self) -> None:
+        """Have a lock of one's own."""
+        self._lock = threading.Lock()
+
+    # --- choosing --------------------------------------------------------------------------
+
+    def to_read(self, now: Instant) -> Sequence[str]:
+        """The regions that a read may ask, the best first; empty where none may be asked."""
+        if self._calm:
+            return self._preferred
+        with self._lock:
+            self._tick(now.monotonic)
+            ranked = [(self._rank(name, now), name) for name in self._preferred]
+        allowed = [entry for entry in ranked if entry[0] is not None]
+        return [name for _, name in sorted(allowed, key=lambda entry: entry[0] or 0)]
+
+    def to_write(self, now: Instant) -> str:
+        """The region that writes go to, and strong reads."""
+        if self._calm:
+            return self._written
+        with self._lock:
+            self._tick(now.monotonic)
+            self._written = self._choose_written()
+            return self._written
+
+    @property
+    def written(self) -> str:
+        """The region that writes went to last."""
+        return self._written
+
+    def _choose_written(self) -> str:
+        orders = self.orders
+        if orders.pinned or self.routing.writes == "home":
+            return orders.pinned or self.home
+        order = self._preferred if self.routing.writes == "any-region" else self.regions
+        usable = [name for name in order if name not in orders.evacuated] or list(order)
+        usable.sort(key=lambda name: name in orders.drained)
+        for name in usable:
+            # Back only to one that has all of its reads back: else writes would go to and fro.
+            state = self.health[name].state
+            if state is State.HEALTHY or (name == self._written and state is not State.DOWN):
+                return name
+        return min(usable, key=lambda name: _WRITABLE.index(self.health[name].state))
+
+    def _rank(self, name: str, now: Instant) -> int | None:
+        """How good a region is for a read now, the least the best; None where it is none."""
+        orders, health = self.orders, self.health[name]
+        if orders.pinned:
+            return _USABLE if name == orders.pinned else None
+        if name in orders.evacuated:
+            return None
+        if self._is_behind(name, now):
+            return None if self.routing.beyond_max_lag == "refuse" else _DRAINED
+        if health.state is State.DOWN:
+            return _DOWN
+        if health.state is State.SLOW:
+            return _SLOW if self._is_better_one(name) else _USABLE
+        share = health.share(now.monotonic)
+        if name in orders.drained:
+            passed = now.wall - orders.at
+            share = min(share, 1 - passed / 1e6 / seconds(self.routing.return_over))
+        return _USABLE if share >= 1 or self._rng.random() < share else _DRAINED
+
+    def _is_better_one(self, slow: str) -> bool:
+        """Whether another region, however far, answers sooner than a slow one does now."""
+        now = self.health[slow].latest
+        others = (health for name, health in self.health.items() if name != slow and health.well)
+        return any(now is None or other.distance is None or other.distance < now for other in others)
+
+    def _is_behind(self, name: str, now: Instant) -> bool:
+        if self._max_lag is None:
+            return False
+        behind = self.behind(name, now)
+        return behind is not None and behind > self._max_lag
+
+    def _tick(self, now: float) -> None:
+        for health in self.health.values():
+            state = health.state
+            health.tick(now)
+            if health.state is not state:
+                self._changed()
+
+    def _changed(self) -> None:
+        """See whether there is anything to weigh up: mostly there is not."""
+        well = all(health.state is State.HEALTHY for health in self.health.values())
+        self._calm = (
+            well
+            and self.orders == Orders(at=self.orders.at)
+            and self._max_lag is None
+        )
+        if self._calm:
+            self._written = self._choose_written()
+
+    # --- patience --------------------------------------------------------------------------
+
+    def patience(self, region: str, kind: Hashable, left: float, others: int) -> float:
+        """Seconds to wait for a region while `others` have not been asked yet.
+
+        `left` is what is left until the deadline: each of them gets its part.
+        """
+        if not others:
+            return left
+        high = self.health[region].latency(kind).high
+        patience = _FIRST_PATIENCE if high is None else max(_LEAST_PATIENCE, high * _PATIENCE)
+        return min(patience, left / (1 + others))
+
+    def _fair_time(self, region: str, kind: Hashable) -> float:
+        high = self.health[region].latency(kind).high
+        return _LEAST_PATIENCE if high is None else min(_LEAST_PATIENCE, high * _FAIR)
+
+    def hedge_after(self, region: str, kind: Hashable) -> float | None:
+        """Seconds after which a read is asked again; None where it is not, or not yet known."""
+        return None if self.hedges is None else self.health[region].latency(kind).high
+
+    # --- learning --------------------------------------------------------------------------
+
+    def answered(
+        self, region: str, generation: int, kind: Hashable, took: float, now: float
+    ) -> None:
+        """See `RegionHealth.answered`."""
+        with self._lock:
+            health = self.health[region]
+            before = health.generation
+            health.answered(generation, kind, took, now)
+        self._tell(health, before)
+
+    def overtaken(
+        self, region: str, generation: int, kind: Hashable, took: float, now: float
+    ) -> None:
+        """See `RegionHealth.overtaken`."""
+        with self._lock:
+            health = self.health[region]
+            before = health.generation
+            health.overtaken(generation, kind, took, now)
+        self._tell(health, before)
+
+    def raised(
+        self,
+        region: str,
+        generation: int,
+        kind: Hashable,
+        error: RequestError,
+        given: float,
+        now: float,
+    ) -> None:
+        """A request to a region ended with an error: the region's failure, or its refusal.
+
+        A region that was given hardly any time did not fail.
+        """
+        if isinstance(error, RequestTimeout) and given < self._fair_time(region, kind):
+            return
+        with self._lock:
+            health = self.health[region]
+            before = health.generation
+            if error.engine_fault:
+                health.failed(generation, type(error).__name__, now)
+            else:
+                health.refused(generation, now)
+        self._tell(health, before)
+
+    def _tell(self, health: RegionHealth, before: int) -> None:
+        if health.generation == before:
+            return
+        with self._lock:
+            self._changed()
+            if not health.well:  # See soon whether it is so for others than the caller, too.
+                self._probe_at[health.name] = self._next_probe = 0.0
+        self._on_change(health)
+
+    # --- probes ----------------------------------------------------------------------------
+
+    def due(self, now: float) -> Sequence[str]:
+        """The regions to probe now; whoever asks probes them."""
+        if now < self._next_probe:
+            return ()
+        with self._lock:
+            due = [name for name, at in self._probe_at.items() if at <= now]
+            for name in due:
+                self._probe_at[name] = now + self._pause(self.health[name])
+            self._next_probe = min(self._probe_at.values())
+        return due
+
+    def _pause(self, health: RegionHealth) -> float:
+        every = self._probe_every
+        if not health.well:
+            every = min(every, _PROBE_AN_ILL_ONE)
+        return every * self._rng.uniform(0.5, 1.5)
+
+    def probed(self, region: str, took: float, now: float) -> None:
+        """A region was probed, and answered."""
+        with self._lock:
+            self.health[region].probed(took, now)
+            if self.routing.reads == "nearest":
+                self._prefer_nearest()
+
+    def _prefer_nearest(self) -> None:
+        def distance(name: str) -> float:
+            found = self.health[name].distance
+            if found is None:
+                return float("inf")
+            return found * NEARER if name == self._preferred[0] else found
+
+        self._preferred = tuple(sorted(self.regions, key=distance))
+        self._changed()
+
+    # --- orders and lag --------------------------------------------------------------------
+
+    def order(self, orders: Orders) -> None:
+        """Do as an operator says, unless there is a later order already."""
+        with self._lock:
+            if orders.at > self.orders.at:
+                self.orders = orders
+                self._calm = False
+
+    def behind(self, region: str, now: Instant) -> float | None:
+        """Seconds by which what a region shows may be behind what was written; None if unknown."""
+        if region == self._written and self.routing.writes != "any-region" and region == self.home:
+            return 0.0
+        sources = self.regions if self.routing.writes == "any-region" else (self.home, self._written)
+        found = [self._behind(region, source, now) for source in sources if source != region]
+        known = [behind for behind in found if behind is not None]
+        return max(known) if known else None
+
+    def _behind(self, region: str, source: str, now: Instant) -> float | None:
+        reached_at = self.health[source].reached_at
+        if reached_at < 0:
+            return None
+        reached = now.wall - int((now.monotonic - reached_at) * 1e6)
+        return self.lag.behind(region, source, reached)
+
+    # --- telling ---------------------------------------------------------------------------
+
+    def status(self, now: Instant) -> list[RegionStatus]:
+        """Every region, in the order of preference."""
+        reads, writes = self.to_read(now), self.to_write(now)
+        return [
+            RegionStatus(
+                name=name,
+                state=health.state,
+                reason=health.reason,
+                for_seconds=max(0.0, now.monotonic - health.since),
+                reads=name in reads[:1],
+                writes=name == writes,
+                orders=self._ordered(name),
+                probe_seconds=health.latest,
+                behind={
+                    source: self._behind(name, source, now)
+                    for source in self.regions
+                    if source != name
+                },
+            )
+            for name, health in self.health.items()
+        ]
+
+    def _ordered(self, name: str) -> str:
+        orders = self.orders
+        lists = {"drained": orders.drained, "evacuated": orders.evacuated}
+        found = [what for what, names in lists.items() if name in names]
+        return "pinned" if name == orders.pinned else (found[0] if found else "")
+

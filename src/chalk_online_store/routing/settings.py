@@ -1,0 +1,87 @@
+"""How a store on several regions is routed: what its user decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.schema import Duration, microseconds
+
+ReadPolicy: TypeAlias = Literal["ordered", "nearest", "local"]
+WriteMode: TypeAlias = Literal["one-region", "any-region", "home"]
+BeyondMaxLag: TypeAlias = Literal["avoid", "refuse"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hedging:
+    """When a read that takes long is asked a second time, elsewhere.
+
+    A request that takes longer than `percentile` of those of its kind is sent to the next healthy
+    region too, or, where there is none, over another connection. The first good answer wins and
+    the other request is given up. At most `budget` of the requests are hedged, over time, and
+    `burst` at once: so hedges cannot double the load of an engine that has become slow.
+    """
+
+    percentile: float = 0.95
+    budget: float = 0.05
+    burst: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("percentile", "budget"):
+            if not 0 < getattr(self, name) < 1:
+                raise InvalidValue(f"Hedging({name}=...) lies between 0 and 1.")
+        if self.burst < 1:
+            raise InvalidValue("Hedging(burst=...) is 1 or more.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """How a store chooses among the regions of its URL, whose order is that of preference.
+
+    `reads`: "ordered" prefers the first healthy region, "nearest" the one that answers soonest,
+    "local" asks the first alone. `writes`: "one-region" writes to the first healthy region and
+    moves on when it is down, "any-region" to whichever region is read, "home" to the home region
+    alone. `hedging` None asks no region twice.
+
+    With `max_lag`, a replica whose replication is further behind than that is asked last, or,
+    with `beyond_max_lag="refuse"`, not at all.
+
+    Every region is probed about `probe_every`, by a read of the table. A region that was down or
+    slow has to be well for `return_after` before it is asked again, and then gets its traffic
+    back over `return_over`: both at random a little longer in each process. Processes that write
+    also write a heartbeat to each region, unless `heartbeats` is False.
+
+    Raises `InvalidValue`, `InvalidSchema`.
+    """
+
+    reads: ReadPolicy = "ordered"
+    writes: WriteMode = "one-region"
+    hedging: Hedging | None = Hedging()
+    max_lag: Duration | None = None
+    beyond_max_lag: BeyondMaxLag = "avoid"
+    probe_every: Duration = "5s"
+    return_after: Duration = "15s"
+    return_over: Duration = "15s"
+    heartbeats: bool = True
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("reads", ReadPolicy),
+            ("writes", WriteMode),
+            ("beyond_max_lag", BeyondMaxLag),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                choices = ", ".join(map(repr, get_args(kind)))
+                raise InvalidValue(f"Routing({name}=...) is one of {choices}.")
+        for name in ("probe_every", "return_after", "return_over"):
+            if not microseconds(getattr(self, name)):
+                raise InvalidValue(f'Routing({name}=...) is a time such as "5s".')
+        if self.max_lag is not None and not microseconds(self.max_lag):
+            raise InvalidValue('Routing(max_lag=...) is a time such as "10s", or None.')
+
+
+def seconds(duration: Duration) -> float:
+    """A duration in seconds; infinite where it is."""
+    exact = microseconds(duration)
+    return float("inf") if exact is None else exact / 1e6
