@@ -99,8 +99,8 @@ def writes(url: str, count: int) -> Iterator[tuple[str, Part]]:
 
 
 def _exchange(url: str, request: Request) -> Iterator[tuple[str, Part]]:
-    _, transport = connect(store_url(url, TABLE), boto3.Session(ACCESS_KEY, SECRET_KEY))
-    with closing(transport):
+    _, transports = connect(store_url(url, TABLE), boto3.Session(ACCESS_KEY, SECRET_KEY))
+    with closing(transports[""]) as transport:
         yield "HTTP, signature included", lambda: transport.send(request, 10.0)
 
 
@@ -126,7 +126,7 @@ class Memory:
 
 
 def _still() -> OnlineStore:
-    return OnlineStore(DynamoDBBackend(TABLE), Memory(), [USER])
+    return OnlineStore(DynamoDBBackend(TABLE), {"": Memory()}, [USER])
 
 
 def _open(url: str) -> OnlineStore:

@@ -13,6 +13,7 @@ from chalk_online_store.capacity.units import batch_read_units, query_units
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.dynamodb.messages import Request, Response
+from chalk_online_store.effects import Send
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.report import Report
@@ -48,8 +49,9 @@ class FakeTable:
         self.counts_units = True
         self.fault: Fault = lambda operation, body, now: None
 
-    def __call__(self, request: Request, now: float) -> Reply:
+    def __call__(self, send: Send, now: float) -> Reply:
         """Play the engine."""
+        request: Request = send.request
         body = json.loads(request.body)
         return self.fault(request.operation, body, now) or answer(
             200, getattr(self, f"_{request.operation}")(body)
@@ -170,7 +172,7 @@ class SimulatedStore:
     def sent(self, operation: str) -> list[tuple[float, dict[str, Any]]]:
         """The time and body of every request of an operation."""
         return [
-            (time, json.loads(request.body))
-            for time, request in self.driver.sent
-            if request.operation == operation
+            (time, json.loads(send.request.body))
+            for time, send in self.driver.sent
+            if send.request.operation == operation
         ]

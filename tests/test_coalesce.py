@@ -25,7 +25,7 @@ from chalk_online_store import (
 )
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.dynamodb.messages import Request, Response
-from chalk_online_store.effects import All, Operation, Sleep
+from chalk_online_store.effects import All, Operation, Send, Sleep
 from tests.fakes import FakeTable, SimulatedStore, answer, refusal
 
 
@@ -293,7 +293,7 @@ class Table:
         self._table = table
 
     def send(self, request: Request, timeout: float) -> Any:
-        return self._table(request, 0.0).response
+        return self._table(Send(request, timeout), 0.0).response
 
     def warm(self, connections: int, timeout: float) -> int:
         return 0
@@ -308,7 +308,7 @@ def test_a_fork_waits_for_nothing_of_its_parent() -> None:
     """A child forked while a batch is open, and threads idle, reads by batches of its own."""
     simulated = store_of(3, coalesce="20ms")
     backend, table = simulated.backend, simulated.table
-    with OnlineStore(backend, Table(table), [User], coalesce="20ms") as store:
+    with OnlineStore(backend, {"": Table(table)}, [User], coalesce="20ms") as store:
         assert store.read(User, [1], ["a"]).column("a") == [1]  # Leaves an idle thread.
         threading.Thread(target=store.read, args=(User, [2], ["a"])).start()
         while not store._core._tiers.coalescer._open:  # type: ignore[union-attr]
@@ -323,7 +323,7 @@ def test_a_fork_waits_for_nothing_of_its_parent() -> None:
 def test_a_closed_driver_leaves_nobody_waiting() -> None:
     """Where a batch can no longer be sent, its readers hear of it at once."""
     simulated = store_of(1)
-    driver = SyncDriver(Gate())
+    driver = SyncDriver({"": Gate()})
     driver.close()
     with pytest.raises(RuntimeError, match="shutdown"):
         driver.run(reading(simulated, [0]))

@@ -61,7 +61,7 @@ class Echo:
 
 
 def run_sync(operation: Operation[Any]) -> Any:
-    driver = SyncDriver(Echo(), max_threads=2)
+    driver = SyncDriver({"": Echo()}, max_threads=2)
     try:
         return driver.run(operation)
     finally:
@@ -127,7 +127,7 @@ class EchoOverSockets(Echo):
 
 def run_together(operation: Operation[Any]) -> Any:
     transport = EchoOverSockets()
-    driver = SyncDriver(transport, max_threads=2)
+    driver = SyncDriver({"": transport}, max_threads=2)
     try:
         return driver.run(operation)
     finally:
@@ -137,7 +137,7 @@ def run_together(operation: Operation[Any]) -> Any:
 
 def run_async(operation: Operation[Any]) -> Any:
     async def main() -> Any:
-        driver = AsyncDriver(InThread(Echo()))
+        driver = AsyncDriver({"": InThread(Echo())})
         try:
             return await driver.run(operation)
         finally:
@@ -147,7 +147,8 @@ def run_async(operation: Operation[Any]) -> Any:
 
 
 def run_simulated(operation: Operation[Any]) -> Any:
-    def handler(request: Any, now: float) -> Reply:
+    def handler(send: Send, now: float) -> Reply:
+        request = send.request
         return (
             Reply(error=ConnectionFailed(request))
             if request == "fail"
@@ -295,7 +296,7 @@ def test_a_timeout_that_does_not_come_to_pass_takes_no_virtual_time() -> None:
         answer: str = yield Await(future, 3600.0)
         return answer
 
-    driver = SimulatedDriver(lambda request, now: Reply())
+    driver = SimulatedDriver(lambda send, now: Reply())
     assert driver.run(main()) == "x"
     assert driver.now == 0
 
@@ -369,7 +370,7 @@ def test_a_busy_socket_starves_nobody() -> None:
 def test_no_more_at_once_than_the_limit() -> None:
     """The threads of one call never exceed its limit, nor does a busy pool stop it."""
     transport = Echo()
-    driver = SyncDriver(transport, max_threads=16)
+    driver = SyncDriver({"": transport}, max_threads=16)
     driver.run(ask_all(list(range(30)), 3))
     driver.close()
     assert 1 < transport.most_at_once <= 3
@@ -417,7 +418,7 @@ def test_a_cancelled_call_leaves_nothing_behind() -> None:
 
     async def scenario() -> None:
         transport = Stalled()
-        driver = AsyncDriver(transport)
+        driver = AsyncDriver({"": transport})
         task = asyncio.create_task(driver.run(main()))
         await transport.busy.wait()
         task.cancel()

@@ -31,7 +31,7 @@ from chalk_online_store.backend import Call, KeyPage
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.drivers.sqlite import SqliteEngine
-from chalk_online_store.effects import NOW, All, Effect, Instant, Operation, Sleep, Spawn
+from chalk_online_store.effects import NOW, All, Effect, Instant, Operation, Send, Sleep, Spawn
 from chalk_online_store.embedded import requests
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import ConnectionFailed, OnlineStoreError, RequestTimeout
@@ -89,7 +89,8 @@ class World:
         self.lost_answers = self.slow = 0.0
         self.delay: Callable[[Any], float] = self._delay
 
-    def _answer(self, request: Any, now: float) -> Reply:
+    def _answer(self, send: Send, now: float) -> Reply:
+        request = send.request
         after = self.delay(request)
         error = self.fault(request)
         if error is not None:

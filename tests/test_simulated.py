@@ -154,7 +154,7 @@ def test_expired_credentials_are_renewed_once() -> None:
     store = store_of(1)
     store.table.fault = first(1, "GetItem", refusal("ExpiredTokenException"))
     assert store.read(User, [0]).column("a") == [0]
-    assert [request.renew for _, request in store.driver.sent] == [False, True]
+    assert [send.request.renew for _, send in store.driver.sent] == [False, True]
 
 
 def test_nothing_is_sent_past_the_deadline() -> None:
@@ -276,7 +276,7 @@ def test_a_retry_sends_the_very_same_bytes() -> None:
     store = store_of(1)
     store.table.fault = first(3, "UpdateItem", refusal("InternalServerError", 500))
     store.write(User, [{"id": 1, "a": 1}], ordering="event")
-    bodies = [r.body for _, r in store.driver.sent if r.operation == "UpdateItem"]
+    bodies = [s.request.body for _, s in store.driver.sent if s.request.operation == "UpdateItem"]
     assert len(bodies) == 4
     assert all(body is bodies[0] for body in bodies)
 
@@ -373,8 +373,8 @@ def test_the_simulated_driver_runs_operations_side_by_side() -> None:
         times: list[float] = yield All([sleeper(s) for s in seconds], limit)
         return times
 
-    assert SimulatedDriver(lambda request, now: Reply()).run(all_of(3, 3, 1, 2)) == [3, 1, 2]
-    assert SimulatedDriver(lambda request, now: Reply()).run(all_of(1, 3, 1, 2)) == [3, 4, 6]
+    assert SimulatedDriver(lambda send, now: Reply()).run(all_of(3, 3, 1, 2)) == [3, 1, 2]
+    assert SimulatedDriver(lambda send, now: Reply()).run(all_of(1, 3, 1, 2)) == [3, 4, 6]
 
     def failing(text: str, seconds: float) -> Operation[None]:
         yield Sleep(seconds)
@@ -387,7 +387,7 @@ def test_the_simulated_driver_runs_operations_side_by_side() -> None:
             return str(error)
         return "none"
 
-    assert SimulatedDriver(lambda request, now: Reply()).run(catching()) == "first"
+    assert SimulatedDriver(lambda send, now: Reply()).run(catching()) == "first"
 
 
 def test_a_simulated_timeout_takes_its_time() -> None:
@@ -396,7 +396,7 @@ def test_a_simulated_timeout_takes_its_time() -> None:
     def asking() -> Operation[Any]:
         return (yield Send("ping", 0.5))
 
-    driver = SimulatedDriver(lambda request, now: Reply("pong", after=1))
+    driver = SimulatedDriver(lambda send, now: Reply("pong", after=1))
     with pytest.raises(RequestTimeout):
         driver.run(asking())
     assert driver.now == 0.5

@@ -24,7 +24,7 @@ from chalk_online_store import (
 from chalk_online_store.drivers.aio import InThread
 from chalk_online_store.drivers.simulated import Reply
 from chalk_online_store.dynamodb.messages import Request
-from chalk_online_store.effects import All, Operation, Sleep
+from chalk_online_store.effects import All, Operation, Send, Sleep
 from tests.fakes import FakeTable, SimulatedStore, answer, refusal
 
 
@@ -155,7 +155,7 @@ class Table:
         with self._lock:
             self.reads += request.operation in ("GetItem", "BatchGetItem")
         self.opened.wait(10)
-        return self._table(request, 0.0).response
+        return self._table(Send(request, timeout), 0.0).response
 
     def warm(self, connections: int, timeout: float) -> int:
         """Nothing to open."""
@@ -169,7 +169,7 @@ def test_threads_that_miss_together_make_one_read() -> None:
     """A store shared by many threads asks once for what all of them miss."""
     simulated = store_of()
     table = Table(simulated.table)
-    with OnlineStore(simulated.backend, table, [User], lru_cache=CACHE) as store:
+    with OnlineStore(simulated.backend, {"": table}, [User], lru_cache=CACHE) as store:
         store.read(User, [0], ["a"])
         table.opened.clear()
         table.reads = 0
@@ -193,8 +193,10 @@ def test_tasks_that_miss_together_make_one_read() -> None:
             await asyncio.sleep(0.001)
 
     async def main() -> None:
-        transport = InThread(table)
-        async with AsyncOnlineStore(simulated.backend, transport, [User], lru_cache=CACHE) as store:
+        transports = {"": InThread(table)}
+        async with AsyncOnlineStore(
+            simulated.backend, transports, [User], lru_cache=CACHE
+        ) as store:
             await store.read(User, [0], ["a"])
             table.opened.clear()
             table.reads = 0

@@ -138,33 +138,31 @@ def _read_options(query: str) -> dict[str, str]:
     return {name: values[0] for name, values in options.items()}
 
 
-def connect(url: str, session: Session | None) -> tuple[Backend, Transport]:
-    """The backend of a URL, and its transport for threads.
+def connect(url: str, session: Session | None) -> tuple[Backend, dict[str, Transport]]:
+    """The backend of a URL, and its transports for threads by region.
 
     `session` is a `boto3.Session`; without one, one is made. Raises `InvalidURL`.
     """
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
-        return EmbeddedBackend(), SqliteEngine(target.path)
+        return EmbeddedBackend(), {"": SqliteEngine(target.path)}
     endpoint, session = _resolve(target, session)
-    return _backend_of(target, endpoint), HttpTransport(
-        endpoint, CredentialSource(session), **_limits_of(target)
-    )
+    transport = HttpTransport(endpoint, CredentialSource(session), **_limits_of(target))
+    return _backend_of(target, endpoint), {"": transport}
 
 
-def connect_async(url: str, session: Session | None) -> tuple[Backend, AsyncTransport]:
-    """The backend of a URL, and its transport for asyncio.
+def connect_async(url: str, session: Session | None) -> tuple[Backend, dict[str, AsyncTransport]]:
+    """The backend of a URL, and its transports for asyncio by region.
 
     `session` is an `aioboto3.Session` or a `boto3.Session`; without one, one of the latter is
     made. Raises `InvalidURL`.
     """
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
-        return EmbeddedBackend(), InThread(SqliteEngine(target.path))
+        return EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))}
     endpoint, session = _resolve(target, session)
-    return _backend_of(target, endpoint), AsyncHttpTransport(
-        endpoint, AsyncCredentialSource(session), **_limits_of(target)
-    )
+    transport = AsyncHttpTransport(endpoint, AsyncCredentialSource(session), **_limits_of(target))
+    return _backend_of(target, endpoint), {"": transport}
 
 
 class TableSize(NamedTuple):

@@ -6,7 +6,8 @@ exception is thrown into it. Drivers perform effects: with threads (`drivers.syn
 and knows no socket, no clock and no thread.
 
 An operation performs one effect in two ways only: `result = yield effect`, or
-`result = yield from other_operation(...)`.
+`result = yield from other_operation(...)`. One that is cancelled is closed: `GeneratorExit` is
+thrown in where it waits, and it must not ask for anything more.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ class Send:
     """Send one request to the engine; resumed with the engine's response.
 
     `request` is what the backend's transport takes (a `dynamodb.Request`, an
-    `embedded.Request`). `timeout`, in seconds, bounds this one attempt. A transport raises
+    `embedded.Request`). `timeout`, in seconds, bounds this one attempt. `to` names the region
+    whose transport carries it; "" where there is one. A transport raises
     `errors.ConnectionFailed` or `errors.RequestTimeout`, nothing else.
     """
 
     request: Any
     timeout: float
+    to: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,21 @@ class All:
 
     operations: Sequence[Operation[Any]]
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Run operations until one of them has a result, which the asker is resumed with.
+
+    The first, of at least one, begins at once. Each next one begins `stagger` seconds (may be
+    `math.inf`) after the one before it began, or at once when all that have begun have raised.
+    What still runs when there is a result is cancelled: its generator is closed, its request
+    given up; the engine may have performed it all the same. When all have raised, the exception
+    of the first, by position, is thrown into the asker. What is no `Exception` ends the race.
+    """
+
+    operations: Sequence[Operation[Any]]
+    stagger: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +105,7 @@ class Instant(NamedTuple):
     """UTC microseconds since 1970, for observed-at and staleness."""
 
 
-Effect: TypeAlias = Send | Sleep | Now | All | Spawn | Await
+Effect: TypeAlias = Send | Sleep | Now | All | Race | Spawn | Await
 Operation: TypeAlias = Generator[Effect, Any, T]
 
 NOW = Now()

@@ -35,7 +35,7 @@ class OnlineStore:
     def __init__(
         self,
         backend: Backend,
-        transport: Transport,
+        transports: Mapping[str, Transport],
         schema: Schema,
         *,
         timeout: float = DEFAULT_TIMEOUT,
@@ -43,7 +43,7 @@ class OnlineStore:
         coalesce: Duration | None = None,
     ) -> None:
         self._core = Core(backend, schema, timeout=timeout, lru_cache=lru_cache, coalesce=coalesce)
-        self._driver = SyncDriver(transport)
+        self._driver = SyncDriver(transports)
 
     @classmethod
     def open(
@@ -70,10 +70,10 @@ class OnlineStore:
         Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`, `InvalidValue`.
         """
         schema = checked(schema, coalesce)
-        backend, transport = connect(url, session)
+        backend, transports = connect(url, session)
         return cls(
             backend,
-            transport,
+            transports,
             schema,
             timeout=timeout,
             lru_cache=lru_cache,
@@ -282,7 +282,7 @@ class AsyncOnlineStore:
     def __init__(
         self,
         backend: Backend,
-        transport: AsyncTransport,
+        transports: Mapping[str, AsyncTransport],
         schema: Schema,
         *,
         timeout: float = DEFAULT_TIMEOUT,
@@ -290,7 +290,7 @@ class AsyncOnlineStore:
         coalesce: Duration | None = None,
     ) -> None:
         self._core = Core(backend, schema, timeout=timeout, lru_cache=lru_cache, coalesce=coalesce)
-        self._driver = AsyncDriver(transport)
+        self._driver = AsyncDriver(transports)
 
     @classmethod
     def open(
@@ -305,10 +305,10 @@ class AsyncOnlineStore:
     ) -> AsyncOnlineStore:
         """As `OnlineStore.open`; `session` is an `aioboto3.Session` or a `boto3.Session`."""
         schema = checked(schema, coalesce)
-        backend, transport = connect_async(url, session)
+        backend, transports = connect_async(url, session)
         return cls(
             backend,
-            transport,
+            transports,
             schema,
             timeout=timeout,
             lru_cache=lru_cache,

@@ -39,8 +39,8 @@ def soon() -> Call:
 
 def run(url: str, operation: Any) -> Any:
     """The result of `operation(backend)` on the table at a URL."""
-    backend, transport = connect(url, None)
-    driver = SyncDriver(transport)
+    backend, transports = connect(url, None)
+    driver = SyncDriver(transports)
     try:
         return driver.run(operation(backend))
     finally:

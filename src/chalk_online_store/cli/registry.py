@@ -143,8 +143,8 @@ def _load(url: str) -> Registry:
 
 
 def _run(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]]) -> T:
-    backend, transport = connect(url, None)
-    driver = SyncDriver(transport)
+    backend, transports = connect(url, None)
+    driver = SyncDriver(transports)
     try:
         call = Call(read_clocks().monotonic + TIMEOUT)
         return driver.run(operation(RegistryKeeper(backend), call))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeVar
 
-from chalk_online_store.drivers.steps import Crew, read_clocks
+from chalk_online_store.drivers.steps import Crew, idle_in_all, read_clocks
 from chalk_online_store.drivers.sync import Transport
 from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Send, Sleep, Spawn
+from chalk_online_store.errors import RequestError
 
 T = TypeVar("T")
 
@@ -52,8 +54,9 @@ class InThread:
 class AsyncDriver:
     """Runs operations for any number of tasks at once. Bound to no event loop."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
+    def __init__(self, transports: Mapping[str, AsyncTransport]) -> None:
+        """As `SyncDriver`."""
+        self._transports = transports
         self._apart: set[asyncio.Task[None]] = set()
 
     async def run(self, operation: Operation[T]) -> T:
@@ -71,22 +74,25 @@ class AsyncDriver:
             return stop.value  # type: ignore[no-any-return] # an operation's T
 
     async def warm(self, connections: int, timeout: float) -> int:
-        """As the transport's."""
-        return await self._transport.warm(connections, timeout)
+        """As `SyncDriver.warm`."""
+        warming = (_warm(each, connections, timeout) for each in self._transports.values())
+        return idle_in_all(await asyncio.gather(*warming))
 
     async def close(self) -> None:
-        """End what runs apart on this event loop, and close the transport."""
+        """End what runs apart on this event loop, and close the transports as `SyncDriver`."""
         loop = asyncio.get_running_loop()
         apart = [task for task in self._apart if task.get_loop() is loop]
         for task in apart:
             task.cancel()
-        await asyncio.gather(*apart, return_exceptions=True)
-        await self._transport.close()
+        async with AsyncExitStack() as closing:
+            for transport in self._transports.values():
+                closing.push_async_callback(transport.close)
+            await asyncio.gather(*apart, return_exceptions=True)
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:
-            case Send(request, timeout):
-                return await self._transport.send(request, timeout)
+            case Send(request, timeout, to):
+                return await self._transports[to].send(request, timeout)
             case All((operation,)):
                 return [await self.run(operation)]
             case All(operations, limit):
@@ -115,6 +121,13 @@ class AsyncDriver:
     async def _run_apart(self, operation: Operation[None]) -> None:
         with suppress(Exception):  # It has told those who wait.
             await self.run(operation)
+
+
+async def _warm(transport: AsyncTransport, connections: int, timeout: float) -> int | RequestError:
+    try:
+        return await transport.warm(connections, timeout)
+    except RequestError as error:
+        return error
 
 
 async def _settled(future: Future[Any], timeout: float) -> Any:

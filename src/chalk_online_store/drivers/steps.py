@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chalk_online_store.effects import Instant, Operation
+from chalk_online_store.errors import RequestError
 
 
 class Crew:
@@ -17,6 +18,11 @@ class Crew:
         self._todo = deque(enumerate(operations))  # popleft is atomic.
         self._results: list[Any] = [None] * len(operations)
         self._errors: dict[int, Exception] = {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is an operation that nobody took."""
+        return bool(self._todo)
 
     def take(self) -> tuple[int, Operation[Any]] | None:
         """The next operation with its position; None where all are taken."""
@@ -46,3 +52,11 @@ _instant = Instant._make
 def read_clocks() -> Instant:
     """Both clocks of this machine."""
     return _instant((time.monotonic(), time.time_ns() // 1000))
+
+
+def idle_in_all(found: Sequence[int | RequestError]) -> int:
+    """How many connections idle in all regions; where none could be reached, raises why."""
+    reached = [idle for idle in found if isinstance(idle, int)]
+    if not reached:
+        raise next(failure for failure in found if not isinstance(failure, int))
+    return sum(reached)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar
 
-from chalk_online_store.drivers.steps import Crew, read_clocks
+from chalk_online_store.drivers.steps import Crew, idle_in_all, read_clocks
 from chalk_online_store.drivers.together import Pollable, Together
 from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Send, Sleep, Spawn
+from chalk_online_store.errors import RequestError
 
 T = TypeVar("T")
 
@@ -33,9 +36,9 @@ class Transport(Protocol):
 class SyncDriver:
     """Runs operations for any number of threads at once."""
 
-    def __init__(self, transport: Transport, max_threads: int = 32) -> None:
-        self._transport = transport
-        self._pollable = transport if isinstance(transport, Pollable) else None
+    def __init__(self, transports: Mapping[str, Transport], max_threads: int = 32) -> None:
+        """Take the transport of each region: those that a `Send` may name."""
+        self._transports = transports
         self._max_threads = max_threads
         self._open_pool()
 
@@ -54,13 +57,23 @@ class SyncDriver:
             return stop.value  # type: ignore[no-any-return] # an operation's T
 
     def warm(self, connections: int, timeout: float) -> int:
-        """As the transport's."""
-        return self._transport.warm(connections, timeout)
+        """As a transport's, for every region; how many idle in all.
+
+        Fails where no region can be reached.
+        """
+        transports = self._transports.values()
+        if len(transports) == 1:
+            return next(iter(transports)).warm(connections, timeout)
+        pool = self._pool()
+        warming = [pool.submit(_warm, each, connections, timeout) for each in transports]
+        return idle_in_all([each.result() for each in warming])
 
     def close(self) -> None:
-        """Stop the helpers and close the transport."""
-        self._pool().shutdown()
-        self._transport.close()
+        """Stop the helpers and close the transports, all of them even where one fails."""
+        with ExitStack() as closing:
+            for transport in self._transports.values():
+                closing.callback(transport.close)
+            closing.callback(self._pool().shutdown)
 
     def _open_pool(self) -> None:
         self._threads = ThreadPoolExecutor(self._max_threads, "chalk-online-store")
@@ -73,8 +86,8 @@ class SyncDriver:
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
-            case Send(request, timeout):
-                return self._transport.send(request, timeout)
+            case Send(request, timeout, to):
+                return self._transports[to].send(request, timeout)
             case All((operation,)):
                 return [self.run(operation)]
             case All(operations, limit):
@@ -88,8 +101,9 @@ class SyncDriver:
                 return None
 
     def _perform_all(self, crew: Crew, workers: int) -> list[Any]:
-        if self._pollable is not None and self._pollable.idle >= workers:
-            Together(self._pollable, self._perform, crew).run(workers)
+        pollable: object = self._transports.get("")
+        if isinstance(pollable, Pollable) and pollable.idle >= workers:
+            Together(pollable, self._perform, crew).run(workers)
         else:  # Connections are opened sooner by many.
             self._share(crew, workers)
         return crew.results()
@@ -110,3 +124,10 @@ class SyncDriver:
                 crew.done(position, self.run(operation))
             except Exception as error:
                 crew.failed(position, error)
+
+
+def _warm(transport: Transport, connections: int, timeout: float) -> int | RequestError:
+    try:
+        return transport.warm(connections, timeout)
+    except RequestError as error:
+        return error

@@ -26,10 +26,10 @@ _SECONDS = 30.0
 
 def weigh_all(stage: Stage) -> None:
     """Account for the size of every item, and of the same rows as JSON."""
-    backend, transport = connect(stage.place.url, stage.place.session)
+    backend, transports = connect(stage.place.url, stage.place.session)
     phase, calls = stage.phase(f"query {_ENTITIES}", stage.batches(_ENTITIES))
     keeper = RegistryKeeper(backend)
-    with closing(SyncDriver(transport)) as driver:
+    with closing(SyncDriver(transports)) as driver:
         for schema, keys in calls:
             namespace, call = namespace_of(schema), Call(time.monotonic() + _SECONDS)
             with phase.call(len(keys)):
