@@ -99,7 +99,7 @@ def writes(url: str, count: int) -> Iterator[tuple[str, Part]]:
 
 
 def _exchange(url: str, request: Request) -> Iterator[tuple[str, Part]]:
-    _, transports = connect(store_url(url, TABLE), boto3.Session(ACCESS_KEY, SECRET_KEY))
+    _, transports, _ = connect(store_url(url, TABLE), boto3.Session(ACCESS_KEY, SECRET_KEY))
     with closing(transports[""]) as transport:
         yield "HTTP, signature included", lambda: transport.send(request, 10.0)
 

@@ -108,7 +108,7 @@ class Client(NamedTuple):
 
 @contextmanager
 def client(url: str) -> Iterator[Client]:
-    backend, transports = connect(store_url(url, TABLE), boto3.Session(ACCESS_KEY, SECRET_KEY))
+    backend, transports, _ = connect(store_url(url, TABLE), boto3.Session(ACCESS_KEY, SECRET_KEY))
     driver = SyncDriver(transports)
     try:
         yield Client(backend, driver, Wire(TABLE, RetryPolicy(), 10.0, random.Random(0)))

@@ -25,7 +25,7 @@ FLOORS = [
     "operations",
     "drivers",
     "connect",
-    "store",
+    "store async_store",
     "writer",
     "capacity",
     "provision",

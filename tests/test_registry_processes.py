@@ -47,7 +47,7 @@ def schema_of(number: int) -> Namespace:
 def run(url: str, operation: Callable[[Any, Call], Operation[Any]]) -> Any:
     """The result of `operation(backend, call)`."""
     local = boto3.Session(aws_access_key_id="local", aws_secret_access_key="local")
-    backend, transports = connect(url, local)
+    backend, transports, _ = connect(url, local)
     driver = SyncDriver(transports)
     try:
         return driver.run(operation(backend, Call(read_clocks().monotonic + WITHIN)))

@@ -1,5 +1,6 @@
 """Serve machine-learning features from DynamoDB, in native types under short stable ids."""
 
+from chalk_online_store.async_store import AsyncOnlineStore, AsyncPreparedRead
 from chalk_online_store.cache.lru import CacheStats
 from chalk_online_store.capacity.explain import explain
 from chalk_online_store.errors import (
@@ -15,6 +16,7 @@ from chalk_online_store.errors import (
     MissingDependency,
     OnlineStoreError,
     ReadFailed,
+    RegionUnavailable,
     RegistryError,
     RegistryUnavailable,
     RequestError,
@@ -29,9 +31,13 @@ from chalk_online_store.errors import (
 )
 from chalk_online_store.operations.bloom.build import BuildReport
 from chalk_online_store.operations.bloom.reads import FilterStats
+from chalk_online_store.operations.regions import Health, RegionCheck
 from chalk_online_store.operations.rows import Answer, Row, Rows, Status
 from chalk_online_store.operations.tiers import NamespaceStats, StoreStats
 from chalk_online_store.report import Report
+from chalk_online_store.routing.health import RegionState
+from chalk_online_store.routing.router import RegionStatus
+from chalk_online_store.routing.settings import Hedging, Routing
 from chalk_online_store.schema import (
     BloomFilter,
     Document,
@@ -43,12 +49,7 @@ from chalk_online_store.schema import (
     feature,
     features,
 )
-from chalk_online_store.store import (
-    AsyncOnlineStore,
-    AsyncPreparedRead,
-    OnlineStore,
-    PreparedRead,
-)
+from chalk_online_store.store import OnlineStore, PreparedRead
 
 __all__ = [
     "AccessDenied",
@@ -63,6 +64,8 @@ __all__ = [
     "Document",
     "Feature",
     "FilterStats",
+    "Health",
+    "Hedging",
     "InvalidCredentials",
     "InvalidKey",
     "InvalidSchema",
@@ -78,11 +81,16 @@ __all__ = [
     "OnlineStoreError",
     "PreparedRead",
     "ReadFailed",
+    "RegionCheck",
+    "RegionState",
+    "RegionStatus",
+    "RegionUnavailable",
     "RegistryError",
     "RegistryUnavailable",
     "Report",
     "RequestError",
     "RequestTimeout",
+    "Routing",
     "Row",
     "Rows",
     "ServerError",

@@ -105,9 +105,7 @@ class Route(Protocol):
         """The region that writes go to at present."""
         ...
 
-    def attempt(
-        self, attempt: Attempt[T], asked: Asked, now: Instant, call: Call
-    ) -> Operation[T]:
+    def attempt(self, attempt: Attempt[T], asked: Asked, now: Instant, call: Call) -> Operation[T]:
         """Ask once, in one region or, where one fails, the others; raises `RequestError`."""
         ...
 

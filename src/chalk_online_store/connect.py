@@ -10,6 +10,10 @@ Options of a DynamoDB URL: `region`, `endpoint_url`, `profile`, and `pk`, `sk` a
 table whose attributes have other names. What is not stated comes from the boto3 session. An
 engine on this machine needs no credentials: where there are none, they are made up.
 
+`region=us-east-1,us-west-2` names the replicas of a Global Table, the preferred one first, and
+`endpoint_url`, where it is stated, one URL for each. `home` is the region among them that the
+registry is written in: the first one, unless stated. See `routing` for what is done with them.
+
 As in botocore's Config, but in the URL, and with other defaults: `connect_timeout` (1 second, TLS
 included), `read_timeout` (3 seconds for a whole attempt, whatever trickles in) and
 `max_pool_connections` (32 that are kept). `open(timeout=...)` bounds the whole call.
@@ -19,9 +23,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import zip_longest
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from chalk_online_store.backend import Backend
@@ -42,10 +48,14 @@ from chalk_online_store.drivers.sync import Transport
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import InvalidURL
+from chalk_online_store.routing.attempts import RoutedAttempts
+from chalk_online_store.routing.router import Router
+from chalk_online_store.routing.settings import Routing
 
 _TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _LIMITS = ("connect_timeout", "read_timeout", "max_pool_connections")
-_OPTIONS = frozenset(("region", "endpoint_url", "profile", "pk", "sk", "ttl", *_LIMITS))
+_NAMES = ("pk", "sk", "ttl")
+_OPTIONS = frozenset(("region", "home", "endpoint_url", "profile", *_NAMES, *_LIMITS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +67,14 @@ class SqliteTarget:
 
 @dataclass(frozen=True, slots=True)
 class DynamoDBTarget:
-    """A DynamoDB table."""
+    """A DynamoDB table, in each of `regions`; they and their endpoints are empty if not stated."""
 
     table: str
-    region: str | None
-    endpoint_url: str | None
+    regions: tuple[str, ...]
+    endpoint_urls: tuple[str, ...]
     profile: str | None
     layout: TableLayout
+    home: str = ""
     connect_timeout: float = 1.0
     read_timeout: float = 3.0
     max_pool_connections: int = 32
@@ -100,20 +111,35 @@ def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
             "name of 3 to 255 letters, digits, '_', '.' or '-'."
         )
     options = _read_options(parts.query)
-    if "," in options.get("region", ""):
-        raise InvalidURL("region= takes one region; failing over to others is not there yet.")
-    names = {name: options[name] for name in ("pk", "sk", "ttl") if name in options}
+    regions, urls = (_listed(name, options) for name in ("region", "endpoint_url"))
+    if urls and len(urls) != max(1, len(regions)):
+        raise InvalidURL(
+            f"{len(regions)} regions have {len(urls)} endpoints: endpoint_url= takes one URL for "
+            "each of region=, in the same order."
+        )
+    home = options.get("home", "")
+    if home and home not in regions:
+        raise InvalidURL(f"home={home} has to be one of region=.")
+    names = {name: options[name] for name in _NAMES if name in options}
     layout = TableLayout(**names)
     if len(layout.reserved) != 3:
         raise InvalidURL("pk, sk and ttl of a DynamoDB URL must be three different names.")
     return DynamoDBTarget(
         table,
-        options.get("region"),
-        options.get("endpoint_url"),
+        regions,
+        urls,
         options.get("profile"),
         layout,
+        home,
         **{name: _limit(name, options[name]) for name in _LIMITS if name in options},
     )
+
+
+def _listed(name: str, options: dict[str, str]) -> tuple[str, ...]:
+    found = tuple(options[name].split(",")) if name in options else ()
+    if not all(found) or len(set(found)) < len(found):
+        raise InvalidURL(f"The option {name!r} of a DynamoDB URL names each one once.")
+    return found
 
 
 def _limit(name: str, text: str) -> Any:
@@ -138,31 +164,74 @@ def _read_options(query: str) -> dict[str, str]:
     return {name: values[0] for name, values in options.items()}
 
 
-def connect(url: str, session: Session | None) -> tuple[Backend, dict[str, Transport]]:
-    """The backend of a URL, and its transports for threads by region.
+T = TypeVar("T")
 
-    `session` is a `boto3.Session`; without one, one is made. Raises `InvalidURL`.
+
+class Connected(NamedTuple, Generic[T]):
+    """What a URL opens: a backend, a transport for each region, and what decides between them."""
+
+    backend: Backend
+    transports: dict[str, T]
+    route: RoutedAttempts | None = None
+
+
+def connect(
+    url: str, session: Session | None, routing: Routing | None = None
+) -> Connected[Transport]:
+    """What a URL opens, for threads.
+
+    `session` is a `boto3.Session`; without one, one is made. A URL of one region is routed only
+    where `routing` is given. Raises `InvalidURL`.
     """
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
-        return EmbeddedBackend(), {"": SqliteEngine(target.path)}
-    endpoint, session = _resolve(target, session)
-    transport = HttpTransport(endpoint, CredentialSource(session), **_limits_of(target))
-    return _backend_of(target, endpoint), {"": transport}
+        return Connected(EmbeddedBackend(), {"": SqliteEngine(target.path)})
+    endpoints, session = _resolve(target, session)
+    source = CredentialSource(session)
+    transports: list[Transport] = [
+        HttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
+    ]
+    return _connected(target, endpoints, transports, routing)
 
 
-def connect_async(url: str, session: Session | None) -> tuple[Backend, dict[str, AsyncTransport]]:
-    """The backend of a URL, and its transports for asyncio by region.
+def connect_async(
+    url: str, session: Session | None, routing: Routing | None = None
+) -> Connected[AsyncTransport]:
+    """What a URL opens, for asyncio.
 
     `session` is an `aioboto3.Session` or a `boto3.Session`; without one, one of the latter is
-    made. Raises `InvalidURL`.
+    made. Otherwise as `connect`.
     """
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
-        return EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))}
-    endpoint, session = _resolve(target, session)
-    transport = AsyncHttpTransport(endpoint, AsyncCredentialSource(session), **_limits_of(target))
-    return _backend_of(target, endpoint), {"": transport}
+        return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
+    endpoints, session = _resolve(target, session)
+    source = AsyncCredentialSource(session)
+    transports: list[AsyncTransport] = [
+        AsyncHttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
+    ]
+    return _connected(target, endpoints, transports, routing)
+
+
+def _connected(
+    target: DynamoDBTarget,
+    endpoints: Sequence[Endpoint],
+    transports: Sequence[T],
+    routing: Routing | None,
+) -> Connected[T]:
+    regions = [endpoint.region for endpoint in endpoints]
+    route = None
+    if routing is not None or len(regions) > 1:
+        route = RoutedAttempts(Router(regions, target.home or regions[0], routing))
+    backend = DynamoDBBackend(
+        target.table,
+        target.layout,
+        attempt_timeout=target.read_timeout,
+        region=regions[0],
+        route=route,
+    )
+    names = regions if route else [""]
+    return Connected(backend, dict(zip(names, transports, strict=True)), route)
 
 
 class TableSize(NamedTuple):
@@ -180,17 +249,8 @@ def table_size(url: str) -> TableSize:
             return TableSize(*engine.size())
     from chalk_online_store.drivers.tables import describe_table  # As boto3: slow to import.
 
-    endpoint, session = _resolve(target, None)
-    return TableSize(*describe_table(session, endpoint, target.table))
-
-
-def _backend_of(target: DynamoDBTarget, endpoint: Endpoint) -> DynamoDBBackend:
-    return DynamoDBBackend(
-        target.table,
-        target.layout,
-        attempt_timeout=target.read_timeout,
-        region=endpoint.region,
-    )
+    endpoints, session = _resolve(target, None)
+    return TableSize(*describe_table(session, endpoints[0], target.table))
 
 
 def _limits_of(target: DynamoDBTarget) -> dict[str, Any]:
@@ -200,12 +260,14 @@ def _limits_of(target: DynamoDBTarget) -> dict[str, Any]:
     }
 
 
-def _resolve(target: DynamoDBTarget, given: Session | None) -> tuple[Endpoint, Session]:
+def _resolve(target: DynamoDBTarget, given: Session | None) -> tuple[list[Endpoint], Session]:
+    """The endpoint of each region, and the session that has the credentials for all."""
     session = given or _session_of(target)
-    endpoint = resolve_endpoint(session, target.region, target.endpoint_url)
-    if given is None and is_local(endpoint.url):
+    pairs = zip_longest(target.regions or (None,), target.endpoint_urls)
+    endpoints = [resolve_endpoint(session, region, url) for region, url in pairs]
+    if given is None and all(is_local(endpoint.url) for endpoint in endpoints):
         session = LocalSession(session)
-    return endpoint, session
+    return endpoints, session
 
 
 def _session_of(target: DynamoDBTarget) -> Session:

@@ -1,4 +1,4 @@
-"""`OnlineStore` and `AsyncOnlineStore`: thin shells over one core of operations."""
+"""`OnlineStore`: a thin shell over the core of operations, for threads."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ from datetime import datetime
 from typing import Any
 
 from chalk_online_store.backend import Backend
-from chalk_online_store.connect import connect, connect_async
-from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
+from chalk_online_store.connect import connect
 from chalk_online_store.drivers.credentials import Session
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver, Transport
 from chalk_online_store.operations.bloom.build import DEFAULT_WAIT, BuildReport, Progress
-from chalk_online_store.operations.core import Core, ObservedAt, Prepared, checked
+from chalk_online_store.operations.core import (
+    DEFAULT_TIMEOUT,
+    Core,
+    ObservedAt,
+    Prepared,
+    Schema,
+    checked,
+)
+from chalk_online_store.operations.regions import Health
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
+from chalk_online_store.routing.attempts import RoutedAttempts
+from chalk_online_store.routing.router import RegionStatus
+from chalk_online_store.routing.settings import Routing
 from chalk_online_store.schema import Duration, LRUCache, Namespace
-
-Schema = Iterable[Namespace | type]
-
-DEFAULT_TIMEOUT = 10.0
-"""Seconds that a call may take which does not state its own."""
 
 
 class OnlineStore:
@@ -41,8 +46,16 @@ class OnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        route: RoutedAttempts | None = None,
     ) -> None:
-        self._core = Core(backend, schema, timeout=timeout, lru_cache=lru_cache, coalesce=coalesce)
+        self._core = Core(
+            backend,
+            schema,
+            timeout=timeout,
+            lru_cache=lru_cache,
+            coalesce=coalesce,
+            route=route,
+        )
         self._driver = SyncDriver(transports)
 
     @classmethod
@@ -54,6 +67,7 @@ class OnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        routing: Routing | None = None,
         session: Session | None = None,
     ) -> OnlineStore:
         """Open the store at a URL (see `chalk_online_store.connect`); nothing is sent yet.
@@ -67,10 +81,13 @@ class OnlineStore:
         or tasks: reads of at most ten entities wait that long for others, to share requests and
         answers. Without it each read sends its own.
 
+        `routing` says how a region of several is chosen (see docs/failover.md). Given for a URL
+        of one region, it hedges reads there over a second connection.
+
         Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`, `InvalidValue`.
         """
         schema = checked(schema, coalesce)
-        backend, transports = connect(url, session)
+        backend, transports, route = connect(url, session, routing)
         return cls(
             backend,
             transports,
@@ -78,6 +95,7 @@ class OnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            route=route,
         )
 
     def read(
@@ -133,6 +151,37 @@ class OnlineStore:
     def stats(self) -> StoreStats:
         """What the caches and Bloom filters of this process did so far; sends nothing."""
         return self._core.stats(read_clocks())
+
+    def health(self, *, timeout: float | None = 2.0) -> Health:
+        """Read the table in every region, once, and tell which answered within `timeout` seconds.
+
+        Raises `StoreClosed`; what goes wrong in a region is in the answer.
+        """
+        return self._driver.run(self._core.health(timeout))
+
+    def regions(self) -> list[RegionStatus]:
+        """Every region as this process sees it; sends nothing. Empty where nothing is routed."""
+        return self._core.status(read_clocks())
+
+    def order_regions(
+        self,
+        *,
+        pinned: str = "",
+        drained: Sequence[str] = (),
+        evacuated: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> dict[str, str]:
+        """Decide for a whole fleet which regions are asked, until other orders are given.
+
+        A pinned region is the only one that is asked. Drained ones lose their traffic gradually,
+        and are asked where all others are down. Evacuated ones are not asked at all. Without
+        arguments the routers of all processes decide again. Orders lie in the table: processes
+        follow them at their next probe.
+
+        Answers, by region, why it could not be told; "" where it was. Raises `InvalidValue`,
+        `StoreClosed`, and `RequestError` where no region could be told.
+        """
+        return self._driver.run(self._core.order(pinned, drained, evacuated, timeout))
 
     def write(
         self,
@@ -274,172 +323,3 @@ class PreparedRead:
     ) -> Rows:
         """As `OnlineStore.read`."""
         return self._driver.run(self._core.read(self._prepared, keys, consistent, timeout))
-
-
-class AsyncOnlineStore:
-    """Features in one table, for asyncio. The same as `OnlineStore`, awaited."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        transports: Mapping[str, AsyncTransport],
-        schema: Schema,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        lru_cache: LRUCache | None = None,
-        coalesce: Duration | None = None,
-    ) -> None:
-        self._core = Core(backend, schema, timeout=timeout, lru_cache=lru_cache, coalesce=coalesce)
-        self._driver = AsyncDriver(transports)
-
-    @classmethod
-    def open(
-        cls,
-        url: str,
-        schema: Schema,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        lru_cache: LRUCache | None = None,
-        coalesce: Duration | None = None,
-        session: Session | None = None,
-    ) -> AsyncOnlineStore:
-        """As `OnlineStore.open`; `session` is an `aioboto3.Session` or a `boto3.Session`."""
-        schema = checked(schema, coalesce)
-        backend, transports = connect_async(url, session)
-        return cls(
-            backend,
-            transports,
-            schema,
-            timeout=timeout,
-            lru_cache=lru_cache,
-            coalesce=coalesce,
-        )
-
-    async def read(
-        self,
-        schema: Namespace | type,
-        keys: Iterable[Any],
-        features: Sequence[str] | None = None,
-        *,
-        max_staleness: Mapping[str, Duration] | None = None,
-        consistent: bool = False,
-        timeout: float | None = None,
-    ) -> Rows:
-        """As `OnlineStore.read`."""
-        prepared = self._core.prepare(schema, features, max_staleness)
-        return await self._driver.run(self._core.read(prepared, keys, consistent, timeout))
-
-    def prepare(
-        self,
-        schema: Namespace | type,
-        features: Sequence[str] | None = None,
-        *,
-        max_staleness: Mapping[str, Duration] | None = None,
-    ) -> AsyncPreparedRead:
-        """As `OnlineStore.prepare`."""
-        prepared = self._core.prepare(schema, features, max_staleness)
-        return AsyncPreparedRead(self._core, self._driver, prepared)
-
-    async def warm(self, connections: int = 4, *, timeout: float | None = None) -> int:
-        """As `OnlineStore.warm`, for the running event loop."""
-        await self._driver.run(self._core.warm(timeout))
-        seconds = DEFAULT_TIMEOUT if timeout is None else timeout
-        return await self._driver.warm(connections, seconds)
-
-    def stats(self) -> StoreStats:
-        """As `OnlineStore.stats`; not to be awaited."""
-        return self._core.stats(read_clocks())
-
-    async def write(
-        self,
-        schema: Namespace | type,
-        rows: Iterable[Mapping[str, Any]],
-        *,
-        observed_at: ObservedAt = None,
-        ordering: Ordering = "event",
-        timeout: float | None = None,
-    ) -> Report:
-        """As `OnlineStore.write`."""
-        operation = self._core.write(
-            schema, rows, observed_at=observed_at, ordering=ordering, timeout=timeout
-        )
-        return await self._driver.run(operation)
-
-    async def delete(
-        self,
-        schema: Namespace | type,
-        keys: Iterable[Any],
-        features: Sequence[str] | None = None,
-        *,
-        observed_at: datetime | None = None,
-        ordering: Ordering = "event",
-        timeout: float | None = None,
-    ) -> Report:
-        """As `OnlineStore.delete`."""
-        operation = self._core.delete(
-            schema,
-            keys,
-            features,
-            observed_at=observed_at,
-            ordering=ordering,
-            timeout=timeout,
-        )
-        return await self._driver.run(operation)
-
-    async def drop(
-        self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None = None
-    ) -> Report:
-        """As `OnlineStore.drop`."""
-        return await self._driver.run(self._core.drop(schema, features, timeout=timeout))
-
-    async def rename(
-        self, schema: Namespace | type, old: str, new: str, *, timeout: float | None = None
-    ) -> Report:
-        """As `OnlineStore.rename`."""
-        return await self._driver.run(self._core.rename(schema, old, new, timeout=timeout))
-
-    async def build_bloom_filters(
-        self,
-        schemas: Sequence[Namespace | type],
-        *,
-        wait: float = DEFAULT_WAIT,
-        segments: int = 4,
-        rcu_per_second: float | None = None,
-        progress: Progress | None = None,
-    ) -> BuildReport:
-        """As `OnlineStore.build_bloom_filters`."""
-        operation = self._core.build_bloom_filters(
-            schemas,
-            wait=wait,
-            segments=segments,
-            rcu_per_second=rcu_per_second,
-            progress=progress,
-        )
-        return await self._driver.run(operation)
-
-    async def close(self) -> None:
-        """As `OnlineStore.close`."""
-        if not self._core.closed:
-            self._core.closed = True
-            await self._driver.close()
-
-    async def __aenter__(self) -> AsyncOnlineStore:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-
-class AsyncPreparedRead:
-    """A read of the same features again and again; made by `AsyncOnlineStore.prepare`."""
-
-    def __init__(self, core: Core, driver: AsyncDriver, prepared: Prepared) -> None:
-        self._core = core
-        self._driver = driver
-        self._prepared = prepared
-
-    async def read(
-        self, keys: Iterable[Any], *, consistent: bool = False, timeout: float | None = None
-    ) -> Rows:
-        """As `OnlineStore.read`."""
-        return await self._driver.run(self._core.read(self._prepared, keys, consistent, timeout))

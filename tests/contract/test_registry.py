@@ -39,7 +39,7 @@ def soon() -> Call:
 
 def run(url: str, operation: Any) -> Any:
     """The result of `operation(backend)` on the table at a URL."""
-    backend, transports = connect(url, None)
+    backend, transports, _ = connect(url, None)
     driver = SyncDriver(transports)
     try:
         return driver.run(operation(backend))

@@ -143,7 +143,7 @@ def _load(url: str) -> Registry:
 
 
 def _run(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]]) -> T:
-    backend, transports = connect(url, None)
+    backend, transports, _ = connect(url, None)
     driver = SyncDriver(transports)
     try:
         call = Call(read_clocks().monotonic + TIMEOUT)

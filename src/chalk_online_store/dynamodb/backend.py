@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from chalk_online_store.backend import Applied, Call, Found, KeyPage, Outcome, Route, Wanted, fan_out
+from chalk_online_store.backend import (
+    Applied,
+    Call,
+    Found,
+    KeyPage,
+    Outcome,
+    Route,
+    Wanted,
+    fan_out,
+)
 from chalk_online_store.codec.changes import Attributes, Change, key_of
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.swaps import Swap
@@ -52,7 +61,9 @@ class DynamoDBBackend:
         self._region = region
         self._route = route
         self._bodies = Bodies(table, self.layout)
-        self._wire = Wire(table, retry or RetryPolicy(), attempt_timeout, rng or random.Random(), route)
+        self._wire = Wire(
+            table, retry or RetryPolicy(), attempt_timeout, rng or random.Random(), route
+        )
         self._reader = ItemReader(self._wire, self._bodies, concurrency)
         self._ordered = OrderedWrites(self._wire, self._bodies)
         self._concurrency = concurrency

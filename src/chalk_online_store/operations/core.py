@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -16,10 +16,14 @@ from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, 
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
 from chalk_online_store.operations.bloom.build import BuildReport, Progress, build_filters
+from chalk_online_store.operations.regions import Health, RegionKeeper
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats, Tiers
 from chalk_online_store.report import Report
+from chalk_online_store.routing.attempts import RoutedAttempts
+from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.router import RegionStatus
 from chalk_online_store.schema import (
     Duration,
     LRUCache,
@@ -31,6 +35,11 @@ from chalk_online_store.schema import (
 
 ObservedAt: TypeAlias = datetime | Sequence[datetime] | None
 """When the values of a write were true: of all rows, of each, or now."""
+
+Schema: TypeAlias = Iterable[Namespace | type]
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds that a call may take which does not state its own."""
 
 _PREPARED_KEPT = 1024
 _LONGEST_WINDOW = 1_000_000
@@ -57,7 +66,8 @@ class Core:
     """The state of an open store, and its operations.
 
     `timeout`, in seconds, bounds each call that does not state its own. `coalesce` is the window
-    in which reads join each other; None for each by itself. `rng` draws the waits of those who
+    in which reads join each other; None for each by itself. `route` is the backend's, if it has
+    several regions to choose from. `rng` draws the waits of those who
     register at once.
     """
 
@@ -69,9 +79,14 @@ class Core:
         timeout: float,
         lru_cache: LRUCache | None,
         coalesce: Duration | None = None,
+        route: RoutedAttempts | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._backend = backend
+        self._router = route.router if route else None
+        self._regions = RegionKeeper(backend, self._router)
+        if route is not None:
+            route.probe = self._regions.probe
         self._schema = namespaces(schema)
         self._timeout = timeout
         self._registry = RegistryKeeper(backend, rng)
@@ -137,7 +152,34 @@ class Core:
 
     def stats(self, now: Instant) -> StoreStats:
         """See `OnlineStore.stats`; `now` is a reading of the clocks."""
-        return self._tiers.stats(now)
+        return replace(self._tiers.stats(now), regions=tuple(self.status(now)))
+
+    def status(self, now: Instant) -> list[RegionStatus]:
+        """See `OnlineStore.regions`; `now` is a reading of the clocks."""
+        return [] if self._router is None else self._router.status(now)
+
+    def health(self, timeout: float | None) -> Operation[Health]:
+        """See `OnlineStore.health`."""
+        self._check_open()
+        call = yield from self._call(timeout)
+        return (yield from self._regions.health(call))
+
+    def order(
+        self,
+        pinned: str,
+        drained: Sequence[str],
+        evacuated: Sequence[str],
+        timeout: float | None,
+    ) -> Operation[dict[str, str]]:
+        """See `OnlineStore.order_regions`."""
+        self._check_open()
+        if self._router is None:
+            raise InvalidValue("This store's URL has one region: there is nothing to choose.")
+        now: Instant = yield NOW
+        orders = Orders(now.wall, pinned, tuple(drained), tuple(evacuated))
+        orders.check(self._router.regions)
+        call = yield from self._call(timeout)
+        return (yield from self._regions.order(orders, call))
 
     def write(
         self,
@@ -264,6 +306,7 @@ class Core:
         call: Call,
     ) -> Operation[Report]:
         tiers = self._tiers
+        self._regions.writing = True
         if planned:
             yield from tiers.announce(codec, planned, call)
             cache = tiers.caches.get(codec.namespace.name)

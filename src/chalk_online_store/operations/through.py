@@ -36,7 +36,7 @@ class CachedReads:
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """See `backend.Backend.get`. A consistent read goes past the cache, and renews it."""
-        now: float = (yield NOW if call.as_of is None else call.as_of).monotonic
+        now: float = (yield NOW).monotonic if call.as_of is None else call.as_of.monotonic
         trip = Trip()
         if call.consistent:
             for want in wanted:

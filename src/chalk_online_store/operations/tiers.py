@@ -17,6 +17,7 @@ from chalk_online_store.operations.bloom.reads import FilteredReads, FilterStats
 from chalk_online_store.operations.bloom.snapshots import merge_apart, merge_is_due
 from chalk_online_store.operations.coalesce import Coalescer
 from chalk_online_store.operations.through import CachedReads, Reads
+from chalk_online_store.routing.router import RegionStatus
 from chalk_online_store.schema import LRUCache, Namespace
 
 _MERGE_TIMEOUT = 60.0
@@ -33,9 +34,10 @@ class NamespaceStats:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """What a store's caches and filters did since it was opened, by namespace."""
+    """What a store's caches and filters did since it was opened, by namespace; and its regions."""
 
     namespaces: Mapping[str, NamespaceStats] = field(default_factory=dict)
+    regions: Sequence[RegionStatus] = ()
 
 
 class Tiers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -32,9 +31,7 @@ class RoutedAttempts:
         """See `backend.Route.written`."""
         return self.router.written
 
-    def attempt(
-        self, attempt: Attempt[T], asked: Asked, now: Instant, call: Call
-    ) -> Operation[T]:
+    def attempt(self, attempt: Attempt[T], asked: Asked, now: Instant, call: Call) -> Operation[T]:
         """See `backend.Route.attempt`."""
         if self.probe is not None and not call.region:
             for region in self.router.due(now.monotonic):
@@ -128,7 +125,7 @@ class _Trip(Generic[T]):
                 return answer
 
     def _hedge_to(self, region: str, untried: list[str]) -> str:
-        """The next region that is well; the same one, by another connection, where there is none."""
+        """The next region that is well; where there is none, the same by another connection."""
         well = (name for name in untried if self._router.health[name].well)
         return next(well, region)
 
@@ -198,9 +195,7 @@ class _Trip(Generic[T]):
                     self._call.report.failovers += 1
             elif leg.began >= 0 and not leg.ended and len({leg.region for leg in legs}) > 1:
                 took = now.monotonic - leg.began
-                self._router.overtaken(
-                    leg.region, leg.generation, self._kind, took, now.monotonic
-                )
+                self._router.overtaken(leg.region, leg.generation, self._kind, took, now.monotonic)
 
     def _won(self, leg: _Leg, now: Instant) -> None:
         took = now.monotonic - leg.began

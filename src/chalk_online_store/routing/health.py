@@ -53,7 +53,7 @@ _MOST_KINDS = 64
 _NEWEST = 0.3
 
 
-class State(StrEnum):
+class RegionState(StrEnum):
     """What a region is used for: everything, only where nothing better is, or a share."""
 
     HEALTHY = "healthy"
@@ -67,7 +67,7 @@ class RegionHealth:
 
     def __init__(self, name: str, routing: Routing, rng: random.Random) -> None:
         self.name = name
-        self.state = State.HEALTHY
+        self.state = RegionState.HEALTHY
         self.reason = ""
         self.generation = 0
         self.since = -math.inf
@@ -83,18 +83,19 @@ class RegionHealth:
         self._return_after = seconds(routing.return_after)
         self._return_over = seconds(routing.return_over)
         self._relapses = 0
+        self._after = self._over = self._counted_at = 0.0
         self._begin_anew(-math.inf)
 
     @property
     def well(self) -> bool:
         """Whether it is healthy, or about to be."""
-        return self.state in (State.HEALTHY, State.RETURNING)
+        return self.state in (RegionState.HEALTHY, RegionState.RETURNING)
 
     def share(self, now: float) -> float:
         """The part of the traffic that it may have, from 0 to 1."""
-        if self.state is State.HEALTHY:
+        if self.state is RegionState.HEALTHY:
             return 1.0
-        if self.state is not State.RETURNING:
+        if self.state is not RegionState.RETURNING:
             return 0.0
         return max(_FIRST_SHARE, (now - self.since) / self._over)
 
@@ -113,7 +114,7 @@ class RegionHealth:
         """A request that was sent in `generation` got a good answer after `took` seconds."""
         latency = self.latency(kind)
         slow = latency.is_slow(took)
-        latency.add(took, now, self.state is State.HEALTHY)
+        latency.add(took, now, self.state is RegionState.HEALTHY)
         self._alive(generation, now, slow)
 
     def refused(self, generation: int, now: float) -> None:
@@ -124,7 +125,7 @@ class RegionHealth:
         """After `took` seconds without an answer here, another region had answered."""
         latency = self.latency(kind)
         slow = latency.is_slow(took)
-        latency.add(took, now, self.state is State.HEALTHY)
+        latency.add(took, now, self.state is RegionState.HEALTHY)
         if generation != self.generation:
             return
         self._overtaken += 1
@@ -141,28 +142,30 @@ class RegionHealth:
         self._attempts += 1
         self._failed_in_a_row += 1
         self._good_in_a_row = 0
-        if self.state is State.DOWN:
+        if self.state is RegionState.DOWN:
             return
-        most = FAILURES_OF_ONE_RETURNING if self.state is State.RETURNING else FAILURES_IN_A_ROW
+        most = (
+            FAILURES_OF_ONE_RETURNING if self.state is RegionState.RETURNING else FAILURES_IN_A_ROW
+        )
         often = (
             self._failures >= FAILURES_OF_A_SHARE
             and self._failures >= self._attempts * FAILING_SHARE
         )
         if self._failed_in_a_row >= most or often:
-            self._become(State.DOWN, why, now)
+            self._become(RegionState.DOWN, why, now)
 
     def probed(self, took: float, now: float) -> None:
         """A probe, which is the same request everywhere, was answered after `took` seconds."""
         usual = self.distance
         self.latest = took if self.latest is None else _towards(self.latest, took)
-        if usual is None or self.state is State.HEALTHY or took < usual:
+        if usual is None or self.state is RegionState.HEALTHY or took < usual:
             self.distance = took if usual is None else _towards(usual, took)
 
     def tick(self, now: float) -> None:
         """Do what only the passing of time brings about."""
-        if self.state is State.RETURNING and now - self.since >= self._over:
-            self._become(State.HEALTHY, "", now)
-        elif self.state is State.HEALTHY and now - self.since > _FORGIVEN_AFTER:
+        if self.state is RegionState.RETURNING and now - self.since >= self._over:
+            self._become(RegionState.HEALTHY, "", now)
+        elif self.state is RegionState.HEALTHY and now - self.since > _FORGIVEN_AFTER:
             self._relapses = 0
 
     # --- judging ---------------------------------------------------------------------------
@@ -184,9 +187,9 @@ class RegionHealth:
         if not self.well:
             return
         if self._overtaken >= OVERTAKEN_IN_A_ROW:
-            self._become(State.SLOW, "others answer sooner, time and again", now)
+            self._become(RegionState.SLOW, "others answer sooner, time and again", now)
         elif self._slow_ones >= SLOW_OF_RECENT:
-            self._become(State.SLOW, "most requests take several times as long as usual", now)
+            self._become(RegionState.SLOW, "most requests take several times as long as usual", now)
 
     def _judge_recovery(self, slow: bool, now: float) -> None:
         if slow:
@@ -196,7 +199,7 @@ class RegionHealth:
             self._good_since = now
         self._good_in_a_row += 1
         if self._good_in_a_row >= GOOD_IN_A_ROW and now - self._good_since >= self._after:
-            self._become(State.RETURNING, "well again", now)
+            self._become(RegionState.RETURNING, "well again", now)
 
     def _saw(self, slow: bool) -> None:
         recent = self._recent
@@ -214,8 +217,8 @@ class RegionHealth:
             self._attempts *= factor
             self._counted_at = now
 
-    def _become(self, state: State, reason: str, now: float) -> None:
-        if self.state is State.RETURNING and state is not State.HEALTHY:
+    def _become(self, state: RegionState, reason: str, now: float) -> None:
+        if self.state is RegionState.RETURNING and state is not RegionState.HEALTHY:
             self._relapses += 1
         self.state, self.reason, self.since = state, reason, now
         self.generation += 1

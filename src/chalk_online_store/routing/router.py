@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.effects import Instant
 from chalk_online_store.errors import RequestError, RequestTimeout
+from chalk_online_store.routing.health import RegionHealth, RegionState
 from chalk_online_store.routing.hedging import HedgeBudget
-from chalk_online_store.routing.health import RegionHealth, State
 from chalk_online_store.routing.lag import Lag
 from chalk_online_store.routing.orders import Orders
 from chalk_online_store.routing.settings import Routing, seconds
@@ -31,7 +31,7 @@ _FAIR = 3.0
 """Only a region that had so many times that, or `_LEAST_PATIENCE`, has failed by being late."""
 
 _USABLE, _SLOW, _DRAINED, _DOWN = range(4)
-_WRITABLE = (State.HEALTHY, State.SLOW, State.RETURNING, State.DOWN)
+_WRITABLE = (RegionState.HEALTHY, RegionState.SLOW, RegionState.RETURNING, RegionState.DOWN)
 
 OnChange = Callable[["RegionHealth"], None]
 
@@ -44,7 +44,7 @@ class RegionStatus:
     """
 
     name: str
-    state: State
+    state: RegionState
     reason: str
     for_seconds: float
     reads: bool
@@ -132,7 +132,9 @@ class Router:
         for name in usable:
             # Back only to one that has all of its reads back: else writes would go to and fro.
             state = self.health[name].state
-            if state is State.HEALTHY or (name == self._written and state is not State.DOWN):
+            if state is RegionState.HEALTHY or (
+                name == self._written and state is not RegionState.DOWN
+            ):
                 return name
         return min(usable, key=lambda name: _WRITABLE.index(self.health[name].state))
 
@@ -145,9 +147,9 @@ class Router:
             return None
         if self._is_behind(name, now):
             return None if self.routing.beyond_max_lag == "refuse" else _DRAINED
-        if health.state is State.DOWN:
+        if health.state is RegionState.DOWN:
             return _DOWN
-        if health.state is State.SLOW:
+        if health.state is RegionState.SLOW:
             return _SLOW if self._is_better_one(name) else _USABLE
         share = health.share(now.monotonic)
         if name in orders.drained:
@@ -159,7 +161,9 @@ class Router:
         """Whether another region, however far, answers sooner than a slow one does now."""
         now = self.health[slow].latest
         others = (health for name, health in self.health.items() if name != slow and health.well)
-        return any(now is None or other.distance is None or other.distance < now for other in others)
+        return any(
+            now is None or other.distance is None or other.distance < now for other in others
+        )
 
     def _is_behind(self, name: str, now: Instant) -> bool:
         if self._max_lag is None:
@@ -176,12 +180,8 @@ class Router:
 
     def _changed(self) -> None:
         """See whether there is anything to weigh up: mostly there is not."""
-        well = all(health.state is State.HEALTHY for health in self.health.values())
-        self._calm = (
-            well
-            and self.orders == Orders(at=self.orders.at)
-            and self._max_lag is None
-        )
+        well = all(health.state is RegionState.HEALTHY for health in self.health.values())
+        self._calm = well and self.orders == Orders(at=self.orders.at) and self._max_lag is None
         if self._calm:
             self._written = self._choose_written()
 
@@ -310,7 +310,9 @@ class Router:
         """Seconds by which what a region shows may be behind what was written; None if unknown."""
         if region == self._written and self.routing.writes != "any-region" and region == self.home:
             return 0.0
-        sources = self.regions if self.routing.writes == "any-region" else (self.home, self._written)
+        sources = (
+            self.regions if self.routing.writes == "any-region" else (self.home, self._written)
+        )
         found = [self._behind(region, source, now) for source in sources if source != region]
         known = [behind for behind in found if behind is not None]
         return max(known) if known else None
@@ -351,4 +353,3 @@ class Router:
         lists = {"drained": orders.drained, "evacuated": orders.evacuated}
         found = [what for what, names in lists.items() if name in names]
         return "pinned" if name == orders.pinned else (found[0] if found else "")
-

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Iterable
 
+from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.cli.demo.account import Phase
 from chalk_online_store.cli.demo.features import Aircraft
 from chalk_online_store.cli.demo.stage import Keys, Stage
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.schema import LRUCache
-from chalk_online_store.store import AsyncOnlineStore, OnlineStore
+from chalk_online_store.store import OnlineStore
 
 _AT_ONCE = 100
 _ROUNDS = 3

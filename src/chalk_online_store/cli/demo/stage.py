@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from rich.progress import Progress
 
+from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.cli.demo.account import Account, Phase
 from chalk_online_store.cli.demo.data import Row
 from chalk_online_store.cli.demo.engines import Place
@@ -16,7 +17,7 @@ from chalk_online_store.cli.demo.features import SCHEMA, key_name
 from chalk_online_store.cli.demo.workload import Truth, Workload
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.schema import LRUCache
-from chalk_online_store.store import AsyncOnlineStore, OnlineStore
+from chalk_online_store.store import OnlineStore
 
 T = TypeVar("T")
 

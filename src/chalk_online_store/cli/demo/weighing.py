@@ -26,7 +26,7 @@ _SECONDS = 30.0
 
 def weigh_all(stage: Stage) -> None:
     """Account for the size of every item, and of the same rows as JSON."""
-    backend, transports = connect(stage.place.url, stage.place.session)
+    backend, transports, _ = connect(stage.place.url, stage.place.session)
     phase, calls = stage.phase(f"query {_ENTITIES}", stage.batches(_ENTITIES))
     keeper = RegistryKeeper(backend)
     with closing(SyncDriver(transports)) as driver:
