@@ -456,6 +456,8 @@ def test_a_build_keeps_to_its_rate() -> None:
     class Table:
         """A table of 1,000 items, of which each takes half a unit."""
 
+        home = ""
+
         def scan_keys(
             self, segment: int, segments: int, start: bytes, limit: int, call: Call
         ) -> Operation[KeyPage]:

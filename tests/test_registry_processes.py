@@ -19,7 +19,7 @@ from chalk_online_store.backend import Call
 from chalk_online_store.codec.changes import Attributes, key_of
 from chalk_online_store.codec.ids import free_ids
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.registry import PARTITION, Registry
+from chalk_online_store.codec.registry import PARTITION, Registry, home_mark
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver
@@ -125,7 +125,12 @@ def test_processes_that_register_at_once_end_with_one_map(url: str) -> None:
     assert sorted(entry.id for entry in features) == sorted(shortest)
     # A lost race leaves nothing behind: the items by id say just what those by name say.
     items = run(url, lambda backend, call: backend.list_partition(PARTITION, "!", call))
-    assert by_key(items) == by_key(i for entry in registry.entries for i in entry.items(LAYOUT))
+    assert by_key(items) == by_key(
+        [
+            *(item for entry in registry.entries for item in entry.items(LAYOUT)),
+            *([home_mark(registry.home, LAYOUT)] if registry.home else []),
+        ]
+    )
 
 
 def by_key(items: Iterable[Attributes]) -> dict[ItemKey, Attributes]:

@@ -144,9 +144,8 @@ class RegionHealth:
         self._good_in_a_row = 0
         if self.state is RegionState.DOWN:
             return
-        most = (
-            FAILURES_OF_ONE_RETURNING if self.state is RegionState.RETURNING else FAILURES_IN_A_ROW
-        )
+        returning = self.state is RegionState.RETURNING
+        most = FAILURES_OF_ONE_RETURNING if returning else FAILURES_IN_A_ROW
         often = (
             self._failures >= FAILURES_OF_A_SHARE
             and self._failures >= self._attempts * FAILING_SHARE
