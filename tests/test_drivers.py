@@ -104,6 +104,11 @@ class EchoExchange:
             raise ConnectionFailed(self._request)
         return self._request
 
+    def wait(self, until: float) -> None:
+        """Wait for the other end to be closed."""
+        seconds = max(0.0, min(until, self.deadline) - time.monotonic())
+        select.select([self._socket], [], [], seconds)
+
     def abort(self) -> None:
         """Close the socket."""
         self._socket.close()
@@ -112,8 +117,6 @@ class EchoExchange:
 
 class EchoOverSockets(Echo):
     """Answers any number of requests in one thread; "stall" never."""
-
-    idle = 1000
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,9 +8,11 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeVar
 
+from chalk_online_store.drivers.contest import Contest
+from chalk_online_store.drivers.loops import Alarm, PerLoop
 from chalk_online_store.drivers.steps import Crew, idle_in_all, read_clocks
 from chalk_online_store.drivers.sync import Transport
-from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Send, Sleep, Spawn
+from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Race, Send, Sleep, Spawn
 from chalk_online_store.errors import RequestError
 
 T = TypeVar("T")
@@ -57,15 +59,19 @@ class AsyncDriver:
     def __init__(self, transports: Mapping[str, AsyncTransport]) -> None:
         """As `SyncDriver`."""
         self._transports = transports
+        self._alarms = PerLoop(Alarm)
         self._apart: set[asyncio.Task[None]] = set()
 
     async def run(self, operation: Operation[T]) -> T:
-        """Perform an operation to its end; a cancellation is thrown into it."""
+        """Perform an operation to its end; a cancellation closes it."""
         try:
             effect = next(operation)
             while True:
                 try:
                     value = read_clocks() if effect is NOW else await self._perform(effect)
+                except asyncio.CancelledError:
+                    operation.close()
+                    raise
                 except BaseException as error:
                     effect = operation.throw(error)
                 else:
@@ -93,6 +99,10 @@ class AsyncDriver:
         match effect:
             case Send(request, timeout, to):
                 return await self._transports[to].send(request, timeout)
+            case Race((operation,)):
+                return await self.run(operation)
+            case Race():
+                return await Contest(effect, self.run, self._alarms.here()).result()
             case All((operation,)):
                 return [await self.run(operation)]
             case All(operations, limit):

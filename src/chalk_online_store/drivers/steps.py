@@ -42,8 +42,13 @@ class Crew:
     def results(self) -> list[Any]:
         """All results in order; raises the first exception by position, if there is one."""
         if self._errors:
-            raise self._errors[min(self._errors)]
+            raise self.first_error
         return self._results
+
+    @property
+    def first_error(self) -> Exception:
+        """The first exception by position, of at least one."""
+        return self._errors[min(self._errors)]
 
 
 _instant = Instant._make

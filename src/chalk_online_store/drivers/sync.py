@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar
 
-from chalk_online_store.drivers.steps import Crew, idle_in_all, read_clocks
+from chalk_online_store.drivers.steps import idle_in_all, read_clocks
 from chalk_online_store.drivers.together import Pollable, Together
-from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Send, Sleep, Spawn
+from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Race, Send, Sleep, Spawn
 from chalk_online_store.errors import RequestError
 
 T = TypeVar("T")
@@ -39,8 +39,9 @@ class SyncDriver:
     def __init__(self, transports: Mapping[str, Transport], max_threads: int = 32) -> None:
         """Take the transport of each region: those that a `Send` may name."""
         self._transports = transports
+        self._pollable = {to: each for to, each in transports.items() if isinstance(each, Pollable)}
         self._max_threads = max_threads
-        self._open_pool()
+        self._threads = _Pools(max_threads)
 
     def run(self, operation: Operation[T]) -> T:
         """Perform an operation to its end, in the calling thread."""
@@ -64,7 +65,7 @@ class SyncDriver:
         transports = self._transports.values()
         if len(transports) == 1:
             return next(iter(transports)).warm(connections, timeout)
-        pool = self._pool()
+        pool = self._pools().sending
         warming = [pool.submit(_warm, each, connections, timeout) for each in transports]
         return idle_in_all([each.result() for each in warming])
 
@@ -73,57 +74,60 @@ class SyncDriver:
         with ExitStack() as closing:
             for transport in self._transports.values():
                 closing.callback(transport.close)
-            closing.callback(self._pool().shutdown)
+            closing.callback(self._pools().shutdown)
 
-    def _open_pool(self) -> None:
-        self._threads = ThreadPoolExecutor(self._max_threads, "chalk-online-store")
-        self._pid = os.getpid()
+    # --- what runs in other threads ---
 
-    def _pool(self) -> ThreadPoolExecutor:
-        if self._pid != os.getpid():  # The parent's threads are not in this fork of it.
-            self._open_pool()
+    def send_apart(self, effect: Send) -> Future[Any]:
+        """Send a request in a thread of its own, for those who must not wait."""
+        return self._pools().sending.submit(self._send, effect)
+
+    def run_apart(self, operation: Operation[None]) -> None:
+        """Run an operation beside the caller."""
+        self._pools().running.submit(self.run, operation)
+
+    def pollable(self, to: str) -> Pollable | None:
+        """The transport of a region, if it can do without waiting."""
+        return self._pollable.get(to)
+
+    def _pools(self) -> _Pools:
+        if self._threads.pid != os.getpid():  # The parent's threads are not in this fork of it.
+            self._threads = _Pools(self._max_threads)
         return self._threads
+
+    def _send(self, effect: Send) -> Any:
+        return self._transports[effect.to].send(effect.request, effect.timeout)
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
             case Send(request, timeout, to):
                 return self._transports[to].send(request, timeout)
+            case Race((operation,)):
+                return self.run(operation)
             case All((operation,)):
                 return [self.run(operation)]
-            case All(operations, limit):
-                return self._perform_all(Crew(operations), min(limit, len(operations)))
+            case Race() | All():
+                return Together(self).run(effect)
             case Sleep(seconds):
                 return time.sleep(seconds)
             case Await(future, timeout):
                 return future.result(max(timeout, 0))
             case Spawn(operation):
-                self._pool().submit(self.run, operation)
-                return None
+                return self.run_apart(operation)
 
-    def _perform_all(self, crew: Crew, workers: int) -> list[Any]:
-        pollable: object = self._transports.get("")
-        if isinstance(pollable, Pollable) and pollable.idle >= workers:
-            Together(pollable, self._perform, crew).run(workers)
-        else:  # Connections are opened sooner by many.
-            self._share(crew, workers)
-        return crew.results()
 
-    def _share(self, crew: Crew, workers: int) -> None:
-        """The caller works too, so that even a busy pool, or a nested call, gets on."""
-        pool = self._pool()
-        helpers = [pool.submit(self._work, crew) for _ in range(workers - 1)]
-        self._work(crew)
-        for helper in helpers:
-            if not helper.cancel():
-                helper.result()
+class _Pools:
+    """The threads of one process. Nothing that is sent waits for an operation's thread."""
 
-    def _work(self, crew: Crew) -> None:
-        while (task := crew.take()) is not None:
-            position, operation = task
-            try:
-                crew.done(position, self.run(operation))
-            except Exception as error:
-                crew.failed(position, error)
+    def __init__(self, max_threads: int) -> None:
+        self.pid = os.getpid()
+        self.running = ThreadPoolExecutor(max_threads, "chalk-online-store")
+        self.sending = ThreadPoolExecutor(max_threads, "chalk-online-store-send")
+
+    def shutdown(self) -> None:
+        """Wait for what is under way."""
+        self.running.shutdown()
+        self.sending.shutdown()
 
 
 def _warm(transport: Transport, connections: int, timeout: float) -> int | RequestError:

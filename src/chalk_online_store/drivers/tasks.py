@@ -276,9 +276,7 @@ class Racing:
 
     def _start_next(self) -> None:
         taken = self._crew.take()
-        if taken is None:
-            self._crew.results()  # Raises.
-            return
+        assert taken is not None
         position, operation = taken
         ended = partial(self._ended, position)
         self._under_way[position] = self._loop.start(operation, ended)
@@ -298,10 +296,10 @@ class Racing:
     def _go_on(self) -> None:
         """All that have begun have raised."""
         self._stop_timer()
-        try:
+        if self._crew.waits:
             self._start_next()
-        except Exception as error:
-            self._loop.resume(self._asker, error=error)
+        else:
+            self._loop.resume(self._asker, error=self._crew.first_error)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

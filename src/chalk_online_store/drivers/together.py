@@ -1,30 +1,42 @@
 """Operations at once in one thread: their requests go out together, and poll(2) tells of answers.
 
 Threads would cost several times the CPU of a small request, and would gain nothing: while one
-waits the others can go on, and while one computes the others could not.
+waits the others can go on, and while one computes the others could not. They only carry what a
+transport cannot do without waiting.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
+import math
 import select
+import socket
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-from chalk_online_store.drivers.steps import Crew, read_clocks
-from chalk_online_store.effects import Effect, Now, Operation, Send, Sleep
-from chalk_online_store.errors import RequestError
+from chalk_online_store.drivers.polling import Watched, milliseconds_until, poll_of
+from chalk_online_store.drivers.steps import read_clocks
+from chalk_online_store.drivers.tasks import Loop, Task
+from chalk_online_store.effects import All, Instant, Operation, Race, Send
 
 
 class Exchange(Protocol):
     """A request under way: see `drivers.http.blocking.Exchange`."""
 
-    connection: Any
+    @property
+    def connection(self) -> Watched:
+        """What carries it."""
 
     def advance(self) -> Any:
-        """Go on without waiting; the answer, once it is whole."""
+        """Go on without waiting; the answer, once it is whole. Raises `errors.RequestError`."""
+
+    def wait(self, until: float) -> None:
+        """Wait until the connection is ready, until its deadline, or `until`."""
 
     def abort(self) -> None:
         """Give up."""
@@ -34,131 +46,168 @@ class Exchange(Protocol):
 class Pollable(Protocol):
     """A transport that can have several requests under way in one thread."""
 
-    @property
-    def idle(self) -> int:
-        """How many kept connections nobody uses."""
-
     def begin(self, request: Any, timeout: float) -> Exchange:
         """A request under way, of which nothing is sent yet; `timeout` is in seconds."""
 
 
-_LATER = object()
+class Performer(Protocol):
+    """What a loop needs of its driver: see `drivers.sync.SyncDriver`."""
+
+    def pollable(self, to: str) -> Pollable | None:
+        """The transport of a region, if it can do without waiting."""
+
+    def send_apart(self, effect: Send) -> Future[Any]:
+        """Send a request in another thread."""
+
+    def run_apart(self, operation: Operation[None]) -> None:
+        """Run an operation in another thread."""
 
 
-class Together:
-    """Runs one crew of operations, some at a time.
+class Together(Loop):
+    """Performs one `All` or `Race`, and whatever that leads to, in the calling thread."""
 
-    `perform` performs the other effects; none of them is asked for where requests go out in
-    numbers, so the others wait until it has.
-    """
+    def __init__(self, driver: Performer) -> None:
+        super().__init__()
+        self._driver = driver
+        self._under_way: dict[Task, Exchange] = {}
+        self._waker: Waker | None = None
 
-    def __init__(self, transport: Pollable, perform: Callable[[Effect], Any], crew: Crew) -> None:
-        self._transport = transport
-        self._perform = perform
-        self._crew = crew
-        self._poll = select.poll()
-        self._under_way: dict[int, tuple[_Task, Exchange]] = {}
-        self._asleep: list[tuple[float, int, _Task]] = []
-        self._order = itertools.count()
-
-    def run(self, at_once: int) -> None:
-        """Run all of them to their end; the crew then has the results."""
+    def run(self, effect: All | Race) -> Any:
+        """The effect's result."""
+        ended: list[tuple[Any, Exception | None]] = []
+        root = self.start(_ask(effect), lambda *outcome: ended.append(outcome))
         try:
-            for _ in range(at_once):
-                self._start_next()
-            while self._under_way or self._asleep:
+            self.step_all()
+            while not ended:
                 self._wait()
-        finally:  # Where we were interrupted, give back what is still under way.
-            for _, exchange in self._under_way.values():
-                exchange.abort()
+                self.step_all()
+        finally:
+            if not ended:  # We were interrupted.
+                root.cancel()
+            if self._waker is not None:
+                self._waker.close()
+        ((value, error),) = ended
+        if error is not None:
+            raise error
+        return value
 
-    def _start_next(self) -> None:
-        taken = self._crew.take()
-        if taken is not None:
-            self._go_on(_Task(*taken))
+    # --- what `Loop` asks for ---
 
-    def _go_on(self, task: _Task, value: Any = None, error: Exception | None = None) -> None:
-        """Go on with an operation until it waits for something; or to its end, and with others."""
-        while self._ends(task, value, error):
-            taken = self._crew.take()
-            if taken is None:
-                return
-            task, value, error = _Task(*taken), None, None
+    def time(self) -> float:
+        """The monotonic clock."""
+        return time.monotonic()
 
-    def _ends(self, task: _Task, value: Any, error: Exception | None) -> bool:
-        operation = task.operation
-        try:
-            while True:
-                effect = operation.send(value) if error is None else operation.throw(error)
-                value = error = None
-                try:
-                    value = self._performed(task, effect)
-                except Exception as failure:
-                    error = failure
-                if value is _LATER:
-                    return False
-        except StopIteration as stop:
-            self._crew.done(task.position, stop.value)
-        except Exception as failure:
-            self._crew.failed(task.position, failure)
-        return True
+    def instant(self) -> Instant:
+        """Both clocks of this machine."""
+        return read_clocks()
 
-    def _performed(self, task: _Task, effect: Effect) -> Any:
-        """The effect's result; `_LATER` where the operation has to wait for it."""
-        if isinstance(effect, Now):
-            return read_clocks()
-        if isinstance(effect, Sleep):
-            at = time.monotonic() + effect.seconds
-            heapq.heappush(self._asleep, (at, next(self._order), task))
-            return _LATER
-        if not isinstance(effect, Send):
-            return self._perform(effect)
-        exchange = self._transport.begin(effect.request, effect.timeout)
+    def send(self, task: Task, effect: Send) -> None:
+        """Send without waiting, in another thread where the transport knows no other way."""
+        transport = self._driver.pollable(effect.to)
+        if transport is None:
+            self._send_apart(task, effect)
+            return
+        exchange = transport.begin(effect.request, effect.timeout)
         answer = exchange.advance()
-        return self._watch(task, exchange) if answer is None else answer
+        if answer is None:
+            self._under_way[task] = exchange
+            task.give_up = partial(self._abort, task)
+        else:
+            self.resume(task, answer)
 
-    def _watch(self, task: _Task, exchange: Exchange) -> object:
-        connection = exchange.connection
-        self._under_way[connection.fileno()] = task, exchange
-        self._poll.register(connection, connection.waits_for)
-        return _LATER
+    def spawn(self, operation: Operation[None]) -> None:
+        """Run it in another thread: it may outlast this loop."""
+        self._driver.run_apart(operation)
+
+    def wait_for(self, task: Task, future: Future[Any], timeout: float) -> None:
+        """As `Loop.wait_for`, while sockets are watched too."""
+        if self._waker is None and not future.done():
+            self._waker = Waker()
+        super().wait_for(task, future, timeout)
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Call at the next turn."""
+        assert self._waker is not None
+        self._waker.call(call)
+
+    # --- waiting ---
+
+    def _send_apart(self, task: Task, effect: Send) -> None:
+        future = self._driver.send_apart(effect)
+        self.wait_for(task, future, math.inf)
+
+    def _abort(self, task: Task) -> None:
+        self._under_way.pop(task).abort()
 
     def _wait(self) -> None:
-        """Wait for what is next: an answer, the end of a sleep, or a deadline."""
-        deadlines = [exchange.connection.deadline for _, exchange in self._under_way.values()]
-        until = min([*deadlines, *(at for at, _, _ in self._asleep[:1])])
-        seconds = max(0.0, until - time.monotonic())
-        for fd, _ in self._poll.poll(seconds * 1000 + 1):
-            self._advance(fd)
-        now = time.monotonic()
-        if now >= until:  # Also where sockets are ready all the time.
-            self._ring(now)
+        """Wait for what is next: an answer, a deadline, a timer, or another thread's call."""
+        under_way = self._under_way
+        if len(under_way) == 1 and self._waker is None:
+            ((task, exchange),) = under_way.items()
+            exchange.wait(self.next_time())
+            self._advance(task)
+        else:
+            for task in self._ready_tasks():
+                self._advance(task)
+        self.ring()
 
-    def _advance(self, fd: int) -> None:
-        task, exchange = self._under_way.pop(fd)
-        self._poll.unregister(fd)
+    def _ready_tasks(self) -> list[Task]:
+        """Wait until some tasks can go on, or have to."""
+        watched = {task: exchange.connection for task, exchange in self._under_way.items()}
+        until = min([self.next_time(), *(each.deadline for each in watched.values())])
+        poll = poll_of(watched.values())
+        if self._waker is not None:
+            poll.register(self._waker, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(milliseconds_until(until))}
+        if self._waker is not None and self._waker.fileno() in ready:
+            self._waker.answer()
+        now = time.monotonic()  # Deadlines pass also while others are ready all the time.
+        return [t for t, each in watched.items() if each.fileno() in ready or each.deadline <= now]
+
+    def _advance(self, task: Task) -> None:
+        exchange = self._under_way.pop(task)
         try:
             answer = exchange.advance()
-        except RequestError as error:
-            self._go_on(task, error=error)
+        except Exception as error:
+            self.resume(task, error=error)
             return
         if answer is None:
-            self._watch(task, exchange)
+            self._under_way[task] = exchange
         else:
-            self._go_on(task, answer)
-
-    def _ring(self, now: float) -> None:
-        """Wake those who have slept, and tell those whose time is up."""
-        while self._asleep and self._asleep[0][0] <= now:
-            self._go_on(heapq.heappop(self._asleep)[2])
-        late = [fd for fd, (_, e) in self._under_way.items() if e.connection.deadline <= now]
-        for fd in late:
-            self._advance(fd)
+            self.resume(task, answer)
 
 
-class _Task:
-    __slots__ = ("operation", "position")
+class Waker:
+    """Ends a wait in poll(2) from any thread, and has something done then."""
 
-    def __init__(self, position: int, operation: Operation[Any]) -> None:
-        self.position = position
-        self.operation = operation
+    def __init__(self) -> None:
+        self._here, self._there = socket.socketpair()
+        self._there.setblocking(False)
+        self._calls: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """What to wait for."""
+        return self._here.fileno()
+
+    def call(self, call: Callable[[], None]) -> None:
+        """Have this called by `answer`; nobody hears of it after `close`."""
+        self._calls.append(call)
+        with self._lock, suppress(OSError):  # Closed, or so full that it wakes anyway.
+            self._there.send(b"!")
+
+    def answer(self) -> None:
+        """Do what others have asked for."""
+        self._here.recv(4096)
+        while self._calls:
+            self._calls.popleft()()
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        with self._lock:  # Else another thread might write to whatever has this number next.
+            self._there.close()
+        self._here.close()
+
+
+def _ask(effect: All | Race) -> Operation[Any]:
+    return (yield effect)

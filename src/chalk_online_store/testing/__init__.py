@@ -1,4 +1,4 @@
-"""Real engines on this machine, for your own tests.
+"""Real engines on this machine, their faults, and a Global Table of them, for your own tests.
 
 ```python
 from chalk_online_store.testing import Dynoxide, create_table
@@ -8,6 +8,9 @@ with Dynoxide() as engine:
     url = engine.url("features-of-a-test")
     store = OnlineStore.open(url, schema=[User], session=engine.session())
 ```
+
+`FaultProxy` stands before an engine and fails as networks and engines do. `LocalGlobalTable` is
+several engines that replicate. `chalk_online_store.testing.fixtures` has both for pytest.
 """
 
 from chalk_online_store.testing.engines import (
@@ -18,5 +21,49 @@ from chalk_online_store.testing.engines import (
     Moto,
     create_table,
 )
+from chalk_online_store.testing.local_global_table import LocalGlobalTable, NotReplicated, Region
+from chalk_online_store.testing.proxy import FaultProxy, ProxyStats
+from chalk_online_store.testing.world.faults import (
+    Blackhole,
+    ClockSkew,
+    DamagedCRC,
+    Fault,
+    Latency,
+    LostAnswer,
+    Refused,
+    Reset,
+    ServerFault,
+    Slowdown,
+    SlowDrip,
+    Throttling,
+    Truncated,
+    Unprocessed,
+)
 
-__all__ = ["Dynoxide", "Engine", "EngineNotFound", "EngineNotStarted", "Moto", "create_table"]
+__all__ = [
+    "Blackhole",
+    "ClockSkew",
+    "DamagedCRC",
+    "Dynoxide",
+    "Engine",
+    "EngineNotFound",
+    "EngineNotStarted",
+    "Fault",
+    "FaultProxy",
+    "Latency",
+    "LocalGlobalTable",
+    "LostAnswer",
+    "Moto",
+    "NotReplicated",
+    "ProxyStats",
+    "Refused",
+    "Region",
+    "Reset",
+    "ServerFault",
+    "SlowDrip",
+    "Slowdown",
+    "Throttling",
+    "Truncated",
+    "Unprocessed",
+    "create_table",
+]

@@ -31,6 +31,7 @@ from chalk_online_store.errors import MissingDependency, OnlineStoreError
 if TYPE_CHECKING:
     from moto.server import ThreadedMotoServer
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import StreamSpecificationTypeDef
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
@@ -77,7 +78,7 @@ class Engine(ABC):
 
     def session(self) -> boto3.Session:
         """A session with made-up credentials, which local engines take, for `open(session=...)`."""
-        return _local_session()
+        return local_session()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -197,14 +198,18 @@ def create_table(
     *,
     region: str = REGION,
     session: boto3.Session | None = None,
+    stream: bool = False,
 ) -> None:
     """Create a table as the store needs it, and return once it is active.
 
-    Keys `pk` and `sk`, on-demand billing, and expiry by `ttl` where the engine has it. Without
-    a `session`, the credentials are made up: local engines take any. Raises botocore's
-    `ClientError`, for one when the table exists.
+    Keys `pk` and `sk`, on-demand billing, and expiry by `ttl` where the engine has it; with
+    `stream`, a stream of new and old images. Without a `session`, the credentials are made up:
+    local engines take any. Raises botocore's `ClientError`, for one when the table exists.
     """
-    client = (session or _local_session()).client(
+    streams: StreamSpecificationTypeDef = {"StreamEnabled": stream}
+    if stream:
+        streams["StreamViewType"] = "NEW_AND_OLD_IMAGES"
+    client = (session or local_session()).client(
         "dynamodb", endpoint_url=endpoint_url, region_name=region
     )
     try:
@@ -219,6 +224,7 @@ def create_table(
                 {"AttributeName": "sk", "AttributeType": "S"},
             ],
             BillingMode="PAY_PER_REQUEST",
+            StreamSpecification=streams,
         )
         client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1})
         _enable_expiry(client, table)
@@ -237,7 +243,8 @@ def _enable_expiry(client: DynamoDBClient, table: str) -> None:
             raise
 
 
-def _local_session() -> boto3.Session:
+def local_session() -> boto3.Session:
+    """A session with made-up credentials."""
     return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local")
 
 

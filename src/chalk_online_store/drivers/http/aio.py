@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from chalk_online_store.drivers.http.pool import Pool
 from chalk_online_store.drivers.http.shared import FAILURES, Target, store_closed
+from chalk_online_store.drivers.loops import PerLoop
 from chalk_online_store.dynamodb.messages import Request, Response
 
 if TYPE_CHECKING:
@@ -34,10 +35,8 @@ class AsyncHttpTransport:
         """As `HttpTransport`; no event loop is needed yet."""
         self._target = Target(endpoint)
         self._credentials = credentials
-        self._connect_timeout = connect_timeout
-        self._pool_size = pool_size
         self._closed = False
-        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+        self._pools = PerLoop(lambda loop: Pool(loop, self._target, connect_timeout, pool_size))
 
     async def send(self, request: Request, timeout: float) -> Response:
         """As `HttpTransport.send`."""
@@ -66,22 +65,14 @@ class AsyncHttpTransport:
     async def close(self) -> None:
         """Close the connections; requests under way fail."""
         self._closed = True
-        while self._pools:
-            await close_pool(*self._pools.popitem())
+        while self._pools.made:
+            await close_pool(*self._pools.made.popitem())
 
     def _pool(self) -> Pool:
         """The running loop's; raises `StoreClosed`."""
         if self._closed:
             raise store_closed()
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
-            for other in [other for other in self._pools if other.is_closed()]:
-                self._pools.pop(other, None)
-            pool = self._pools[loop] = Pool(
-                loop, self._target, self._connect_timeout, self._pool_size
-            )
-        return pool
+        return self._pools.here()
 
 
 async def close_pool(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:

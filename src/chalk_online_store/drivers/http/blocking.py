@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-import select
-import socket
-import ssl
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
-from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
-from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Target, store_closed
+from chalk_online_store.drivers.http.connection import Connection
+from chalk_online_store.drivers.http.shared import FAILURES, Target, store_closed
+from chalk_online_store.drivers.polling import milliseconds_until, poll_of
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.errors import RequestError
 
 if TYPE_CHECKING:
     from chalk_online_store.drivers.credentials import CredentialSource, Endpoint
-
-WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-READ_SIZE = 2**17
-"""Bytes that a connection reads at once: most answers come in one piece or two."""
-
-LONGEST_WAIT = 2**31 - 1
-"""Milliseconds, the most that poll(2) takes."""
 
 
 class HttpTransport:
@@ -53,7 +44,8 @@ class HttpTransport:
         self._connect_timeout = connect_timeout
         self._pool_size = pool_size
         self._closed = False
-        self._idle: list[Connection] = []  # append and pop are atomic.
+        self._idle: deque[Connection] = deque()  # append and pop are atomic.
+        self._parked: deque[Connection] = deque()
         self._pid = os.getpid()
 
     def send(self, request: Request, timeout: float) -> Response:
@@ -67,7 +59,7 @@ class HttpTransport:
         return answer
 
     def begin(self, request: Request, timeout: float) -> Exchange:
-        """Take or open a connection for a request, of which nothing is sent yet.
+        """Take or make a connection for a request, of which nothing is sent yet.
 
         Whoever has several under way in one thread advances each as its socket is ready. Raises
         as `send` does.
@@ -79,21 +71,13 @@ class HttpTransport:
         data = self._target.writer.write(request, credentials)
         if timeout <= 0:
             raise self._target.too_late()
-        try:
-            connection = self._take() or self._connect(deadline)
-        except FAILURES as error:
-            raise self._target.failure(error) from None
+        connection = self._take() or self._new(deadline)
         connection.begin(data, deadline)
         return Exchange(self, connection)
 
     def failure(self, error: Exception) -> RequestError:
         """What to raise instead of what a connection raised."""
         return self._target.failure(error)
-
-    @property
-    def idle(self) -> int:
-        """How many kept connections nobody uses."""
-        return len(self._idle)
 
     def warm(self, connections: int, timeout: float) -> int:
         """Get credentials, and open connections up to so many, at most `pool_size`.
@@ -103,172 +87,91 @@ class HttpTransport:
         self._check()
         deadline = time.monotonic() + timeout
         self._credentials.current(timeout)
-        fresh: list[Connection] = []
+        missing = min(connections, self._pool_size) - len(self._idle)
+        fresh = [self._new(deadline) for _ in range(missing)]
         try:
-            while len(self._idle) + len(fresh) < min(connections, self._pool_size):
-                fresh.append(self._connect(deadline))
+            open_all(fresh)
         except FAILURES as error:
             raise self._target.failure(error) from None
         finally:
             for connection in fresh:
-                self.give_back(connection)
+                if connection.is_open:
+                    self.give_back(connection)
+                else:
+                    connection.close()
         return len(self._idle)
 
     def close(self) -> None:
         """Close the idle connections; requests under way come to their end and close theirs."""
         self._closed = True
-        while (connection := self._pop()) is not None:
-            connection.close()
+        self._drop_all()
 
     def _check(self) -> None:
         if self._closed:
             raise store_closed()
         if self._pid != os.getpid():  # The parent's connections are not ours to speak on.
-            while (connection := self._pop()) is not None:
-                connection.close()  # Only this process's handle of it.
+            self._drop_all()  # Only this process's handles of them.
             self._pid = os.getpid()
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request, if it may carry one."""
+        self._keep(connection, self._idle if connection.reusable else None)
+
+    def park(self, connection: Connection) -> None:
+        """Keep a connection whose answer nobody waits for any more, until that has come.
+
+        Opening another one would cost more than to read that answer in passing.
+        """
+        connection.give_up()
+        self._keep(connection, self._parked)
+
+    def _keep(self, connection: Connection, place: deque[Connection] | None) -> None:
+        while place is not None and len(self._idle) + len(self._parked) >= self._pool_size:
+            oldest = _pop(self._parked.popleft)
+            if oldest is None:
+                place = None
+            else:
+                oldest.close()
+        if place is None:
+            connection.close()
+            return
+        place.append(connection)
+        if self._closed:  # Meanwhile: `close` may have missed it.
+            self._drop_all()
+
+    def _drop_all(self) -> None:
+        for place in (self._idle, self._parked):
+            while (connection := _pop(place.pop)) is not None:
+                connection.close()
 
     def _take(self) -> Connection | None:
         """An idle connection that is still alive."""
-        while (connection := self._pop()) is not None:
+        if self._parked:
+            self._tend()
+        while (connection := _pop(self._idle.pop)) is not None:
             if connection.is_alive():
                 return connection
             connection.close()
         return None
 
-    def _pop(self) -> Connection | None:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
-
-    def give_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request, if it may carry one."""
-        if not connection.reusable or len(self._idle) >= self._pool_size:
-            connection.close()
+    def _tend(self) -> None:
+        """Go on with the one that has waited longest of those that were given up."""
+        connection = _pop(self._parked.popleft)
+        if connection is None:
             return
-        self._idle.append(connection)
-        if self._closed:  # Meanwhile: `close` may have missed it.
-            self.close()
-
-    def _connect(self, deadline: float) -> Connection:
-        deadline = min(deadline, time.monotonic() + self._connect_timeout)
-        target = self._target
-        sock = connect(target.host, target.port, deadline)
-        if target.tls is None:
-            return Connection(sock)
         try:
-            sock.settimeout(left_until(deadline))
-            return Connection(target.tls.wrap(sock), target.tls.keep_session)
-        except BaseException:
-            sock.close()
-            raise
+            over = connection.settle()
+        except FAILURES:
+            connection.close()
+        else:
+            if over:
+                self.give_back(connection)
+            else:
+                self._parked.append(connection)
 
-
-class Connection:
-    """One kept connection, for one thread at a time.
-
-    Its socket never blocks: poll(2) does, and so waits for what is left of the whole time.
-    """
-
-    def __init__(
-        self, sock: socket.socket, on_first_answer: Callable[[Any], None] | None = None
-    ) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._on_first_answer = on_first_answer
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-        self._buffer = memoryview(bytearray(READ_SIZE))
-        self._reader = AnswerReader()
-        self._unsent: bytes | memoryview = b""
-        self.deadline = math.inf
-        """When the answer has to be whole, on the monotonic clock."""
-        self.waits_for = select.POLLIN
-        """What the socket has to be ready for before it is worth while to `advance`."""
-
-    @property
-    def reusable(self) -> bool:
-        """Whether it may carry another request, once it has carried one."""
-        return self._reader.reusable
-
-    def is_alive(self) -> bool:
-        """Whether it lies still: unasked, an engine sends nothing but its end."""
-        if not self._poll.poll(0):
-            return True
-        try:
-            self._sock.recv(1)
-        except WOULD_BLOCK:
-            return True  # It was TLS's own business, such as a session ticket.
-        except OSError:
-            return False
-        return False
-
-    def begin(self, data: bytes, deadline: float) -> None:
-        """Have a request to send; `advance` sends it."""
-        self.deadline = deadline
-        self._unsent = data
-
-    def advance(self) -> Response | None:
-        """Go on as far as that needs no waiting; give the answer when it is whole.
-
-        Raises `OSError` (`TimeoutError` at the deadline) or `BrokenAnswer`; only `close` it then.
-        """
-        try:
-            if not self._unsent:
-                return self._receive()
-            self._send()
-        except BlockingIOError:
-            self._wait_for(select.POLLOUT if self._unsent else select.POLLIN)
-        except ssl.SSLWantReadError:
-            self._wait_for(select.POLLIN)
-        except ssl.SSLWantWriteError:
-            self._wait_for(select.POLLOUT)
-        return None
-
-    def _wait_for(self, direction: int) -> None:
-        left_until(self.deadline)
-        self.waits_for = direction
-
-    def wait(self) -> None:
-        """Wait until it can advance; raises `TimeoutError` at the deadline."""
-        if self.waits_for != select.POLLIN:
-            self._poll.modify(self._sock, self.waits_for)
-        try:
-            if not self._poll.poll(milliseconds_until(self.deadline)):
-                raise TimeoutError
-        finally:
-            if self.waits_for != select.POLLIN:
-                self._poll.modify(self._sock, select.POLLIN)
-
-    def fileno(self) -> int:
-        """The socket's."""
-        return self._sock.fileno()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._sock.close()
-
-    def _send(self) -> None:
-        while (sent := self._sock.send(self._unsent)) < len(self._unsent):
-            left_until(self.deadline)
-            self._unsent = memoryview(self._unsent)[sent:]
-        self._unsent = b""
-        self.waits_for = select.POLLIN  # There cannot be an answer yet.
-
-    def _receive(self) -> Response:
-        while (answer := self._read()) is None:
-            left_until(self.deadline)
-        if self._on_first_answer is not None:
-            self._on_first_answer(self._sock)
-            self._on_first_answer = None
-        return answer
-
-    def _read(self) -> Response | None:
-        size = self._sock.recv_into(self._buffer)
-        if not size:
-            raise BrokenAnswer.closed()
-        return self._reader.feed(self._buffer[:size])
+    def _new(self, deadline: float) -> Connection:
+        """A connection that is still to be opened."""
+        return Connection(self._target, min(deadline, time.monotonic() + self._connect_timeout))
 
 
 class Exchange:
@@ -290,16 +193,16 @@ class Exchange:
             self._transport.give_back(self.connection)
         return answer
 
-    def wait(self) -> None:
-        """As `Connection.wait`; raises as `HttpTransport.send`."""
+    def wait(self, until: float = math.inf) -> None:
+        """As `Connection.wait`."""
         try:
-            self.connection.wait()
+            self.connection.wait(until)
         except BaseException as error:
             self._fail(error)
 
     def abort(self) -> None:
         """Give up; what was sent may take effect all the same."""
-        self.connection.close()
+        self._transport.park(self.connection)
 
     def _fail(self, error: BaseException) -> NoReturn:
         self.connection.close()
@@ -308,34 +211,15 @@ class Exchange:
         raise error
 
 
-def connect(host: str, port: int, deadline: float) -> socket.socket:
-    """Connect to the first address of `host` that accepts; raises `OSError`."""
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM
-    ):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            for option in SOCKET_OPTIONS:
-                sock.setsockopt(*option)
-            sock.settimeout(left_until(deadline))
-            sock.connect(address)
-        except OSError as error:
-            sock.close()
-            failure = error
-        else:
-            return sock
-    raise failure or OSError("the name has no address")
+def open_all(connections: Sequence[Connection]) -> None:
+    """Open connections at once. Raises `OSError` where one cannot be opened."""
+    while opening := [each for each in connections if not each.is_open and not each.open()]:
+        deadline = min(each.deadline for each in opening)
+        poll_of(opening).poll(milliseconds_until(deadline))
 
 
-def milliseconds_until(deadline: float) -> int:
-    """As poll(2) takes them; 0 when there are none."""
-    return min(max(0, math.ceil((deadline - time.monotonic()) * 1000)), LONGEST_WAIT)
-
-
-def left_until(deadline: float) -> float:
-    """Seconds until `deadline`; raises `TimeoutError` when there are none."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
+def _pop(pop: Callable[[], Connection]) -> Connection | None:
+    try:
+        return pop()
+    except IndexError:
+        return None

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
 from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, Target
+from chalk_online_store.drivers.loops import Alarm
 from chalk_online_store.dynamodb.messages import Response
 
 NEXT_ADDRESS_SECONDS = 0.25
@@ -29,9 +30,8 @@ class Pool:
         size: int,
     ) -> None:
         self.idle: list[Connection] = []
-        self.open: set[Connection] = set()
         self.loop = loop
-        self.alarm = Alarm(loop, self.open)
+        self.alarm = Alarm(loop)
         self._target = target
         self._connect_timeout = connect_timeout
         self._size = size
@@ -71,7 +71,7 @@ class Pool:
         """Close every connection; what is under way or waits fails."""
         self._closed = True
         self.alarm.cancel()
-        for connection in list(self.open):
+        for connection in list(self.alarm.waiting):
             connection.abort(BrokenAnswer(CLOSED))
         await asyncio.sleep(0)  # The event loop closes them at its next turn.
 
@@ -82,7 +82,7 @@ class Pool:
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
-        self.open.discard(connection)
+        self.alarm.waiting.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
 
@@ -135,40 +135,6 @@ class Pool:
         return connection
 
 
-class Alarm:
-    """One timer for the deadlines of all connections.
-
-    A timer for each request costs asyncio a quarter of the request, as cancelled ones pile up.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Connection]) -> None:
-        self._loop = loop
-        self._connections = connections
-        self._at = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-
-    def set(self, deadline: float) -> None:
-        """Ring at `deadline`, or earlier."""
-        if deadline < self._at:
-            self.cancel()
-            self._at = deadline
-            self._timer = self._loop.call_later(deadline - time.monotonic(), self._ring)
-
-    def cancel(self) -> None:
-        """Do not ring."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _ring(self) -> None:
-        self._at = math.inf
-        now = time.monotonic()
-        for connection in list(self._connections):
-            if connection.due <= now:
-                connection.time_out()
-            elif connection.due < math.inf:
-                self.set(connection.due)
-
-
 class Connection(asyncio.Protocol):
     """One kept connection, for one task at a time."""
 
@@ -197,7 +163,7 @@ class Connection(asyncio.Protocol):
         """When what it waits for has to be there."""
         return math.inf if self._waiting is None else self._deadline
 
-    def time_out(self) -> None:
+    def ring(self) -> None:
         """Give up waiting."""
         self._fail(TimeoutError())
 
@@ -219,7 +185,7 @@ class Connection(asyncio.Protocol):
         """Connected, and the TLS handshake is done."""
         self._transport = cast(asyncio.Transport, transport)
         self.usable = True
-        self._pool.open.add(self)
+        self._pool.alarm.waiting.add(self)
         sock = transport.get_extra_info("socket")
         with suppress(OSError):  # It is lost already, which asyncio is about to tell.
             for option in SOCKET_OPTIONS:

@@ -41,8 +41,13 @@ class TLS:
         self.context.sslobject_class = _resuming(self)
 
     def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
-        """Shake hands on a connected socket, within its timeout."""
-        return self.context.wrap_socket(sock, server_hostname=self.host, session=self.session)
+        """Make TLS of a connected socket; the handshake is still to be done."""
+        return self.context.wrap_socket(
+            sock,
+            do_handshake_on_connect=False,
+            server_hostname=self.host,
+            session=self.session,
+        )
 
     def keep_session(self, secured: ssl.SSLSocket | ssl.SSLObject) -> None:
         """Remember a connection's session: call it after an answer, which brought the ticket."""

@@ -1,0 +1,118 @@
+"""A proxy between the code under test and an engine, which fails as networks and engines do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+from chalk_online_store.testing.engines import Engine
+from chalk_online_store.testing.helper import World
+from chalk_online_store.testing.world.faults import Fault, dump
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyStats:
+    """What a proxy has seen since its start.
+
+    `requests` counts by API operation, `faulted` by the name of the fault that hit.
+    `connections` are those of clients that are open now.
+    """
+
+    requests: dict[str, int]
+    faulted: dict[str, int]
+    connections: int
+
+
+class FaultProxy(Engine):
+    """Stands in front of an engine and answers like it, but for the faults that are injected.
+
+    `target` is a started `Engine`, or the `http://` URL of any endpoint. `seed` makes the draws
+    of `share`, `jitter` and `Unprocessed` repeatable. It runs in a process of its own, or in the
+    `world` that is given, and so takes no time from the interpreter under test.
+
+    ```python
+    with Dynoxide() as engine, FaultProxy(engine) as proxy:
+        proxy.inject(Latency(0.05), share=0.01)
+        with proxy.fault(Throttling(), operations={"BatchGetItem"}):
+            ...
+    ```
+    """
+
+    def __init__(
+        self, target: Engine | str, *, seed: int | None = None, world: World | None = None
+    ) -> None:
+        """Raises `ValueError` for a URL that is none of an endpoint without TLS."""
+        url = urlsplit(target if isinstance(target, str) else target.endpoint_url)
+        if url.scheme != "http" or not url.hostname:
+            raise ValueError("the proxy's target is an engine or an http:// URL")
+        self._host, self._target = url.hostname, url.port or 80
+        self._seed = seed
+        self._world = world or World()
+        self._owns_world = world is None
+        self._started = False
+
+    def start(self) -> Self:
+        """Start, and return once it listens. After `stop`, it is on the same port."""
+        if not self._started:
+            self._world.start()
+            self.port = self._world.order(
+                "start",
+                host=self._host,
+                target=self._target,
+                port=self.port or 0,
+                seed=self._seed,
+            )
+            self._started = True
+        return self
+
+    def stop(self) -> None:
+        """Stop at once; open connections are reset. Harmless when it does not run."""
+        if self._started:
+            self._started = False
+            self._world.order("stop", proxy=self.port)
+            if self._owns_world:
+                self._world.stop()
+
+    def inject(
+        self, fault: Fault, *, share: float = 1.0, operations: Collection[str] | None = None
+    ) -> None:
+        """Put a fault in force, beside those that are, until `clear`.
+
+        It hits a part of the requests: `share` of them, and only these API `operations`, such as
+        `{"BatchGetItem"}`. Requests that are under way are not hit, except by a `Blackhole` of all.
+        Raises `ValueError` for a share that is none, or for a part where there can be none.
+        """
+        self._inject(fault, share, operations)
+
+    def clear(self) -> None:
+        """End all faults. A connection on which a request was swallowed stays silent."""
+        self._world.order("clear", proxy=self.port)
+
+    @contextmanager
+    def fault(
+        self, fault: Fault, *, share: float = 1.0, operations: Collection[str] | None = None
+    ) -> Iterator[None]:
+        """As `inject`, until the block ends."""
+        key = self._inject(fault, share, operations)
+        try:
+            yield
+        finally:
+            self._world.order("remove", proxy=self.port, injection=key)
+
+    def stats(self) -> ProxyStats:
+        """What it has seen since its start."""
+        return ProxyStats(**self._world.order("stats", proxy=self.port))
+
+    def _inject(self, fault: Fault, share: float, operations: Collection[str] | None) -> int:
+        if not 0 <= share <= 1:
+            raise ValueError("share is a part of the requests, from 0 to 1")
+        if fault.is_total and (share < 1 or operations is not None):
+            raise ValueError(f"{fault} hits all requests")
+        names = None if operations is None else sorted(operations)
+        key: int = self._world.order(
+            "inject", proxy=self.port, fault=dump(fault), share=share, operations=names
+        )
+        return key

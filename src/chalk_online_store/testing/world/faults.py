@@ -1,0 +1,152 @@
+"""What a `FaultProxy` can do to requests and answers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Base of all faults."""
+
+    @property
+    def is_total(self) -> bool:
+        """Whether it is a state of the network, which cannot hit a part of the requests."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Latency(Fault):
+    """Each answer comes `seconds` later, and up to `jitter` seconds more, evenly drawn."""
+
+    seconds: float
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slowdown(Fault):
+    """The engine takes `factor` times as long: a brown-out. `factor` is 1 or more."""
+
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Blackhole(Fault):
+    """Requests are swallowed: no answer ever comes, and the connection stays open.
+
+    With `connect`, new connections are not even established: their SYN is not answered, as when
+    a host is gone. That needs Linux.
+    """
+
+    connect: bool = False
+
+    @property
+    def is_total(self) -> bool:
+        """Only where connections are concerned."""
+        return self.connect
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Fault):
+    """Nobody listens: connects are refused, and the connections that are open get reset."""
+
+    @property
+    def is_total(self) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(Fault):
+    """The connection is reset (RST) when `after` bytes of the answer are sent."""
+
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated(Fault):
+    """The answer's head promises the whole body; the part `keep` of it comes, then the end."""
+
+    keep: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class LostAnswer(Fault):
+    """The request takes effect in the engine; the connection ends without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedCRC(Fault):
+    """A bit of the body is flipped, so that it does not match its `x-amz-crc32`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlowDrip(Fault):
+    """The body comes in small pieces, `bytes_per_second` altogether."""
+
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFault(Fault):
+    """The request is not done: DynamoDB's answer for a fault of its own, 500 or 503."""
+
+    status: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling(Fault):
+    """The request is not done: `ProvisionedThroughputExceededException`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unprocessed(Fault):
+    """The part `share` of each batch is left: `UnprocessedKeys` and `UnprocessedItems`.
+
+    At least one key or item of a batch is done, as DynamoDB has it; with a `share` of 1, none,
+    which DynamoDB answers by a throttle.
+    """
+
+    share: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSkew(Fault):
+    """The engine's clock is `seconds` ahead of this machine's.
+
+    A signature whose `X-Amz-Date` is more than five minutes off is refused, as AWS does it. The
+    `Date` of every answer shows the engine's clock.
+    """
+
+    seconds: float
+
+
+KINDS: dict[str, type[Fault]] = {
+    kind.__name__: kind
+    for kind in (
+        Latency,
+        Slowdown,
+        Blackhole,
+        Refused,
+        Reset,
+        Truncated,
+        LostAnswer,
+        DamagedCRC,
+        SlowDrip,
+        ServerFault,
+        Throttling,
+        Unprocessed,
+        ClockSkew,
+    )
+}
+
+
+def dump(fault: Fault) -> dict[str, Any]:
+    """A fault as JSON takes it."""
+    return {"kind": type(fault).__name__, "options": asdict(fault)}
+
+
+def load(dumped: dict[str, Any]) -> Fault:
+    """The inverse of `dump`."""
+    return KINDS[dumped["kind"]](**dumped["options"])

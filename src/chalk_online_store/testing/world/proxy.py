@@ -1,0 +1,256 @@
+"""A proxy in front of one engine, which does to requests and answers what the faults say."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections import Counter, deque
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from httptools import HttpParserError
+
+from . import forms
+from .active import ActiveFaults, Hits, Injection
+from .faults import (
+    Blackhole,
+    ClockSkew,
+    DamagedCRC,
+    Latency,
+    LostAnswer,
+    Reset,
+    ServerFault,
+    Slowdown,
+    SlowDrip,
+    Throttling,
+    Truncated,
+    Unprocessed,
+)
+from .listener import Listener
+from .messages import Answer, Request, RequestReader
+from .upstream import EngineGone, Upstream
+
+_DRIP = 0.01
+"""Seconds from one piece of a slow body to the next."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Watcher(Protocol):
+    """Whoever is to know of the requests that reach an engine."""
+
+    async def before(self, operation: str) -> None:
+        """A request is about to be sent on; hold it as long as need be."""
+
+    def after(self, operation: str) -> None:
+        """The engine has answered it."""
+
+
+class Proxy:
+    """One proxy: a listener, the faults in force, and the engine behind."""
+
+    def __init__(self, target: tuple[str, int], port: int, seed: int | None) -> None:
+        self.upstream = Upstream(*target)
+        self.watcher: Watcher | None = None
+        self.faults = ActiveFaults(seed)
+        self.connections: set[_Client] = set()
+        self._requests: Counter[str] = Counter()
+        self._listener = Listener(port, lambda: _Client(self))
+        self.port = self._listener.port
+
+    async def inject(self, injection: Injection) -> int:
+        """Put a fault in force."""
+        key = self.faults.add(injection)
+        await self.listen()
+        return key
+
+    async def remove(self, key: int) -> None:
+        """End a fault."""
+        self.faults.remove(key)
+        await self.listen()
+
+    async def clear(self) -> None:
+        """End all faults."""
+        self.faults.clear()
+        await self.listen()
+
+    async def listen(self) -> None:
+        """Listen, or not, as the faults say."""
+        if self.faults.refused:
+            await self._listener.turn("refused")
+            for client in list(self.connections):
+                client.reset()
+        else:
+            await self._listener.turn("deaf" if self.faults.deaf else "open")
+
+    def close(self) -> None:
+        """Stop at once."""
+        self._listener.close()
+        self.upstream.close()
+        for client in list(self.connections):
+            client.reset()
+
+    def stats(self) -> dict[str, Any]:
+        """What was seen since the start."""
+        return {
+            "requests": dict(self._requests),
+            "faulted": dict(self.faults.counts),
+            "connections": len(self.connections),
+        }
+
+    async def serve(self, request: Request, client: _Client) -> None:
+        """One request, from its arrival to whatever comes of it."""
+        operation = request.operation
+        self._requests[operation] += 1
+        hits = self.faults.draw(operation)
+        if hits.first(Blackhole):
+            client.silence()
+            return
+        try:
+            answer = refused(request, hits) or await self._forward(request, hits)
+        except EngineGone:
+            client.reset()
+            return
+        if seconds := latency(hits, self.faults):
+            await asyncio.sleep(seconds)
+        if self.faults.swallow(operation):
+            client.silence()
+        else:
+            await deliver(client, altered(answer, hits), hits)
+
+    async def _forward(self, request: Request, hits: Hits) -> Answer:
+        unprocessed = hits.first(Unprocessed)
+        if unprocessed is None or not forms.LeftBatch.concerns(request):
+            return await self._ask(request, hits)
+        batch = forms.LeftBatch(request, unprocessed.share, self.faults.rng)
+        if batch.is_all:
+            return forms.signed_by_crc(forms.throttle())
+        request.body = batch.body()
+        return batch.report(await self._ask(request, hits))
+
+    async def _ask(self, request: Request, hits: Hits) -> Answer:
+        if self.watcher is not None:
+            await self.watcher.before(request.operation)
+        asked_at = time.perf_counter()
+        try:
+            answer = await self.upstream.ask(request.encode())
+        finally:
+            if self.watcher is not None:
+                self.watcher.after(request.operation)
+        for slowdown in hits.every(Slowdown):
+            await asyncio.sleep((time.perf_counter() - asked_at) * (slowdown.factor - 1))
+        return answer
+
+
+def refused(request: Request, hits: Hits) -> Answer | None:
+    """What the proxy answers by itself, in the order in which DynamoDB would look at a request."""
+    for skew in hits.every(ClockSkew):
+        if answer := forms.skewed(request, clock(skew)):
+            return forms.signed_by_crc(answer)
+    if hits.first(Throttling):
+        return forms.signed_by_crc(forms.throttle())
+    if fault := hits.first(ServerFault):
+        return forms.signed_by_crc(forms.server_fault(fault.status))
+    return None
+
+
+def clock(skew: ClockSkew) -> datetime:
+    """What an engine's clock shows now."""
+    return datetime.now(UTC) + timedelta(seconds=skew.seconds)
+
+
+def latency(hits: Hits, faults: ActiveFaults) -> float:
+    """Seconds that an answer is held back."""
+    return sum(fault.seconds + faults.rng.uniform(0, fault.jitter) for fault in hits.every(Latency))
+
+
+def altered(answer: Answer, hits: Hits) -> Answer:
+    """The answer as it leaves."""
+    if skew := hits.first(ClockSkew):
+        answer = forms.dated(answer, clock(skew))
+    return forms.damaged(answer) if hits.first(DamagedCRC) else answer
+
+
+async def deliver(client: _Client, answer: Answer, hits: Hits) -> None:
+    """Send an answer, as far as the faults let it come."""
+    if hits.first(LostAnswer):
+        client.transport.close()
+    elif reset := hits.first(Reset):
+        client.write(answer.encode()[: reset.after])
+        client.reset()
+    elif truncated := hits.first(Truncated):
+        client.write(answer.head() + answer.body[: int(len(answer.body) * truncated.keep)])
+        client.transport.close()
+    elif drip := hits.first(SlowDrip):
+        await client.drip(answer, drip.bytes_per_second)
+    else:
+        client.write(answer.encode())
+
+
+class _Client(asyncio.Protocol):
+    """A client's connection; its requests are served one after the other."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._reader = RequestReader(self._take)
+        self._waiting: deque[Request] = deque()
+        self._serving: asyncio.Task[None] | None = None
+        self._silent = False
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._proxy.connections.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._proxy.connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+        except HttpParserError:
+            self.transport.close()
+
+    def _take(self, request: Request) -> None:
+        self._waiting.append(request)
+        if self._serving is None:
+            self._serving = asyncio.get_running_loop().create_task(self._serve())
+
+    async def _serve(self) -> None:
+        try:
+            while self._waiting and not self._silent:
+                request = self._waiting.popleft()
+                await self._proxy.serve(request, self)
+                if not request.keep_alive and not self._silent:
+                    self.transport.close()
+        finally:
+            self._serving = None
+
+    def silence(self) -> None:
+        """Answer nothing any more, whatever comes: what was swallowed stays so."""
+        self._silent = True
+
+    def write(self, data: bytes) -> None:
+        """Send, unless the client has gone."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def reset(self) -> None:
+        """End the connection by an RST."""
+        sock = self.transport.get_extra_info("socket")
+        if not self.transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self.transport.abort()
+
+    async def drip(self, answer: Answer, bytes_per_second: float) -> None:
+        """Send the body in pieces."""
+        self.write(answer.head())
+        size = max(1, int(bytes_per_second * _DRIP))
+        for start in range(0, len(answer.body), size):
+            if self.transport.is_closing():
+                return
+            await asyncio.sleep(size / bytes_per_second)
+            self.write(answer.body[start : start + size])

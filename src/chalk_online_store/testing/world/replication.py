@@ -1,0 +1,308 @@
+"""Replication as DynamoDB's Global Tables have it: asynchronous, and the last writer wins.
+
+Each region's stream tells what its clients wrote. A version arrives in every other region after
+the lag of the way there, and is applied if it is newer than what that region holds. What was
+applied comes back in the stream of its target, which alone says whether it took effect: so an
+engine may be killed at any moment, and nothing is replicated twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import json
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from .applying import request
+from .engine import LIMIT, TABLES, Engine, EngineRefused, Stream
+from .upstream import EngineGone
+from .versions import Item, Link, Links, Version, image_of
+
+WRITES = frozenset(
+    (
+        "PutItem",
+        "UpdateItem",
+        "DeleteItem",
+        "BatchWriteItem",
+        "TransactWriteItems",
+        "ExecuteStatement",
+        "BatchExecuteStatement",
+        "ExecuteTransaction",
+    )
+)
+
+IDLE = 0.02
+"""Seconds between two looks at a stream of which nothing is known to be new."""
+
+BUSY = 0.004
+"""Seconds between two looks at a stream that is written to."""
+
+PATIENCE = 0.25
+"""Seconds that a write waits at most until the writes before it, elsewhere, were seen."""
+
+AWAY = 0.05
+"""Seconds between two attempts to reach an engine that is away."""
+
+AT_ONCE = 8
+"""Items that are applied to a region at the same time."""
+
+
+class Region:
+    """One region: its stream, and what is on its way to it."""
+
+    def __init__(self, name: str, port: int, table: str, replicator: Replicator) -> None:
+        self.name = name
+        self._table = table
+        self._engine = Engine(port)
+        self._stream = Stream(self._engine, table)
+        self._replicator = replicator
+        self._inbox: list[tuple[float, int, Item, Version]] = []
+        self._numbers = itertools.count()  # so that a heap never compares items
+        self._ready: dict[int, Item] = {}
+        self._told: list[Item] = []  # whose application has been answered, one way or another
+        self._written = self._seen = 0
+        self._reachable = True
+        self._looked = asyncio.Event()
+        self._news = asyncio.Event()  # for the reader: something was written
+        self._haste = asyncio.Event()  # for the reader: somebody waits for it
+        self._work = asyncio.Event()  # for the writer
+
+    # --- looking ---
+
+    def was_written(self) -> None:
+        """A write has come through: its record can be read."""
+        self._written += 1
+        self._news.set()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are writes to be seen, and an engine to show them."""
+        return self._reachable and self._seen < self._written
+
+    async def look(self) -> bool:
+        """Have everything seen that was written up to now; False if the engine is away."""
+        self._written += 1
+        return await self.catch_up()
+
+    async def catch_up(self) -> bool:
+        """Wait until all writes that are known of were seen; False if the engine is away."""
+        goal = self._written
+        while self._seen < goal:
+            self._news.set()
+            self._haste.set()
+            await self._looked.wait()
+            if not self._reachable:
+                return False
+        return True
+
+    async def read_forever(self) -> None:
+        """Look at the stream, again and again."""
+        while True:
+            await _wait(self._news, IDLE)
+            self._news.clear()
+            self._haste.clear()
+            while await self._read():
+                pass
+            looked, self._looked = self._looked, asyncio.Event()
+            looked.set()
+            await _wait(self._haste, BUSY if self._reachable else AWAY)
+
+    async def _read(self) -> bool:
+        """One look; whether there may be more."""
+        written = self._written
+        told, self._told = self._told, []
+        try:
+            records = await self._stream.read()
+        except (EngineGone, EngineRefused):
+            self._reachable = False
+            self._told = told + self._told
+            return False
+        self._reachable = True
+        self._take(records)
+        if len(records) >= LIMIT:
+            self._told = told + self._told
+            return True
+        self._seen = written
+        for item in told:
+            item.sent.pop(self.name, None)  # No record of it: it did not take effect.
+            self._replicator.consider(item, self)
+        return False
+
+    def _take(self, records: list[dict[str, Any]]) -> None:
+        now = time.time_ns()
+        for record in records:
+            change = record["dynamodb"]
+            # The engine tells whole seconds. A record that is read late is not of now.
+            made = min(now, int(change["ApproximateCreationDateTime"] + 1) * 10**9 - 1)
+            item = self._replicator.item(change["Keys"])
+            version = item.note(self.name, image_of(change.get("NewImage")), made)
+            self._replicator.noted(item, version, self)
+
+    # --- applying ---
+
+    def expect(self, item: Item, version: Version, lag: float) -> None:
+        """A version is on its way here, and arrives in `lag` seconds."""
+        due = asyncio.get_running_loop().time() + lag
+        heapq.heappush(self._inbox, (due, next(self._numbers), item, version))
+        self._work.set()
+
+    def ready(self, item: Item) -> None:
+        """Something newer than this region has can be applied now."""
+        self._ready[id(item)] = item
+        self._work.set()
+
+    async def write_forever(self) -> None:
+        """Let versions arrive when it is their time, and apply them."""
+        while True:
+            self._receive()
+            batch = [self._ready.pop(key) for key in list(self._ready)[:AT_ONCE]]
+            if batch:
+                await asyncio.gather(*map(self._apply, batch))
+                self.was_written()
+            else:
+                await self._until_next()
+
+    def _receive(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._inbox and self._inbox[0][0] <= now:
+            _, _, item, version = heapq.heappop(self._inbox)
+            if self._replicator.links.is_open(version.region, self.name):
+                item.arrive(self.name, version)
+                self._replicator.consider(item, self)
+
+    async def _until_next(self) -> None:
+        self._work.clear()
+        if not self._inbox:
+            await self._work.wait()
+            return
+        await _wait(self._work, self._inbox[0][0] - asyncio.get_running_loop().time())
+
+    async def _apply(self, item: Item) -> None:
+        version = item.due(self.name)
+        if version is None:
+            return
+        old = item.holds[self.name].image
+        item.sent[self.name] = version
+        try:
+            await self._engine.call(TABLES, *request(self._table, item.key, old, version.image))
+        except EngineRefused:
+            item.refuse(self.name)
+        except EngineGone:
+            pass  # Perhaps it took effect, perhaps not.
+        self._told.append(item)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, but not longer: it is set then."""
+    timer = asyncio.get_running_loop().call_later(seconds, event.set)
+    await event.wait()
+    timer.cancel()
+
+
+class Replicator:
+    """Keeps the regions of one table together."""
+
+    def __init__(self, table: str, engines: dict[str, int], lag: float) -> None:
+        self.links = Links(list(engines), lag)
+        self._regions = {name: Region(name, port, table, self) for name, port in engines.items()}
+        self._items: dict[str, Item] = {}
+        self._unsettled: dict[int, Item] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin."""
+        for region in self._regions.values():
+            for work in (region.read_forever(), region.write_forever()):
+                self._tasks.append(asyncio.get_running_loop().create_task(work))
+
+    def item(self, key: dict[str, Any]) -> Item:
+        """What is known of the item of a key."""
+        name = json.dumps(key, sort_keys=True)
+        if name not in self._items:
+            self._items[name] = Item(key, list(self._regions))
+        return self._items[name]
+
+    def noted(self, item: Item, version: Version | None, source: Region) -> None:
+        """A region's stream has told of an item; of a new version, if a client wrote."""
+        self._unsettled[id(item)] = item
+        if version is not None:
+            for target, lag in self.links.targets(source.name):
+                self._regions[target].expect(item, version, lag)
+        self.consider(item, source)
+
+    def consider(self, item: Item, target: Region) -> None:
+        """See whether something is to be done about an item."""
+        if item.due(target.name) is not None:
+            target.ready(item)
+        elif item.settle():
+            self._unsettled.pop(id(item), None)
+
+    def cut(self, links: set[Link]) -> None:
+        """Cut these links and no others; over those that were cut before, send what is missing."""
+        mended = self.links.cut - links
+        self.links.cut = links
+        for item in list(self._unsettled.values()):
+            for origin, target in mended:
+                self._send_missing(item, origin, target)
+
+    def _send_missing(self, item: Item, origin: str, target: str) -> None:
+        for version in item.missing(target, self.links):
+            if version.region == origin:
+                lag = self.links.lag[origin, target]
+                self._regions[target].expect(item, version, lag)
+
+    async def pending(self) -> dict[str, int | None]:
+        """How many items each region lacks that it can get, all streams having been read.
+
+        None for a region whose engine is away.
+        """
+        for task in self._tasks:
+            if task.done():
+                task.result()  # raises what ended it
+        regions = self._regions.values()
+        there = await asyncio.gather(*(region.look() for region in regions))
+        items = list(self._unsettled.values())
+        return {
+            region.name: sum(item.lacks(region.name, self.links) for item in items)
+            if is_there
+            else None
+            for region, is_there in zip(regions, there, strict=True)
+        }
+
+    def watcher(self, name: str) -> Watcher:
+        """What the proxy of a region is to tell."""
+        others = [region for region in self._regions.values() if region.name != name]
+        return Watcher(self._regions[name], others)
+
+
+async def _all_caught_up(regions: list[Region]) -> None:
+    for region in regions:
+        await region.catch_up()
+
+
+class Watcher:
+    """Makes the order of writes in different regions certain.
+
+    A write is sent on only when all writes that were answered elsewhere before have been seen:
+    then what is seen later was written later.
+    """
+
+    def __init__(self, region: Region, others: Iterable[Region]) -> None:
+        self._region = region
+        self._others = list(others)
+
+    async def before(self, operation: str) -> None:
+        """Hold a write until it is certain to be the later one."""
+        behind = [other for other in self._others if other.is_behind]
+        if operation in WRITES and behind:
+            with suppress(TimeoutError):  # of an engine that hangs
+                await asyncio.wait_for(_all_caught_up(behind), PATIENCE)
+
+    def after(self, operation: str) -> None:
+        """A write has been answered."""
+        if operation in WRITES:
+            self._region.was_written()
