@@ -165,7 +165,9 @@ class Together(Loop):
         return [t for t, each in watched.items() if each.fileno() in ready or each.deadline <= now]
 
     def _advance(self, task: Task) -> None:
-        exchange = self._under_way.pop(task)
+        exchange = self._under_way.pop(task, None)
+        if exchange is None:  # Cancelled by another that was ready at the same time.
+            return
         try:
             answer = exchange.advance()
         except Exception as error:
