@@ -137,7 +137,9 @@ class Together(Loop):
         self.wait_for(task, future, math.inf)
 
     def _abort(self, task: Task) -> None:
-        self._under_way.pop(task).abort()
+        exchange = self._under_way.pop(task, None)
+        if exchange is not None:  # Else its answer is here, and another leg's came before.
+            exchange.abort()
 
     def _wait(self) -> None:
         """Wait for what is next: an answer, a deadline, a timer, or another thread's call."""
