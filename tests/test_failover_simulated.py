@@ -10,12 +10,7 @@ import pytest
 
 from chalk_online_store import Hedging, RegionState, Routing
 from tests.regions import (
-    ERRORS,
     FAULTS,
-    REFUSED,
-    SILENT,
-    SLOW,
-    THROTTLED,
     Done,
     Fault,
     Regions,
