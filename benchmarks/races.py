@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
+import statistics
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
+from unittest import mock
 
 import uvloop
 
@@ -20,11 +23,12 @@ from benchmarks.canned import answers
 from benchmarks.clients.base import REGION
 from benchmarks.inprocess import Call, Client, Contender, Sampled, a_core_for_servers, measure
 from benchmarks.server import CannedServer
+from benchmarks.table import as_table
 from benchmarks.transports import ONE, AsyncSource, Source, request_of, trusted_certificate
 from chalk_online_store.drivers.aio import AsyncDriver
 from chalk_online_store.drivers.credentials import Endpoint
 from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
-from chalk_online_store.drivers.http.blocking import Exchange
+from chalk_online_store.drivers.http.pool import Pool
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.effects import Operation, Race, Send
 
@@ -81,17 +85,6 @@ class Threads(Running):
         self._driver.close()
 
 
-class Closing(Threads):
-    """The same, where a loser's connection is closed."""
-
-    def repeat(self, call: Call, times: int) -> Any:
-        park, Exchange.abort = Exchange.abort, lambda self: self.connection.close()  # type: ignore[method-assign]
-        try:
-            super().repeat(call, times)
-        finally:
-            Exchange.abort = park  # type: ignore[method-assign]
-
-
 class Tasks(Running):
     """So many tasks on one event loop."""
 
@@ -127,53 +120,87 @@ class Tasks(Running):
         self._loop.close()
 
 
-def unhedged_pairs(url: str) -> Iterator[Client]:
-    """A request, and a race that is decided by its first leg."""
-    yield Threads("Send", alone, url)
-    yield Threads("Race", unneeded, url)
-    for name, new_loop in (("asyncio", asyncio.new_event_loop), ("uvloop", uvloop.new_event_loop)):
-        for at_once in (16, 1):
-            yield Tasks(f"Send, {name}", alone, url, new_loop, at_once)
-            yield Tasks(f"Race, {name}", unneeded, url, new_loop, at_once)
+class Closing(Client):
+    """A client whose losers' connections are closed instead."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.name = f"{client.name}, closed"
+        self.at_once = client.at_once
+
+    def repeat(self, call: Call, times: int) -> Any:
+        with (
+            mock.patch.object(HttpTransport, "park", lambda _, connection: connection.close()),
+            mock.patch.object(Pool, "_park", lambda _, connection: connection.abort()),
+        ):
+            self._client.repeat(call, times)
+
+    def close(self) -> None:
+        self._client.close()
 
 
-def hedged_pairs(url: str) -> Iterator[Client]:
+def on_asyncio(
+    operation: Callable[[], Operation[Any]], url: str, at_once: int, name: str = "asyncio"
+) -> Client:
+    """Tasks on one of the event loops."""
+    new_loop = uvloop.new_event_loop if name == "uvloop" else asyncio.new_event_loop
+    return Tasks(f"{operation.__name__}, {name}", operation, url, new_loop, at_once)
+
+
+def needless(url: str) -> Iterator[Client]:
+    """A request, and a race that its first leg decides."""
+    for operation in (alone, unneeded):
+        yield Threads(operation.__name__, operation, url)
+        for name in ("asyncio", "uvloop"):
+            for at_once in (16, 1):
+                yield on_asyncio(operation, url, at_once, name)
+
+
+def cancelled(url: str) -> Iterator[Client]:
     """Two requests at once, whose loser is read in passing, or closed."""
-    yield Threads("Send", alone, url)
-    yield Threads("hedged, parked", hedged, url)
-    yield Closing("hedged, closed", hedged, url)
-    yield Tasks("Send, asyncio", alone, url, asyncio.new_event_loop, 1)
-    yield Tasks("hedged, asyncio, parked", hedged, url, asyncio.new_event_loop, 1)
+    yield Threads("alone", alone, url)
+    yield Threads("hedged", hedged, url)
+    yield Closing(Threads("hedged", hedged, url))
+    yield on_asyncio(alone, url, 1)
+    yield on_asyncio(hedged, url, 1)
+    yield Closing(on_asyncio(hedged, url, 1))
 
 
-def run(clients: Callable[[str], Iterator[Client]], rounds: int, *, tls: bool) -> Sequence[Sampled]:
+def run(clients: Callable[[str], Iterator[Client]], rounds: int, *, tls: bool) -> list[Sampled]:
     """Measure these clients."""
     with ExitStack() as stack:
         core = stack.enter_context(a_core_for_servers())
         certificate = stack.enter_context(trusted_certificate()) if tls else None
         server = stack.enter_context(CannedServer(answers(), core, certificate))
         taking_part = [stack.enter_context(closing(client)) for client in clients(server.url)]
-        return measure([Contender(ONE, client) for client in taking_part], rounds, 0)
+        return measure([Contender(ONE, client) for client in taking_part], rounds, seed=0)
+
+
+def as_text(sampled: Sequence[Sampled]) -> str:
+    """Medians, and the median of what each takes more than the same without a race."""
+    times = {line.client: line.microseconds for line in sampled}
+    body = []
+    for _, client, microseconds in sampled:
+        single = times[re.sub("^(unneeded|hedged)|, closed", _as_alone, client)]
+        pairs = list(zip(microseconds, single, strict=True))
+        more = statistics.median(one - other for one, other in pairs)
+        ratio = statistics.median(one / other for one, other in pairs)
+        median = statistics.median(microseconds)
+        body.append([client, f"{median:,.1f}", f"{more:+.1f}", f"{ratio:.2f}"])
+    return as_table(["read", "CPU us", "more", "x"], body, texts=1)
+
+
+def _as_alone(found: re.Match[str]) -> str:
+    return "alone" if found[1] else ""
 
 
 def main() -> None:
     """Print both tables."""
-    import statistics
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.races", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=21, help="samples of each (default: 21)")
     options = parser.parse_args()
-    found = run(unhedged_pairs, options.rounds, tls=False)
-    for (_, n1, one), (_, n2, two) in zip(found[::2], found[1::2]):
-        print(
-            n1,
-            statistics.median(one),
-            n2,
-            statistics.median(b - a for a, b in zip(one, two)),
-            statistics.median(b / a for a, b in zip(one, two)),
-        )
-    for _, n, us in run(hedged_pairs, options.rounds, tls=True):
-        print(n, statistics.median(us))
+    print(f"plain HTTP\n\n{as_text(run(needless, options.rounds, tls=False))}\n")
+    print(f"TLS\n\n{as_text(run(cancelled, options.rounds, tls=True))}")
 
 
 if __name__ == "__main__":
