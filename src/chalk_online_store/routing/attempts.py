@@ -196,13 +196,14 @@ class _Trip(Generic[T]):
         return answer
 
     def _settle(self, first: _Leg, second: _Leg, now: Instant) -> None:
-        """Tell the router who answered, and who would have if it had been given the time."""
-        for leg, other in ((first, second), (second, first)):
-            if leg.ended and leg.error is None:
-                self._won(leg, now)
-            elif not leg.ended and leg.region != other.region:
-                took = now.monotonic - leg.began
-                self._router.overtaken(leg.region, leg.generation, self._kind, took, now.monotonic)
+        """Tell the router who answered, and that the first was overtaken, if it was."""
+        if first.ended and first.error is None:
+            self._won(first, now)
+            return
+        self._won(second, now)
+        if not first.ended and first.region != second.region:
+            took = now.monotonic - first.began
+            self._router.overtaken(first.region, first.generation, self._kind, took, now.monotonic)
 
     def _won(self, leg: _Leg, now: Instant) -> None:
         took = now.monotonic - leg.began

@@ -87,7 +87,7 @@ class RegionHealth:
         self._relapses = 0
         self._after = self._over = self._counted_at = 0.0
         self._failures = self._attempts = 0.0
-        self._slow_ones = 0
+        self._failed_in_a_row = self._good_in_a_row = self._overtaken = self._slow_ones = 0
         self._begin_anew(-math.inf)
 
     @property
