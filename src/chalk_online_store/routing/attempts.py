@@ -163,6 +163,7 @@ class _Trip(Generic[T]):
             if not self._router.hedges.take():
                 raise _NotHedged
             self._call.report.hedges += 1
+            self._router.hedged(leg.region)
         elif leg.region == first.region:
             raise _NotHedged  # It has just failed: retrying it waits a little.
         return (yield from self._run(leg, others, None))
@@ -193,6 +194,7 @@ class _Trip(Generic[T]):
                 self._won(leg, now)
                 if failed or legs[0].error is not None:
                     self._call.report.failovers += 1
+                    self._router.failed_over(leg.region)
             elif leg.began >= 0 and not leg.ended and len({leg.region for leg in legs}) > 1:
                 took = now.monotonic - leg.began
                 self._router.overtaken(leg.region, leg.generation, self._kind, took, now.monotonic)

@@ -41,6 +41,8 @@ class RegionStatus:
     """One region, as this process sees it; times in seconds, None for what is not known yet.
 
     `behind` says, for each other region, how far the replication from there may be behind.
+    `hedges` counts the requests that were sent here because the first answer took long,
+    `failovers` those that were answered here after another region had failed.
     """
 
     name: str
@@ -52,6 +54,8 @@ class RegionStatus:
     orders: str
     probe_seconds: float | None
     behind: dict[str, float | None]
+    hedges: int = 0
+    failovers: int = 0
 
 
 class Router:
@@ -75,7 +79,7 @@ class Router:
         self.lag = Lag()
         self.orders = Orders()
         self._rng = rng or random.Random()
-        self._on_change = on_change
+        self.on_change = on_change
         self.health = {name: RegionHealth(name, self.routing, self._rng) for name in regions}
         hedging = self.routing.hedging
         self.hedges = HedgeBudget(hedging.budget, hedging.burst) if hedging else None
@@ -103,8 +107,9 @@ class Router:
         if self._calm:
             return self._preferred
         with self._lock:
-            self._tick(now.monotonic)
+            ticked = self._tick(now.monotonic)
             ranked = [(self._rank(name, now), name) for name in self._preferred]
+        self._tell_of(ticked)
         allowed = [entry for entry in ranked if entry[0] is not None]
         return [name for _, name in sorted(allowed, key=lambda entry: entry[0] or 0)]
 
@@ -113,9 +118,10 @@ class Router:
         if self._calm:
             return self._written
         with self._lock:
-            self._tick(now.monotonic)
-            self._written = self._choose_written()
-            return self._written
+            ticked = self._tick(now.monotonic)
+            written = self._written = self._choose_written()
+        self._tell_of(ticked)
+        return written
 
     @property
     def written(self) -> str:
@@ -171,12 +177,19 @@ class Router:
         behind = self.behind(name, now)
         return behind is not None and behind > self._max_lag
 
-    def _tick(self, now: float) -> None:
+    def _tick(self, now: float) -> Sequence[RegionHealth]:
+        """The regions whose state the passing of time has changed."""
+        states = {name: health.state for name, health in self.health.items()}
         for health in self.health.values():
-            state = health.state
             health.tick(now)
-            if health.state is not state:
-                self._changed()
+        ticked = [health for name, health in self.health.items() if health.state != states[name]]
+        if ticked:
+            self._changed()
+        return ticked
+
+    def _tell_of(self, changed: Sequence[RegionHealth]) -> None:
+        for health in changed:
+            self.on_change(health)
 
     def _changed(self) -> None:
         """See whether there is anything to weigh up: mostly there is not."""
@@ -259,7 +272,17 @@ class Router:
             self._changed()
             if not health.well:  # See soon whether it is so for others than the caller, too.
                 self._probe_at[health.name] = self._next_probe = 0.0
-        self._on_change(health)
+        self.on_change(health)
+
+    def hedged(self, region: str) -> None:
+        """Count a request that is sent to a region because the first answer takes long."""
+        with self._lock:
+            self.health[region].hedges += 1
+
+    def failed_over(self, region: str) -> None:
+        """Count a request that a region answered after another had failed."""
+        with self._lock:
+            self.health[region].failovers += 1
 
     # --- probes ----------------------------------------------------------------------------
 
@@ -304,7 +327,7 @@ class Router:
         with self._lock:
             if orders.at > self.orders.at:
                 self.orders = orders
-                self._calm = False
+                self._changed()
 
     def behind(self, region: str, now: Instant) -> float | None:
         """Seconds by which what a region shows may be behind what was written; None if unknown."""
@@ -344,6 +367,8 @@ class Router:
                     for source in self.regions
                     if source != name
                 },
+                hedges=health.hedges,
+                failovers=health.failovers,
             )
             for name, health in self.health.items()
         ]
