@@ -103,7 +103,8 @@ def test_a_lost_preferred_region_is_an_exit_code(table: LocalGlobalTable) -> Non
     found = said("status", "--url", table.url(), code=1)
     east, west = found["regions"]
     assert (found["ok"], found["preferred_ok"]) == (True, False)
-    assert (east["ok"], east["state"], east["reason"]) == (False, "down", "ConnectionFailed")
+    assert (east["ok"], east["state"]) == (False, "down")
+    assert east["reason"] in {"ConnectionFailed", "RequestTimeout"}
     assert (west["ok"], west["reads"], west["writes"]) == (True, True, True)
     assert {lag["note"] for lag in found["lag"]} == {"not measured: no answer"}
     said("status", "--url", table.url([WEST, EAST]))
