@@ -78,6 +78,15 @@ class World:
         found = self.driver.run(self.keeper.measure_lag(regions, 10))
         return {(lag.source, lag.target): lag for lag in found}
 
+    def fill(self) -> None:
+        """Write an entity, and have all regions have it."""
+        rows = [{"id": "secret-key", "risk": 0.5}]
+        self.driver.run(
+            self.core.write(USER, rows, observed_at=None, ordering="arrival", timeout=None)
+        )
+        for table in self.tables.values():
+            table.items.update(self.tables[self.router.home].items)
+
     def read(self) -> Rows:
         """Read one entity, whose key is a secret."""
         prepared = self.core.prepare(USER, None, None)
@@ -158,6 +167,7 @@ def test_fewer_than_two_regions_have_no_replication() -> None:
 def test_failovers_are_counted_where_they_were_answered() -> None:
     """A read that another region answers is a failover of that one."""
     world = World(A, B, routing=Routing(hedging=None, probe_every="1h"))
+    world.fill()
     world.refusing.add(A)
     report = world.read().report
     status = {region.name: region for region in world.core.status(world.now)}
@@ -168,7 +178,7 @@ def test_failovers_are_counted_where_they_were_answered() -> None:
 def test_hedges_are_counted_where_they_were_sent() -> None:
     """A read that takes long is asked in the next region, which counts it as a hedge."""
     world = World(A, B, routing=Routing(hedging=Hedging(budget=0.5), probe_every="1h"))
-    world.driver.run(world.core.warm(None))
+    world.fill()
     for _ in range(20):
         world.read()
     world.takes[A] = 1.0
@@ -196,7 +206,7 @@ def test_every_change_of_a_region_is_a_line(logged: pytest.LogCaptureFixture) ->
         log_change(world.router, region, world.now)
 
     world.router.on_change = tell
-    world.read()
+    world.fill()
     world.refusing.add(A)
     for _ in range(3):
         world.read()
