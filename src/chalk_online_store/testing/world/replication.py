@@ -38,11 +38,14 @@ WRITES = frozenset(
 IDLE = 0.02
 """Seconds between two looks at a stream of which nothing is known to be new."""
 
-BUSY = 0.004
+BUSY = 0.002
 """Seconds between two looks at a stream that is written to."""
 
-PATIENCE = 0.25
-"""Seconds that a write waits at most until the writes before it, elsewhere, were seen."""
+PATIENCE = 0.5
+"""Seconds that a write waits at most until the writes before it, elsewhere, were seen.
+
+An engine that shows nothing for so long hangs.
+"""
 
 AWAY = 0.05
 """Seconds between two attempts to reach an engine that is away."""
@@ -66,6 +69,7 @@ class Region:
         self._told: list[Item] = []  # whose application has been answered, one way or another
         self._written = self._seen = 0
         self._reachable = True
+        self._alive_at = 0  # nanoseconds since 1970
         self._looked = asyncio.Event()
         self._news = asyncio.Event()  # for the reader: something was written
         self._haste = asyncio.Event()  # for the reader: somebody waits for it
@@ -73,10 +77,16 @@ class Region:
 
     # --- looking ---
 
-    def was_written(self) -> None:
+    def answered_write(self) -> None:
         """A write has come through: its record can be read."""
+        self._alive_at = time.time_ns()
         self._written += 1
         self._news.set()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the engine did not answer when it was last looked at."""
+        return not self._reachable
 
     @property
     def is_behind(self) -> bool:
@@ -105,15 +115,18 @@ class Region:
             await _wait(self._news, IDLE)
             self._news.clear()
             self._haste.clear()
+            began = time.monotonic()
             while await self._read():
                 pass
             looked, self._looked = self._looked, asyncio.Event()
             looked.set()
-            await _wait(self._haste, BUSY if self._reachable else AWAY)
+            # Looking takes longer the longer the stream is: clients are to get most of the engine.
+            pause = max(BUSY, 4 * (time.monotonic() - began))
+            await _wait(self._haste, pause if self._reachable else AWAY)
 
     async def _read(self) -> bool:
         """One look; whether there may be more."""
-        written = self._written
+        written, began = self._written, time.time_ns()
         told, self._told = self._told, []
         try:
             records = await self._stream.read()
@@ -121,8 +134,9 @@ class Region:
             self._reachable = False
             self._told = told + self._told
             return False
-        self._reachable = True
-        self._take(records)
+        # What an engine brings back that was away is from before it went.
+        self._take(records, time.time_ns() if self._reachable else self._alive_at)
+        self._reachable, self._alive_at = True, max(self._alive_at, began)
         if len(records) >= LIMIT:
             self._told = told + self._told
             return True
@@ -132,12 +146,12 @@ class Region:
             self._replicator.consider(item, self)
         return False
 
-    def _take(self, records: list[dict[str, Any]]) -> None:
-        now = time.time_ns()
+    def _take(self, records: list[dict[str, Any]], latest: int) -> None:
         for record in records:
             change = record["dynamodb"]
-            # The engine tells whole seconds. A record that is read late is not of now.
-            made = min(now, int(change["ApproximateCreationDateTime"] + 1) * 10**9 - 1)
+            # The engine tells whole seconds.
+            second = int(change["ApproximateCreationDateTime"]) * 10**9
+            made = min(max(second, latest), second + 10**9 - 1)
             item = self._replicator.item(change["Keys"])
             version = item.note(self.name, image_of(change.get("NewImage")), made)
             self._replicator.noted(item, version, self)
@@ -162,7 +176,8 @@ class Region:
             batch = [self._ready.pop(key) for key in list(self._ready)[:AT_ONCE]]
             if batch:
                 await asyncio.gather(*map(self._apply, batch))
-                self.was_written()
+                self._written += 1
+                self._news.set()
             else:
                 await self._until_next()
 
@@ -258,13 +273,13 @@ class Replicator:
     async def pending(self) -> dict[str, int | None]:
         """How many items each region lacks that it can get, all streams having been read.
 
-        None for a region whose engine is away.
+        None for a region whose engine is away, or hangs.
         """
         for task in self._tasks:
             if task.done():
                 task.result()  # raises what ended it
         regions = self._regions.values()
-        there = await asyncio.gather(*(region.look() for region in regions))
+        there = await asyncio.gather(*(_is_there(region) for region in regions))
         items = list(self._unsettled.values())
         return {
             region.name: sum(item.lacks(region.name, self.links) for item in items)
@@ -279,9 +294,11 @@ class Replicator:
         return Watcher(self._regions[name], others)
 
 
-async def _all_caught_up(regions: list[Region]) -> None:
-    for region in regions:
-        await region.catch_up()
+async def _is_there(region: Region) -> bool:
+    try:
+        return await asyncio.wait_for(region.look(), PATIENCE)
+    except TimeoutError:
+        return False
 
 
 class Watcher:
@@ -297,12 +314,16 @@ class Watcher:
 
     async def before(self, operation: str) -> None:
         """Hold a write until it is certain to be the later one."""
-        behind = [other for other in self._others if other.is_behind]
-        if operation in WRITES and behind:
+        if operation not in WRITES:
+            return
+        behind = [other.catch_up() for other in self._others if other.is_behind]
+        if self._region.is_away:  # What it brings back is to be seen before anything new.
+            behind.append(self._region.look())
+        if behind:
             with suppress(TimeoutError):  # of an engine that hangs
-                await asyncio.wait_for(_all_caught_up(behind), PATIENCE)
+                await asyncio.wait_for(asyncio.gather(*behind), PATIENCE)
 
     def after(self, operation: str) -> None:
         """A write has been answered."""
         if operation in WRITES:
-            self._region.was_written()
+            self._region.answered_write()
