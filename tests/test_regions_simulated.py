@@ -179,12 +179,30 @@ def test_hedges_are_counted_where_they_were_sent() -> None:
     """A read that takes long is asked in the next region, which counts it as a hedge."""
     world = World(A, B, routing=Routing(hedging=Hedging(budget=0.5), probe_every="1h"))
     world.fill()
-    for _ in range(20):
+    for milliseconds in (4, 5, 6, 20) * 8:
+        world.takes[A] = milliseconds / 1000
         world.read()
+    before = {region.name: region.hedges for region in world.core.status(world.now)}
     world.takes[A] = 1.0
-    assert world.read().report.region == B
+    report = world.read().report
+    after = {region.name: region.hedges for region in world.core.status(world.now)}
+    assert (report.region, report.hedges) == (B, 1)
+    assert after == {A: 0, B: before[B] + 1}
+
+
+def test_a_hedge_that_is_too_late_says_nothing_of_its_region() -> None:
+    """A region far away loses most races of hedges to the near one, and is well all the same."""
+    world = World(A, B)
+    world.fill()
+    world.takes[B] = 0.06
+    rng = random.Random(3)
+    for _ in range(400):
+        world.takes[A] = rng.choice((0.004, 0.004, 0.004, 0.005, 0.006, 0.009))
+        world.read()
+        world.wait(0.005)
     status = {region.name: region for region in world.core.status(world.now)}
-    assert (status[A].hedges, status[B].hedges) == (0, 1)
+    assert status[B].hedges > 5
+    assert (status[A].state, status[B].state) == ("healthy", "healthy")
 
 
 # --- logs ----------------------------------------------------------------------------------

@@ -199,7 +199,8 @@ class _Trip(Generic[T]):
                 if failed or legs[0].error is not None:
                     self._call.report.failovers += 1
                     self._router.failed_over(leg.region)
-            elif leg.began >= 0 and not leg.ended and len({leg.region for leg in legs}) > 1:
+            elif leg is legs[0] and not leg.ended and leg.region != legs[1].region:
+                # A hedge that is overtaken had less time: that says nothing of its region.
                 took = now.monotonic - leg.began
                 self._router.overtaken(leg.region, leg.generation, self._kind, took, now.monotonic)
 
