@@ -6,11 +6,14 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,6 +186,25 @@ def test_watch_for_programs_is_a_line_of_json_a_look(table: LocalGlobalTable) ->
     finally:
         process.kill()
         process.communicate()
+
+
+def test_the_commands_in_the_documentation(
+    table: LocalGlobalTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command that docs/failover-operations.md shows does what it is shown for."""
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt  # As a user does, who has seen enough.
+
+    monkeypatch.setattr(commands, "time", SimpleNamespace(sleep=interrupt))
+    with OnlineStore.open(table.url(), [USER]) as store:
+        store.write(USER, [{"id": 1, "risk": 0.5}])
+    table.wait_until_replicated()
+    text = (Path(__file__).parents[1] / "docs" / "failover-operations.md").read_text()
+    shown = [line for line in text.splitlines() if line.startswith("chalk-online-store regions")]
+    assert len(shown) >= 10
+    for line in shown:
+        run(*shlex.split(line.replace("$URL", table.url()))[2:])
 
 
 # --- orders --------------------------------------------------------------------------------

@@ -292,3 +292,13 @@ def test_orders_that_are_taken_back_leave_nothing_to_weigh() -> None:
     assert router.to_read(Instant(1.0, 1)) == [B]
     router.order(Orders(2))
     assert router.to_read(Instant(2.0, 2)) is router.to_read(Instant(3.0, 3))
+
+
+def test_further_orders_do_not_begin_a_drain_anew() -> None:
+    """A region that is drained stays without reads when another one is evacuated later."""
+    router = Router([A, B, C], A, rng=random.Random(1))
+    router.order(Orders(1, drained=(A,)))
+    drained = Instant(100.0, 100_000_000)
+    assert router.to_read(drained)[0] == B
+    router.order(Orders(drained.wall, drained=(A,), evacuated=(C,)))
+    assert [router.to_read(drained) for _ in range(20)] == [[B, A]] * 20

@@ -79,6 +79,7 @@ class Router:
         self.routing = routing or Routing()
         self.lag = Lag()
         self.orders = Orders()
+        self._drained_at: dict[str, int] = {}
         self._rng = rng or random.Random()
         self.on_change = on_change
         self.health = {name: RegionHealth(name, self.routing, self._rng) for name in regions}
@@ -160,7 +161,7 @@ class Router:
             return _SLOW if self._is_better_one(name) else _USABLE
         share = health.share(now.monotonic)
         if name in orders.drained:
-            passed = now.wall - orders.at
+            passed = now.wall - self._drained_at[name]
             share = min(share, 1 - passed / 1e6 / seconds(self.routing.return_over))
         return _USABLE if share >= 1 or self._rng.random() < share else _DRAINED
 
@@ -333,6 +334,9 @@ class Router:
         """Do as an operator says, unless there is a later order already."""
         with self._lock:
             if orders.at > self.orders.at:
+                # What other orders add does not begin a drain anew.
+                at = self._drained_at
+                self._drained_at = {n: at.get(n, orders.at) for n in orders.drained}
                 self.orders = orders
                 self._changed()
 
