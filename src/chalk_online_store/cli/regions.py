@@ -38,7 +38,7 @@ app = typer.Typer(
 Url = Annotated[str, typer.Option(help="The URL of the store, with all of its regions.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Some = Annotated[list[str], typer.Argument(metavar="REGION...", help="Such as us-east-1.")]
+Some = Annotated[list[str], typer.Argument(metavar="REGION", help="Such as us-east-1.")]
 
 
 # --- how they are --------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def evacuate(names: Some, url: Url, yes: Yes = False, as_json: Json = False) -> 
 def release(
     url: Url,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[REGION...]", help="All, unless named.")
+        list[str] | None, typer.Argument(metavar="REGION", help="All, unless named.")
     ] = None,
     as_json: Json = False,
 ) -> None:
