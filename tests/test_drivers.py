@@ -7,6 +7,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -447,3 +448,89 @@ def test_a_cancelled_call_leaves_nothing_behind() -> None:
         assert await driver.run(ask("again")) == "again"
 
     asyncio.run(scenario())
+
+
+# --- several regions -----------------------------------------------------------------------
+
+
+class Region:
+    """A transport of either kind, made for one region."""
+
+    def __init__(self, idle: int | Exception = 0, close_fails: bool = False) -> None:
+        self._idle = idle
+        self._close_fails = close_fails
+        self.closed = False
+        self.sent: list[Any] = []
+
+    def send(self, request: Any, timeout: float) -> Any:
+        """Note it."""
+        self.sent.append(request)
+
+    def warm(self, connections: int, timeout: float) -> int:
+        """What it was made with."""
+        if isinstance(self._idle, Exception):
+            raise self._idle
+        return self._idle
+
+    def close(self) -> None:
+        """Note it, and fail."""
+        self.closed = True
+        if self._close_fails:
+            raise OSError("it does not want to")
+
+
+def do_sync(method: str, regions: Mapping[str, Region], *arguments: Any) -> Any:
+    return getattr(SyncDriver(regions), method)(*arguments)
+
+
+def do_async(method: str, regions: Mapping[str, Region], *arguments: Any) -> Any:
+    async def main() -> Any:
+        driver = AsyncDriver({to: InThread(region) for to, region in regions.items()})
+        return await getattr(driver, method)(*arguments)
+
+    return asyncio.run(main())
+
+
+both = pytest.mark.parametrize("do", [do_sync, do_async])
+
+
+@both
+def test_a_request_goes_to_the_region_that_it_names(do: Any) -> None:
+    """Each region has a transport of its own, also for what runs at once."""
+    regions = {"": Region(), "a": Region(), "b": Region()}
+
+    def asked(request: str, to: str) -> Operation[None]:
+        yield Send(request, 1.0, to)
+
+    def main() -> Operation[None]:
+        yield Send("1", 1.0)
+        yield from asked("2", "a")
+        yield All([asked("3", "b"), asked("4", "")], 2)
+
+    do("run", regions, main())
+    assert {to: region.sent for to, region in regions.items()} == {
+        "": ["1", "4"],
+        "a": ["2"],
+        "b": ["3"],
+    }
+
+
+@both
+def test_regions_are_warmed_together(do: Any) -> None:
+    """Connections are counted in all; a region that is away fails it only where all are."""
+    assert do("warm", {"a": Region(2), "b": Region(3)}, 3, 1.0) == 5
+    assert do("warm", {"a": Region(ConnectionFailed("away")), "b": Region(3)}, 3, 1.0) == 3
+    away = {"a": Region(ConnectionFailed("away")), "b": Region(RequestTimeout("late"))}
+    with pytest.raises(ConnectionFailed, match="away"):
+        do("warm", away, 3, 1.0)
+    with pytest.raises(KeyError):  # That is no state of a region.
+        do("warm", {"a": Region(KeyError("bug")), "b": Region(3)}, 3, 1.0)
+
+
+@both
+def test_every_region_is_closed(do: Any) -> None:
+    """One that cannot be closed does not keep the others open, and is told."""
+    regions = {"a": Region(), "b": Region(close_fails=True), "c": Region()}
+    with pytest.raises(OSError, match="does not want to"):
+        do("close", regions)
+    assert all(region.closed for region in regions.values())

@@ -626,6 +626,7 @@ def test_a_proxy_comes_back_on_its_port(dynoxide: Dynoxide) -> None:
     with FaultProxy(dynoxide) as proxy:
         endpoint = proxy.endpoint_url
         with connected(proxy, timeout=10) as open_one:
+            eventually(lambda: proxy.stats().connections == 1)
             proxy.stop()
             proxy.stop()
             with pytest.raises(ConnectionResetError):

@@ -45,11 +45,13 @@ class Echo:
 
     def __init__(self, after: Held | None = None) -> None:
         self._after = after
+        self.seen: list[bytes] = []
 
     def __call__(self, connection: socket.socket) -> None:
         """Serve one connection."""
         while True:
             _, _, body = received(connection).partition(b"\r\n\r\n")
+            self.seen.append(body)
             self.respond(connection, body)
 
     def respond(self, connection: socket.socket, body: bytes) -> None:
@@ -368,7 +370,8 @@ class Hesitant(Server):
 def test_a_handshake_that_hangs_is_passed_by(connect: Connect, bundle: Path) -> None:
     """It costs the race nothing, and what is agreed on later is good for other requests."""
     let_go = Hesitant.let_go = threading.Event()
-    with Hesitant(Echo(), tls_of(bundle)) as a, Server(Echo(), tls_of(bundle)) as b:
+    echo = Echo()
+    with Hesitant(echo, tls_of(bundle)) as a, Server(Echo(), tls_of(bundle)) as b:
         client = connect({"a": a.url, "b": b.url}, connect_timeout=20)
         assert client.run(hedged(b"1")) == b"quick"
         assert client.run(hedged(b"2")) == b"quick"
@@ -381,3 +384,4 @@ def test_a_handshake_that_hangs_is_passed_by(connect: Connect, bundle: Path) -> 
 
         until(all_came_about)
         assert 2 <= a.connections <= 3
+        assert set(echo.seen) == {b"3"}, "what nobody waits for any more was sent all the same"

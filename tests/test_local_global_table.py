@@ -385,14 +385,17 @@ def test_an_engine_that_hangs_holds_up_nobody_else(
     """A stopped process is not waited for; when it goes on, it catches up."""
     table = local_global_table
     pid = table.region(EAST).engine.pid
+    put(table, EAST, 2, "before")
     os.kill(pid, signal.SIGSTOP)
     try:
-        put(table, WEST, 1, "meanwhile")
+        for _ in range(3):
+            put(table, WEST, 1, "meanwhile")
         assert table.pending().keys() == {WEST}
     finally:
         os.kill(pid, signal.SIGCONT)
     table.wait_until_replicated()
     assert get(table, EAST, 1) == "meanwhile"
+    assert get(table, WEST, 2) == "before"
 
 
 def test_a_table_comes_back_with_its_files(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from itertools import count
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ from chalk_online_store.drivers import polling
 from chalk_online_store.drivers.aio import AsyncDriver
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.drivers.sync import SyncDriver
-from chalk_online_store.effects import NOW, All, Effect, Instant, Operation, Race, Sleep
+from chalk_online_store.effects import NOW, All, Effect, Instant, Operation, Race, Send, Sleep
 
 # --- trees ---------------------------------------------------------------------------------
 
@@ -147,6 +148,9 @@ class Poll:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
+    def register(self, fd: int, direction: int) -> None:
+        """Watch it in vain."""
+
     def poll(self, milliseconds: float) -> list[Any]:
         """Let the time pass."""
         self._clock.sleep(milliseconds / 1000)
@@ -202,3 +206,72 @@ def test_drivers_agree_on_any_tree(tree: Tree) -> None:
     expected = outcome(run_simulated, tree)
     assert outcome(run_sync, tree) == expected
     assert outcome(run_async, tree) == expected
+
+
+class Silent:
+    """A transport, and all of its exchanges, that brings no answer, and can be interrupted."""
+
+    waits_for = select.POLLIN
+    deadline = math.inf
+
+    def __init__(self, clock: Clock, interruption: BaseException | None = None) -> None:
+        self.connection = self
+        self._clock = clock
+        self._interruption = interruption
+
+    def begin(self, request: Any, timeout: float) -> Silent:
+        """A request under way."""
+        return self
+
+    def fileno(self) -> int:
+        """Nobody polls it."""
+        return 0
+
+    def advance(self) -> Any:
+        """Nothing has come."""
+
+    def wait(self, until: float) -> None:
+        """Let the time pass."""
+        if self._interruption is not None:
+            raise self._interruption
+        self._clock.now = until
+
+    def abort(self) -> None:
+        """Nothing to give back."""
+
+
+def one_leg(seconds: float, log: list[str]) -> Operation[str]:
+    """Ask for an answer that does not come, or sleep."""
+    try:
+        yield Sleep(seconds) if seconds else Send("request", 60.0)
+    except GeneratorExit:
+        log.append("closed")
+        raise
+    return "slept"
+
+
+def test_a_thread_begins_the_second_leg_in_time() -> None:
+    """What the first leg has waited alone counts for the stagger."""
+    log: list[str] = []
+    with virtual() as clock:
+        transport: Any = Silent(clock)
+        operations = one_leg(0, log), one_leg(1, log), one_leg(0, log)
+        assert SyncDriver({"": transport}).run(_racing(5.0, *operations)) == "slept"
+    assert clock.now == 6
+    assert log == ["closed"]
+
+
+def test_an_interrupted_thread_closes_the_first_leg() -> None:
+    """Ctrl-C while the first leg is alone ends it as well as the race."""
+    log: list[str] = []
+    transport: Any = Silent(Clock(), KeyboardInterrupt())
+    driver = SyncDriver({"": transport})
+    with pytest.raises(KeyboardInterrupt) as raised:
+        driver.run(_racing(5.0, one_leg(0, log), one_leg(1, log)))
+    assert raised.traceback  # Which would keep the leg alive, if it was not closed.
+    assert log == ["closed"]
+
+
+def _racing(stagger: float, *operations: Operation[str]) -> Operation[str]:
+    result: str = yield Race(operations, stagger)
+    return result

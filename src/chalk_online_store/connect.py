@@ -139,9 +139,9 @@ def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
 
 def _listed(name: str, options: dict[str, str]) -> tuple[str, ...]:
     found = tuple(options[name].split(",")) if name in options else ()
-    if not all(found) or len(set(found)) < len(found):
+    if not all(found) or (name == "region" and len(set(found)) < len(found)):
         raise InvalidURL(f"The option {name!r} of a DynamoDB URL names each one once.")
-    return found
+    return found  # One engine may serve several regions, so that endpoints can be the same.
 
 
 def _limit(name: str, text: str) -> Any:

@@ -105,23 +105,28 @@ class _Trip(Generic[T]):
         failed = False
         while True:
             first = _Leg(untried.pop(0))
-            second = _Leg(self._hedge_to(first.region, untried))
-            legs = [first]
+            second = None
+            after = self._hedge_after(first.region)
             try:
-                after = self._hedge_after(first.region)
                 if after is None:
                     answer = yield from self._run(first, len(untried), now)
                 else:
-                    legs.append(second)
+                    second = _Leg(self._hedge_to(first.region, untried))
                     answer = yield from self._race(first, second, after, untried, now)
             except RequestError as error:
-                if second.ended and second.region in untried:
+                if second is not None and second.ended and second.region in untried:
                     untried.remove(second.region)
                 if not untried or not self._goes_elsewhere(error):
                     raise
                 failed, now = True, None
             else:
-                self._settle(legs, failed, (yield NOW))
+                ended: Instant = yield NOW
+                if failed or first.error is not None:
+                    self._failed_over(first, second)
+                if second is None or second.began < 0:
+                    self._won(first, ended)
+                else:
+                    self._settle(first, second, ended)
                 return answer
 
     def _hedge_to(self, region: str, untried: list[str]) -> str:
@@ -191,18 +196,21 @@ class _Trip(Generic[T]):
         leg.ended = True
         return answer
 
-    def _settle(self, legs: list[_Leg], failed: bool, now: Instant) -> None:
+    def _settle(self, first: _Leg, second: _Leg, now: Instant) -> None:
         """Tell the router who answered, and who would have if it had been given the time."""
-        for leg in legs:
+        for leg, other in ((first, second), (second, first)):
             if leg.ended and leg.error is None:
                 self._won(leg, now)
-                if failed or legs[0].error is not None:
-                    self._call.report.failovers += 1
-                    self._router.failed_over(leg.region)
-            elif leg is legs[0] and not leg.ended and leg.region != legs[1].region:
+            elif leg is first and not leg.ended and leg.region != other.region:
                 # A hedge that is overtaken had less time: that says nothing of its region.
                 took = now.monotonic - leg.began
                 self._router.overtaken(leg.region, leg.generation, self._kind, took, now.monotonic)
+
+    def _failed_over(self, first: _Leg, second: _Leg | None) -> None:
+        """Count what one region answered after another had failed."""
+        winner = first if second is None or (first.ended and first.error is None) else second
+        self._call.report.failovers += 1
+        self._router.failed_over(winner.region)
 
     def _won(self, leg: _Leg, now: Instant) -> None:
         took = now.monotonic - leg.began

@@ -44,6 +44,7 @@ GOOD_IN_A_ROW = 3
 _MEMORY_SECONDS = 5.0
 """After so long, an answer or a failure counts for a third in the share of failures."""
 
+_FORGOTTEN = 0.01
 _FIRST_SHARE = 0.05
 _LONGEST_AFTER = 300.0
 _FORGIVEN_AFTER = 600.0
@@ -87,6 +88,8 @@ class RegionHealth:
         self._return_over = seconds(routing.return_over)
         self._relapses = 0
         self._after = self._over = self._counted_at = 0.0
+        self._failures = self._attempts = 0.0
+        self._slow_ones = 0
         self._begin_anew(-math.inf)
 
     @property
@@ -120,8 +123,8 @@ class RegionHealth:
 
     def answered(self, generation: int, kind: Hashable, took: float, now: float) -> None:
         """A request that was sent in `generation` got a good answer after `took` seconds."""
-        latency = self.latency(kind)
-        slow = latency.is_slow(took)
+        latency = self.latencies.get(kind) or self.latency(kind)
+        slow = took > latency.slow_from
         latency.add(took, now, self.state is RegionState.HEALTHY)
         self._alive(generation, now, slow)
 
@@ -132,12 +135,13 @@ class RegionHealth:
     def overtaken(self, generation: int, kind: Hashable, took: float, now: float) -> None:
         """After `took` seconds without an answer here, another region had answered."""
         latency = self.latency(kind)
-        slow = latency.is_slow(took)
+        slow = took > latency.slow_from
         if took > (latency.high or 0.0):  # Else it is not known how long it would have taken.
             latency.add(took, now, self.state is RegionState.HEALTHY)
         if generation != self.generation:
             return
         self._overtaken += 1
+        self._spotless = False
         if slow:
             self._saw(slow)
         self._judge_pace(now)
@@ -147,6 +151,7 @@ class RegionHealth:
         if generation != self.generation:
             return
         self._forget(now)
+        self._spotless = False
         self._failures += 1
         self._attempts += 1
         self._failed_in_a_row += 1
@@ -179,15 +184,18 @@ class RegionHealth:
     # --- judging ---------------------------------------------------------------------------
 
     def _alive(self, generation: int, now: float, slow: bool) -> None:
-        self.reached_at = max(self.reached_at, now)
+        self.reached_at = now
         if generation != self.generation:
             return
-        self._failed_in_a_row = self._overtaken = 0
         self._forget(now)
         self._attempts += 1
+        if self._spotless and not slow and self.state is RegionState.HEALTHY:
+            return  # That is how it almost always is.
+        self._failed_in_a_row = self._overtaken = 0
         if self.well:
             self._saw(slow)
             self._judge_pace(now)
+            self._spotless = not self._slow_ones and self._failures < _FORGOTTEN
         else:
             self._judge_recovery(slow, now)
 
@@ -240,6 +248,8 @@ class RegionHealth:
         self._failed_in_a_row = self._good_in_a_row = self._overtaken = 0
         self._good_since = now
         self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._spotless = True
+        """Whether there is no failure, and nothing slow, that one more answer could be held to."""
         self._slow_ones = 0
         # At random, so that the processes of a fleet do not all return at the same moment.
         after = self._return_after * self._rng.uniform(1.0, 1.5) * 2.0**self._relapses

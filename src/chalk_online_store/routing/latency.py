@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 RECENT = 128
@@ -25,16 +26,17 @@ class Latency:
     `percentile`, from 0 to 1, is the one that `high` tells.
     """
 
-    __slots__ = ("_fresh", "_percentile", "_recent", "_reckoned_at", "high", "median", "usual")
+    __slots__ = ("_fresh", "_percentile", "_recent", "_reckoned_at", "high", "slow_from", "usual")
 
     def __init__(self, percentile: float) -> None:
         self._percentile = percentile
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._fresh = 0
         self._reckoned_at = 0.0
-        self.median: float | None = None
         self.high: float | None = None
         self.usual: float | None = None
+        self.slow_from = math.inf
+        """A request that takes longer takes much longer than usual."""
 
     def add(self, seconds: float, now: float, well: bool) -> None:
         """Count a request; only of a region that is `well` it is learnt what is usual."""
@@ -43,20 +45,16 @@ class Latency:
         if self._fresh >= (_FIRST if self.usual is None else _FRESH):
             self._reckon(now, well)
 
-    def is_slow(self, seconds: float) -> bool:
-        """Whether that is much longer than usual."""
-        usual = self.usual
-        return usual is not None and seconds > max(usual * _SLOW_FACTOR, usual + _SLOW_SECONDS)
-
     def _reckon(self, now: float, well: bool) -> None:
         ordered = sorted(self._recent)
-        self.median = ordered[len(ordered) // 2]
+        median = ordered[len(ordered) // 2]
         self.high = ordered[int(len(ordered) * self._percentile)]
         if self.usual is None:
-            self.usual = self.median
-        elif self.median < self.usual:
-            self.usual += (self.median - self.usual) / 2
+            self.usual = median
+        elif median < self.usual:
+            self.usual += (median - self.usual) / 2
         elif well:
             share = min(1.0, (now - self._reckoned_at) / _UPWARDS_SECONDS)
-            self.usual += (self.median - self.usual) * share
+            self.usual += (median - self.usual) * share
+        self.slow_from = max(self.usual * _SLOW_FACTOR, self.usual + _SLOW_SECONDS)
         self._fresh, self._reckoned_at = 0, now

@@ -117,17 +117,15 @@ class Router:
 
     def to_write(self, now: Instant) -> str:
         """The region that writes go to, and strong reads."""
-        if self._calm:
-            return self._written
-        with self._lock:
-            ticked = self._tick(now.monotonic)
-            written = self._written = self._choose_written()
-        self._tell_of(ticked)
-        return written
+        if not self._calm:
+            with self._lock:
+                ticked = self._tick(now.monotonic)
+            self._tell_of(ticked)
+        return self._written
 
     @property
     def written(self) -> str:
-        """The region that writes went to last."""
+        """The region that writes go to, as far as is known by now."""
         return self._written
 
     def _choose_written(self) -> str:
@@ -197,8 +195,8 @@ class Router:
         """See whether there is anything to weigh up: mostly there is not."""
         well = all(health.state is RegionState.HEALTHY for health in self.health.values())
         self._calm = well and self.orders == Orders(at=self.orders.at) and self._max_lag is None
-        if self._calm:
-            self._written = self._choose_written()
+        # Now, also where nothing is written: so that whoever writes next is with the others.
+        self._written = self._choose_written()
 
     # --- patience --------------------------------------------------------------------------
 

@@ -27,6 +27,11 @@ class Listener:
         self._deaf: list[socket.socket] = []
         self._state: State = "refused"
 
+    @property
+    def refuses(self) -> bool:
+        """Whether a connection that was accepted just before is too late."""
+        return self._state == "refused"
+
     async def turn(self, state: State) -> None:
         """Be in a state; harmless when it is."""
         if state == self._state:
@@ -55,6 +60,7 @@ class Listener:
 
     def close(self) -> None:
         """Give the port back."""
+        self._state = "refused"
         self._close_server()
         _close(self._deaf)
         self._holder.close()

@@ -60,6 +60,11 @@ class Proxy:
         self._listener = Listener(port, lambda: _Client(self))
         self.port = self._listener.port
 
+    @property
+    def refuses(self) -> bool:
+        """Whether no connection is to be open."""
+        return self._listener.refuses
+
     async def inject(self, injection: Injection) -> int:
         """Put a fault in force."""
         key = self.faults.add(injection)
@@ -202,6 +207,8 @@ class _Client(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self._proxy.connections.add(self)
+        if self._proxy.refuses:
+            self.reset()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._proxy.connections.discard(self)

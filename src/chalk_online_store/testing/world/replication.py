@@ -14,7 +14,6 @@ import itertools
 import json
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 from .applying import request
@@ -42,10 +41,7 @@ BUSY = 0.002
 """Seconds between two looks at a stream that is written to."""
 
 PATIENCE = 0.5
-"""Seconds that a write waits at most until the writes before it, elsewhere, were seen.
-
-An engine that shows nothing for so long hangs.
-"""
+"""Seconds without an answer from which an engine counts as away."""
 
 AWAY = 0.05
 """Seconds between two attempts to reach an engine that is away."""
@@ -100,6 +96,13 @@ class Region:
 
     async def catch_up(self) -> bool:
         """Wait until all writes that are known of were seen; False if the engine is away."""
+        try:
+            return await asyncio.wait_for(self._catch_up(), PATIENCE)
+        except TimeoutError:
+            self._reachable = False  # until it answers: nobody else is to wait
+            return False
+
+    async def _catch_up(self) -> bool:
         goal = self._written
         while self._seen < goal:
             self._news.set()
@@ -279,7 +282,7 @@ class Replicator:
             if task.done():
                 task.result()  # raises what ended it
         regions = self._regions.values()
-        there = await asyncio.gather(*(_is_there(region) for region in regions))
+        there = await asyncio.gather(*(region.look() for region in regions))
         items = list(self._unsettled.values())
         return {
             region.name: sum(item.lacks(region.name, self.links) for item in items)
@@ -292,13 +295,6 @@ class Replicator:
         """What the proxy of a region is to tell."""
         others = [region for region in self._regions.values() if region.name != name]
         return Watcher(self._regions[name], others)
-
-
-async def _is_there(region: Region) -> bool:
-    try:
-        return await asyncio.wait_for(region.look(), PATIENCE)
-    except TimeoutError:
-        return False
 
 
 class Watcher:
@@ -320,8 +316,7 @@ class Watcher:
         if self._region.is_away:  # What it brings back is to be seen before anything new.
             behind.append(self._region.look())
         if behind:
-            with suppress(TimeoutError):  # of an engine that hangs
-                await asyncio.wait_for(asyncio.gather(*behind), PATIENCE)
+            await asyncio.gather(*behind)
 
     def after(self, operation: str) -> None:
         """A write has been answered."""
