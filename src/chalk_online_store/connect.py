@@ -44,11 +44,13 @@ from chalk_online_store.drivers.credentials import (
 )
 from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.drivers.sqlite import SqliteEngine
+from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import Transport
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import InvalidURL
 from chalk_online_store.routing.attempts import RoutedAttempts
+from chalk_online_store.routing.logs import log_change
 from chalk_online_store.routing.router import Router
 from chalk_online_store.routing.settings import Routing
 
@@ -222,7 +224,9 @@ def _connected(
     regions = [endpoint.region for endpoint in endpoints]
     route = None
     if routing is not None or len(regions) > 1:
-        route = RoutedAttempts(Router(regions, target.home or regions[0], routing))
+        router = Router(regions, target.home or regions[0], routing)
+        router.on_change = lambda region: log_change(router, region, read_clocks())
+        route = RoutedAttempts(router)
     backend = DynamoDBBackend(
         target.table,
         target.layout,

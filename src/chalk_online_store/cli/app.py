@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from chalk_online_store.cli import bloom, caching, registry, require
+from chalk_online_store.cli import bloom, caching, regions, registry, require
 
 app = typer.Typer(
     help="Serve machine-learning features from DynamoDB.",
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(bloom.app, name="bloom")
 app.add_typer(registry.app, name="registry")
+app.add_typer(regions.app, name="regions")
 app.add_typer(caching.app, name="cache")
 
 

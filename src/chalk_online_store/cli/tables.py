@@ -24,13 +24,16 @@ def print_table(
     """
     console = Console()
     if console.is_terminal:
-        console.print(_drawn(head, rows, title, numbers))
+        console.print(draw_table(head, rows, title=title, numbers=numbers))
         return
     for row in (head, *rows):
         typer.echo("\t".join(str(cell) for name, cell in zip(head, row, strict=True) if name))
 
 
-def _drawn(head: Sequence[str], rows: Iterable[Sequence[Cell]], title: str, numbers: bool) -> Table:
+def draw_table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str = "", numbers: bool = False
+) -> Table:
+    """A table as a terminal shows it."""
     table = Table(title=title or None, title_justify="left")
     if numbers:  # There are many columns: 80 characters have to do.
         table.box, table.show_edge, table.padding = SIMPLE_HEAD, False, 0

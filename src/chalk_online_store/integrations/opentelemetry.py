@@ -7,24 +7,41 @@
 Each figure of a cache is `chalk.online_store.cache.<name>`, of a Bloom filter
 `chalk.online_store.bloom.<name>`, with the attribute `chalk.namespace`. What only grows is a
 counter, the rest a gauge. Needs `pip install 'chalk-online-store[otel]'`.
+
+Of each region, with the attribute `cloud.region`, and `chalk.online_store.region.` before them:
+
+| metric | unit | what |
+|---|---|---|
+| `state` | 1 | 1 for the state in `chalk.region.state`, 0 for the others |
+| `probe.duration` | s | how long probes took last |
+| `replication.lag` | s | how far it may be behind the region in `chalk.source.region` |
+| `hedges`, `failovers` | {request} | requests that came here as another was slow, or failed |
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from chalk_online_store.cache.lru import CacheStats
 from chalk_online_store.errors import MissingDependency
 from chalk_online_store.operations.bloom.reads import FilterStats
 from chalk_online_store.operations.tiers import StoreStats
+from chalk_online_store.routing.health import RegionState
+from chalk_online_store.routing.router import RegionStatus
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 PREFIX = "chalk.online_store"
 NAMESPACE = "chalk.namespace"
+REGION = "cloud.region"
+STATE = "chalk.region.state"
+SOURCE = "chalk.source.region"
+
+Figures: TypeAlias = Iterable[tuple[float, dict[str, str]]]
+"""Numbers, each with its attributes."""
 
 _GAUGES = frozenset(
     (
@@ -69,6 +86,45 @@ def observe(store: HasStats, meter: Meter | None = None) -> None:
             create = meter.create_observable_gauge  # type: ignore[assignment]
         callback = _reader(store, tier, name, metrics.Observation)
         create(f"{PREFIX}.{tier}.{name}", callbacks=[callback], unit=_UNITS.get(name, ""))
+    _observe_regions(store, meter, metrics.Observation)
+
+
+def _observe_regions(store: HasStats, meter: Meter, observation: type[Observation]) -> None:
+    count, gauge = meter.create_observable_counter, meter.create_observable_gauge
+    # As `hw.status` and its like in the semantic conventions: they can be added up.
+    state = meter.create_observable_up_down_counter
+    for name, unit, create, figures in (
+        ("state", "1", state, _states),
+        ("probe.duration", "s", gauge, _probes),
+        ("replication.lag", "s", gauge, _lags),
+        ("hedges", "{request}", count, lambda region: [(region.hedges, {})]),
+        ("failovers", "{request}", count, lambda region: [(region.failovers, {})]),
+    ):
+        callback = _region_reader(store, figures, observation)
+        create(f"{PREFIX}.region.{name}", callbacks=[callback], unit=unit)
+
+
+def _states(region: RegionStatus) -> Figures:
+    return [(int(state is region.state), {STATE: state.value}) for state in RegionState]
+
+
+def _probes(region: RegionStatus) -> Figures:
+    return [] if region.probe_seconds is None else [(region.probe_seconds, {})]
+
+
+def _lags(region: RegionStatus) -> Figures:
+    return [(lag, {SOURCE: source}) for source, lag in region.behind.items() if lag is not None]
+
+
+def _region_reader(
+    store: HasStats, figures: Callable[[RegionStatus], Figures], observation: type[Observation]
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterator[Observation]:
+        for region in store.stats().regions:
+            for value, attributes in figures(region):
+                yield observation(value, {REGION: region.name, **attributes})
+
+    return read
 
 
 def _figures() -> Iterator[tuple[str, str]]:

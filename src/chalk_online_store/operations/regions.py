@@ -8,7 +8,7 @@ from functools import partial
 
 from chalk_online_store.backend import Backend, Call
 from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.effects import NOW, All, Instant, Operation
+from chalk_online_store.effects import NOW, All, Instant, Operation, Sleep
 from chalk_online_store.errors import OnlineStoreError, RequestError, WriteConflict
 from chalk_online_store.routing import items
 from chalk_online_store.routing.items import Seen
@@ -23,15 +23,38 @@ BEAT_EVERY = 1_000_000
 
 _TRIES = 5
 
+_SHORTEST_PAUSE = 0.02
+_PAUSE_SHARE = 0.1
+"""Seconds between looks for a heartbeat, and their share of the time that has passed: so a lag
+is measured to about a tenth, in a few dozen reads."""
+
 
 @dataclass(frozen=True, slots=True)
 class RegionCheck:
-    """What a real read of one region just said; `seconds` is how long it took."""
+    """What a real read of one region just said; `seconds` is how long it took.
+
+    Where it failed, `error` says why, and `reason` is the name of the error's class.
+    """
 
     name: str
     ok: bool
     seconds: float
     error: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLag:
+    """How long a heartbeat took from one region to another, in seconds.
+
+    None where it did not arrive in time, or where `reason`, the name of an error's class, says
+    why it could not be measured.
+    """
+
+    source: str
+    target: str
+    seconds: float | None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +91,13 @@ class RegionKeeper:
 
     def _check(self, region: str, deadline: float) -> Operation[RegionCheck]:
         began: Instant = yield NOW
-        error = ""
+        error, reason = "", ""
         try:
             yield from self._look(region, Call(deadline, region=region))
         except OnlineStoreError as failure:
-            error = str(failure)
+            error, reason = str(failure), type(failure).__name__
         ended: Instant = yield NOW
-        return RegionCheck(region, not error, ended.monotonic - began.monotonic, error)
+        return RegionCheck(region, not reason, ended.monotonic - began.monotonic, error, reason)
 
     def probe(self, region: str) -> Operation[None]:
         """Look at a region in the background, and let others see that it is written to."""
@@ -108,6 +131,62 @@ class RegionKeeper:
         item = items.beat(region, now.wall, self._backend.layout)
         # Where another process was faster, its heartbeat does as well.
         yield from self._backend.transact([Swap(seen.beat_items.get(region), item)], call)
+
+    def measure_lag(self, regions: Sequence[str], within: float) -> Operation[list[MeasuredLag]]:
+        """Measure the replication between regions, each to each other, by one item from each.
+
+        Writes a heartbeat in each and reads the others until it is there, for at most `within`
+        seconds after it was written. That takes a WCU a region, and an RCU a read.
+        """
+        sources = [self._measure_from(source, regions, within) for source in regions]
+        found: list[list[MeasuredLag]] = yield All(sources, max(1, len(sources)))
+        return [each for of_one in found for each in of_one]
+
+    def _measure_from(
+        self, source: str, regions: Sequence[str], within: float
+    ) -> Operation[list[MeasuredLag]]:
+        """Each source begins its own count: one that hardly answers delays no other."""
+        targets = [name for name in regions if name != source]
+        began: Instant = yield NOW
+        try:
+            beat = yield from self._plant(source, Call(began.monotonic + within, region=source))
+        except RequestError as error:
+            return [MeasuredLag(source, name, None, type(error).__name__) for name in targets]
+        now: Instant = yield NOW
+        arrivals = [self._arrival(source, name, beat, now.monotonic, within) for name in targets]
+        found: list[MeasuredLag] = yield All(arrivals, max(1, len(arrivals)))
+        return found
+
+    def _plant(self, source: str, call: Call) -> Operation[int]:
+        """Write a heartbeat that is newer than the one that is there, whoever's clock is ahead."""
+        for _ in range(_TRIES):
+            seen = yield from self._look(source, call)
+            now: Instant = yield NOW
+            at = max(now.wall, seen.beats.get(source, 0) + 1)
+            item = items.beat(source, at, self._backend.layout)
+            swap = Swap(seen.beat_items.get(source), item)
+            if (yield from self._backend.transact([swap], call)):
+                return at
+        raise WriteConflict(f"Others kept writing heartbeats in {source}.")
+
+    def _arrival(
+        self, source: str, target: str, beat: int, written: float, within: float
+    ) -> Operation[MeasuredLag]:
+        """Read a region until it shows a heartbeat at least as new as `beat`."""
+        call = Call(written + within, region=target)
+        try:
+            while True:
+                seen = yield from self._look(target, call)
+                now: Instant = yield NOW
+                passed = now.monotonic - written
+                if seen.beats.get(source, 0) >= beat:
+                    return MeasuredLag(source, target, passed)
+                pause = max(_SHORTEST_PAUSE, passed * _PAUSE_SHARE)
+                if passed + pause >= within:
+                    return MeasuredLag(source, target, None)
+                yield Sleep(pause)
+        except RequestError as error:
+            return MeasuredLag(source, target, None, type(error).__name__)
 
     def order(self, orders: Orders, call: Call) -> Operation[dict[str, str]]:
         """Carry orders to every region; answers by region why it did not hear of them, or "".

@@ -164,6 +164,41 @@ class RegistryKeeper:
         plan = partial(edits.adopted, entries=tuple(entries), layout=self._backend.layout)
         yield from self._carry_out("The entries", plan, call)
 
+    def move_home(self, region: str, regions: Container[str], call: Call) -> Operation[bool]:
+        """Have the registry written in `region` from now on; what moves is an item there.
+
+        False where the home so far is not among the `regions` or did not answer: then nobody
+        knows whether all of the registry is here. Raises `RegistryError` where not all is.
+        """
+        call = call.within(region)
+        here = yield from self.load(call)
+        if here.home == region:
+            return True
+        compared, before = True, None
+        if here.home:
+            compared = here.home in regions and (yield from self._has_all(here, region, call))
+            before = home_mark(here.home, self._backend.layout)
+        swap = Swap(before, home_mark(region, self._backend.layout))
+        if not (yield from self._backend.transact([swap], call)):
+            raise RegistryError("Somebody else is moving the registry: look where it is now.")
+        return compared
+
+    def _has_all(self, here: Registry, region: str, call: Call) -> Operation[bool]:
+        """Whether the home so far says that all is here; raises `RegistryError` if it does not."""
+        now: Instant = yield NOW
+        patience = (call.deadline - now.monotonic) * _REFRESH_SHARE
+        try:
+            there = yield from self.load(Call(now.monotonic + patience, region=here.home))
+        except RequestError:
+            return False
+        missing = len(set(there.entries).difference(here.entries))
+        if missing:  # It would give their ids a second time.
+            raise RegistryError(
+                f"{missing} of the registry's entries are in {here.home} but not in {region}, or "
+                "not as they are there: try again when they have been replicated."
+            )
+        return True
+
     def _carry_out(self, what: str, plan: Plan, call: Call) -> Operation[None]:
         """Do what a plan says, each time of a new reading, until nothing is left to do."""
         wait = _WAIT_A_TRANSACTION

@@ -122,7 +122,7 @@ class _Trip(Generic[T]):
             else:
                 ended: Instant = yield NOW
                 if failed or first.error is not None:
-                    self._call.report.failovers += 1
+                    self._failed_over(first, second)
                 if second is None or second.began < 0:
                     self._won(first, ended)
                 else:
@@ -172,6 +172,7 @@ class _Trip(Generic[T]):
             if not self._router.hedges.take():
                 raise _NotHedged
             self._call.report.hedges += 1
+            self._router.hedged(leg.region)
         elif leg.region == first.region:
             raise _NotHedged  # It has just failed: retrying it waits a little.
         return (yield from self._run(leg, others, None))
@@ -204,6 +205,12 @@ class _Trip(Generic[T]):
         if not first.ended and first.region != second.region:
             took = now.monotonic - first.began
             self._router.overtaken(first.region, first.generation, self._kind, took, now.monotonic)
+
+    def _failed_over(self, first: _Leg, second: _Leg | None) -> None:
+        """Count what one region answered after another had failed."""
+        winner = first if second is None or (first.ended and first.error is None) else second
+        self._call.report.failovers += 1
+        self._router.failed_over(winner.region)
 
     def _won(self, leg: _Leg, now: Instant) -> None:
         took = now.monotonic - leg.began

@@ -78,6 +78,8 @@ class RegionHealth:
         """Seconds that a probe usually takes; None until there was one."""
         self.latest: float | None = None
         """Seconds that probes took last."""
+        self.hedges = self.failovers = 0
+        """Requests that came here because another region, or connection, took long or failed."""
         self.latencies: dict[Hashable, Latency] = {}
         self._rng = rng
         self._percentile = routing.hedging.percentile if routing.hedging else 0.95

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from chalk_online_store.errors import InvalidValue
 
@@ -21,6 +21,35 @@ class Orders:
     pinned: str = ""
     drained: tuple[str, ...] = ()
     evacuated: tuple[str, ...] = ()
+
+    # Each of these says what holds then; whoever gives the orders sets `at`.
+
+    def pin(self, region: str) -> Orders:
+        """Ask this region alone."""
+        return replace(self, pinned=region)
+
+    def drain(self, regions: Iterable[str]) -> Orders:
+        """Drain these as well. Raises `InvalidValue` where one is evacuated, which is more."""
+        drained = tuple(dict.fromkeys((*self.drained, *regions)))
+        for name in drained:
+            if name in self.evacuated:
+                raise InvalidValue(f"{name!r} is evacuated, which is more: release it first.")
+        return replace(self, drained=drained)
+
+    def evacuate(self, regions: Iterable[str]) -> Orders:
+        """Evacuate these as well; they need not be drained then."""
+        evacuated = tuple(dict.fromkeys((*self.evacuated, *regions)))
+        drained = tuple(name for name in self.drained if name not in evacuated)
+        return replace(self, drained=drained, evacuated=evacuated)
+
+    def release(self, regions: Collection[str]) -> Orders:
+        """Take back what was ordered of these."""
+        return replace(
+            self,
+            pinned="" if self.pinned in regions else self.pinned,
+            drained=tuple(name for name in self.drained if name not in regions),
+            evacuated=tuple(name for name in self.evacuated if name not in regions),
+        )
 
     def check(self, regions: Collection[str]) -> None:
         """Refuse what leaves no region, or names one that is not there; raises `InvalidValue`."""

@@ -42,6 +42,8 @@ class RegionStatus:
     """One region, as this process sees it; times in seconds, None for what is not known yet.
 
     `behind` says, for each other region, how far the replication from there may be behind.
+    `hedges` counts the requests that were sent here because the first answer took long,
+    `failovers` those that were answered here after another region had failed.
     """
 
     name: str
@@ -53,6 +55,8 @@ class RegionStatus:
     orders: str
     probe_seconds: float | None
     behind: dict[str, float | None]
+    hedges: int = 0
+    failovers: int = 0
 
 
 class Router:
@@ -75,8 +79,9 @@ class Router:
         self.routing = routing or Routing()
         self.lag = Lag()
         self.orders = Orders()
+        self._drained_at: dict[str, int] = {}
         self._rng = rng or random.Random()
-        self._on_change = on_change
+        self.on_change = on_change
         self.health = {name: RegionHealth(name, self.routing, self._rng) for name in regions}
         hedging = self.routing.hedging
         self.hedges = HedgeBudget(hedging.budget, hedging.burst) if hedging else None
@@ -104,8 +109,9 @@ class Router:
         if self._calm:
             return self._preferred
         with self._lock:
-            self._tick(now.monotonic)
+            ticked = self._tick(now.monotonic)
             ranked = [(self._rank(name, now), name) for name in self._preferred]
+        self._tell_of(ticked)
         allowed = [entry for entry in ranked if entry[0] is not None]
         return [name for _, name in sorted(allowed, key=lambda entry: entry[0] or 0)]
 
@@ -113,7 +119,8 @@ class Router:
         """The region that writes go to, and strong reads."""
         if not self._calm:
             with self._lock:
-                self._tick(now.monotonic)
+                ticked = self._tick(now.monotonic)
+            self._tell_of(ticked)
         return self._written
 
     @property
@@ -152,7 +159,7 @@ class Router:
             return _SLOW if self._is_better_one(name) else _USABLE
         share = health.share(now.monotonic)
         if name in orders.drained:
-            passed = now.wall - orders.at
+            passed = now.wall - self._drained_at[name]
             share = min(share, 1 - passed / 1e6 / seconds(self.routing.return_over))
         return _USABLE if share >= 1 or self._rng.random() < share else _DRAINED
 
@@ -170,12 +177,19 @@ class Router:
         behind = self.behind(name, now)
         return behind is not None and behind > self._max_lag
 
-    def _tick(self, now: float) -> None:
+    def _tick(self, now: float) -> Sequence[RegionHealth]:
+        """The regions whose state the passing of time has changed."""
+        states = {name: health.state for name, health in self.health.items()}
         for health in self.health.values():
-            state = health.state
             health.tick(now)
-            if health.state is not state:
-                self._changed()
+        ticked = [health for name, health in self.health.items() if health.state != states[name]]
+        if ticked:
+            self._changed()
+        return ticked
+
+    def _tell_of(self, changed: Sequence[RegionHealth]) -> None:
+        for health in changed:
+            self.on_change(health)
 
     def _changed(self) -> None:
         """See whether there is anything to weigh up: mostly there is not."""
@@ -264,7 +278,17 @@ class Router:
             self._changed()
             if not health.well:  # See soon whether it is so for others than the caller, too.
                 self._probe_at[health.name] = self._next_probe = 0.0
-        self._on_change(health)
+        self.on_change(health)
+
+    def hedged(self, region: str) -> None:
+        """Count a request that is sent to a region because the first answer takes long."""
+        with self._lock:
+            self.health[region].hedges += 1
+
+    def failed_over(self, region: str) -> None:
+        """Count a request that a region answered after another had failed."""
+        with self._lock:
+            self.health[region].failovers += 1
 
     # --- probes ----------------------------------------------------------------------------
 
@@ -308,6 +332,9 @@ class Router:
         """Do as an operator says, unless there is a later order already."""
         with self._lock:
             if orders.at > self.orders.at:
+                # What other orders add does not begin a drain anew.
+                at = self._drained_at
+                self._drained_at = {n: at.get(n, orders.at) for n in orders.drained}
                 self.orders = orders
                 self._changed()
 
@@ -349,6 +376,8 @@ class Router:
                     for source in self.regions
                     if source != name
                 },
+                hedges=health.hedges,
+                failovers=health.failovers,
             )
             for name, health in self.health.items()
         ]

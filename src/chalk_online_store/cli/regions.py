@@ -1,0 +1,241 @@
+"""`chalk-online-store regions`: how they are, how far apart, and which of them are asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+
+from chalk_online_store.cli.surveys import Regions, Survey, opened, survey
+from chalk_online_store.cli.tables import draw_table, print_table
+from chalk_online_store.drivers.steps import read_clocks
+from chalk_online_store.errors import InvalidValue, OnlineStoreError, RegionUnavailable
+from chalk_online_store.operations.registry import RegistryKeeper
+from chalk_online_store.routing.orders import Orders
+from chalk_online_store.schema import microseconds
+
+TIMEOUT = 3.0
+"""Seconds that each region has to hear of an order, or to tell of the registry."""
+
+WITHIN = 10.0
+"""Seconds in which a heartbeat has to arrive to be measured."""
+
+_HOME = ("region", "home", "entries", "error")
+_KINDS = ("pinned", "drained", "evacuated")
+
+app = typer.Typer(
+    help="The regions of a Global Table: how they are, and which of them are asked.",
+    no_args_is_help=True,
+)
+
+Url = Annotated[str, typer.Option(help="The URL of the store, with all of its regions.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Some = Annotated[list[str], typer.Argument(metavar="REGION", help="Such as us-east-1.")]
+
+
+# --- how they are --------------------------------------------------------------------------
+
+
+@app.command()
+def status(
+    url: Url,
+    watch: Annotated[bool, typer.Option(help="Look again and again, until Ctrl-C.")] = False,
+    every: Annotated[str, typer.Option(help="The time between two looks of --watch.")] = "2s",
+    beat: Annotated[
+        bool,
+        typer.Option(
+            help="Measure replication by a heartbeat in each region; --no-beat writes nothing, and "
+            "tells what heartbeats of others say."
+        ),
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Read every region now, and measure the replication between them.
+
+    Exits with status 1 where the preferred region, the first one of the URL, does not answer.
+    """
+    seconds = _seconds(every)
+    with opened(url) as regions:
+        if watch:
+            within = min(WITHIN, max(1.0, seconds))
+            _watch(lambda: survey(regions, beat, within), seconds, as_json)
+            return
+        found = survey(regions, beat, WITHIN)
+    _print(found, as_json)
+    if not found.health.preferred_ok:
+        raise typer.Exit(1)
+
+
+def _seconds(every: str) -> float:
+    exact = microseconds(every)
+    if not exact:
+        raise InvalidValue('--every takes a time such as "2s".')
+    return exact / 1e6
+
+
+def _watch(look: Callable[[], Survey], seconds: float, as_json: bool) -> None:
+    """Look until Ctrl-C: redrawn on a terminal, else one after the other."""
+    console = Console()
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            found = look()
+            if console.is_terminal and not as_json:
+                drawn = (draw_table(head, rows) for head, rows in found.tables())
+                live.update(Group(*drawn), refresh=True)
+            else:
+                _print(found, as_json)
+            time.sleep(seconds)
+
+
+def _print(found: Survey, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found.plain()))
+        return
+    for head, rows in found.tables():
+        print_table(head, rows)
+
+
+# --- orders --------------------------------------------------------------------------------
+
+
+@app.command()
+def pin(
+    region: Annotated[str, typer.Argument(help="Such as us-east-1.")],
+    url: Url,
+    as_json: Json = False,
+) -> None:
+    """Have the whole fleet ask this region alone, whatever becomes of it."""
+    _order(url, lambda held: held.pin(region), as_json)
+
+
+@app.command()
+def drain(names: Some, url: Url, as_json: Json = False) -> None:
+    """Drain regions as well: they lose their traffic gradually, and serve where others are down."""
+    _order(url, lambda held: held.drain(names), as_json)
+
+
+@app.command()
+def evacuate(names: Some, url: Url, yes: Yes = False, as_json: Json = False) -> None:
+    """Evacuate regions as well: nobody asks them at all, not even where all others are down."""
+    _confirm(yes, f"Have the whole fleet leave {', '.join(names)} at once?")
+    _order(url, lambda held: held.evacuate(names), as_json)
+
+
+@app.command()
+def release(
+    url: Url,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="REGION", help="All, unless named.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take orders back: the routers of all processes decide again."""
+
+    def change(held: Orders) -> Orders:
+        return held.release(names) if names else Orders(held.at)
+
+    _order(url, change, as_json, named=names or ())
+
+
+def _confirm(yes: bool, question: str) -> None:
+    if not (yes or typer.confirm(question, err=True)):
+        raise typer.Abort
+
+
+def _order(
+    url: str, change: Callable[[Orders], Orders], as_json: bool, named: Sequence[str] = ()
+) -> None:
+    """Change what holds, and say what did, what does now, and who has heard of it."""
+    with opened(url) as regions:
+        held = _held(regions)
+        Orders(drained=tuple(named)).check(regions.router.regions)
+        wanted = change(held)
+        wanted.check(regions.router.regions)
+        if wanted != held:
+            # Clocks differ: the later order holds, so it has to be the later one.
+            wanted = replace(wanted, at=max(read_clocks().wall, held.at + 1))
+        # What holds already is carried to those who have not heard of it.
+        heard = regions.run(regions.keeper.order(wanted, regions.call(TIMEOUT)))
+    if as_json:
+        plain = {"before": _plain(held), "now": _plain(wanted)}
+        typer.echo(json.dumps({**plain, "not_heard": {n: why for n, why in heard.items() if why}}))
+        return
+    print_table(("orders", *_KINDS), [_row("before", held), _row("now", wanted)])
+    print_table(("region", "heard"), [(name, why or "yes") for name, why in heard.items()])
+
+
+def _held(regions: Regions) -> Orders:
+    """The latest orders that any region shows: all are read, and their router hears of them."""
+    health = regions.run(regions.keeper.health(regions.call(TIMEOUT)))
+    if not any(check.ok for check in health.regions):
+        # Orders state all that holds: without knowing what does, none can be added.
+        raise RegionUnavailable(f"No region answers: {health.regions[0].error}")
+    return regions.router.orders
+
+
+def _plain(orders: Orders) -> dict[str, list[str]]:
+    pinned = [orders.pinned] if orders.pinned else []
+    return dict(zip(_KINDS, (pinned, [*orders.drained], [*orders.evacuated]), strict=True))
+
+
+def _row(when: str, orders: Orders) -> list[str]:
+    return [when, *(", ".join(names) or "-" for names in _plain(orders).values())]
+
+
+# --- the registry's home -------------------------------------------------------------------
+
+
+@app.command()
+def home(
+    url: Url,
+    region: Annotated[str | None, typer.Argument(help="Move it here.")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Show in which region the registry is written, as each region has it, or move that.
+
+    It moves only where its home is lost for good, or the table moves. First no process may
+    register features through the old home any more: two homes give one id to two features.
+    """
+    with opened(url) as regions:
+        if region is not None:
+            _move_home(regions, region, yes)
+        found = [_home_in(regions, name) for name in regions.router.regions]
+    if as_json:
+        typer.echo(json.dumps([dict(zip(_HOME, row, strict=True)) for row in found]))
+    else:
+        print_table(_HOME, [["" if cell is None else str(cell) for cell in row] for row in found])
+
+
+def _home_in(regions: Regions, name: str) -> tuple[str, str | None, int | None, str]:
+    """What a region says of the registry: its home ("" before the first entry), and its size."""
+    try:
+        call = regions.call(TIMEOUT, name)
+        registry = regions.run(RegistryKeeper(regions.backend).load(call))
+    except OnlineStoreError as error:
+        return name, None, None, type(error).__name__
+    return name, registry.home, len(registry.entries), ""
+
+
+def _move_home(regions: Regions, region: str, yes: bool) -> None:
+    names = regions.router.regions
+    Orders(pinned=region).check(names)
+    _confirm(
+        yes,
+        "Does no process register features through the old home any more? Otherwise one id will "
+        f"stand for two features. Move the registry's home to {region}?",
+    )
+    keeper = RegistryKeeper(regions.backend)
+    if not regions.run(keeper.move_home(region, names, regions.call(4 * TIMEOUT))):
+        typer.echo(
+            "The old home did not answer: what was registered there last may be lost.", err=True
+        )
+    typer.echo(f"Put home={region} into the URL of every process.", err=True)

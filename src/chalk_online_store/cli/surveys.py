@@ -1,0 +1,174 @@
+"""What one look at all regions found, as tables and as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from chalk_online_store.backend import Backend, Call
+from chalk_online_store.connect import connect
+from chalk_online_store.drivers.steps import read_clocks
+from chalk_online_store.drivers.sync import SyncDriver
+from chalk_online_store.effects import Operation
+from chalk_online_store.errors import InvalidURL
+from chalk_online_store.operations.regions import Health, MeasuredLag, RegionKeeper
+from chalk_online_store.routing.router import RegionStatus, Router
+from chalk_online_store.routing.settings import Routing
+
+T = TypeVar("T")
+
+_LOOKS = 3
+"""A region that does not answer is read so many times, until its router calls it down."""
+
+_TIMEOUT = 2.0
+"""Seconds that a region has to answer in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """The regions of a URL, opened without a schema."""
+
+    backend: Backend
+    router: Router
+    keeper: RegionKeeper
+    driver: SyncDriver
+
+    def run(self, operation: Operation[T]) -> T:
+        """Perform an operation."""
+        return self.driver.run(operation)
+
+    def call(self, seconds: float, region: str = "") -> Call:
+        """A call that ends so many seconds from now."""
+        return Call(read_clocks().monotonic + seconds, region=region)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Regions]:
+    """Open the regions of a URL; raises `InvalidURL` where it can have none."""
+    backend, transports, route = connect(url, None, Routing())
+    driver = SyncDriver(transports)
+    try:
+        if route is None:
+            raise InvalidURL("Regions are those of a URL such as dynamodb:///TABLE?region=A,B.")
+        yield Regions(backend, route.router, RegionKeeper(backend, route.router), driver)
+    finally:
+        driver.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """The replication from one region to another, and what is known of it; seconds or None."""
+
+    source: str
+    target: str
+    measured: float | None
+    behind: float | None
+    note: str
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        if self.measured is not None:
+            return f"{self.measured:.2f} s"
+        known = "" if self.behind is None else f"about {self.behind:.1f} s behind"
+        return ", ".join(filter(None, (self.note, known))) or "no heartbeat there"
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Every region just now, and how far replication is; `beat` says whether that was measured."""
+
+    health: Health
+    status: Sequence[RegionStatus]
+    lag: Sequence[Lag]
+    beat: bool
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        checks = {check.name: check for check in self.health.regions}
+        return {
+            "ok": self.health.ok,
+            "preferred_ok": self.health.preferred_ok,
+            "regions": [
+                {
+                    "name": each.name,
+                    "ok": checks[each.name].ok,
+                    "seconds": checks[each.name].seconds,
+                    "state": each.state,
+                    "reason": checks[each.name].reason or each.reason,
+                    "for_seconds": None if math.isinf(each.for_seconds) else each.for_seconds,
+                    "reads": each.reads,
+                    "writes": each.writes,
+                    "orders": each.orders,
+                }
+                for each in self.status
+            ],
+            "lag": [
+                {
+                    "source": lag.source,
+                    "target": lag.target,
+                    "measured": lag.measured,
+                    "behind": lag.behind,
+                    "note": lag.note,
+                }
+                for lag in self.lag
+            ],
+        }
+
+    def tables(self) -> list[tuple[Sequence[str], list[list[str]]]]:
+        """The heads and the rows of two tables: the regions, and the replication."""
+        head = ("region", "state", "for", "answered in", "reads", "writes", "orders", "reason")
+        rows = [self._row(region) for region in self.plain()["regions"]]
+        how = "measured just now, one item" if self.beat else "by the last heartbeats"
+        lags = [[lag.source, lag.target, lag.text] for lag in self.lag]
+        return [(head, rows), (("from", "to", how), lags)]
+
+    def _row(self, region: dict[str, Any]) -> list[str]:
+        passed = region["for_seconds"]
+        return [
+            region["name"],
+            region["state"],
+            "-" if passed is None else f"{passed:.0f} s",
+            f"{region['seconds'] * 1000:.1f} ms" if region["ok"] else "no answer",
+            "yes" if region["reads"] else "",
+            "yes" if region["writes"] else "",
+            region["orders"],
+            region["reason"],
+        ]
+
+
+def survey(regions: Regions, beat: bool, within: float) -> Survey:
+    """Read every region, and measure the replication for at most `within` seconds."""
+    health = _health(regions)
+    answering = [check.name for check in health.regions if check.ok]
+    measured = regions.run(regions.keeper.measure_lag(answering, within)) if beat else []
+    found = {(lag.source, lag.target): lag for lag in measured}
+    status = regions.router.status(read_clocks())
+    lags = []
+    for target in status:
+        for source, behind in target.behind.items():
+            lag = found.get((source, target.name))
+            note = _note(lag, within) if beat else ""
+            lags.append(Lag(source, target.name, lag.seconds if lag else None, behind, note))
+    return Survey(health, status, lags, beat)
+
+
+def _note(lag: MeasuredLag | None, within: float) -> str:
+    """Why there is no figure."""
+    if lag is None:
+        return "not measured: no answer"
+    if lag.seconds is not None:
+        return ""
+    return f"not measured: {lag.reason}" if lag.reason else f"not within {within:g} s"
+
+
+def _health(regions: Regions) -> Health:
+    health = regions.router.health
+    for _ in range(_LOOKS):
+        found = regions.run(regions.keeper.health(regions.call(_TIMEOUT)))
+        if all(check.ok or not health[check.name].well for check in found.regions):
+            break
+    return found

@@ -1,0 +1,26 @@
+"""What a log says of regions: their names, states and the classes of errors, nothing else."""
+
+from __future__ import annotations
+
+import logging
+
+from chalk_online_store.effects import Instant
+from chalk_online_store.routing.health import RegionHealth
+from chalk_online_store.routing.router import Router
+
+logger = logging.getLogger("chalk_online_store.routing")
+# Nothing is printed where nobody has configured logging: else warnings would go to stderr.
+logging.getLogger("chalk_online_store").addHandler(logging.NullHandler())
+
+
+def log_change(router: Router, region: RegionHealth, now: Instant) -> None:
+    """Log that a region has changed its state. Not to be called under the router's lock."""
+    level = logging.INFO if region.well else logging.WARNING
+    if not logger.isEnabledFor(level):
+        return
+    text = f"region {region.name} is {region.state}"
+    if region.reason:
+        text += f": {region.reason}"
+    if not region.well:
+        text += f"; reads go to {next(iter(router.to_read(now)), 'no region')}"
+    logger.log(level, "%s", text)
