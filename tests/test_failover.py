@@ -337,3 +337,20 @@ def test_a_filter_follows_its_namespace_through_a_failover(table: LocalGlobalTab
         with OnlineStore.open(table.url([WEST]), [filtered], session=table.session()) as elsewhere:
             eventually(lambda: found(elsewhere, 30))
             eventually(lambda: elsewhere.read(filtered, [99]).report.bloom_skips == 1)
+
+
+def test_orders_hold_though_earlier_ones_came_from_a_clock_that_is_ahead(
+    table: LocalGlobalTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was ordered last holds, also where what held before is dated later than now."""
+    with open_store(table) as store:
+        store.write(User, ROWS)
+        table.wait_until_replicated()
+        with monkeypatch.context() as ahead:
+            real = time.time_ns
+            ahead.setattr(time, "time_ns", lambda: real() + 3600 * 10**9)
+            store.order_regions(pinned=EAST)
+        with open_store(table) as other:
+            other.order_regions(evacuated=[EAST])
+            eventually(lambda: served_by(other, WEST))
+        eventually(lambda: served_by(store, WEST))

@@ -175,10 +175,14 @@ class Core:
         self._check_open()
         if self._router is None:
             raise InvalidValue("This store's URL has one region: there is nothing to choose.")
-        now: Instant = yield NOW
-        orders = Orders(now.wall, pinned, tuple(drained), tuple(evacuated))
+        orders = Orders(0, pinned, tuple(drained), tuple(evacuated))
         orders.check(self._router.regions)
         call = yield from self._call(timeout)
+        now: Instant = yield NOW
+        looking = Call(now.monotonic + (call.deadline - now.monotonic) / 4)
+        yield from self._regions.health(looking)
+        # Later than what holds, whoever's clock was ahead when that was ordered.
+        orders = replace(orders, at=max(now.wall, self._router.orders.at + 1))
         return (yield from self._regions.order(orders, call))
 
     def write(

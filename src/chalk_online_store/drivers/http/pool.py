@@ -86,8 +86,8 @@ class Pool:
         self._keep_parked(0)
         for connection in list(self.alarm.waiting):
             connection.abort(BrokenAnswer(CLOSED))
-        # The event loop closes them at its next turn.
-        await asyncio.gather(asyncio.sleep(0), *opening, return_exceptions=True)
+        await asyncio.gather(*opening, return_exceptions=True)
+        await asyncio.sleep(0)  # The event loop closes them at its next turn.
 
     def answered_first(self, transport: asyncio.BaseTransport) -> None:
         """A new connection brought its first answer, and with it TLS's ticket for the next one."""
