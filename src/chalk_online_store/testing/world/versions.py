@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .forms import encode
-
 Link = tuple[str, str]
 """From one region to another."""
-
-_SETS = ("SS", "NS", "BS")
 
 
 class Version(NamedTuple):
@@ -27,17 +24,8 @@ NEVER = Version(0, "", None)
 
 
 def image_of(item: dict[str, Any] | None) -> str | None:
-    """An item as text that is the same for the same item."""
-    return None if item is None else encode({n: _ordered(item[n]) for n in sorted(item)}).decode()
-
-
-def _ordered(value: dict[str, Any]) -> dict[str, Any]:
-    ((kind, held),) = value.items()
-    if kind == "M":
-        return {kind: {name: _ordered(held[name]) for name in sorted(held)}}
-    if kind == "L":
-        return {kind: [_ordered(element) for element in held]}
-    return {kind: sorted(held) if kind in _SETS else held}
+    """An item as text, which is the same for the same item."""
+    return None if item is None else json.dumps(item, sort_keys=True, separators=(",", ":"))
 
 
 class Links:
@@ -81,7 +69,8 @@ class Item:
         if sent is not None and sent.image == image:
             self.holds[region] = self.sent.pop(region)
             return None
-        version = Version(max(made, self.holds[region].made + 1), region, image)
+        newest = max(self.holds[region].made, self._latest[region].made)
+        version = Version(max(made, newest + 1), region, image)
         self.holds[region] = self._latest[region] = version
         return version
 
