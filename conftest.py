@@ -13,6 +13,8 @@ from typing import Any
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+pytest_plugins = ["chalk_online_store.testing.fixtures"]
+
 
 def _enter_empty_directory(namespace: dict[str, Any]) -> None:
     namespace["_origin"] = Path.cwd()

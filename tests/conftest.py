@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-
-from chalk_online_store.testing import Dynoxide
 
 # CI tests one commit the same way each time; at a desk every run looks at other examples.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
-
-
-@pytest.fixture(scope="session")
-def dynoxide() -> Iterator[Dynoxide]:
-    """One engine in memory for the whole session: let each test create its own table."""
-    with Dynoxide() as engine:
-        yield engine
 
 
 @pytest.fixture(autouse=True)

@@ -137,7 +137,9 @@ class Together(Loop):
         self.wait_for(task, future, math.inf)
 
     def _abort(self, task: Task) -> None:
-        self._under_way.pop(task).abort()
+        exchange = self._under_way.pop(task, None)
+        if exchange is not None:  # Else its answer is here, and another leg's came before.
+            exchange.abort()
 
     def _wait(self) -> None:
         """Wait for what is next: an answer, a deadline, a timer, or another thread's call."""
@@ -165,7 +167,9 @@ class Together(Loop):
         return [t for t, each in watched.items() if each.fileno() in ready or each.deadline <= now]
 
     def _advance(self, task: Task) -> None:
-        exchange = self._under_way.pop(task)
+        exchange = self._under_way.pop(task, None)
+        if exchange is None:  # Cancelled by another that was ready at the same time.
+            return
         try:
             answer = exchange.advance()
         except Exception as error:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,7 +41,11 @@ class World:
                 [sys.executable, str(_SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
             self._stopper = weakref.finalize(self, _end, self._process, os.getpid())
-            self._hear()
+            try:
+                self._hear()
+            except BaseException:  # Also when the wait is interrupted.
+                self.stop()
+                raise
         return self
 
     def stop(self) -> None:
@@ -92,7 +97,8 @@ def _end(process: subprocess.Popen[bytes], owner: int) -> None:
     """End the orders, which ends the process; by force after a while."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.close()
+    with suppress(BrokenPipeError):  # of an order that nobody took any more
+        process.stdin.close()
     process.stdout.close()
     if os.getpid() != owner:  # A fork of the process that started it does not own it.
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -131,6 +132,11 @@ class LocalGlobalTable:
     # --- where it is ---
 
     @property
+    def pid(self) -> int:
+        """The id of the process of proxies and replication; `EngineNotStarted` without one."""
+        return self._world.pid
+
+    @property
     def urls(self) -> dict[str, str]:
         """The store URL of each region alone."""
         return {name: self.url([name]) for name in self._names}
@@ -182,10 +188,10 @@ class LocalGlobalTable:
     def lose(self, region: str, how: Literal["blackhole", "refused"] = "blackhole") -> None:
         """Lose a region wholly: no client reaches it, and nothing is replicated from or to it.
 
-        With `how="blackhole"` connects and requests get no answer; with `"refused"`, connects are
-        refused and connections reset. Harmless when it is lost.
+        With `how="blackhole"` requests get no answer, nor do connects on Linux; with `"refused"`,
+        connects are refused and connections reset. Harmless when it is lost.
         """
-        fault = Refused() if how == "refused" else Blackhole(connect=True)
+        fault = Refused() if how == "refused" else Blackhole(connect=sys.platform == "linux")
         if region not in self._lost:
             self._lost[region] = ExitStack()
             self._lost[region].enter_context(self.region(region).fault(fault))

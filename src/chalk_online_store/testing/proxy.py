@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from chalk_online_store.testing.engines import Engine
+from chalk_online_store.testing.engines import Engine, EngineNotStarted
 from chalk_online_store.testing.helper import World
-from chalk_online_store.testing.world.faults import Fault, dump
+from chalk_online_store.testing.world.faults import Blackhole, Fault, dump
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,11 @@ class FaultProxy(Engine):
         self._owns_world = world is None
         self._started = False
 
+    @property
+    def pid(self) -> int:
+        """The id of the process that it runs in; `EngineNotStarted` when it does not run."""
+        return self._world.pid
+
     def start(self) -> Self:
         """Start, and return once it listens. After `stop`, it is on the same port."""
         if not self._started:
@@ -72,7 +78,8 @@ class FaultProxy(Engine):
         """Stop at once; open connections are reset. Harmless when it does not run."""
         if self._started:
             self._started = False
-            self._world.order("stop", proxy=self.port)
+            with suppress(EngineNotStarted):  # The process has ended, and the proxy with it.
+                self._world.order("stop", proxy=self.port)
             if self._owns_world:
                 self._world.stop()
 
@@ -111,6 +118,8 @@ class FaultProxy(Engine):
             raise ValueError("share is a part of the requests, from 0 to 1")
         if fault.is_total and (share < 1 or operations is not None):
             raise ValueError(f"{fault} hits all requests")
+        if fault == Blackhole(connect=True) and sys.platform != "linux":
+            raise ValueError("only Linux lets connects go unanswered")
         names = None if operations is None else sorted(operations)
         key: int = self._world.order(
             "inject", proxy=self.port, fault=dump(fault), share=share, operations=names

@@ -6,9 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
+def _check(good: bool, why: str) -> None:
+    if not good:
+        raise ValueError(why)
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Base of all faults."""
+    """Base of all faults. Those that cannot be are refused by a `ValueError`."""
 
     @property
     def is_total(self) -> bool:
@@ -23,12 +28,18 @@ class Latency(Fault):
     seconds: float
     jitter: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check(self.seconds >= 0 and self.jitter >= 0, "no answer comes earlier")
+
 
 @dataclass(frozen=True, slots=True)
 class Slowdown(Fault):
-    """The engine takes `factor` times as long: a brown-out. `factor` is 1 or more."""
+    """The engine takes `factor` times as long, which is 1 or more: a brown-out."""
 
     factor: float
+
+    def __post_init__(self) -> None:
+        _check(self.factor >= 1, "factor is 1 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,9 @@ class Truncated(Fault):
 
     keep: float = 0.5
 
+    def __post_init__(self) -> None:
+        _check(0 <= self.keep < 1, "keep is a part of the body, below 1")
+
 
 @dataclass(frozen=True, slots=True)
 class LostAnswer(Fault):
@@ -87,12 +101,18 @@ class SlowDrip(Fault):
 
     bytes_per_second: float
 
+    def __post_init__(self) -> None:
+        _check(self.bytes_per_second > 0, "bytes_per_second is above 0")
+
 
 @dataclass(frozen=True, slots=True)
 class ServerFault(Fault):
     """The request is not done: DynamoDB's answer for a fault of its own, 500 or 503."""
 
     status: int = 500
+
+    def __post_init__(self) -> None:
+        _check(self.status in {500, 503}, "status is 500 or 503")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +129,9 @@ class Unprocessed(Fault):
     """
 
     share: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.share <= 1, "share is a part of a batch, from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)

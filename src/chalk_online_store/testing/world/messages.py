@@ -129,6 +129,7 @@ class AnswerReader(_Reader):
         super().__init__()
         self._parser = HttpResponseParser(self)
         self._came: list[bytes] = []
+        self._reason = b""
         self._answer: Answer | None = None
 
     def feed(self, data: bytes) -> Answer | None:
@@ -138,10 +139,14 @@ class AnswerReader(_Reader):
         answer, self._answer = self._answer, None
         return answer
 
+    def on_status(self, reason: bytes) -> None:
+        """The words after the status."""
+        self._reason = reason
+
     def on_message_complete(self) -> None:
         """The answer is whole."""
         status = self._parser.get_status_code()
-        start = f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode()
+        start = b"HTTP/1.1 %d %b" % (status, self._reason)
         raw, self._came = b"".join(self._came), []
         self._answer = Answer(
             start,

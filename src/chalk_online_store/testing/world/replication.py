@@ -105,11 +105,14 @@ class Region:
             await _wait(self._news, IDLE)
             self._news.clear()
             self._haste.clear()
+            began = time.monotonic()
             while await self._read():
                 pass
             looked, self._looked = self._looked, asyncio.Event()
             looked.set()
-            await _wait(self._haste, BUSY if self._reachable else AWAY)
+            # Looking takes longer the longer the stream is: clients are to get most of the engine.
+            pause = max(BUSY, 4 * (time.monotonic() - began))
+            await _wait(self._haste, pause if self._reachable else AWAY)
 
     async def _read(self) -> bool:
         """One look; whether there may be more."""
