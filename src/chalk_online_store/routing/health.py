@@ -221,6 +221,8 @@ class RegionHealth:
             self._relapses += 1
         self.state, self.reason, self.since = state, reason, now
         self.generation += 1
+        if not self.well:
+            self.latest = None  # What probes took before says nothing of now.
         self._begin_anew(now)
 
     def _begin_anew(self, now: float) -> None:
