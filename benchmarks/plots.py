@@ -50,12 +50,13 @@ def draw(kept: Mapping[str, Any], directory: Path = IMAGES) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         if "cpu" in kept:
-            _save(_bars(kept["cpu"]["results"]), directory / "benchmark")
+            save(_bars(kept["cpu"]["results"]), directory / "benchmark")
         if "curves" in kept:
-            _save(_curves(kept["curves"]["results"]), directory / "curves")
+            save(_curves(kept["curves"]["results"]), directory / "curves")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Keep a figure as PNG and SVG."""
     for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
         figure.savefig(path.with_suffix(suffix), transparent=True, bbox_inches="tight", **options)
 

@@ -139,6 +139,23 @@ def differing(held: Sequence[Values]) -> int:
     return sum(len({values.get(key) for values in held}) > 1 for key in keys)
 
 
+# --- what it cost --------------------------------------------------------------------------
+
+
+def requests_a_call(
+    requests: Sequence[tuple[float, int]], calls: Sequence[Call], window: Window
+) -> float | None:
+    """Requests that the proxies saw, probes included, for each call of a window.
+
+    `requests` are how many had been seen by when.
+    """
+    within = [seen for seen in requests if window.since <= seen[0] < window.until]
+    if len(within) < 2:
+        return None
+    (since, first), (until, last) = within[0], within[-1]
+    return (last - first) / max(1, len(Window(since, until).of(calls)))
+
+
 # --- over time -----------------------------------------------------------------------------
 
 
