@@ -80,7 +80,8 @@ class RawSocket:
         self._socket = socket.create_connection((host, int(port)))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if scheme == "https":
-            self._socket = TLS(host).wrap(self._socket)
+            self._socket = secured = TLS(host).wrap(self._socket)
+            secured.do_handshake()
 
     def send(self, request: Request, timeout: float) -> Response:
         self._socket.sendall(self._writer.write(request, CREDENTIALS))

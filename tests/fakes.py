@@ -105,6 +105,11 @@ class FakeTable:
         left = requests[self.write_at_most :]
         return {"UnprocessedItems": {table: left} if left else {}}
 
+    def _PutItem(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        """Put it, whatever is there: nobody else writes."""
+        self._put(body["Item"])
+        return {}
+
     def _UpdateItem(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         """Accept it; only the request itself is looked at."""
         return {}

@@ -31,10 +31,11 @@ from chalk_online_store.errors import ConnectionFailed, RequestTimeout
 
 
 class Echo:
-    """A transport that answers what it is sent, "stall" never, and fails on "fail"."""
+    """A transport that answers what it is sent, "stall" only at its end, and fails on "fail"."""
 
     def __init__(self) -> None:
         self.closed = False
+        self.ends = threading.Event()
         self.at_once = 0
         self.most_at_once = 0
         self._lock = threading.Lock()
@@ -44,7 +45,7 @@ class Echo:
         with self._lock:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
-        time.sleep(0.01)
+        self.ends.wait(60 if request == "stall" else 0.01)
         with self._lock:
             self.at_once -= 1
         if request == "fail":
@@ -61,10 +62,12 @@ class Echo:
 
 
 def run_sync(operation: Operation[Any]) -> Any:
-    driver = SyncDriver({"": Echo()}, max_threads=2)
+    echo = Echo()
+    driver = SyncDriver({"": echo}, max_threads=4)
     try:
         return driver.run(operation)
     finally:
+        echo.ends.set()
         driver.close()
 
 
@@ -138,15 +141,24 @@ def run_together(operation: Operation[Any]) -> Any:
         assert transport.threads <= {threading.get_ident()}
 
 
-def run_async(operation: Operation[Any]) -> Any:
-    async def main() -> Any:
-        driver = AsyncDriver({"": InThread(Echo())})
-        try:
-            return await driver.run(operation)
-        finally:
-            await driver.close()
+async def run_here(operation: Operation[Any]) -> Any:
+    echo = Echo()
+    driver = AsyncDriver({"": InThread(echo)})
+    try:
+        return await driver.run(operation)
+    finally:
+        echo.ends.set()
+        await driver.close()
 
-    return asyncio.run(main())
+
+def run_async(operation: Operation[Any]) -> Any:
+    return asyncio.run(run_here(operation))
+
+
+def run_on_uvloop(operation: Operation[Any]) -> Any:
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run_here(operation))
 
 
 def run_simulated(operation: Operation[Any]) -> Any:
@@ -155,13 +167,15 @@ def run_simulated(operation: Operation[Any]) -> Any:
         return (
             Reply(error=ConnectionFailed(request))
             if request == "fail"
-            else Reply(request, after=0.01)
+            else Reply(request, after=3600 if request == "stall" else 0.01)
         )
 
     return SimulatedDriver(handler).run(operation)
 
 
-every_driver = pytest.mark.parametrize("run", [run_sync, run_together, run_async, run_simulated])
+every_driver = pytest.mark.parametrize(
+    "run", [run_sync, run_together, run_async, run_on_uvloop, run_simulated]
+)
 
 
 def ask(request: Any) -> Operation[Any]:

@@ -6,7 +6,6 @@ import random
 
 from chalk_online_store import Routing
 from chalk_online_store.effects import Instant
-from chalk_online_store.routing.health import OVERTAKEN_IN_A_ROW
 from chalk_online_store.routing.router import Router
 
 
@@ -15,7 +14,7 @@ def overtaken_router() -> Router:
     router = Router(["near", "far"], "near", Routing(), random.Random(1))
     router.probed("near", 0.001, now=0.0)
     router.probed("far", 0.070, now=0.0)
-    for _ in range(OVERTAKEN_IN_A_ROW):
+    for _ in range(5):
         router.overtaken("near", 0, "GetItem", 0.08, now=1.0)
     return router
 

@@ -10,10 +10,10 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from operator import itemgetter
 from typing import Any
 
 from chalk_online_store.drivers.loops import Alarm
-from chalk_online_store.drivers.steps import Crew
 from chalk_online_store.effects import Operation, Race
 
 Run = Callable[[Operation[Any]], Awaitable[Any]]
@@ -22,74 +22,58 @@ Run = Callable[[Operation[Any]], Awaitable[Any]]
 class Contest:
     """One race, for one task. `alarm` tells it when the next leg is to begin."""
 
-    __slots__ = (
-        "_alarm",
-        "_asker",
-        "_cancelling",
-        "_context",
-        "_crew",
-        "_decided",
-        "_error",
-        "_interrupted",
-        "_run",
-        "_running",
-        "_stagger",
-        "_tasks",
-        "_value",
-        "_waiting",
-        "due",
-    )
+    _begun = 1  # Most races never need more than this: the first leg.
+    _running = 1
+    _errors: tuple[tuple[int, Exception], ...] = ()
+    _tasks: tuple[asyncio.Task[None], ...] = ()
+    _waiting: asyncio.Future[None] | None = None
+    _decided = _interrupted = False
+    _value: Any = None
+    _error: BaseException | None = None
 
     def __init__(self, race: Race, run: Run, alarm: Alarm) -> None:
         asker = asyncio.current_task()
         assert asker is not None
-        self._run = run
-        self._alarm = alarm
         self._asker = asker
         self._cancelling = asker.cancelling()
         self._context = copy_context()  # The alarm has that of somebody else.
-        self._crew = Crew(race.operations)
-        self._stagger = race.stagger
-        self._running = 0
-        self._tasks: list[asyncio.Task[None]] = []
-        self._waiting: asyncio.Future[None] | None = None
-        self._decided = self._interrupted = False
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self.due = math.inf
+        self._race = race
+        self._run = run
+        self._alarm = alarm
+        self.due = time.monotonic() + race.stagger
+
+    # --- the asker's task ---
 
     async def result(self) -> Any:
         """What the winner answers; raises when all have raised."""
         self._alarm.waiting.add(self)
+        self._alarm.set(self.due)
         try:
-            return await self._lead(self._take()[1])
+            value = await self._run(self._race.operations[0])
+        except BaseException as error:
+            if not self._was_interrupted():
+                if not isinstance(error, Exception):
+                    raise
+                await self._follow_up(error)
+        else:
+            if not self._was_interrupted():
+                return value
         finally:
             self._decided = True
             self._alarm.waiting.discard(self)
             if self._tasks:
                 await self._cancel_others()
-
-    # --- the asker's task ---
-
-    async def _lead(self, operation: Operation[Any]) -> Any:
-        """Run the first leg, unless another one wins meanwhile; then wait for the others."""
-        try:
-            value = await self._run(operation)
-        except BaseException as error:
-            if self._was_interrupted():
-                return self._outcome()
-            if not isinstance(error, Exception):
-                raise
-            self._waiting = self._alarm.loop.create_future()
-            self._failed(0, error)
-        else:
-            return self._outcome() if self._was_interrupted() else value
-        await self._waiting
         return self._outcome()
 
     def _was_interrupted(self) -> bool:
         """Whether another leg cancelled the asker's task, and nobody else has."""
         return self._interrupted and self._asker.uncancel() <= self._cancelling
+
+    async def _follow_up(self, error: Exception) -> None:
+        """Wait for the others, as the first leg has raised."""
+        self._waiting = self._alarm.loop.create_future()
+        self._failed(0, error)
+        await self._waiting
 
     def _outcome(self) -> Any:
         if self._error is not None:
@@ -110,9 +94,8 @@ class Contest:
             value = await self._run(operation)
         except Exception as error:
             self._failed(position, error)
-        except BaseException as error:
+        except BaseException as error:  # It ends the race, unless that is why it was cancelled.
             self._decide(None, error)
-            raise
         else:
             self._decide(value, None)
 
@@ -120,28 +103,25 @@ class Contest:
 
     def ring(self) -> None:
         """Begin the next leg: it is time, or all that have begun have raised."""
-        leg = self._follow(*self._take())
-        self._tasks.append(self._alarm.loop.create_task(leg, context=self._context))
-
-    def _take(self) -> tuple[int, Operation[Any]]:
-        taken = self._crew.take()
-        assert taken is not None
+        operations, position = self._race.operations, self._begun
+        self._begun += 1
         self._running += 1
         self.due = math.inf
-        if self._crew.waits and self._stagger < math.inf:
-            self.due = time.monotonic() + self._stagger
+        if self._begun < len(operations):
+            self.due = time.monotonic() + self._race.stagger
             self._alarm.set(self.due)
-        return taken
+        leg = self._follow(position, operations[position])
+        self._tasks += (self._alarm.loop.create_task(leg, context=self._context),)
 
     def _failed(self, position: int, error: Exception) -> None:
-        self._crew.failed(position, error)
+        self._errors += ((position, error),)
         self._running -= 1
         if self._running or self._decided:
             return
-        if self._crew.waits:
+        if self._begun < len(self._race.operations):
             self.ring()
         else:
-            self._decide(None, self._crew.first_error)
+            self._decide(None, min(self._errors, key=itemgetter(0))[1])
 
     def _decide(self, value: Any, error: BaseException | None) -> None:
         if self._decided:

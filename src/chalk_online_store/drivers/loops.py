@@ -26,7 +26,7 @@ class PerLoop(Generic[T]):
         loop = asyncio.get_running_loop()
         found = self.made.get(loop)
         if found is None:
-            for other in [other for other in self.made if other.is_closed()]:
+            for other in [other for other in list(self.made) if other.is_closed()]:
                 self.made.pop(other, None)
             found = self.made[loop] = self._make(loop)
         return found

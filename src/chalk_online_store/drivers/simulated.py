@@ -49,8 +49,12 @@ class SimulatedDriver:
         """Perform an operation, and what it spawns, to its end, in virtual time."""
         loop = VirtualLoop(self)
         ended: list[tuple[Any, Exception | None]] = []
-        loop.start(operation, lambda *outcome: ended.append(outcome))
-        loop.run()
+        root = loop.start(operation, lambda *outcome: ended.append(outcome))
+        try:
+            loop.run()
+        finally:
+            if not ended:
+                root.cancel()
         ((value, error),) = ended
         if error is not None:
             raise error

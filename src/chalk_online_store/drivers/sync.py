@@ -7,10 +7,12 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.steps import idle_in_all, read_clocks
-from chalk_online_store.drivers.together import Pollable, Together
+from chalk_online_store.drivers.tasks import Begun, Loop, Racing, Task, resumed
+from chalk_online_store.drivers.together import Exchange, Pollable, Together
 from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Race, Send, Sleep, Spawn
 from chalk_online_store.errors import RequestError
 
@@ -104,9 +106,11 @@ class SyncDriver:
                 return self._transports[to].send(request, timeout)
             case Race((operation,)):
                 return self.run(operation)
+            case Race():
+                return self._race(effect)
             case All((operation,)):
                 return [self.run(operation)]
-            case Race() | All():
+            case All():
                 return Together(self).run(effect)
             case Sleep(seconds):
                 return time.sleep(seconds)
@@ -114,6 +118,65 @@ class SyncDriver:
                 return future.result(max(timeout, 0))
             case Spawn(operation):
                 return self.run_apart(operation)
+
+    # --- races ---
+
+    def _race(self, race: Race) -> Any:
+        """Run the first leg alone at first: most races are over before another one begins."""
+        began = time.monotonic()
+        leg, *others = race.operations
+        try:
+            waits_for = self._run_alone(leg, began + race.stagger)
+        except StopIteration as stop:
+            return stop.value
+        except Exception as error:
+            waits_for = Begun(partial(_fail, error))
+        except BaseException:
+            leg.close()
+            raise
+        whole = Race([resumed(leg, waits_for), *others], race.stagger)
+        return Together(self).run(Begun(partial(_race_on, whole, began)))
+
+    def _run_alone(self, operation: Operation[Any], until: float) -> Effect | Begun:
+        """Run an operation at most until then; what it waits for. Raises as its steps do."""
+        effect = next(operation)
+        while True:
+            try:
+                if effect is NOW:
+                    value: Any = read_clocks()
+                elif (exchange := self._begin(effect)) is None:
+                    return effect
+                elif (value := _answer_by(exchange, until)) is None:
+                    return Begun(partial(_watch, exchange))
+            except Exception as error:
+                effect = operation.throw(error)
+            else:
+                effect = operation.send(value)
+
+    def _begin(self, effect: Effect) -> Exchange | None:
+        if not isinstance(effect, Send):
+            return None
+        transport = self.pollable(effect.to)
+        return None if transport is None else transport.begin(effect.request, effect.timeout)
+
+
+def _answer_by(exchange: Exchange, until: float) -> Any:
+    """The answer; None where it is not there by then."""
+    while (answer := exchange.advance()) is None and time.monotonic() < until:
+        exchange.wait(until)
+    return answer
+
+
+def _fail(error: Exception, loop: Loop, task: Task) -> None:
+    loop.resume(task, error=error)
+
+
+def _watch(exchange: Exchange, loop: Together, task: Task) -> None:
+    loop.watch(task, exchange)
+
+
+def _race_on(race: Race, began: float, loop: Loop, task: Task) -> None:
+    Racing(loop, task, race, time.monotonic() - began)
 
 
 class _Pools:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -75,6 +76,31 @@ class Timer:
         self.over = True
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An effect that a driver has begun to perform before there was a loop."""
+
+    go_on: Callable[[Any, Task], None]
+    """Makes the given loop go on with it, for the given task."""
+
+
+def resumed(operation: Operation[T], effect: Any) -> Operation[T]:
+    """An operation that has asked for an effect already."""
+    try:
+        while True:
+            try:
+                value = yield effect
+            except GeneratorExit:
+                operation.close()
+                raise
+            except Exception as error:
+                effect = operation.throw(error)
+            else:
+                effect = operation.send(value)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return] # an operation's T
+
+
 class Loop(ABC):
     """Runs tasks of one thread."""
 
@@ -115,6 +141,7 @@ class Loop(ABC):
 
     def resume(self, task: Task, value: Any = None, error: Exception | None = None) -> None:
         """Go on with a task; not from within the call, which would pile up."""
+        task.give_up = _nothing
         self._ready.append((task, value, error))
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
@@ -151,7 +178,6 @@ class Loop(ABC):
     def _step(self, task: Task, value: Any, error: Exception | None) -> None:
         """Go on with a task until it waits for something."""
         operation = task.operation
-        task.give_up = _nothing
         try:
             effect = operation.send(value) if error is None else operation.throw(error)
             while isinstance(effect, Now):
@@ -173,7 +199,7 @@ class Loop(ABC):
         except Exception as failure:
             self.resume(task, error=failure)
 
-    def _perform(self, task: Task, effect: Effect) -> None:
+    def _perform(self, task: Task, effect: Effect | Begun) -> None:
         match effect:
             case Send():
                 self.send(task, effect)
@@ -188,6 +214,8 @@ class Loop(ABC):
             case Spawn(operation):
                 self.spawn(operation)
                 self.resume(task)
+            case Begun(go_on):
+                go_on(self, task)
 
     def wait_for(self, task: Task, future: Future[Any], timeout: float) -> None:
         """Go on with a task once the future is settled, or after `timeout` seconds."""
@@ -264,7 +292,8 @@ class Racing:
 
     __slots__ = ("_asker", "_crew", "_loop", "_stagger", "_timer", "_under_way")
 
-    def __init__(self, loop: Loop, asker: Task, effect: Race) -> None:
+    def __init__(self, loop: Loop, asker: Task, effect: Race, early: float = 0.0) -> None:
+        """The first leg began `early` seconds ago."""
         self._loop = loop
         self._asker = asker
         self._stagger = effect.stagger
@@ -272,16 +301,16 @@ class Racing:
         self._under_way: dict[int, Task] = {}
         self._timer: Timer | None = None
         asker.give_up = self._cancel
-        self._start_next()
+        self._start_next(early)
 
-    def _start_next(self) -> None:
+    def _start_next(self, early: float = 0.0) -> None:
         taken = self._crew.take()
         assert taken is not None
         position, operation = taken
         ended = partial(self._ended, position)
         self._under_way[position] = self._loop.start(operation, ended)
         if self._crew.waits and self._stagger < math.inf:
-            self._timer = self._loop.call_later(self._stagger, self._start_next)
+            self._timer = self._loop.call_later(self._stagger - early, self._start_next)
 
     def _ended(self, position: int, value: Any, error: Exception | None) -> None:
         del self._under_way[position]

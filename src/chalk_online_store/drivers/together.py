@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from chalk_online_store.drivers.polling import Watched, milliseconds_until, poll_of
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.tasks import Loop, Task
+from chalk_online_store.drivers.tasks import Begun, Loop, Task
 from chalk_online_store.effects import All, Instant, Operation, Race, Send
 
 
@@ -72,7 +72,7 @@ class Together(Loop):
         self._under_way: dict[Task, Exchange] = {}
         self._waker: Waker | None = None
 
-    def run(self, effect: All | Race) -> Any:
+    def run(self, effect: All | Race | Begun) -> Any:
         """The effect's result."""
         ended: list[tuple[Any, Exception | None]] = []
         root = self.start(_ask(effect), lambda *outcome: ended.append(outcome))
@@ -110,10 +110,14 @@ class Together(Loop):
         exchange = transport.begin(effect.request, effect.timeout)
         answer = exchange.advance()
         if answer is None:
-            self._under_way[task] = exchange
-            task.give_up = partial(self._abort, task)
+            self.watch(task, exchange)
         else:
             self.resume(task, answer)
+
+    def watch(self, task: Task, exchange: Exchange) -> None:
+        """Go on with a task once an exchange is over."""
+        self._under_way[task] = exchange
+        task.give_up = partial(self._abort, task)
 
     def spawn(self, operation: Operation[None]) -> None:
         """Run it in another thread: it may outlast this loop."""
@@ -213,5 +217,5 @@ class Waker:
         self._here.close()
 
 
-def _ask(effect: All | Race) -> Operation[Any]:
+def _ask(effect: Any) -> Operation[Any]:
     return (yield effect)

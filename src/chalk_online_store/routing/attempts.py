@@ -117,7 +117,7 @@ class _Trip(Generic[T]):
             except RequestError as error:
                 if second.ended and second.region in untried:
                     untried.remove(second.region)
-                if not error.engine_fault or not untried:
+                if not untried or not self._goes_elsewhere(error):
                     raise
                 failed, now = True, None
             else:
@@ -128,6 +128,10 @@ class _Trip(Generic[T]):
         """The next region that is well; where there is none, the same by another connection."""
         well = (name for name in untried if self._router.health[name].well)
         return next(well, region)
+
+    def _goes_elsewhere(self, error: RequestError) -> bool:
+        """Whether another region may answer better: also where this one is throttled again."""
+        return error.engine_fault or (error.throttle and self._call.report.retries > 0)
 
     def _hedge_after(self, region: str) -> float | None:
         if not self.hedged or self._router.hedges is None:
@@ -153,9 +157,9 @@ class _Trip(Generic[T]):
         try:
             return (yield from self._run(leg, others, now))
         except RequestError as error:
-            if error.engine_fault or other.began >= 0:
+            if other.began >= 0 or self._goes_elsewhere(error):
                 raise
-            return error  # No other region would say anything else.
+            return error
 
     def _second(self, leg: _Leg, first: _Leg, others: int) -> Operation[T]:
         if first.error is None:

@@ -35,8 +35,8 @@ SLOW_OF_RECENT = 12
 RECENT = 20
 """A region is slow when so many of its last requests were."""
 
-OVERTAKEN_IN_A_ROW = 5
-"""It is slow as well when so many requests in a row were answered sooner by another region."""
+_BY_CHANCE = 1e-6
+"""It is slow as well when others overtake so many in a row that this is no chance any more."""
 
 GOOD_IN_A_ROW = 3
 """A region returns after so many good answers, if they come over `return_after`."""
@@ -80,6 +80,7 @@ class RegionHealth:
         self.latencies: dict[Hashable, Latency] = {}
         self._rng = rng
         self._percentile = routing.hedging.percentile if routing.hedging else 0.95
+        self._most_overtaken = math.ceil(math.log(_BY_CHANCE) / math.log(1 - self._percentile))
         self._return_after = seconds(routing.return_after)
         self._return_over = seconds(routing.return_over)
         self._relapses = 0
@@ -90,6 +91,11 @@ class RegionHealth:
     def well(self) -> bool:
         """Whether it is healthy, or about to be."""
         return self.state in (RegionState.HEALTHY, RegionState.RETURNING)
+
+    @property
+    def recovering(self) -> bool:
+        """Whether the last that was heard of it is good."""
+        return self._good_in_a_row > 0
 
     def share(self, now: float) -> float:
         """The part of the traffic that it may have, from 0 to 1."""
@@ -125,7 +131,8 @@ class RegionHealth:
         """After `took` seconds without an answer here, another region had answered."""
         latency = self.latency(kind)
         slow = latency.is_slow(took)
-        latency.add(took, now, self.state is RegionState.HEALTHY)
+        if took > (latency.high or 0.0):  # Else it is not known how long it would have taken.
+            latency.add(took, now, self.state is RegionState.HEALTHY)
         if generation != self.generation:
             return
         self._overtaken += 1
@@ -185,7 +192,7 @@ class RegionHealth:
     def _judge_pace(self, now: float) -> None:
         if not self.well:
             return
-        if self._overtaken >= OVERTAKEN_IN_A_ROW:
+        if self._overtaken >= self._most_overtaken:
             self._become(RegionState.SLOW, "others answer sooner, time and again", now)
         elif self._slow_ones >= SLOW_OF_RECENT:
             self._become(RegionState.SLOW, "most requests take several times as long as usual", now)

@@ -27,10 +27,11 @@ _FIRST_PATIENCE = 1.0
 _PATIENCE = 10.0
 """A region has so many times the high percentile of its latency, while there is another one."""
 
+_ENOUGH = 1.5
 _FAIR = 3.0
 """Only a region that had so many times that, or `_LEAST_PATIENCE`, has failed by being late."""
 
-_USABLE, _SLOW, _DRAINED, _DOWN = range(4)
+_USABLE, _SLOW, _DRAINED, _RECOVERING, _DOWN = range(5)
 _WRITABLE = (RegionState.HEALTHY, RegionState.SLOW, RegionState.RETURNING, RegionState.DOWN)
 
 OnChange = Callable[["RegionHealth"], None]
@@ -148,7 +149,7 @@ class Router:
         if self._is_behind(name, now):
             return None if self.routing.beyond_max_lag == "refuse" else _DRAINED
         if health.state is RegionState.DOWN:
-            return _DOWN
+            return _RECOVERING if health.recovering else _DOWN
         if health.state is RegionState.SLOW:
             return _SLOW if self._is_better_one(name) else _USABLE
         share = health.share(now.monotonic)
@@ -190,13 +191,19 @@ class Router:
     def patience(self, region: str, kind: Hashable, left: float, others: int) -> float:
         """Seconds to wait for a region while `others` have not been asked yet.
 
-        `left` is what is left until the deadline: each of them gets its part.
+        `left` is what is left until the deadline: each of them gets its part. While a region is
+        not well, there is always another chance to keep time for.
         """
+        if not self.health[region].well and len(self.regions) > 1:
+            others = max(1, others)
         if not others:
             return left
         high = self.health[region].latency(kind).high
-        patience = _FIRST_PATIENCE if high is None else max(_LEAST_PATIENCE, high * _PATIENCE)
-        return min(patience, left / (1 + others))
+        share = left / (1 + others)
+        if high is None:
+            return min(share, _FIRST_PATIENCE)
+        share = max(share, high * _ENOUGH)  # With less, none of them could answer.
+        return min(left, share, max(_LEAST_PATIENCE, high * _PATIENCE))
 
     def _fair_time(self, region: str, kind: Hashable) -> float:
         high = self.health[region].latency(kind).high

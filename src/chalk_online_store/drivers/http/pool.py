@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -20,7 +21,11 @@ CLOSED = "the store was closed"
 
 
 class Pool:
-    """The connections of one event loop: so many at once, the rest waits."""
+    """The connections of one event loop: so many at once, the rest waits.
+
+    What a cancelled task leaves under way is parked: an answer that nobody waits for is read,
+    which costs less than to open another connection.
+    """
 
     def __init__(
         self,
@@ -36,6 +41,9 @@ class Pool:
         self._connect_timeout = connect_timeout
         self._size = size
         self._slots = asyncio.Semaphore(size)
+        self._busy = 0
+        self._parked: dict[object, Callable[[], object]] = {}
+        """What was given up, the oldest first, and what ends it."""
         self._closed = False
 
     async def exchange(self, data: bytes, deadline: float) -> Response:
@@ -48,13 +56,16 @@ class Pool:
             connection = self._take() or await self._connect(deadline)
             try:
                 answer = await connection.exchange(data, deadline)
-            except BaseException:  # A cancelled task takes along what is still to be answered.
+            except asyncio.CancelledError:
+                self._park(connection)
+                raise
+            except BaseException:
                 connection.abort()
                 raise
             self._give_back(connection)
             return answer
         finally:
-            self._slots.release()
+            self._release()
 
     async def warm(self, connections: int, deadline: float) -> int:
         """Open connections up to so many, and answer how many are idle."""
@@ -71,17 +82,26 @@ class Pool:
         """Close every connection; what is under way or waits fails."""
         self._closed = True
         self.alarm.cancel()
+        opening = [each for each in self._parked if isinstance(each, asyncio.Task)]
+        self._keep_parked(0)
         for connection in list(self.alarm.waiting):
             connection.abort(BrokenAnswer(CLOSED))
-        await asyncio.sleep(0)  # The event loop closes them at its next turn.
+        # The event loop closes them at its next turn.
+        await asyncio.gather(asyncio.sleep(0), *opening, return_exceptions=True)
 
     def answered_first(self, transport: asyncio.BaseTransport) -> None:
         """A new connection brought its first answer, and with it TLS's ticket for the next one."""
         if self._target.tls is not None:
             self._target.tls.keep_session(transport.get_extra_info("ssl_object"))
 
+    def settled(self, connection: Connection) -> None:
+        """A connection has the answer to a request that was given up."""
+        if self._parked.pop(connection, None):
+            self._give_back(connection)
+
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
+        self._parked.pop(connection, None)
         self.alarm.waiting.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
@@ -92,16 +112,21 @@ class Pool:
                 await self._slots.acquire()
         else:
             await self._slots.acquire()
+        self._busy += 1
         if self._closed:
-            self._slots.release()
+            self._release()
             raise BrokenAnswer(CLOSED)
+
+    def _release(self) -> None:
+        self._busy -= 1
+        self._slots.release()
 
     async def _open_one(self, deadline: float) -> None:
         await self._acquire(deadline)
         try:
             self._give_back(await self._connect(deadline))
         finally:
-            self._slots.release()
+            self._release()
 
     def _take(self) -> Connection | None:
         while self.idle:
@@ -116,7 +141,34 @@ class Pool:
         else:
             connection.abort()
 
+    def _park(self, connection: Connection) -> None:
+        """Keep what a cancelled task leaves, until its answer has come or its time is up."""
+        if connection.due == math.inf or self._closed:  # It has come already, or never will.
+            self._give_back(connection)
+        else:
+            self._parked[connection] = connection.abort
+
+    def _keep_parked(self, at_most: int) -> None:
+        while len(self._parked) > max(at_most, 0):
+            self._parked.pop(next(iter(self._parked)))()
+
     async def _connect(self, deadline: float) -> Connection:
+        """Open a connection; one that is cancelled is opened all the same, for the next request."""
+        self._keep_parked(self._size - self._busy - len(self.idle))
+        opening = self.loop.create_task(self._open(deadline))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._parked[opening] = opening.cancel
+            opening.add_done_callback(self._opened)
+            raise
+
+    def _opened(self, opening: asyncio.Task[Connection]) -> None:
+        self._parked.pop(opening, None)
+        if not opening.cancelled() and opening.exception() is None:
+            self._give_back(opening.result())
+
+    async def _open(self, deadline: float) -> Connection:
         target = self._target
         tls = target.tls
         # uvloop tries one address after the other, and has no such option.
@@ -165,9 +217,9 @@ class Connection(asyncio.Protocol):
 
     def ring(self) -> None:
         """Give up waiting."""
-        self._fail(TimeoutError())
+        self.abort(TimeoutError())
 
-    def abort(self, why: BrokenAnswer | None = None) -> None:
+    def abort(self, why: Exception | None = None) -> None:
         """Close at once; a request under way fails with `why`."""
         self.usable = False
         if why is not None:
@@ -210,7 +262,9 @@ class Connection(asyncio.Protocol):
         if not self._answered:
             self._answered = True
             self._pool.answered_first(self._transport)
-        if not waiting.done():  # Else its task was cancelled, and takes the connection along.
+        if waiting.done():  # Its task was cancelled.
+            self._pool.settled(self)
+        else:
             waiting.set_result(answer)
 
     def eof_received(self) -> None:

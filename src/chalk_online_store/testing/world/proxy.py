@@ -134,11 +134,9 @@ class Proxy:
         if self.watcher is not None:
             await self.watcher.before(request.operation)
         asked_at = time.perf_counter()
-        try:
-            answer = await self.upstream.ask(request.encode())
-        finally:
-            if self.watcher is not None:
-                self.watcher.after(request.operation)
+        answer = await self.upstream.ask(request.encode())
+        if self.watcher is not None:
+            self.watcher.after(request.operation)
         for slowdown in hits.every(Slowdown):
             await asyncio.sleep((time.perf_counter() - asked_at) * (slowdown.factor - 1))
         return answer

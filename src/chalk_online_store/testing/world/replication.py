@@ -66,6 +66,7 @@ class Region:
         self._told: list[Item] = []  # whose application has been answered, one way or another
         self._written = self._seen = 0
         self._reachable = True
+        self._alive_at = 0  # nanoseconds since 1970
         self._looked = asyncio.Event()
         self._news = asyncio.Event()  # for the reader: something was written
         self._haste = asyncio.Event()  # for the reader: somebody waits for it
@@ -73,10 +74,16 @@ class Region:
 
     # --- looking ---
 
-    def was_written(self) -> None:
+    def answered_write(self) -> None:
         """A write has come through: its record can be read."""
+        self._alive_at = time.time_ns()
         self._written += 1
         self._news.set()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the engine did not answer when it was last looked at."""
+        return not self._reachable
 
     @property
     def is_behind(self) -> bool:
@@ -116,7 +123,7 @@ class Region:
 
     async def _read(self) -> bool:
         """One look; whether there may be more."""
-        written = self._written
+        written, began = self._written, time.time_ns()
         told, self._told = self._told, []
         try:
             records = await self._stream.read()
@@ -124,8 +131,9 @@ class Region:
             self._reachable = False
             self._told = told + self._told
             return False
-        self._reachable = True
-        self._take(records)
+        # What an engine brings back that was away is from before it went.
+        self._take(records, time.time_ns() if self._reachable else self._alive_at)
+        self._reachable, self._alive_at = True, max(self._alive_at, began)
         if len(records) >= LIMIT:
             self._told = told + self._told
             return True
@@ -135,12 +143,12 @@ class Region:
             self._replicator.consider(item, self)
         return False
 
-    def _take(self, records: list[dict[str, Any]]) -> None:
-        now = time.time_ns()
+    def _take(self, records: list[dict[str, Any]], latest: int) -> None:
         for record in records:
             change = record["dynamodb"]
-            # The engine tells whole seconds. A record that is read late is not of now.
-            made = min(now, int(change["ApproximateCreationDateTime"] + 1) * 10**9 - 1)
+            # The engine tells whole seconds.
+            second = int(change["ApproximateCreationDateTime"]) * 10**9
+            made = min(max(second, latest), second + 10**9 - 1)
             item = self._replicator.item(change["Keys"])
             version = item.note(self.name, image_of(change.get("NewImage")), made)
             self._replicator.noted(item, version, self)
@@ -165,7 +173,8 @@ class Region:
             batch = [self._ready.pop(key) for key in list(self._ready)[:AT_ONCE]]
             if batch:
                 await asyncio.gather(*map(self._apply, batch))
-                self.was_written()
+                self._written += 1
+                self._news.set()
             else:
                 await self._until_next()
 
@@ -282,11 +291,6 @@ class Replicator:
         return Watcher(self._regions[name], others)
 
 
-async def _all_caught_up(regions: list[Region]) -> None:
-    for region in regions:
-        await region.catch_up()
-
-
 class Watcher:
     """Makes the order of writes in different regions certain.
 
@@ -300,12 +304,16 @@ class Watcher:
 
     async def before(self, operation: str) -> None:
         """Hold a write until it is certain to be the later one."""
-        behind = [other for other in self._others if other.is_behind]
-        if operation in WRITES and behind:
+        if operation not in WRITES:
+            return
+        behind = [other.catch_up() for other in self._others if other.is_behind]
+        if self._region.is_away:  # What it brings back is to be seen before anything new.
+            behind.append(self._region.look())
+        if behind:
             with suppress(TimeoutError):  # of an engine that hangs
-                await asyncio.wait_for(_all_caught_up(behind), PATIENCE)
+                await asyncio.wait_for(asyncio.gather(*behind), PATIENCE)
 
     def after(self, operation: str) -> None:
         """A write has been answered."""
         if operation in WRITES:
-            self._region.was_written()
+            self._region.answered_write()
