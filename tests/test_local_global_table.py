@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -377,10 +379,29 @@ def test_replication_goes_on_after_an_engine_was_killed(tmp_path: Path) -> None:
             assert [get(table, region, number) for number in range(60)] == expected
 
 
+def test_an_engine_that_hangs_holds_up_nobody_else(
+    local_global_table: LocalGlobalTable,
+) -> None:
+    """A stopped process is not waited for; when it goes on, it catches up."""
+    table = local_global_table
+    pid = table.region(EAST).engine.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        put(table, WEST, 1, "meanwhile")
+        assert table.pending().keys() == {WEST}
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    table.wait_until_replicated()
+    assert get(table, EAST, 1) == "meanwhile"
+
+
 def test_a_table_comes_back_with_its_files(tmp_path: Path) -> None:
     """Stopped and started again on the same directory, it has its items and replicates new ones."""
     with LocalGlobalTable(path=tmp_path) as table:
-        put(table, EAST, 1, "kept")
+        for start in range(0, 1250, 25):  # more than one page of the stream
+            puts = [{"PutRequest": {"Item": key(start + number)}} for number in range(25)]
+            url = table.region(EAST).endpoint_url
+            call(url, "BatchWriteItem", RequestItems={table.table: puts})
         table.wait_until_replicated()
         table.stop()
         table.stop()
@@ -388,11 +409,12 @@ def test_a_table_comes_back_with_its_files(tmp_path: Path) -> None:
             table.region(EAST)
         assert table.start() is table
         assert table.start() is table
-        put(table, WEST, 2, "new")
+        put(table, WEST, 2000, "new")
         remove(table, WEST, 1)
         table.wait_until_replicated()
+        assert len(everything(table, EAST)) == 1250
         assert everything(table, EAST) == everything(table, WEST)
-        assert get(table, EAST, 2) == "new"
+        assert get(table, EAST, 2000) == "new"
 
 
 def test_stop_leaves_no_process() -> None:

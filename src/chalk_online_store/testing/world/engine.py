@@ -50,43 +50,38 @@ class Engine:
 
 
 class Stream:
-    """The stream of a table, of one shard as local engines have it, read from its beginning."""
+    """The stream of a table, of one shard as local engines have it, read from its beginning.
+
+    An iterator holds its position, and so outlives the process of the engine.
+    """
 
     def __init__(self, engine: Engine, table: str) -> None:
         self._engine = engine
         self._table = table
         self._iterator = ""
-        self._last = ""  # the number of the last record that was read
 
     async def read(self) -> list[dict[str, Any]]:
         """The records since the last call, `LIMIT` at most; raises as `Engine.call`."""
-        try:
-            return await self._read()
-        except EngineRefused:
-            self._iterator = ""  # It may have expired, or not have survived a restart.
-            return await self._read()
-
-    async def _read(self) -> list[dict[str, Any]]:
         self._iterator = self._iterator or await self._begin()
-        told = await self._engine.call(STREAMS, "GetRecords", {"ShardIterator": self._iterator})
-        records: list[dict[str, Any]] = told["Records"]
+        told = await self._call("GetRecords", ShardIterator=self._iterator)
         self._iterator = told["NextShardIterator"]
-        if records:
-            self._last = records[-1]["dynamodb"]["SequenceNumber"]
+        records: list[dict[str, Any]] = told["Records"]
         return records
 
     async def _begin(self) -> str:
-        streams = await self._engine.call(STREAMS, "ListStreams", {"TableName": self._table})
-        if not streams["Streams"]:
+        told = await self._call("ListStreams", TableName=self._table)
+        if not told["Streams"]:
             raise EngineGone(f"the table {self._table} has no stream")
-        arn = streams["Streams"][0]["StreamArn"]
-        told = await self._engine.call(STREAMS, "DescribeStream", {"StreamArn": arn})
-        place = {"StreamArn": arn, "ShardId": told["StreamDescription"]["Shards"][0]["ShardId"]}
-        start = (
-            {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": self._last}
-            if self._last
-            else {"ShardIteratorType": "TRIM_HORIZON"}
+        arn = told["Streams"][0]["StreamArn"]
+        described = await self._call("DescribeStream", StreamArn=arn)
+        told = await self._call(
+            "GetShardIterator",
+            StreamArn=arn,
+            ShardId=described["StreamDescription"]["Shards"][0]["ShardId"],
+            ShardIteratorType="TRIM_HORIZON",
         )
-        told = await self._engine.call(STREAMS, "GetShardIterator", {**place, **start})
         iterator: str = told["ShardIterator"]
         return iterator
+
+    async def _call(self, operation: str, **body: str) -> dict[str, Any]:
+        return await self._engine.call(STREAMS, operation, body)

@@ -38,11 +38,14 @@ WRITES = frozenset(
 IDLE = 0.02
 """Seconds between two looks at a stream of which nothing is known to be new."""
 
-BUSY = 0.004
+BUSY = 0.002
 """Seconds between two looks at a stream that is written to."""
 
-PATIENCE = 0.25
-"""Seconds that a write waits at most until the writes before it, elsewhere, were seen."""
+PATIENCE = 0.5
+"""Seconds that a write waits at most until the writes before it, elsewhere, were seen.
+
+An engine that shows nothing for so long hangs.
+"""
 
 AWAY = 0.05
 """Seconds between two attempts to reach an engine that is away."""
@@ -270,13 +273,13 @@ class Replicator:
     async def pending(self) -> dict[str, int | None]:
         """How many items each region lacks that it can get, all streams having been read.
 
-        None for a region whose engine is away.
+        None for a region whose engine is away, or hangs.
         """
         for task in self._tasks:
             if task.done():
                 task.result()  # raises what ended it
         regions = self._regions.values()
-        there = await asyncio.gather(*(region.look() for region in regions))
+        there = await asyncio.gather(*(_is_there(region) for region in regions))
         items = list(self._unsettled.values())
         return {
             region.name: sum(item.lacks(region.name, self.links) for item in items)
@@ -289,6 +292,13 @@ class Replicator:
         """What the proxy of a region is to tell."""
         others = [region for region in self._regions.values() if region.name != name]
         return Watcher(self._regions[name], others)
+
+
+async def _is_there(region: Region) -> bool:
+    try:
+        return await asyncio.wait_for(region.look(), PATIENCE)
+    except TimeoutError:
+        return False
 
 
 class Watcher:
