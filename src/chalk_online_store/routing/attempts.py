@@ -197,7 +197,8 @@ class _Trip(Generic[T]):
                 self._won(leg, now)
                 if failed or legs[0].error is not None:
                     self._call.report.failovers += 1
-            elif leg.began >= 0 and not leg.ended and len({leg.region for leg in legs}) > 1:
+            elif leg is legs[0] and not leg.ended and len({leg.region for leg in legs}) > 1:
+                # Only the one that was asked first: a hedge that lost had less time.
                 took = now.monotonic - leg.began
                 self._router.overtaken(leg.region, leg.generation, self._kind, took, now.monotonic)
 
