@@ -23,7 +23,9 @@ def main() -> None:
     if unknown:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
     if not options.publish:
-        _run(options.scenarios or list(SCENARIOS), QUICK if options.quick else Pace(), options.quick)
+        _run(
+            options.scenarios or list(SCENARIOS), QUICK if options.quick else Pace(), options.quick
+        )
     if not options.quick:
         kept.publish()
 

@@ -11,6 +11,7 @@ from benchmarks import results
 from benchmarks.chaos import plot, report
 from benchmarks.chaos.scenarios import SCENARIOS, Scenario
 from benchmarks.chaos.settings import A_SECOND, TIMEOUT, Pace, RoutingOptions
+from benchmarks.report import setting
 from benchmarks.server import ROOT
 
 PART = "chaos"
@@ -38,7 +39,9 @@ def keep(
 
 def publish() -> None:
     """Put what is kept into the page and the image."""
-    PAGE.write_text(results.insert(PAGE.read_text(), report.tables(_lines())))
+    kept = results.load()[PART]
+    tables = report.tables(kept["results"]) | {"chaos setting": setting(kept["setting"])}
+    PAGE.write_text(results.insert(PAGE.read_text(), tables))
     plot.draw(_timelines())
 
 

@@ -136,56 +136,63 @@ def _failure(rows: Rows) -> str:
 
 def run_sync(url: str, options: RoutingOptions, seconds: float, warming: float) -> Outcome:
     """Calls in threads."""
-    with OnlineStore.open(
-        url, schema=[Account], timeout=TIMEOUT, routing=options.as_routing()
-    ) as store:
+    with (
+        OnlineStore.open(
+            url, schema=[Account], timeout=TIMEOUT, routing=options.as_routing()
+        ) as store,
+        ThreadPoolExecutor(THREADS) as threads,
+    ):
         store.warm(CONNECTIONS)
         start = _told_to_start()
         recorder = Recorder(start + warming)
-
-        def call(planned: Planned, due: float) -> None:
-            began = time.monotonic()
-            try:
-                recorder.answered(planned, due, began, _call(store, "sync", planned))
-            except Exception as error:  # noqa: BLE001 - one that should not be is a finding
-                recorder.failed(planned, due, began, error)
-
-        with ThreadPoolExecutor(THREADS) as threads:
-            waiting = []
-            for planned in plan(seconds):
-                due = start + planned.due
-                time.sleep(max(0.0, due - time.monotonic()))
-                waiting.append(threads.submit(call, planned, due))
-                recorder.look(store)
+        waiting = []
+        for planned in plan(seconds):
+            due = start + planned.due
+            time.sleep(max(0.0, due - time.monotonic()))
+            waiting.append(threads.submit(_make, store, planned, due, recorder))
+            recorder.look(store)
         for future in waiting:
             future.result()
         return recorder.outcome
 
 
+def _make(store: OnlineStore, planned: Planned, due: float, recorder: Recorder) -> None:
+    began = time.monotonic()
+    try:
+        recorder.answered(planned, due, began, _call(store, "sync", planned))
+    except Exception as error:  # noqa: BLE001 - one that should not be is a finding
+        recorder.failed(planned, due, began, error)
+
+
 async def run_async(url: str, options: RoutingOptions, seconds: float, warming: float) -> Outcome:
     """Calls in tasks."""
-    async with AsyncOnlineStore.open(
-        url, schema=[Account], timeout=TIMEOUT, routing=options.as_routing()
-    ) as store:
+    async with (
+        AsyncOnlineStore.open(
+            url, schema=[Account], timeout=TIMEOUT, routing=options.as_routing()
+        ) as store,
+        asyncio.TaskGroup() as tasks,
+    ):
         await store.warm(CONNECTIONS)
         start = _told_to_start()
         recorder = Recorder(start + warming)
-
-        async def call(planned: Planned, due: float) -> None:
-            began = time.monotonic()
-            try:
-                answer: Rows | Report = await _call(store, "async", planned)
-                recorder.answered(planned, due, began, answer)
-            except Exception as error:  # noqa: BLE001 - one that should not be is a finding
-                recorder.failed(planned, due, began, error)
-
-        async with asyncio.TaskGroup() as tasks:
-            for planned in plan(seconds):
-                due = start + planned.due
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
-                tasks.create_task(call(planned, due))
-                recorder.look(store)
+        waiting = []
+        for planned in plan(seconds):
+            due = start + planned.due
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            waiting.append(tasks.create_task(_make_async(store, planned, due, recorder)))
+            recorder.look(store)
+        await asyncio.gather(*waiting)
         return recorder.outcome
+
+
+async def _make_async(
+    store: AsyncOnlineStore, planned: Planned, due: float, recorder: Recorder
+) -> None:
+    began = time.monotonic()
+    try:
+        recorder.answered(planned, due, began, await _call(store, "async", planned))
+    except Exception as error:  # noqa: BLE001 - one that should not be is a finding
+        recorder.failed(planned, due, began, error)
 
 
 def _call(store: Any, mode: str, planned: Planned) -> Any:
@@ -203,10 +210,7 @@ def main(arguments: Sequence[str]) -> None:
     """`MODE URL ROUTING SECONDS WARMING`."""
     mode, url, routing, seconds, warming = arguments
     given = (url, RoutingOptions(**json.loads(routing)), float(seconds), float(warming))
-    if mode == "sync":
-        outcome = run_sync(*given)
-    else:
-        outcome = asyncio.run(run_async(*given))
+    outcome = run_sync(*given) if mode == "sync" else asyncio.run(run_async(*given))
     print(json.dumps(outcome), flush=True)
 
 

@@ -86,12 +86,13 @@ def returned_after(calls: Sequence[Call], region: str, window: Window) -> float 
     buckets = int((window.until - window.since) / BUCKET)
     for place in reversed(range(buckets)):
         since = window.since + place * BUCKET
-        if _share(Window(since, since + BUCKET).of(calls), region) < _BACK:
+        if share_of(Window(since, since + BUCKET).of(calls), region) < _BACK:
             return None if place == buckets - 1 else (place + 1) * BUCKET
     return 0.0
 
 
-def _share(calls: Sequence[Call], region: str) -> float:
+def share_of(calls: Sequence[Call], region: str) -> float:
+    """The part of calls that a region has answered."""
     return sum(region in call.regions for call in calls) / max(1, len(calls))
 
 

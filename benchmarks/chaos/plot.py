@@ -34,8 +34,7 @@ def _figure(timelines: Sequence[Timeline]) -> Any:
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(timelines) / COLUMNS)
-    figure = Figure(figsize=(11, 2.15 * rows + 0.8), layout="constrained")
-    figure.get_layout_engine().set(hspace=0.06, wspace=0.03)
+    figure: Any = Figure(figsize=(11, 2.15 * rows + 0.8), layout="constrained")
     cells = figure.subfigures(rows, COLUMNS, squeeze=False).flat
     for cell, timeline in zip(cells, timelines, strict=False):
         cell.set_facecolor("none")
@@ -98,5 +97,6 @@ def _legend(figure: Any) -> None:
         handles=handles, loc="outside upper center", ncols=6, frameon=False, labelcolor=INK
     )
     figure.supxlabel(
-        "seconds; above: calls a second by who answered, reads upwards, writes downwards", fontsize=9
+        "seconds; above: calls a second by who answered, reads upwards, writes downwards",
+        fontsize=9,
     )

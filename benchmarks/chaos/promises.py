@@ -30,8 +30,8 @@ def check(scenario: Scenario, line: Mapping[str, Any]) -> Iterator[Promise]:
         kept = moved is not None and moved < scenario.moves
         yield f"reads moved in {scenario.moves:g} s", kept, seconds(moved)
     if scenario.stays:
-        marked = line["marked"]
-        yield "traffic stayed", marked is None, marked["reason"] if marked else "it did"
+        left = line["left"]
+        yield "traffic stays", left is None, left["reason"] if left else "it did"
     if scenario.name == "brown-out":
         yield _pace(reads["latency"])
     longest = max(reads["longest"], writes["longest"])

@@ -54,8 +54,7 @@ def _call_cells(line: Mapping[str, Any], of: Mapping[str, Any]) -> list[str]:
         line["store"],
         _errors(of),
         *(_latencies(of["latency"][when]) for when in _WHEN),
-        seconds(of["moved"]),
-        seconds(of["returned"]),
+        *(seconds(of[name]) if of["concerned"] else "" for name in ("moved", "returned")),
     ]
 
 
