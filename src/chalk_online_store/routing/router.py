@@ -111,16 +111,14 @@ class Router:
 
     def to_write(self, now: Instant) -> str:
         """The region that writes go to, and strong reads."""
-        if self._calm:
-            return self._written
-        with self._lock:
-            self._tick(now.monotonic)
-            self._written = self._choose_written()
-            return self._written
+        if not self._calm:
+            with self._lock:
+                self._tick(now.monotonic)
+        return self._written
 
     @property
     def written(self) -> str:
-        """The region that writes went to last."""
+        """The region that writes go to, as far as is known by now."""
         return self._written
 
     def _choose_written(self) -> str:
@@ -183,8 +181,8 @@ class Router:
         """See whether there is anything to weigh up: mostly there is not."""
         well = all(health.state is RegionState.HEALTHY for health in self.health.values())
         self._calm = well and self.orders == Orders(at=self.orders.at) and self._max_lag is None
-        if self._calm:
-            self._written = self._choose_written()
+        # Now, also where nothing is written: so that whoever writes next is with the others.
+        self._written = self._choose_written()
 
     # --- patience --------------------------------------------------------------------------
 
@@ -311,7 +309,7 @@ class Router:
         with self._lock:
             if orders.at > self.orders.at:
                 self.orders = orders
-                self._calm = False
+                self._changed()
 
     def behind(self, region: str, now: Instant) -> float | None:
         """Seconds by which what a region shows may be behind what was written; None if unknown."""
