@@ -55,10 +55,12 @@ def draw(kept: Mapping[str, Any], directory: Path = IMAGES) -> None:
             save(_curves(kept["curves"]["results"]), directory / "curves")
 
 
-def save(figure: Any, path: Path) -> None:
-    """Keep a figure as PNG and SVG."""
-    for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
-        figure.savefig(path.with_suffix(suffix), transparent=True, bbox_inches="tight", **options)
+def save(figure: Any, path: Path, suffixes: Sequence[str] = (".png", ".svg")) -> None:
+    """Keep a figure, as PNG and as SVG."""
+    options: dict[str, Any] = {".png": {"dpi": 160}, ".svg": {"metadata": {"Date": None}}}
+    for suffix in suffixes:
+        name = path.with_suffix(suffix)
+        figure.savefig(name, transparent=True, bbox_inches="tight", **options[suffix])
 
 
 def _bars(results: Sequence[Mapping[str, Any]]) -> Any:

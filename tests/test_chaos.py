@@ -157,7 +157,7 @@ def test_what_was_promised_is_held_against_what_was_measured() -> None:
 
 
 def test_every_table_has_a_line_for_each_run_and_its_place_on_the_page() -> None:
-    """A time that never came is "not", what was not measured is "-"."""
+    """A return that never came is "not", what was not measured is "-"."""
     found = line()
     found["promises"] = list(check(SCENARIOS["blackhole"], found))
     tables = report.tables([found])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import time
 from collections.abc import Sequence
 
@@ -19,6 +21,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="half as long, and nothing is kept")
     parser.add_argument("--publish", action="store_true", help="run nothing: page and image alone")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that engines are stopped.
     unknown = set(options.scenarios) - set(SCENARIOS)
     if unknown:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")

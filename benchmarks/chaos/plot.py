@@ -13,6 +13,8 @@ from benchmarks.plots import IMAGES, INK, STYLE, save
 COLOURS = {PREFERRED: "#2f81f7", STANDBY: "#c9a227", "failed": "#e5534b"}
 READS, WRITES = "#8b5cf6", "#3fb950"
 COLUMNS = 3
+_MOST = 140
+"""Calls a second that an axis goes to."""
 
 Timeline = Mapping[str, Any]
 
@@ -27,7 +29,8 @@ def draw(timelines: Sequence[Timeline], directory: Path = IMAGES) -> None:
     mpl.use("agg")
     directory.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        save(_figure(timelines), directory / "failover-runs")
+        # No SVG: of so many steps it would be four times as large.
+        save(_figure(timelines), directory / "failover-runs", (".png",))
 
 
 def _figure(timelines: Sequence[Timeline]) -> Any:
@@ -47,12 +50,19 @@ def _panel(cell: Any, timeline: Timeline) -> None:
     traffic, pace = cell.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _traffic(traffic, timeline)
     _pace(pace, timeline)
-    begun, healed = timeline["fault"]
     for panel in (traffic, pace):
-        panel.axvspan(begun, healed, color=INK, alpha=0.18, linewidth=0)
+        _fault(panel, *timeline["fault"])
         panel.tick_params(labelsize=7, length=2)
         panel.set_xlim(0, timeline["at"][-1])
+    traffic.tick_params(labelbottom=False)
     traffic.set_title(timeline["title"], loc="left", fontweight="bold", fontsize=9)
+
+
+def _fault(panel: Any, begun: float, healed: float) -> None:
+    """Behind what is drawn, so as to leave the colours alone, with its edges in front."""
+    panel.axvspan(begun, healed, color=INK, alpha=0.22, linewidth=0, zorder=0)
+    for at in (begun, healed):
+        panel.axvline(at, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
 
 
 def _traffic(panel: Any, timeline: Timeline) -> None:
@@ -66,7 +76,8 @@ def _traffic(panel: Any, timeline: Timeline) -> None:
                 timeline["at"], floor, top, step="post", color=COLOURS[name], linewidth=0
             )
             floor = top
-    panel.axhline(0, color=INK, linewidth=0.6)
+    panel.axhline(0, color="white", linewidth=0.8)
+    panel.set_ylim(-_MOST * 0.4, _MOST)  # Room for the fault above what is drawn.
     panel.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
 
 
@@ -90,7 +101,7 @@ def _legend(figure: Any) -> None:
         Patch(color=COLOURS[STANDBY], label=f"by {STANDBY}"),
         Patch(color=COLOURS["failed"], label="failed"),
         Patch(color=INK, alpha=0.25, label="fault"),
-        Line2D([], [], color=READS, label="p99 of reads, ms"),
+        Line2D([], [], color=READS, label="p99 of reads"),
         Line2D([], [], color=WRITES, label="of writes"),
     ]
     figure.legend(

@@ -54,8 +54,13 @@ def _call_cells(line: Mapping[str, Any], of: Mapping[str, Any]) -> list[str]:
         line["store"],
         _errors(of),
         *(_latencies(of["latency"][when]) for when in _WHEN),
-        *(seconds(of[name]) if of["concerned"] else "" for name in ("moved", "returned")),
+        *([seconds(of["moved"], "stayed"), _back(of)] if of["concerned"] else ["", ""]),
     ]
+
+
+def _back(of: Mapping[str, Any]) -> str:
+    """Nothing comes back that never left."""
+    return "" if of["moved"] is None else seconds(of["returned"])
 
 
 def _errors(of: Mapping[str, Any]) -> str:

@@ -120,6 +120,7 @@ _LAGGING = 0.5
 SCENARIOS: Mapping[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
+        Scenario("healthy", "nothing, for comparison", stays=True),
         _fault("blackhole", "connections go silent", Blackhole(), moves=1.0),
         _fault("blackhole-connect", "silent, connects too", Blackhole(connect=True), moves=1.0),
         _fault("refused", "connects refused", Refused(), moves=0.1),
