@@ -9,7 +9,7 @@ DECODER := src/chalk_online_store/codec/_decoder.c
 BENCH := .bench-venv
 SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
 
-.PHONY: demo test fuzz sanitize lint bench docs clean
+.PHONY: demo test fuzz sanitize lint bench chaos docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
@@ -30,6 +30,10 @@ lint: $(STAMPS)/dev
 
 bench: $(BENCH)/.ours $(BENCH)/.feast
 	$(BENCH)/main/bin/python -m benchmarks $(PARTS)
+
+# SCENARIOS="blackhole refused" runs these alone, SCENARIOS=--quick all of them shortly.
+chaos: $(STAMPS)/dev $(STAMPS)/engines
+	$(BIN)/python -m benchmarks.chaos $(SCENARIOS)
 
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict

@@ -50,14 +50,17 @@ def draw(kept: Mapping[str, Any], directory: Path = IMAGES) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         if "cpu" in kept:
-            _save(_bars(kept["cpu"]["results"]), directory / "benchmark")
+            save(_bars(kept["cpu"]["results"]), directory / "benchmark")
         if "curves" in kept:
-            _save(_curves(kept["curves"]["results"]), directory / "curves")
+            save(_curves(kept["curves"]["results"]), directory / "curves")
 
 
-def _save(figure: Any, path: Path) -> None:
-    for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
-        figure.savefig(path.with_suffix(suffix), transparent=True, bbox_inches="tight", **options)
+def save(figure: Any, path: Path, suffixes: Sequence[str] = (".png", ".svg")) -> None:
+    """Keep a figure, as PNG and as SVG."""
+    options: dict[str, Any] = {".png": {"dpi": 160}, ".svg": {"metadata": {"Date": None}}}
+    for suffix in suffixes:
+        name = path.with_suffix(suffix)
+        figure.savefig(name, transparent=True, bbox_inches="tight", **options[suffix])
 
 
 def _bars(results: Sequence[Mapping[str, Any]]) -> Any:

@@ -92,13 +92,3 @@ def test_whatever_happens(seed: int) -> None:
     for name in names:  # However its faults come and go, it returns only once it was well.
         returns = world.changes.count((name, RegionState.RETURNING))
         assert returns <= 1 + world.driver.now / 5.0
-
-
-def test_a_hedge_that_comes_second_is_no_sign_against_its_region() -> None:
-    """A far region that is hedged to, and loses to the near one each time, stays healthy."""
-    world = Regions({"east": 0.01, "far": 0.2}, Routing(hedging=Hedging(percentile=0.5)))
-    world.fill(20)
-    calls = world.load(500, 0.1)
-    assert sum(call.hedges for call in calls) > 20
-    assert all(call.value and call.region == "east" for call in calls)
-    assert world.changes == []

@@ -1,0 +1,67 @@
+"""One attempt in several regions: what is learnt of them, and what it reports."""
+
+from __future__ import annotations
+
+import random
+
+from chalk_online_store import RegionState, Routing
+from chalk_online_store.backend import Asked, Call
+from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
+from chalk_online_store.effects import NOW, Instant, Operation, Sleep
+from chalk_online_store.routing.attempts import RoutedAttempts
+from chalk_online_store.routing.router import Router
+
+
+class TwoRegions:
+    """A near and a far region, in virtual time; `near` is how long the near one takes next."""
+
+    def __init__(self) -> None:
+        self.router = Router(["near", "far"], "near", Routing(), random.Random(1))
+        self.near = 0.0
+        self._attempts = RoutedAttempts(self.router)
+        self._driver = SimulatedDriver(lambda send, now: Reply())
+
+    def _ask(self, region: str, until: float) -> Operation[str]:
+        yield Sleep(self.near if region == "near" else 0.07)
+        return region
+
+    def _read(self, call: Call) -> Operation[str]:
+        now: Instant = yield NOW
+        call.deadline = now.monotonic + 1
+        asked = Asked("GetItem", 100, writes=False)
+        return (yield from self._attempts.attempt(self._ask, asked, now, call))
+
+    def settle(self) -> None:
+        """Let it learn what is usual: 5 ms, and 6 for one in ten."""
+        for number in range(40):
+            self.near = 0.005 if number % 10 else 0.006
+            self.read()
+
+    def read(self) -> Call:
+        """Read once."""
+        call = Call(0)
+        self._driver.run(self._read(call))
+        return call
+
+
+def test_a_hedge_that_lost_says_nothing_of_its_region() -> None:
+    """It was asked later, and given up after a moment: that is no sign that it is slow."""
+    regions = TwoRegions()
+    regions.settle()
+    regions.near = 0.008
+    calls = [regions.read() for _ in range(6)]
+    assert all(call.report.hedges == 1 for call in calls)
+    assert all(call.report.region == "near" for call in calls)
+    far = regions.router.health["far"]
+    assert far.state is RegionState.HEALTHY
+    assert not far.latencies
+
+
+def test_a_region_that_was_asked_first_and_overtaken_is_slow() -> None:
+    """It had the whole time of the hedge besides, and did not answer."""
+    regions = TwoRegions()
+    regions.settle()
+    regions.near = 0.5
+    calls = [regions.read() for _ in range(5)]
+    assert all(call.report.region == "far" for call in calls)
+    assert regions.router.health["near"].state is RegionState.SLOW
