@@ -10,7 +10,7 @@ import pytest
 from chalk_online_store import Hedging, RegionState, Routing
 from chalk_online_store.routing.health import (
     FAILURES_IN_A_ROW,
-    FAILURES_OF_ONE_RETURNING,
+    FAILURES_OF_ONE_UNSURE,
     GOOD_IN_A_ROW,
     RECENT,
     SLOW_OF_RECENT,
@@ -172,7 +172,7 @@ def test_relapses_make_it_wait_longer() -> None:
             now += 0.5
             answer(health, now)
         waits.append(now - began)
-        fail(health, now, FAILURES_OF_ONE_RETURNING)
+        fail(health, now, FAILURES_OF_ONE_UNSURE)
         assert health.state is DOWN
     for number, wait in enumerate(waits):
         assert 10 * 2**number <= wait <= 10 * 2**number * LONGEST + 1
@@ -259,3 +259,24 @@ def test_being_overtaken_now_and_then_is_nothing() -> None:
             health.overtaken(health.generation, "Get", 0.02, float(number))
         answer(health, float(number))
     assert health.state is HEALTHY
+
+
+def test_what_happens_to_many_at_one_moment_happened_once() -> None:
+    """All that were under way in a short stall are overtaken, and the region stays healthy."""
+    health = region()
+    for number in range(100):
+        health.overtaken(health.generation, "Get", 0.02, number / 2000)
+    assert health.state is HEALTHY
+    health.overtaken(health.generation, "Get", 0.02, 0.2)
+    assert health.state is SLOW
+
+
+def test_a_slow_region_is_sooner_down() -> None:
+    """Where most is slow already, two failures in a row are enough."""
+    health = region()
+    for number in range(5):
+        health.overtaken(health.generation, "Get", 0.02, float(number))
+    fail(health, 5.0)
+    assert health.state is SLOW
+    fail(health, 5.0)
+    assert health.state is DOWN

@@ -48,6 +48,13 @@ def restore(routed: Router, name: str, begins: float, ends: float) -> None:
         now += 1
 
 
+def overtake(routed: Router, name: str, now: float) -> None:
+    """Have hedges to others win, time and again."""
+    for number in range(5):
+        generation = routed.health[name].generation
+        routed.overtaken(name, generation, KIND, 0.02, now + number / 20)
+
+
 def firsts(routed: Router, now: float, count: int = 400) -> Counter[str]:
     """What is asked first, in many reads."""
     return Counter(routed.to_read(at(now))[0] for _ in range(count))
@@ -103,8 +110,7 @@ def test_reads_return_gradually_and_writes_at_the_end() -> None:
 def test_writes_do_not_leave_a_region_that_is_slow() -> None:
     """Slowness moves reads alone: writes of one item in two regions could lose one of them."""
     routed = router()
-    for _ in range(5):
-        routed.overtaken("east", 0, KIND, 0.02, 1.0)
+    overtake(routed, "east", 0.5)
     assert routed.health["east"].state is RegionState.SLOW
     assert routed.to_read(at(1))[0] == "west"
     assert routed.to_write(at(1)) == "east"
@@ -116,8 +122,7 @@ def test_writes_do_not_come_back_to_a_region_that_became_slow_on_its_return() ->
     lose(routed, "east")
     assert routed.to_write(at(1)) == "west"
     restore(routed, "east", 1, 16)
-    for _ in range(5):
-        routed.overtaken("east", routed.health["east"].generation, KIND, 0.02, 17.0)
+    overtake(routed, "east", 17.0)
     assert routed.health["east"].state is RegionState.SLOW
     assert routed.to_write(at(18)) == "west"
 
@@ -292,33 +297,44 @@ SECOND = 1_000_000
 def test_lag_is_what_a_region_lacks() -> None:
     """The time from the newest heartbeat that has arrived to when it was looked for."""
     lag = Lag()
-    assert lag.behind("west", "east", 10 * SECOND) is None
-    lag.saw("east", {"east": 9 * SECOND}, 10 * SECOND)
-    lag.saw("west", {"east": 7 * SECOND}, 10 * SECOND)
-    assert lag.behind("west", "east", 10 * SECOND) == 3.0
+    assert lag.behind("west", "east") is None
+    lag.saw("east", {"east": 9 * SECOND}, 10 * SECOND, {})
+    lag.saw("west", {"east": 7 * SECOND}, 10 * SECOND, {"east": 10 * SECOND})
+    assert lag.behind("west", "east") == 3.0
 
 
 def test_a_region_that_is_gone_has_accepted_nothing_since() -> None:
     """How far a replica is behind a lost region does not grow with the time of its loss."""
     lag = Lag()
-    lag.saw("east", {"east": 9 * SECOND}, 10 * SECOND)
-    lag.saw("west", {"east": 7 * SECOND}, 500 * SECOND)
-    assert lag.behind("west", "east", 10 * SECOND) == 3.0
+    lag.saw("east", {"east": 9 * SECOND}, 10 * SECOND, {})
+    lag.saw("west", {"east": 7 * SECOND}, 500 * SECOND, {"east": 10 * SECOND})
+    assert lag.behind("west", "east") == 3.0
+
+
+def test_an_outage_that_is_over_is_no_lag() -> None:
+    """What was known of a replica while the source was away stays as it was when that is back."""
+    routed = router("east", "west")
+    restore(routed, "east", 10, 10)
+    routed.saw("east", {"east": 10 * SECOND}, at(10))
+    lose(routed, "east", now=11)
+    routed.saw("west", {"east": 9 * SECOND}, at(100))
+    restore(routed, "east", 101, 120)
+    assert routed.behind("west") == 1.0
 
 
 def test_where_nobody_writes_nothing_is_missing() -> None:
     """Heartbeats that ended long ago, all of which have arrived, are no lag."""
     lag = Lag()
-    lag.saw("east", {"east": 9 * SECOND}, 500 * SECOND)
-    lag.saw("west", {"east": 9 * SECOND}, 500 * SECOND)
-    assert lag.behind("west", "east", 500 * SECOND) == 0.0
+    lag.saw("east", {"east": 9 * SECOND}, 500 * SECOND, {})
+    lag.saw("west", {"east": 9 * SECOND}, 500 * SECOND, {"east": 500 * SECOND})
+    assert lag.behind("west", "east") == 0.0
 
 
 def behind(routed: Router, seconds: int) -> None:
     """Have the west be so many seconds behind the east, at 100 s."""
     restore(routed, "east", 100, 100)
-    routed.lag.saw("east", {"east": 100 * SECOND}, 100 * SECOND)
-    routed.lag.saw("west", {"east": (100 - seconds) * SECOND}, 100 * SECOND)
+    routed.saw("east", {"east": 100 * SECOND}, at(100))
+    routed.saw("west", {"east": (100 - seconds) * SECOND}, at(100))
 
 
 @pytest.mark.parametrize(
@@ -342,10 +358,10 @@ def test_max_lag_refuses_or_avoids(seconds: int, beyond: Any, order: list[str]) 
 def test_reads_tell_how_far_their_region_is_behind() -> None:
     """Nothing is missing in the region that is written to; of a replica it is told, if known."""
     routed = router("east", "west")
-    assert routed.behind("west", at(100)) is None
+    assert routed.behind("west") is None
     behind(routed, 5)
-    assert routed.behind("east", at(100)) == 0.0
-    assert routed.behind("west", at(100)) == 5.0
+    assert routed.behind("east") == 0.0
+    assert routed.behind("west") == 5.0
 
 
 # --- what is set ---------------------------------------------------------------------------

@@ -14,8 +14,8 @@ def overtaken_router() -> Router:
     router = Router(["near", "far"], "near", Routing(), random.Random(1))
     router.probed("near", 0.001, now=0.0)
     router.probed("far", 0.070, now=0.0)
-    for _ in range(5):
-        router.overtaken("near", 0, "GetItem", 0.08, now=1.0)
+    for number in range(5):
+        router.overtaken("near", 0, "GetItem", 0.08, now=0.8 + number / 20)
     return router
 
 

@@ -31,15 +31,18 @@ class Backoff:
         self._policy = policy
         self._rng = rng
         self._failures = 0
+        self._gets_on = False
 
     def reset(self) -> None:
-        """Start over: the engine did some of the work."""
+        """Start over: the engine did some of the work, so it takes no long rest to do more."""
         self._failures = 0
+        self._gets_on = True
 
     def delay(self, error: RequestError) -> float:
         """Seconds to wait after `error`."""
         policy = self._policy
-        base = policy.throttle_base if error.throttle else policy.base
+        base = policy.throttle_base if error.throttle and not self._gets_on else policy.base
+        self._gets_on = False
         ceiling = min(policy.cap, base * 2.0**self._failures)
         self._failures += 1
         return self._rng.uniform(0, ceiling)

@@ -118,7 +118,7 @@ class RegionKeeper:
         router = self._router
         if router is not None:
             router.probed(region, now.monotonic - began.monotonic, now.monotonic)
-            router.lag.saw(region, seen.beats, now.wall)
+            router.saw(region, seen.beats, now)
             if seen.orders is not None:
                 router.order(seen.orders)
         return seen

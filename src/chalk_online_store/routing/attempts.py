@@ -191,6 +191,8 @@ class _Trip(Generic[T]):
         except RequestError as error:
             leg.ended, leg.error = True, error
             ended: Instant = yield NOW
+            if not error.retryable:  # A refusal for good is an answer.
+                call.report.answered_by(leg.region, None)
             router.raised(leg.region, leg.generation, self._kind, error, patience, ended.monotonic)
             raise
         leg.ended = True
@@ -215,5 +217,5 @@ class _Trip(Generic[T]):
     def _won(self, leg: _Leg, now: Instant) -> None:
         took = now.monotonic - leg.began
         self._router.answered(leg.region, leg.generation, self._kind, took, now.monotonic)
-        behind = None if self._writes else self._router.behind(leg.region, now)
+        behind = None if self._writes else self._router.behind(leg.region)
         self._call.report.answered_by(leg.region, behind)

@@ -26,7 +26,9 @@ from chalk_online_store.routing.latency import Latency
 from chalk_online_store.routing.settings import Routing, seconds
 
 FAILURES_IN_A_ROW = 3
-FAILURES_OF_ONE_RETURNING = 2
+FAILURES_OF_ONE_UNSURE = 2
+"""Failures in a row that mark a region down: fewer of one that is slow, or just returning."""
+
 FAILING_SHARE = 0.2
 FAILURES_OF_A_SHARE = 4
 """Failures that a share of them is believed from."""
@@ -36,7 +38,11 @@ RECENT = 20
 """A region is slow when so many of its last requests were."""
 
 _BY_CHANCE = 1e-6
-"""It is slow as well when others overtake so many in a row that this is no chance any more."""
+_OVERTAKEN_SECONDS = 0.1
+"""It is slow as well when others overtake so many in a row that this is no chance any more.
+
+Not within a moment, though, in which many that were under way had to wait for the same thing.
+"""
 
 GOOD_IN_A_ROW = 3
 """A region returns after so many good answers, if they come over `return_after`."""
@@ -88,7 +94,7 @@ class RegionHealth:
         self._return_over = seconds(routing.return_over)
         self._relapses = 0
         self._after = self._over = self._counted_at = 0.0
-        self._failures = self._attempts = 0.0
+        self._failures = self._attempts = self._overtaken_since = 0.0
         self._failed_in_a_row = self._good_in_a_row = self._overtaken = self._slow_ones = 0
         self._begin_anew(-math.inf)
 
@@ -140,6 +146,8 @@ class RegionHealth:
             latency.add(took, now, self.state is RegionState.HEALTHY)
         if generation != self.generation:
             return
+        if not self._overtaken:
+            self._overtaken_since = now
         self._overtaken += 1
         self._spotless = False
         if slow:
@@ -158,8 +166,8 @@ class RegionHealth:
         self._good_in_a_row = 0
         if self.state is RegionState.DOWN:
             return
-        returning = self.state is RegionState.RETURNING
-        most = FAILURES_OF_ONE_RETURNING if returning else FAILURES_IN_A_ROW
+        sure = self.state is RegionState.HEALTHY
+        most = FAILURES_IN_A_ROW if sure else FAILURES_OF_ONE_UNSURE
         often = (
             self._failures >= FAILURES_OF_A_SHARE
             and self._failures >= self._attempts * FAILING_SHARE
@@ -202,7 +210,10 @@ class RegionHealth:
     def _judge_pace(self, now: float) -> None:
         if not self.well:
             return
-        if self._overtaken >= self._most_overtaken:
+        if (
+            self._overtaken >= self._most_overtaken
+            and now - self._overtaken_since >= _OVERTAKEN_SECONDS
+        ):
             self._become(RegionState.SLOW, "others answer sooner, time and again", now)
         elif self._slow_ones >= SLOW_OF_RECENT:
             self._become(RegionState.SLOW, "most requests take several times as long as usual", now)

@@ -17,28 +17,27 @@ class Lag:
     """What was seen of heartbeats, in each region of each. Times are UTC microseconds."""
 
     def __init__(self) -> None:
-        self._looks: dict[str, tuple[int, Mapping[str, int]]] = {}
+        self._newest: dict[str, int] = {}
+        self._behind: dict[tuple[str, str], float] = {}
 
-    def saw(self, region: str, beats: Mapping[str, int], now: int) -> None:
-        """A region showed these heartbeats, by the region that each was written in."""
-        self._looks[region] = now, beats
+    def saw(
+        self, region: str, beats: Mapping[str, int], now: int, reached: Mapping[str, int]
+    ) -> None:
+        """A region showed these heartbeats at `now`, by the region that each was written in.
 
-    def newest(self, region: str) -> int:
-        """The newest heartbeat of a region that was seen there; 0 for none."""
-        return self._looks.get(region, (0, {}))[1].get(region, 0)
+        `reached` says when each region last answered: what it has accepted later, nobody knows.
+        """
+        self._newest[region] = beats.get(region, 0)
+        for source, seen in beats.items():
+            until = min(now, reached.get(source, now))
+            newest = self._newest.get(source, 0)
+            if newest and until - newest > _STOPPED_AFTER:
+                until = newest
+            self._behind[region, source] = max(0, until - seen) / 1e6
 
-    def behind(self, region: str, source: str, reached_at: int) -> float | None:
+    def behind(self, region: str, source: str) -> float | None:
         """Seconds by which a region may have been behind a source when it was last looked at.
 
-        `reached_at` is when the source last answered: what it has accepted later, nobody knows.
-        None where no heartbeat of it has been seen in the region.
+        None where no heartbeat of the source has been seen in it.
         """
-        looked_at, beats = self._looks.get(region, (0, {}))
-        seen = beats.get(source)
-        if seen is None:
-            return None
-        until = min(looked_at, reached_at)
-        newest = self.newest(source)
-        if newest and until - newest > _STOPPED_AFTER:
-            until = newest
-        return max(0, until - seen) / 1e6
+        return self._behind.get((region, source))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chalk_online_store.cache.forks import begin_anew_in_forks
@@ -151,7 +152,7 @@ class Router:
             return _USABLE if name == orders.pinned else None
         if name in orders.evacuated:
             return None
-        if self._is_behind(name, now):
+        if self._is_behind(name):
             return None if self.routing.beyond_max_lag == "refuse" else _DRAINED
         if health.state is RegionState.DOWN:
             return _RECOVERING if health.recovering else _DOWN
@@ -171,10 +172,10 @@ class Router:
             now is None or other.distance is None or other.distance < now for other in others
         )
 
-    def _is_behind(self, name: str, now: Instant) -> bool:
+    def _is_behind(self, name: str) -> bool:
         if self._max_lag is None:
             return False
-        behind = self.behind(name, now)
+        behind = self.behind(name)
         return behind is not None and behind > self._max_lag
 
     def _tick(self, now: float) -> Sequence[RegionHealth]:
@@ -338,23 +339,26 @@ class Router:
                 self.orders = orders
                 self._changed()
 
-    def behind(self, region: str, now: Instant) -> float | None:
+    def behind(self, region: str) -> float | None:
         """Seconds by which what a region shows may be behind what was written; None if unknown."""
         if region == self._written and self.routing.writes != "any-region" and region == self.home:
             return 0.0
         sources = (
             self.regions if self.routing.writes == "any-region" else (self.home, self._written)
         )
-        found = [self._behind(region, source, now) for source in sources if source != region]
+        found = [self.lag.behind(region, source) for source in sources if source != region]
         known = [behind for behind in found if behind is not None]
         return max(known) if known else None
 
-    def _behind(self, region: str, source: str, now: Instant) -> float | None:
-        reached_at = self.health[source].reached_at
-        if reached_at < 0:
-            return None
-        reached = now.wall - int((now.monotonic - reached_at) * 1e6)
-        return self.lag.behind(region, source, reached)
+    def saw(self, region: str, beats: Mapping[str, int], now: Instant) -> None:
+        """A region showed these heartbeats (UTC us), by the region that each was written in."""
+        reached = {
+            name: now.wall - int((now.monotonic - health.reached_at) * 1e6)
+            for name, health in self.health.items()
+            if health.reached_at > -math.inf
+        }
+        with self._lock:
+            self.lag.saw(region, beats, now.wall, reached)
 
     # --- telling ---------------------------------------------------------------------------
 
@@ -372,7 +376,7 @@ class Router:
                 orders=self._ordered(name),
                 probe_seconds=health.latest,
                 behind={
-                    source: self._behind(name, source, now)
+                    source: self.lag.behind(name, source)
                     for source in self.regions
                     if source != name
                 },
