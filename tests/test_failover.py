@@ -354,3 +354,16 @@ def test_orders_hold_though_earlier_ones_came_from_a_clock_that_is_ahead(
             other.order_regions(evacuated=[EAST])
             eventually(lambda: served_by(other, WEST))
         eventually(lambda: served_by(store, WEST))
+
+
+def test_a_filter_is_built_at_home_only(table: LocalGlobalTable) -> None:
+    """A store that does not reach the home region is told so, before anything is scanned."""
+    config = OnlineStoreConfig(bloom_filter=BloomFilter(1000))
+    built = named("built", online_store_config=config)
+    with open_store(table, built) as store:
+        store.write(built, [{"id": 1, "visits": 1}])
+        table.wait_until_replicated()
+        assert store.build_bloom_filters([built], wait=0).entities == {"built": 1}
+    with OnlineStore.open(table.url([WEST]), [built], session=table.session()) as store:
+        with pytest.raises(RegistryError, match=f"home={EAST}"):
+            store.build_bloom_filters([built], wait=0)

@@ -11,7 +11,7 @@ from chalk_online_store.connect import connect_async
 from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
 from chalk_online_store.drivers.credentials import Session
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.operations.bloom.build import DEFAULT_WAIT, BuildReport, Progress
+from chalk_online_store.operations.bloom.build import BuildReport, Progress
 from chalk_online_store.operations.core import (
     DEFAULT_TIMEOUT,
     Core,
@@ -186,7 +186,7 @@ class AsyncOnlineStore:
         self,
         schemas: Sequence[Namespace | type],
         *,
-        wait: float = DEFAULT_WAIT,
+        wait: float | None = None,
         segments: int = 4,
         rcu_per_second: float | None = None,
         progress: Progress | None = None,

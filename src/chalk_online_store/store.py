@@ -11,7 +11,7 @@ from chalk_online_store.connect import connect
 from chalk_online_store.drivers.credentials import Session
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver, Transport
-from chalk_online_store.operations.bloom.build import DEFAULT_WAIT, BuildReport, Progress
+from chalk_online_store.operations.bloom.build import BuildReport, Progress
 from chalk_online_store.operations.core import (
     DEFAULT_TIMEOUT,
     Core,
@@ -272,7 +272,7 @@ class OnlineStore:
         self,
         schemas: Sequence[Namespace | type],
         *,
-        wait: float = DEFAULT_WAIT,
+        wait: float | None = None,
         segments: int = 4,
         rcu_per_second: float | None = None,
         progress: Progress | None = None,
@@ -281,7 +281,8 @@ class OnlineStore:
 
         Every process that writes to them must declare them (see docs/caching.md). A build goes on
         beside reads and writes, and takes at most `rcu_per_second`, if that is stated; it first
-        waits for `wait` seconds, until every writer knows of it: 0 only where none is running.
+        waits until every writer knows of it: for `wait` seconds, 0 only where none is running;
+        unless stated for 70, and where there are several regions for 130.
         `progress` is told the items scanned and the RCU taken so far.
 
         Raises `InvalidSchema` where a namespace declares no filter, `InvalidValue`,

@@ -15,7 +15,7 @@ from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
-from chalk_online_store.operations.bloom.build import BuildReport, Progress, build_filters
+from chalk_online_store.operations.bloom.build import BuildReport, Progress, build_filters, wait_of
 from chalk_online_store.operations.regions import Health, RegionKeeper
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.rows import Rows
@@ -268,7 +268,7 @@ class Core:
         self,
         schemas: Sequence[Namespace | type],
         *,
-        wait: float,
+        wait: float | None,
         segments: int,
         rcu_per_second: float | None,
         progress: Progress | None,
@@ -281,10 +281,13 @@ class Core:
                     f"{namespace.name!r} declares no Bloom filter: give it one, in every process "
                     "that writes, by OnlineStoreConfig(bloom_filter=BloomFilter(...))."
                 )
+        if wait is None:
+            wait = wait_of(len(self._router.regions) if self._router else 1)
         if segments < 1 or wait < 0 or (rcu_per_second is not None and rcu_per_second <= 0):
             raise InvalidValue("A build takes segments >= 1, wait >= 0 and rcu_per_second > 0.")
         call = yield from self._call(None)
         yield from self._registry.load(call)
+        self._registry.check_home()
         builds = {}
         for namespace in found:
             codec = yield from self._registry.for_write(namespace, call)

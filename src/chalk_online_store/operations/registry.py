@@ -213,16 +213,24 @@ class RegistryKeeper:
         except RequestError as error:
             raise RegistryUnavailable(f"{what} cannot be registered: {error}") from error
 
-    def _settle_home(self, transactions: edits.Transactions) -> None:
-        """See that the registry is written in one region: two would both accept the same id."""
+    def check_home(self) -> None:
+        """Refuse to write in another region than the registry's; raises `RegistryError`.
+
+        Two regions would both accept the same id, and both a Bloom filter's next head.
+        """
         ours, theirs = self._backend.home, self._registry.home
-        if ours == theirs:
-            return
-        if theirs:
+        if theirs and theirs != ours:
             raise RegistryError(
                 f"The registry is written in {theirs}, not in {ours or 'no region'}: put "
-                f" home={theirs} into the URL, and {theirs} among its regions."
+                f"home={theirs} into the URL, and {theirs} among its regions."
             )
+
+    def _settle_home(self, transactions: edits.Transactions) -> None:
+        """Note in the table where the registry is written, with the first that is."""
+        self.check_home()
+        ours = self._backend.home
+        if self._registry.home == ours:
+            return
         mark = Swap(None, home_mark(ours, self._backend.layout))
         if len(transactions[0]) < SWAPS_A_TRANSACTION:
             transactions[0].append(mark)

@@ -38,6 +38,9 @@ from chalk_online_store.schema import Namespace
 REPLICA_SECONDS = 10.0
 """How far an eventually consistent Scan may be behind, at most: it is waited for as well."""
 
+REPLICATION_SECONDS = 60.0
+"""How far a region may be behind another, at most, where there are several."""
+
 _ROOM = 10
 """For each so many entities that were found a filter has room for one more, at least."""
 
@@ -278,3 +281,8 @@ def build_filters(
 
 DEFAULT_WAIT = SETTLE_SECONDS + REPLICA_SECONDS
 """Seconds after which every writer knows of a build."""
+
+
+def wait_of(regions: int) -> float:
+    """Seconds after which every writer knows of a build, in any of so many regions."""
+    return DEFAULT_WAIT + (REPLICATION_SECONDS if regions > 1 else 0.0)
