@@ -364,6 +364,6 @@ def test_a_filter_is_built_at_home_only(table: LocalGlobalTable) -> None:
         store.write(built, [{"id": 1, "visits": 1}])
         table.wait_until_replicated()
         assert store.build_bloom_filters([built], wait=0).entities == {"built": 1}
-    with OnlineStore.open(table.url([WEST]), [built], session=table.session()) as store:
-        with pytest.raises(RegistryError, match=f"home={EAST}"):
-            store.build_bloom_filters([built], wait=0)
+    store = OnlineStore.open(table.url([WEST]), [built], session=table.session())
+    with store, pytest.raises(RegistryError, match=f"home={EAST}"):
+        store.build_bloom_filters([built], wait=0)

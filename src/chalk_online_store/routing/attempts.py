@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from chalk_online_store.backend import Asked, Attempt, Call
@@ -38,10 +38,11 @@ class RoutedAttempts:
                 yield Spawn(self.probe(region))
         regions = self._regions(asked, now, call)
         trip = _Trip(self.router, attempt, asked, call)
-        if len(regions) == 1 and (asked.writes or call.region or not trip.hedged):
-            # A write is not sent elsewhere as soon as it fails: see docs/failover.md.
-            return (yield from trip.ask_one(regions[0], now))
-        return (yield from trip.ask(regions, now))
+        if asked.operation in _HEDGED and not call.region and not call.consistent:
+            after = self.router.hedge_after(regions[0], trip.kind)
+            if after is not None:
+                return (yield from trip.hedge(list(regions), after, now))
+        return (yield from self._ask(trip, regions, now))
 
     def _regions(self, asked: Asked, now: Instant, call: Call) -> Sequence[str]:
         if call.region:
@@ -56,15 +57,33 @@ class RoutedAttempts:
             )
         return regions
 
+    def _ask(self, trip: _Trip[T], regions: Sequence[str], now: Instant) -> Operation[T]:
+        """Ask one region; the others only where it fails, and there are some.
+
+        A write has one: it is not sent elsewhere as soon as it fails, see docs/failover.md.
+        """
+        first = _Leg(regions[0])
+        others = 0 if trip.call.region else len(self.router.regions) - 1
+        try:
+            until = trip.begin(first, others, now)
+            answer = yield from trip.attempt(first.region, until)
+        except RequestError as error:
+            trip.fail(first, error, (yield NOW))
+            return (yield from trip.go_on(list(regions[1:]), error))
+        trip.win(first, (yield NOW))
+        return answer
+
 
 class _Leg:
     """One region's part in an attempt."""
 
-    __slots__ = ("began", "ended", "error", "generation", "region")
+    __slots__ = ("began", "ended", "error", "generation", "patience", "region")
+
+    generation: int
+    patience: float
 
     def __init__(self, region: str) -> None:
         self.region = region
-        self.generation = 0
         self.began = -1.0
         self.ended = False
         self.error: RequestError | None = None
@@ -77,87 +96,80 @@ class _NotHedged(Exception):
 class _Trip(Generic[T]):
     """One attempt on its way through the regions."""
 
+    __slots__ = ("_router", "_writes", "attempt", "call", "kind")
+
     def __init__(self, router: Router, attempt: Attempt[T], asked: Asked, call: Call) -> None:
         self._router = router
-        self._attempt = attempt
-        self._call = call
-        # Requests of about the same size take about the same time.
-        self._kind = (asked.operation, asked.size.bit_length())
         self._writes = asked.writes
-        self.hedged = (
-            router.hedges is not None
-            and asked.operation in _HEDGED
-            and not call.region
-            and not call.consistent
-        )
+        self.attempt = attempt
+        self.call = call
+        # Requests of about the same size take about the same time.
+        self.kind: Hashable = (asked.operation, asked.size.bit_length())
 
-    def ask_one(self, region: str, now: Instant) -> Operation[T]:
-        """Ask one region alone, with patience for the others where it is not the only one."""
-        others = 0 if self._call.region else len(self._router.regions) - 1
-        leg = _Leg(region)
-        answer = yield from self._run(leg, others, now)
-        self._won(leg, (yield NOW))
-        return answer
+    # --- one after the other ---------------------------------------------------------------
 
-    def ask(self, regions: Sequence[str], now: Instant | None) -> Operation[T]:
-        """Ask the regions one after the other, as each fails, or takes too long."""
-        untried = list(regions)
-        failed = False
+    def go_on(self, untried: list[str], error: RequestError) -> Operation[T]:
+        """Ask the regions that are left, after others failed with this error."""
         while True:
-            first = _Leg(untried.pop(0))
-            second = None
-            after = self._hedge_after(first.region)
+            if not untried or not self._goes_elsewhere(error):
+                raise error
+            leg = _Leg(untried.pop(0))
             try:
-                if after is None:
-                    answer = yield from self._run(first, len(untried), now)
-                else:
-                    second = _Leg(self._hedge_to(first.region, untried))
-                    answer = yield from self._race(first, second, after, untried, now)
-            except RequestError as error:
-                if second is not None and second.ended and second.region in untried:
-                    untried.remove(second.region)
-                if not untried or not self._goes_elsewhere(error):
-                    raise
-                failed, now = True, None
+                answer = yield from self._run(leg, len(untried), None)
+            except RequestError as failure:
+                error = failure
             else:
-                ended: Instant = yield NOW
-                if failed or first.error is not None:
-                    self._failed_over(first, second)
-                if second is None or second.began < 0:
-                    self._won(first, ended)
-                else:
-                    self._settle(first, second, ended)
+                self._failed_over(leg, (yield NOW))
                 return answer
-
-    def _hedge_to(self, region: str, untried: list[str]) -> str:
-        """The next region that is well; where there is none, the same by another connection."""
-        well = (name for name in untried if self._router.health[name].well)
-        return next(well, region)
 
     def _goes_elsewhere(self, error: RequestError) -> bool:
         """Whether another region may answer better: also where this one is throttled again."""
-        return error.engine_fault or (error.throttle and self._call.report.retries > 0)
+        return error.engine_fault or (error.throttle and self.call.report.retries > 0)
 
-    def _hedge_after(self, region: str) -> float | None:
-        if not self.hedged or self._router.hedges is None:
-            return None
+    def _run(self, leg: _Leg, others: int, now: Instant | None) -> Operation[T]:
+        """Ask a region, and tell the router of its failure."""
+        if now is None:
+            now = yield NOW
+        try:
+            answer = yield from self.attempt(leg.region, self.begin(leg, others, now))
+        except RequestError as error:
+            self.fail(leg, error, (yield NOW))
+            raise
+        leg.ended = True
+        return answer
+
+    # --- two at once -----------------------------------------------------------------------
+
+    def hedge(self, untried: list[str], after: float, now: Instant) -> Operation[T]:
+        """Ask the first region, and another one where it takes longer than `after` seconds."""
+        assert self._router.hedges is not None
         self._router.hedges.earn()
-        return self._router.hedge_after(region, self._kind)
-
-    def _race(
-        self, first: _Leg, second: _Leg, after: float, untried: list[str], now: Instant | None
-    ) -> Operation[T]:
+        first = _Leg(untried.pop(0))
+        second = _Leg(self._hedge_to(first.region, untried))
         legs = [
             self._first(first, second, len(untried), now),
             self._second(second, first, len(set(untried) - {second.region})),
         ]
-        answer = yield Race(legs, after)
-        if isinstance(answer, RequestError):
-            raise answer
+        try:
+            answer = yield Race(legs, after)
+            if isinstance(answer, RequestError):
+                raise answer
+        except RequestError as error:
+            if second.ended and second.region in untried:
+                untried.remove(second.region)
+            return (yield from self.go_on(untried, error))
+        self._settle(first, second, (yield NOW))
         return answer  # type: ignore[no-any-return] # an operation's T
 
+    def _hedge_to(self, region: str, untried: list[str]) -> str:
+        """The next region that is well; where there is none, the same by another connection."""
+        for name in untried:
+            if self._router.health[name].well:
+                return name
+        return region
+
     def _first(
-        self, leg: _Leg, other: _Leg, others: int, now: Instant | None
+        self, leg: _Leg, other: _Leg, others: int, now: Instant
     ) -> Operation[T | RequestError]:
         try:
             return (yield from self._run(leg, others, now))
@@ -171,51 +183,54 @@ class _Trip(Generic[T]):
             assert self._router.hedges is not None
             if not self._router.hedges.take():
                 raise _NotHedged
-            self._call.report.hedges += 1
+            self.call.report.hedges += 1
             self._router.hedged(leg.region)
         elif leg.region == first.region:
             raise _NotHedged  # It has just failed: retrying it waits a little.
         return (yield from self._run(leg, others, None))
 
-    def _run(self, leg: _Leg, others: int, now: Instant | None) -> Operation[T]:
-        """Ask a region, and tell the router of its failure."""
-        if now is None:
-            now = yield NOW
-        call, router = self._call, self._router
-        leg.began = now.monotonic
-        leg.generation = router.health[leg.region].generation
-        left = call.deadline - leg.began
-        patience = router.patience(leg.region, self._kind, left, others)
-        try:
-            answer = yield from self._attempt(leg.region, leg.began + patience)
-        except RequestError as error:
-            leg.ended, leg.error = True, error
-            ended: Instant = yield NOW
-            if not error.retryable:  # A refusal for good is an answer.
-                call.report.answered_by(leg.region, None)
-            router.raised(leg.region, leg.generation, self._kind, error, patience, ended.monotonic)
-            raise
-        leg.ended = True
-        return answer
-
     def _settle(self, first: _Leg, second: _Leg, now: Instant) -> None:
         """Tell the router who answered, and that the first was overtaken, if it was."""
         if first.ended and first.error is None:
-            self._won(first, now)
-            return
-        self._won(second, now)
-        if not first.ended and first.region != second.region:
-            took = now.monotonic - first.began
-            self._router.overtaken(first.region, first.generation, self._kind, took, now.monotonic)
+            self.win(first, now)
+        elif first.error is not None:
+            self._failed_over(second, now)
+        else:
+            self.win(second, now)
+            if first.region != second.region:
+                took = now.monotonic - first.began
+                self._router.overtaken(
+                    first.region, first.generation, self.kind, took, now.monotonic
+                )
 
-    def _failed_over(self, first: _Leg, second: _Leg | None) -> None:
-        """Count what one region answered after another had failed."""
-        winner = first if second is None or (first.ended and first.error is None) else second
-        self._call.report.failovers += 1
-        self._router.failed_over(winner.region)
+    # --- what the router is told -----------------------------------------------------------
 
-    def _won(self, leg: _Leg, now: Instant) -> None:
+    def begin(self, leg: _Leg, others: int, now: Instant) -> float:
+        """A region is asked; until when, while `others` are still to be asked."""
+        leg.began = now.monotonic
+        leg.generation = self._router.health[leg.region].generation
+        left = self.call.deadline - leg.began
+        leg.patience = self._router.patience(leg.region, self.kind, left, others)
+        return leg.began + leg.patience
+
+    def win(self, leg: _Leg, now: Instant) -> None:
+        """A region's answer is the one that counts."""
         took = now.monotonic - leg.began
-        self._router.answered(leg.region, leg.generation, self._kind, took, now.monotonic)
+        self._router.answered(leg.region, leg.generation, self.kind, took, now.monotonic)
         behind = None if self._writes else self._router.behind(leg.region)
-        self._call.report.answered_by(leg.region, behind)
+        self.call.report.answered_by(leg.region, behind)
+
+    def fail(self, leg: _Leg, error: RequestError, now: Instant) -> None:
+        """A region failed, or refused."""
+        leg.ended, leg.error = True, error
+        if not error.retryable:  # A refusal for good is an answer.
+            self.call.report.answered_by(leg.region, None)
+        self._router.raised(
+            leg.region, leg.generation, self.kind, error, leg.patience, now.monotonic
+        )
+
+    def _failed_over(self, leg: _Leg, now: Instant) -> None:
+        """A region answered after another one had failed."""
+        self.call.report.failovers += 1
+        self._router.failed_over(leg.region)
+        self.win(leg, now)

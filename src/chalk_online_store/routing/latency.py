@@ -16,7 +16,7 @@ _UPWARDS_SECONDS = 600.0
 """In about so long, what was slow becomes usual; what is faster becomes usual much sooner."""
 
 _SLOW_FACTOR = 3.0
-_SLOW_SECONDS = 0.005
+_SLOW_SECONDS = 0.02
 """A request is slow that takes so many times what is usual, and so much longer."""
 
 
