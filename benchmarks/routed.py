@@ -19,8 +19,8 @@ import boto3
 from benchmarks.canned import TABLE, USER, answers
 from benchmarks.clients.base import ACCESS_KEY, SECRET_KEY
 from benchmarks.inprocess import Call, Client, Contender, Sampled, a_core_for_servers, measure
-from benchmarks.table import as_table
 from benchmarks.server import CannedServer
+from benchmarks.table import as_table
 from chalk_online_store import AsyncOnlineStore, Hedging, OnlineStore, Routing
 
 READS = (Call("GetItem", 1), Call("BatchGetItem 100 x 20", 100))

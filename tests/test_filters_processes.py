@@ -96,7 +96,7 @@ def test_killed_writers_hide_nothing(url: str) -> None:
         reader.warm()
         writers = [Writer(url, next(numbers)) for _ in range(WRITERS)]
         ends = time.monotonic() + SECONDS
-        while time.monotonic() < ends:
+        while time.monotonic() < ends or len(known) <= 300 or killed <= 2:  # On busy machines.
             for place, writer in enumerate(writers):
                 known.update(writer.acknowledged())
                 if writer.told > 0 and rng.random() < 0.02:
