@@ -197,7 +197,9 @@ class Router:
         well = all(health.state is RegionState.HEALTHY for health in self.health.values())
         self._calm = well and self.orders == Orders(at=self.orders.at) and self._max_lag is None
         # Now, also where nothing is written: so that whoever writes next is with the others.
-        self._written = self._choose_written()
+        before, self._written = self._written, self._choose_written()
+        if self._written != before:
+            self.lag.left(before)
 
     # --- patience --------------------------------------------------------------------------
 
@@ -341,12 +343,13 @@ class Router:
 
     def behind(self, region: str) -> float | None:
         """Seconds by which what a region shows may be behind what was written; None if unknown."""
-        if region == self._written and self.routing.writes != "any-region" and region == self.home:
+        sources = {self.home, self._written, *self.lag.may_lack(region)}
+        if self.routing.writes == "any-region":
+            sources.update(self.regions)
+        sources.discard(region)
+        if not sources:
             return 0.0
-        sources = (
-            self.regions if self.routing.writes == "any-region" else (self.home, self._written)
-        )
-        found = [self.lag.behind(region, source) for source in sources if source != region]
+        found = [self.lag.behind(region, source) for source in sources]
         known = [behind for behind in found if behind is not None]
         return max(known) if known else None
 
