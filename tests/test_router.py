@@ -127,6 +127,19 @@ def test_writes_do_not_come_back_to_a_region_that_became_slow_on_its_return() ->
     assert routed.to_write(at(18)) == "west"
 
 
+def test_where_all_are_down_writes_go_to_the_one_that_answers() -> None:
+    """They do not wait for its return, which may take minutes; and they stay while it answers."""
+    routed = router()
+    lose(routed, *REGIONS)
+    assert routed.to_write(at(1)) == "east"
+    restore(routed, "west", 1, 2)
+    assert routed.to_write(at(2)) == "west"
+    restore(routed, "east", 3, 4)
+    assert routed.to_write(at(4)) == "west"
+    lose(routed, "west", now=5)
+    assert routed.to_write(at(5)) == "east"
+
+
 def test_a_write_home_stays_there() -> None:
     """With writes="home" no failure moves writes."""
     routed = router(home="west", writes="home")

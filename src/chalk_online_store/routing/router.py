@@ -121,6 +121,8 @@ class Router:
         if not self._calm:
             with self._lock:
                 ticked = self._tick(now.monotonic)
+                if self.health[self._written].state is RegionState.DOWN:
+                    self._changed()  # Another one may answer by now.
             self._tell_of(ticked)
         return self._written
 
@@ -143,7 +145,13 @@ class Router:
                 name == self._written and state is not RegionState.DOWN
             ):
                 return name
-        return min(usable, key=lambda name: _WRITABLE.index(self.health[name].state))
+        return min(usable, key=self._despair)
+
+    def _despair(self, name: str) -> tuple[int, bool, bool]:
+        """How little hope there is of writing to a region, where none is healthy."""
+        health = self.health[name]
+        moves = health.recovering and name != self._written
+        return _WRITABLE.index(health.state), not health.recovering, moves
 
     def _rank(self, name: str, now: Instant) -> int | None:
         """How good a region is for a read now, the least the best; None where it is none."""
