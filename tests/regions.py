@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -73,8 +73,11 @@ class Done:
     hedges: int = 0
     failed: int = 0
     behind: float | None = None
-    lacks: float = 0.0
-    """Over how many seconds the answering region lacked what was written in others."""
+    lacks: float | None = None
+    """Over how many seconds that was written elsewhere, before `looked`, which the answering
+    region lacks; None where it lacks nothing."""
+    looked: float = -NEVER
+    """When, before the call, the answering region's heartbeats had last been looked at."""
 
 
 class Sent(NamedTuple):
@@ -83,7 +86,7 @@ class Sent(NamedTuple):
     at: float
     what: str
     to: str
-    states: dict[str, str]
+    states: Mapping[str, str]
     written: str
     orders: Orders
 
@@ -95,6 +98,16 @@ class Command(NamedTuple):
     pinned: str = ""
     drained: tuple[str, ...] = ()
     evacuated: tuple[str, ...] = ()
+
+
+class _Router(Router):
+    """One that remembers when it has looked at each region."""
+
+    looked: Mapping[str, float] = {}
+
+    def saw(self, region: str, beats: Mapping[str, int], now: Instant) -> None:
+        super().saw(region, beats, now)
+        self.looked = {**self.looked, region: now.monotonic}
 
 
 @dataclass
@@ -119,7 +132,7 @@ class Regions:
         self.changes: list[tuple[str, str]] = []
         self.changed_at: list[float] = []
         self.sent: list[Sent] = []
-        self.router = Router(names, self.home or names[0], self.routing, self.rng, self._changed)
+        self.router = _Router(names, self.home or names[0], self.routing, self.rng, self._changed)
         route = RoutedAttempts(self.router)
         backend = DynamoDBBackend("simulated", rng=self.rng, route=route)
         self.core = Core(
@@ -138,7 +151,7 @@ class Regions:
 
     def _answer(self, send: Send, now: float) -> Reply:
         router = self.router
-        states = {name: str(health.state) for name, health in router.health.items()}
+        states = {name: health.state for name, health in router.health.items()}
         self.sent.append(Sent(now, what(send), send.to, states, router.written, router.orders))
         kind = self.kind(send.to, now)
         took = self.distances[send.to] * self.rng.lognormvariate(0, 0.3)
@@ -157,6 +170,11 @@ class Regions:
             whole: Response = reply.response
             reply = Reply(Response(whole.status, {"x-amz-crc32": "1"}, whole.body))
         return Reply(reply.response, reply.error, took * (10 if kind == SLOW else 1))
+
+    def times_of(self, region: str, state: str) -> list[float]:
+        """When a region came into a state."""
+        changes = zip(self.changed_at, self.changes, strict=True)
+        return [at for at, change in changes if change == (region, state)]
 
     def kind(self, region: str, now: float) -> str:
         """What is wrong with a region at a time."""
@@ -182,15 +200,24 @@ class Regions:
         return calls
 
     def mixed_load(
-        self, count: int, every: float, commands: Sequence[Command] = ()
+        self,
+        count: int,
+        every: float,
+        commands: Sequence[Command] = (),
+        unknown: list[Done] | None = None,
     ) -> tuple[list[Done], list[Done]]:
-        """Read and write one entity each time, the writes new ones; answers both kinds of calls."""
+        """Read and write one entity each time, the writes new ones; answers both kinds of calls.
+
+        Into `unknown` go those that write what nobody has registered, if they are asked for.
+        """
         reads: list[Done] = []
         writes: list[Done] = []
 
         def both(number: int) -> Operation[None]:
             yield Spawn(self._read(reads, number % 20))
             yield Spawn(self._write(writes, _WRITTEN + len(writes)))
+            if unknown is not None:
+                yield Spawn(_done(unknown, self._registering))
 
         def run() -> Operation[None]:
             for command in commands:
@@ -212,26 +239,34 @@ class Regions:
 
     def _reading(self, done: Done, key: int) -> Operation[None]:
         prepared = self.core.prepare(User, ["a"], None)
+        looked = self.router.looked
         rows = yield from self.core.read(prepared, [key], False, None)
         report = rows.report
         done.failed, done.behind = report.failed, report.behind
         done.region, done.requests, done.hedges = report.region, report.requests, report.hedges
         if not done.failed:
-            done.value, done.lacks = rows[0]["a"] == key, self.lacks(done.region)
+            done.value = rows[0]["a"] == key
+            done.looked = looked.get(done.region, -NEVER)
+            done.lacks = self.lacks(done.region, done.looked)
 
     def _write(self, calls: list[Done], key: int) -> Operation[None]:
         yield from _done(calls, lambda done: self._writing(done, key))
 
+    def _registering(self, done: Done) -> Operation[None]:
+        rows = [{"id": 1, "b": 1}]
+        yield from self.core.write(Order, rows, observed_at=None, ordering="arrival", timeout=None)
+        done.value = True
+
     def _writing(self, done: Done, key: int) -> Operation[None]:
         report = yield from self.write([{"id": key, "a": key}])
         done.region = report.region
-        done.value = self.replication.holds(done.region, key, key)
+        done.value = self.replication.acknowledge(done.region, key)
 
-    def lacks(self, region: str) -> float:
-        """Over how many seconds was written, in any other region, what this one lacks now."""
-        now = self.driver.now
+    def lacks(self, region: str, until: float) -> float | None:
+        """See `Replication.lacks`, of all other regions."""
         others = (name for name in self.distances if name != region)
-        return max(self.replication.lacks(region, name, now) or 0.0 for name in others)
+        found = [self.replication.lacks(region, name, self.driver.now, until) for name in others]
+        return max((lacks for lacks in found if lacks is not None), default=None)
 
     def _order(self, command: Command) -> Operation[None]:
         yield Sleep(command.at)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -43,9 +42,9 @@ class Put(NamedTuple):
     arrives: float
 
     @property
-    def counts(self) -> bool:
-        """Whether a user wrote it: not a heartbeat, an order or an entry of the registry."""
-        return not self.item["pk"]["S"].startswith("!")
+    def key(self) -> tuple[str, str]:
+        """What an item is told by."""
+        return self.item["pk"]["S"], self.item["sk"]["S"]
 
 
 class _Replica(FakeTable):
@@ -58,13 +57,17 @@ class _Replica(FakeTable):
         self.puts: list[Put] = []
 
     def _put(self, item: Item) -> None:
-        self.puts.append(Put(item, self.now, self.now))
-        self.arrive(self.puts[-1])
+        put = Put(item, self.now, self.now)
+        self.puts.append(put)
+        self.items[put.key], self.put_at[put.key] = item, self.now
 
     def arrive(self, put: Put) -> None:
-        key = put.item["pk"]["S"], put.item["sk"]["S"]
-        if put.written >= self.put_at.get(key, -1.0):
-            self.items[key], self.put_at[key] = put.item, put.written
+        if not self.has(put):
+            self.items[put.key], self.put_at[put.key] = put.item, put.written
+
+    def has(self, put: Put) -> bool:
+        """Whether this is here, or what is newer."""
+        return self.put_at.get(put.key, -1.0) >= put.written
 
 
 class Replication:
@@ -73,6 +76,7 @@ class Replication:
     def __init__(self, regions: Iterable[str], lags: Sequence[Lag] = ()) -> None:
         self.tables = {name: _Replica() for name in regions}
         self.lags = lags
+        self.acknowledged: set[str] = set()
         self._under_way: dict[tuple[str, str], deque[Put]] = {
             pair: deque() for pair in permutations(self.tables, 2)
         }
@@ -99,28 +103,31 @@ class Replication:
             while under_way and under_way[0].arrives <= now:
                 self.tables[target].arrive(under_way.popleft())
 
-    def lacks(self, region: str, source: str, now: float) -> float | None:
-        """Over how many seconds that was written in `source` which has not arrived; None: all has.
+    def lacks(self, region: str, source: str, now: float, until: float) -> float | None:
+        """Over how many seconds, up to `until`, that was written in `source` which is missing.
 
-        That is how far it is behind, whether the source still accepts anything or is gone.
+        None where nothing is. What was not acknowledged is not missed by anybody.
         """
         self._deliver(now)
-        missing = [put.written for put in self._under_way[source, region] if put.counts]
+        missing = [
+            put.written
+            for put in self._under_way[source, region]
+            if put.key[0] in self.acknowledged
+            and put.written <= until
+            and not self.tables[region].has(put)
+        ]
         return missing[-1] - missing[0] if missing else None
 
-    def holds(self, region: str, key: int, value: int) -> bool:
-        """Whether an entity's value is in a region now."""
-        found = (item for (pk, _), item in self.tables[region].items.items() if ends(pk, key))
-        return any(attribute == {"N": str(value)} for item in found for attribute in item.values())
-
-
-def ends(pk: str, key: int) -> bool:
-    """Whether a partition key is that of an entity with this key."""
-    return pk.split(":")[-1] == str(key)
+    def acknowledge(self, region: str, value: int) -> bool:
+        """A region has acknowledged a value, of which there is one: whether it is there."""
+        for (pk, _), item in reversed(self.tables[region].items.items()):
+            if {"N": str(value)} in item.values():
+                self.acknowledged.add(pk)
+                return True
+        return False
 
 
 def what(send: Send) -> str:
     """A request's operation, or "keeping" where it looks after the regions themselves."""
-    body = json.loads(send.request.body)
-    pk = body.get("Item", {}).get("pk", {}) or body.get("ExpressionAttributeValues", {}).get(":p")
-    return "keeping" if pk == {"S": "!regions"} else str(send.request.operation)
+    body: bytes = send.request.body
+    return "keeping" if b'"!regions"' in body else str(send.request.operation)
