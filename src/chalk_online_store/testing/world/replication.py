@@ -19,7 +19,7 @@ from typing import Any
 from .applying import request
 from .engine import LIMIT, TABLES, Engine, EngineRefused, Stream
 from .upstream import EngineGone
-from .versions import Item, Link, Links, Version, image_of
+from .versions import Item, Link, Links, Sent, Version, image_of
 
 WRITES = frozenset(
     (
@@ -62,7 +62,7 @@ class Region:
         self._inbox: list[tuple[float, int, Item, Version]] = []
         self._numbers = itertools.count()  # so that a heap never compares items
         self._ready: dict[int, Item] = {}
-        self._told: list[Item] = []  # whose application has been answered, one way or another
+        self._told: list[tuple[Item, Sent]] = []  # answered, one way or another
         self._written = self._seen = 0
         self._reachable = True
         self._alive_at = 0  # nanoseconds since 1970
@@ -144,8 +144,8 @@ class Region:
             self._told = told + self._told
             return True
         self._seen = written
-        for item in told:
-            item.sent.pop(self.name, None)  # No record of it: it did not take effect.
+        for item, sent in told:
+            item.forget(self.name, sent)
             self._replicator.consider(item, self)
         return False
 
@@ -200,18 +200,19 @@ class Region:
         await _wait(self._work, self._inbox[0][0] - asyncio.get_running_loop().time())
 
     async def _apply(self, item: Item) -> None:
-        version = item.due(self.name)
-        if version is None:
-            return
         old = item.holds[self.name].image
-        item.sent[self.name] = version
+        sent = item.send(self.name)
+        if sent is None:
+            return
+        new = sent.version.image
         try:
-            await self._engine.call(TABLES, *request(self._table, item.key, old, version.image))
+            await self._engine.call(TABLES, *request(self._table, item.key, old, new))
         except EngineRefused:
-            item.refuse(self.name)
+            version = item.refuse(self.name, sent)
+            self._replicator.noted(item, version, self)
         except EngineGone:
             pass  # Perhaps it took effect, perhaps not.
-        self._told.append(item)
+        self._told.append((item, sent))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
