@@ -641,6 +641,7 @@ def test_an_answer_says_nothing_of_what_is_applied_after_it(
     async def play() -> Item:
         replicator = replication.Replicator("features", {EAST: 1, WEST: 2}, 0)
         replicator.start()
+        await west.answer([])
         await east.answer([record("first")])
         first, look = await engine.asked.get(), await west.asked.get()
         await east.answer([record("second")])
@@ -656,6 +657,48 @@ def test_an_answer_says_nothing_of_what_is_applied_after_it(
     item = asyncio.run(asyncio.wait_for(play(), 10))
     assert item.holds[WEST].region == EAST
     assert item.holds[WEST] == item.holds[EAST]
+
+
+def test_nothing_is_applied_to_a_region_before_it_is_known(
+    scripted: dict[int, tuple[Scripted, Scripted]],
+) -> None:
+    """What a region has from an earlier start, and lost since, is not brought back to it."""
+    (_, east), (engine, west) = scripted.values()
+
+    async def play() -> Item:
+        replicator = replication.Replicator("features", {EAST: 1, WEST: 2}, 0)
+        replicator.start()
+        await east.answer([record("old")])
+        await east.asked.get()
+        assert engine.asked.empty()
+        await west.answer([record("old"), record("new")])
+        await west.asked.get()
+        assert engine.asked.empty()
+        return replicator.item(key(1))
+
+    item = asyncio.run(asyncio.wait_for(play(), 10))
+    assert json.loads(item.holds[WEST].image or "")["v"] == {"S": "new"}
+
+
+def test_a_write_waits_for_what_a_hanging_engine_holds(
+    scripted: dict[int, tuple[Scripted, Scripted]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent on after the records from before: else they would be taken for its time's."""
+    monkeypatch.setattr(replication, "PATIENCE", 0.01)
+    _, (_, west) = scripted.values()
+
+    async def play() -> None:
+        replicator = replication.Replicator("features", {EAST: 1, WEST: 2}, 0)
+        replicator.start()
+        look = await west.asked.get()
+        assert (await replicator.pending())[WEST] is None
+        write = asyncio.create_task(replicator.watcher(WEST).before("PutItem"))
+        done, _ = await asyncio.wait([write], timeout=0.1)
+        assert not done
+        look.set_result([])
+        await write
+
+    asyncio.run(asyncio.wait_for(play(), 10))
 
 
 def test_a_client_may_write_what_is_just_being_applied() -> None:
