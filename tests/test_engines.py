@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,28 @@ def test_the_interpreter_takes_a_forgotten_engine_with_it() -> None:
         os.kill(int(printed), 0)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_engine_ends_with_a_process_that_is_killed(number: int) -> None:
+    """Where no line of Python runs at the end, the engine does not stay behind either."""
+    script = (
+        "from chalk_online_store.testing import Dynoxide\n"
+        "engine = Dynoxide().start()\n"
+        "print(engine.port, flush=True)\n"
+        "input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout
+        port = int(parent.stdout.readline())
+        assert accepts(port)
+        parent.send_signal(number)
+    deadline = time.monotonic() + 10
+    while accepts(port):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_a_fork_does_not_stop_the_engine_of_its_parent() -> None:
     """A child process that inherits the object and exits leaves the engine alone."""
     script = (
@@ -248,8 +272,13 @@ def get(engine: Engine) -> Any:
 
 
 def listens(engine: Engine, address: str = "127.0.0.1") -> bool:
+    assert engine.port
+    return accepts(engine.port, address)
+
+
+def accepts(port: int, address: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex((address, engine.port)) == 0
+        return probe.connect_ex((address, port)) == 0
 
 
 def script(directory: Path, body: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import itertools
 import json
@@ -28,9 +29,10 @@ from chalk_online_store.testing import (
     NotReplicated,
     Throttling,
 )
+from chalk_online_store.testing.world import replication
 from chalk_online_store.testing.world.applying import request
 from chalk_online_store.testing.world.engine import STREAMS, TABLES
-from chalk_online_store.testing.world.versions import NEVER, Item, Links, Version, image_of
+from chalk_online_store.testing.world.versions import NEVER, Item, Links, Sent, Version, image_of
 
 EAST, WEST, THIRD = "us-east-1", "us-west-2", "eu-west-1"
 FOREVER = 3600.0
@@ -489,15 +491,20 @@ def test_pytest_is_needed_by_the_fixtures_alone() -> None:
 
 # --- who wins, without an engine -------------------------------------------------------------
 
+WRITTEN = st.sampled_from([None, "x", "y", "new"])
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("write"), st.sampled_from("abc"), st.sampled_from([None, "x", "y"])),
-        st.tuples(st.just("read"), st.sampled_from("abc"), st.none()),
-        st.tuples(st.just("apply"), st.sampled_from("abc"), st.none()),
+        st.tuples(st.just("write"), st.sampled_from("abc"), WRITTEN),
+        st.tuples(st.sampled_from(["look", "read"]), st.sampled_from("abc"), st.none()),
+        st.tuples(st.sampled_from(["apply", "effect"]), st.sampled_from("abc"), st.none()),
         st.tuples(st.just("answer"), st.sampled_from("abc"), st.sampled_from(["lost", None])),
     ),
     max_size=60,
 )
+
+
+Record = tuple[str | None, bool]
+"""What became of the item, and whether a client made it so."""
 
 
 class Simulated:
@@ -507,59 +514,83 @@ class Simulated:
         self.links = Links(list("abc"), 0)
         self.item = Item({}, list("abc"))
         self.stored: dict[str, str | None] = dict.fromkeys("abc")
-        self.streams: dict[str, list[str | None]] = {name: [] for name in "abc"}
-        self.under_way: dict[str, tuple[str | None, Version]] = {}
+        self.streams: dict[str, list[Record]] = {name: [] for name in "abc"}
+        self.under_way: dict[str, tuple[str | None, Sent]] = {}
+        self.granted: dict[str, bool] = {}
+        self.told: dict[str, list[Sent]] = {name: [] for name in "abc"}
+        self.looks: dict[str, tuple[list[Record], list[Sent]]] = {}
         self.newest = NEVER
+        self.unique: set[str | None] = set()
+        """What one client wrote once."""
         self._clock = itertools.count(1)
 
-    def store(self, region: str, image: str | None) -> None:
+    def store(self, region: str, image: str | None, is_clients: bool) -> None:
         if image is not None or self.stored[region] is not None:
             self.stored[region] = image
-            self.streams[region].append(image)
+            self.streams[region].append((image, is_clients))
 
     def write(self, region: str, image: str | None) -> None:
         """A client writes."""
-        self.store(region, image)
+        if image == "new":
+            image = f"new {next(self._clock)}"
+            self.unique.add(image)
+        self.store(region, image, True)
+
+    def look(self, region: str, _: object = None) -> None:
+        """The replicator asks for what is new in a stream."""
+        if region not in self.looks:
+            self.looks[region] = self.streams[region], self.told[region]
+            self.streams[region], self.told[region] = [], []
 
     def read(self, region: str, _: object = None) -> None:
-        """The replicator reads a stream to its end."""
-        answered = region in self.item.sent and region not in self.under_way
-        for image in self.streams[region]:
+        """It reads what it has asked for."""
+        records, told = self.looks.pop(region, ([], []))
+        for image, is_clients in records:
             version = self.item.note(region, image, next(self._clock))
-            if version is not None:
-                self.newest = max(self.newest, version)
-                for target, _lag in self.links.targets(region):
-                    self.item.arrive(target, version)
-        self.streams[region].clear()
-        if answered:
-            self.item.sent.pop(region, None)
+            assert version is None or is_clients or image not in self.unique
+            self.note(region, version)
+        for sent in told:
+            self.item.forget(region, sent)
+
+    def note(self, region: str, version: Version | None) -> None:
+        if version is not None:
+            self.newest = max(self.newest, version)
+            for target, _lag in self.links.targets(region):
+                self.item.arrive(target, version)
 
     def apply(self, region: str, _: object = None) -> None:
-        """The replicator sends what is due."""
-        version = self.item.due(region)
-        if version is not None:
-            self.under_way[region] = (self.item.holds[region].image, version)
-            self.item.sent[region] = version
+        """The replicator sends what is due, one after the other."""
+        old = self.item.holds[region].image
+        if region not in self.under_way and (sent := self.item.send(region)):
+            self.under_way[region] = old, sent
+
+    def effect(self, region: str, _: object = None) -> None:
+        """What was sent takes effect, if the item is as it was thought to be."""
+        if region in self.under_way and region not in self.granted:
+            old, sent = self.under_way[region]
+            self.granted[region] = self.stored[region] == old
+            if self.granted[region]:
+                self.store(region, sent.version.image, False)
 
     def answer(self, region: str, how: object = None) -> None:
-        """What was sent takes effect, if the item is as it was thought to be."""
+        """The replicator hears of it, or that the answer was lost."""
+        self.effect(region)
         if region in self.under_way:
-            old, version = self.under_way.pop(region)
-            if self.stored[region] == old:
-                self.store(region, version.image)
-            elif how != "lost":
-                self.item.refuse(region)
+            _, sent = self.under_way.pop(region)
+            if not self.granted.pop(region) and how != "lost":
+                self.note(region, self.item.refuse(region, sent))
+            self.told[region].append(sent)
 
     def finish(self) -> None:
         for _ in range(10):
-            for step in (self.answer, self.read, self.apply):
+            for step in (self.answer, self.read, self.look, self.apply):
                 for region in "abc":
                     step(region)
 
 
 @given(STEPS)
 def test_all_regions_end_with_the_winner(steps: list[tuple[str, str, str | None]]) -> None:
-    """Whatever the order of writes, reads and lost answers, the newest version is everywhere."""
+    """Whatever the order of steps, the newest version is everywhere, and none but clients' is."""
     world = Simulated()
     for what, region, value in steps:
         getattr(world, what)(region, value)
@@ -567,6 +598,125 @@ def test_all_regions_end_with_the_winner(steps: list[tuple[str, str, str | None]
     assert set(world.stored.values()) == {world.newest.image}
     assert world.item.settle()
     assert not any(world.item.lacks(region, world.links) for region in "abc")
+
+
+class Scripted:
+    """An engine, or a stream, that answers what the test says, when it says so."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[asyncio.Future[Any]] = asyncio.Queue()
+
+    async def call(self, *_: object) -> Any:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.asked.put_nowait(answer)
+        return await answer
+
+    read = call
+
+    async def answer(self, told: Any) -> None:
+        (await self.asked.get()).set_result(told)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[Scripted, Scripted]]:
+    """The engines of two ports and their streams, as the replicator finds them."""
+    pairs = {port: (Scripted(), Scripted()) for port in (1, 2)}
+    streams = dict(pairs.values())
+    monkeypatch.setattr(replication, "Engine", lambda port: pairs[port][0])
+    monkeypatch.setattr(replication, "Stream", lambda engine, _: streams[engine])
+    return pairs
+
+
+def record(image: str) -> dict[str, Any]:
+    change = {"Keys": key(1), "NewImage": {**key(1), "v": {"S": image}}}
+    return {"dynamodb": {**change, "ApproximateCreationDateTime": int(time.time())}}
+
+
+def test_an_answer_says_nothing_of_what_is_applied_after_it(
+    scripted: dict[int, tuple[Scripted, Scripted]],
+) -> None:
+    """An application that is answered after its record was read does not hide the next one's."""
+    (_, east), (engine, west) = scripted.values()
+
+    async def play() -> Item:
+        replicator = replication.Replicator("features", {EAST: 1, WEST: 2}, 0)
+        replicator.start()
+        await west.answer([])
+        await east.answer([record("first")])
+        first, look = await engine.asked.get(), await west.asked.get()
+        await east.answer([record("second")])
+        look.set_result([record("first")])
+        first.set_result({})
+        second, look = await engine.asked.get(), await west.asked.get()
+        look.set_result([])  # a look from before the second application
+        await west.answer([record("second")])
+        await west.asked.get()
+        second.set_result({})
+        return replicator.item(key(1))
+
+    item = asyncio.run(asyncio.wait_for(play(), 10))
+    assert item.holds[WEST].region == EAST
+    assert item.holds[WEST] == item.holds[EAST]
+
+
+def test_nothing_is_applied_to_a_region_before_it_is_known(
+    scripted: dict[int, tuple[Scripted, Scripted]],
+) -> None:
+    """What a region has from an earlier start, and lost since, is not brought back to it."""
+    (_, east), (engine, west) = scripted.values()
+
+    async def play() -> Item:
+        replicator = replication.Replicator("features", {EAST: 1, WEST: 2}, 0)
+        replicator.start()
+        await east.answer([record("old")])
+        await east.asked.get()
+        assert engine.asked.empty()
+        await west.answer([record("old"), record("new")])
+        await west.asked.get()
+        assert engine.asked.empty()
+        return replicator.item(key(1))
+
+    item = asyncio.run(asyncio.wait_for(play(), 10))
+    assert json.loads(item.holds[WEST].image or "")["v"] == {"S": "new"}
+
+
+def test_a_write_waits_for_what_a_hanging_engine_holds(
+    scripted: dict[int, tuple[Scripted, Scripted]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent on after the records from before: else they would be taken for its time's."""
+    monkeypatch.setattr(replication, "PATIENCE", 0.01)
+    _, (_, west) = scripted.values()
+
+    async def play() -> None:
+        replicator = replication.Replicator("features", {EAST: 1, WEST: 2}, 0)
+        replicator.start()
+        look = await west.asked.get()
+        assert (await replicator.pending())[WEST] is None
+        write = asyncio.create_task(replicator.watcher(WEST).before("PutItem"))
+        done, _ = await asyncio.wait([write], timeout=0.1)
+        assert not done
+        look.set_result([])
+        await write
+
+    asyncio.run(asyncio.wait_for(play(), 10))
+
+
+def test_a_client_may_write_what_is_just_being_applied() -> None:
+    """Its write is a version of its own, as the refusal of the application shows."""
+    item = Item({}, ["a", "b"])
+    same, newer = item.note("a", "same", 1), item.note("a", "newer", 2)
+    assert same
+    assert newer
+    item.arrive("b", same)
+    sent = item.send("b")
+    assert sent
+    assert item.note("b", "same", 3) is None  # It looks like what was sent.
+    item.arrive("b", newer)
+    clients = item.refuse("b", sent)
+    assert clients == Version(3, "b", "same")
+    assert item.due("b") is None
+    item.arrive("a", clients)
+    assert item.due("a") == clients
 
 
 def test_a_condition_names_what_was_and_what_comes() -> None:

@@ -127,6 +127,19 @@ def test_writes_do_not_come_back_to_a_region_that_became_slow_on_its_return() ->
     assert routed.to_write(at(18)) == "west"
 
 
+def test_where_all_are_down_writes_go_to_the_one_that_answers() -> None:
+    """They do not wait for its return, which may take minutes; and they stay while it answers."""
+    routed = router()
+    lose(routed, *REGIONS)
+    assert routed.to_write(at(1)) == "east"
+    restore(routed, "west", 1, 2)
+    assert routed.to_write(at(2)) == "west"
+    restore(routed, "east", 3, 4)
+    assert routed.to_write(at(4)) == "west"
+    lose(routed, "west", now=5)
+    assert routed.to_write(at(5)) == "east"
+
+
 def test_a_write_home_stays_there() -> None:
     """With writes="home" no failure moves writes."""
     routed = router(home="west", writes="home")
@@ -362,6 +375,37 @@ def test_reads_tell_how_far_their_region_is_behind() -> None:
     behind(routed, 5)
     assert routed.behind("east") == 0.0
     assert routed.behind("west") == 5.0
+
+
+def fail_over_and_back(routed: Router) -> None:
+    """Have writes go to the west from 100 s on, and back to the east at 200 s."""
+    lose(routed, "east", now=100)
+    assert routed.to_write(at(150)) == "west"
+    restore(routed, "east", 180, 200)
+    restore(routed, "west", 199, 199)
+    routed.saw("west", {"west": 199 * SECOND}, at(199))
+    assert routed.to_write(at(220)) == "east"
+
+
+def test_a_region_that_is_back_lacks_what_was_written_elsewhere() -> None:
+    """Nothing is missing at home only when all that was written in its absence has come."""
+    routed = router("east", "west", max_lag="10s")
+    fail_over_and_back(routed)
+    routed.saw("east", {"east": 220 * SECOND, "west": 150 * SECOND}, at(220))
+    assert routed.behind("east") == 49.0  # The west was last reached at 199 s.
+    assert routed.to_read(at(220)) == ["west", "east"]
+    routed.saw("east", {"east": 230 * SECOND, "west": 230 * SECOND}, at(230))
+    assert routed.behind("east") == 0.0
+    assert routed.to_read(at(230)) == ["east", "west"]
+
+
+def test_what_was_written_in_the_meantime_counts_until_it_was_left() -> None:
+    """The lag is told as long as the heartbeats that arrive are from before that."""
+    routed = router("east", "west")
+    fail_over_and_back(routed)
+    for beat, behind in ((198, 1.0), (219, 0.0)):
+        routed.saw("east", {"west": beat * SECOND}, at(219))
+        assert routed.behind("east") == behind
 
 
 # --- what is set ---------------------------------------------------------------------------

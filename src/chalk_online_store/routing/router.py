@@ -121,6 +121,8 @@ class Router:
         if not self._calm:
             with self._lock:
                 ticked = self._tick(now.monotonic)
+                if self.health[self._written].state is RegionState.DOWN:
+                    self._changed()  # Another one may answer by now.
             self._tell_of(ticked)
         return self._written
 
@@ -143,7 +145,13 @@ class Router:
                 name == self._written and state is not RegionState.DOWN
             ):
                 return name
-        return min(usable, key=lambda name: _WRITABLE.index(self.health[name].state))
+        return min(usable, key=self._despair)
+
+    def _despair(self, name: str) -> tuple[int, bool, bool]:
+        """How little hope there is of writing to a region, where none is healthy."""
+        health = self.health[name]
+        moves = health.recovering and name != self._written
+        return _WRITABLE.index(health.state), not health.recovering, moves
 
     def _rank(self, name: str, now: Instant) -> int | None:
         """How good a region is for a read now, the least the best; None where it is none."""
@@ -197,7 +205,9 @@ class Router:
         well = all(health.state is RegionState.HEALTHY for health in self.health.values())
         self._calm = well and self.orders == Orders(at=self.orders.at) and self._max_lag is None
         # Now, also where nothing is written: so that whoever writes next is with the others.
-        self._written = self._choose_written()
+        before, self._written = self._written, self._choose_written()
+        if self._written != before:
+            self.lag.left(before)
 
     # --- patience --------------------------------------------------------------------------
 
@@ -341,12 +351,13 @@ class Router:
 
     def behind(self, region: str) -> float | None:
         """Seconds by which what a region shows may be behind what was written; None if unknown."""
-        if region == self._written and self.routing.writes != "any-region" and region == self.home:
+        sources = {self.home, self._written, *self.lag.may_lack(region)}
+        if self.routing.writes == "any-region":
+            sources.update(self.regions)
+        sources.discard(region)
+        if not sources:
             return 0.0
-        sources = (
-            self.regions if self.routing.writes == "any-region" else (self.home, self._written)
-        )
-        found = [self.lag.behind(region, source) for source in sources if source != region]
+        found = [self.lag.behind(region, source) for source in sources]
         known = [behind for behind in found if behind is not None]
         return max(known) if known else None
 

@@ -1,7 +1,7 @@
 """Engines that speak DynamoDB's wire on a port of this machine.
 
 Each is a context manager, listens on 127.0.0.1 only, stops by its own process id or thread, and
-leaves nothing behind: also when nobody calls `stop`.
+leaves nothing behind: also when nobody calls `stop`, or nobody is left to call it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 from urllib.parse import urlencode, urlsplit
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
+
+_GUARD = 'read -r _; kill -9 "$0"'
+"""For sh: end a process when stdin ends, which it does with whoever holds the other side."""
 
 
 class EngineNotFound(OnlineStoreError, FileNotFoundError):
@@ -91,7 +94,8 @@ class Dynoxide(Engine):
     """The native engine dynoxide, one process each: starts in 20 ms, takes 5 MB.
 
     `path` names the SQLite file that keeps its tables; without it they are in memory. `port`
-    is a free one unless given. `start` waits `timeout` seconds for the first answer. It raises
+    is a free one unless given. The engine ends with this process, even one that is killed: a
+    shell of 2 MB waits for that. `start` waits `timeout` seconds for the first answer. It raises
     `EngineNotFound` when the binary is not installed and `EngineNotStarted` when it does not
     come up.
     """
@@ -119,9 +123,9 @@ class Dynoxide(Engine):
         """Start, and return once it answers. After `kill` or `stop`, it is on the same port."""
         if self._process is None:
             self.port = _free_port(self.port or 0)
-            self._process = _spawn(self._command(), self._answers, self.timeout)
+            self._process, ending = _spawn(self._command(), self._answers, self.timeout)
             # Runs also when this object is forgotten and when the interpreter exits.
-            self._stopper = weakref.finalize(self, _end, self._process, os.getpid())
+            self._stopper = weakref.finalize(self, _close, ending, os.getpid())
         return self
 
     def stop(self) -> None:
@@ -263,21 +267,30 @@ def _free_port(port: int) -> int:
 
 def _spawn(
     command: list[str], answers: Callable[[], bool], timeout: float
-) -> subprocess.Popen[bytes]:
-    """Start a process that is to answer within `timeout` seconds."""
-    with tempfile.TemporaryFile() as output:
+) -> tuple[subprocess.Popen[bytes], ExitStack]:
+    """Start a process that is to answer within `timeout` seconds; with what ends it."""
+    with tempfile.TemporaryFile() as output, ExitStack() as ending:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
-        started = False
-        try:
-            started = _comes_up(process, answers, timeout)
-        finally:  # Also when the wait is interrupted.
-            if not started:
-                _end(process, os.getpid())
-        if not started:
-            raise EngineNotStarted(_why(command, process, output))
-        return process
+        ending.callback(_end, process)
+        # The guard goes first: it is not to meet another process with the id of one that is gone.
+        ending.callback(_dismiss, _guard(process))
+        if _comes_up(process, answers, timeout):
+            return process, ending.pop_all()
+        ending.close()
+        raise EngineNotStarted(_why(command, process, output))
+
+
+def _guard(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Have a process ended when this one is, even by SIGKILL, after which nothing of ours runs."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _GUARD, str(process.pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C, or the end of a terminal, is not for it.
+    )
 
 
 def _comes_up(
@@ -297,10 +310,18 @@ def _why(command: list[str], process: subprocess.Popen[bytes], output: IO[bytes]
     return f"{command[0]} did not answer (exit status {process.returncode}); it printed: {printed}"
 
 
-def _end(process: subprocess.Popen[bytes], owner: int) -> None:
+def _dismiss(guard: subprocess.Popen[bytes]) -> None:
+    with guard:
+        guard.kill()
+
+
+def _close(ending: ExitStack, owner: int) -> None:
+    if os.getpid() == owner:  # A fork of the process that started the engine does not own it.
+        ending.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     """Stop a process, by force after 5 seconds, and reap it."""
-    if os.getpid() != owner:  # A fork of the process that started the engine does not own it.
-        return
     process.terminate()
     try:
         process.wait(timeout=5)

@@ -19,7 +19,7 @@ from typing import Any
 from .applying import request
 from .engine import LIMIT, TABLES, Engine, EngineRefused, Stream
 from .upstream import EngineGone
-from .versions import Item, Link, Links, Version, image_of
+from .versions import Item, Link, Links, Sent, Version, image_of
 
 WRITES = frozenset(
     (
@@ -46,6 +46,9 @@ PATIENCE = 0.5
 AWAY = 0.05
 """Seconds between two attempts to reach an engine that is away."""
 
+_LOOKS = 3
+"""Looks that fail until an engine is gone: the first may be over a connection of before."""
+
 AT_ONCE = 8
 """Items that are applied to a region at the same time."""
 
@@ -62,9 +65,9 @@ class Region:
         self._inbox: list[tuple[float, int, Item, Version]] = []
         self._numbers = itertools.count()  # so that a heap never compares items
         self._ready: dict[int, Item] = {}
-        self._told: list[Item] = []  # whose application has been answered, one way or another
+        self._told: list[tuple[Item, Sent]] = []  # answered, one way or another
         self._written = self._seen = 0
-        self._reachable = True
+        self._reachable = False
         self._alive_at = 0  # nanoseconds since 1970
         self._looked = asyncio.Event()
         self._news = asyncio.Event()  # for the reader: something was written
@@ -81,13 +84,20 @@ class Region:
 
     @property
     def is_away(self) -> bool:
-        """Whether the engine did not answer when it was last looked at."""
+        """Whether the engine did not answer when it was last looked at, or never was."""
         return not self._reachable
 
     @property
     def is_behind(self) -> bool:
         """Whether there are writes to be seen, and an engine to show them."""
         return self._reachable and self._seen < self._written
+
+    async def come_back(self) -> None:
+        """Wait as long as the engine hangs; one that is gone is not waited for."""
+        for _ in range(_LOOKS):
+            if self._reachable:
+                return
+            await self._next_look()
 
     async def look(self) -> bool:
         """Have everything seen that was written up to now; False if the engine is away."""
@@ -105,12 +115,15 @@ class Region:
     async def _catch_up(self) -> bool:
         goal = self._written
         while self._seen < goal:
-            self._news.set()
-            self._haste.set()
-            await self._looked.wait()
+            await self._next_look()
             if not self._reachable:
                 return False
         return True
+
+    async def _next_look(self) -> None:
+        self._news.set()
+        self._haste.set()
+        await self._looked.wait()
 
     async def read_forever(self) -> None:
         """Look at the stream, again and again."""
@@ -139,13 +152,13 @@ class Region:
             return False
         # What an engine brings back that was away is from before it went.
         self._take(records, time.time_ns() if self._reachable else self._alive_at)
-        self._reachable, self._alive_at = True, max(self._alive_at, began)
         if len(records) >= LIMIT:
             self._told = told + self._told
             return True
+        self._reachable, self._alive_at = True, max(self._alive_at, began)
         self._seen = written
-        for item in told:
-            item.sent.pop(self.name, None)  # No record of it: it did not take effect.
+        for item, sent in told:
+            item.forget(self.name, sent)
             self._replicator.consider(item, self)
         return False
 
@@ -175,6 +188,8 @@ class Region:
     async def write_forever(self) -> None:
         """Let versions arrive when it is their time, and apply them."""
         while True:
+            while not self._reachable:  # What it has is to be seen before anything is applied.
+                await self._looked.wait()
             self._receive()
             batch = [self._ready.pop(key) for key in list(self._ready)[:AT_ONCE]]
             if batch:
@@ -200,18 +215,19 @@ class Region:
         await _wait(self._work, self._inbox[0][0] - asyncio.get_running_loop().time())
 
     async def _apply(self, item: Item) -> None:
-        version = item.due(self.name)
-        if version is None:
-            return
         old = item.holds[self.name].image
-        item.sent[self.name] = version
+        sent = item.send(self.name)
+        if sent is None:
+            return
+        new = sent.version.image
         try:
-            await self._engine.call(TABLES, *request(self._table, item.key, old, version.image))
+            await self._engine.call(TABLES, *request(self._table, item.key, old, new))
         except EngineRefused:
-            item.refuse(self.name)
+            version = item.refuse(self.name, sent)
+            self._replicator.noted(item, version, self)
         except EngineGone:
             pass  # Perhaps it took effect, perhaps not.
-        self._told.append(item)
+        self._told.append((item, sent))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -312,9 +328,9 @@ class Watcher:
         """Hold a write until it is certain to be the later one."""
         if operation not in WRITES:
             return
-        behind = [other.catch_up() for other in self._others if other.is_behind]
         if self._region.is_away:  # What it brings back is to be seen before anything new.
-            behind.append(self._region.look())
+            await self._region.come_back()
+        behind = [other.catch_up() for other in self._others if other.is_behind]
         if behind:
             await asyncio.gather(*behind)
 

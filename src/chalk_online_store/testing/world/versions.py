@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 Link = tuple[str, str]
@@ -46,6 +47,17 @@ class Links:
         return (source, target) not in self.cut
 
 
+@dataclass(slots=True, eq=False)
+class Sent:
+    """One application of a version to a region; of the same version there may be several."""
+
+    version: Version
+    refused: bool = False
+    """Whether the region held something else: no record will tell of it."""
+    seen: int = 0
+    """When the record was made that was taken for its own; 0 while there is none."""
+
+
 class Item:
     """What is known of one item in all regions."""
 
@@ -55,7 +67,7 @@ class Item:
         self.key = key
         self.holds = dict.fromkeys(regions, NEVER)
         """What each region has by its stream."""
-        self.sent: dict[str, Version] = {}
+        self.sent: dict[str, Sent] = {}
         """What was applied to a region, while its stream has not told what came of it."""
         self._arrived = dict.fromkeys(regions, NEVER)
         self._latest = dict.fromkeys(regions, NEVER)  # of each region's own clients
@@ -66,18 +78,41 @@ class Item:
         A write on top of a version is newer than it, whatever the clocks say.
         """
         sent = self.sent.get(region)
-        if sent is not None and sent.image == image:
-            self.holds[region] = self.sent.pop(region)
+        if sent is not None and not sent.refused and sent.version.image == image:
+            sent.seen = made
+            self.holds[region] = self.sent.pop(region).version
             return None
+        return self._written(region, image, made)
+
+    def _written(self, region: str, image: str | None, made: int) -> Version:
         newest = max(self.holds[region].made, self._latest[region].made)
         version = Version(max(made, newest + 1), region, image)
         self.holds[region] = self._latest[region] = version
         return version
 
-    def refuse(self, target: str) -> None:
-        """What was sent found another item there: no record will tell of it."""
-        if target in self.sent:
-            self.sent[target] = self.sent[target]._replace(image="")
+    def send(self, target: str) -> Sent | None:
+        """Begin to apply what is due to a region, if something is."""
+        version = self.due(target)
+        if version is None:
+            return None
+        sent = self.sent[target] = Sent(version)
+        return sent
+
+    def refuse(self, target: str, sent: Sent) -> Version | None:
+        """What was sent found another item there.
+
+        A record that was taken for its own was a client's, who wrote the same: gives the version
+        then, unless it is written over already.
+        """
+        sent.refused = True
+        if sent.seen and self.holds[target] == sent.version:
+            return self._written(target, sent.version.image, sent.seen)
+        return None
+
+    def forget(self, target: str, sent: Sent) -> None:
+        """All that there was to be seen of an application was seen: it took no effect, or did."""
+        if self.sent.get(target) is sent:  # Else another one is under way by now.
+            del self.sent[target]
 
     def arrive(self, target: str, version: Version) -> None:
         """A version has come to a region, where it may win or lose."""
