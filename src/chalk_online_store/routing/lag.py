@@ -25,6 +25,11 @@ class Lag:
         self._seen: dict[tuple[str, str], int] = {}
         self._left: dict[str, int] = {}
 
+    @property
+    def settled(self) -> bool:
+        """Whether writes have never moved."""
+        return not self._left
+
     def left(self, source: str) -> None:
         """Writes go elsewhere from now on: what was written in `source` has yet to arrive."""
         self._left[source] = _NOT_LOOKED

@@ -351,8 +351,11 @@ class Router:
 
     def behind(self, region: str) -> float | None:
         """Seconds by which what a region shows may be behind what was written; None if unknown."""
+        anywhere = self.routing.writes == "any-region"
+        if region == self._written == self.home and self.lag.settled and not anywhere:
+            return 0.0  # So it almost always is.
         sources = {self.home, self._written, *self.lag.may_lack(region)}
-        if self.routing.writes == "any-region":
+        if anywhere:
             sources.update(self.regions)
         sources.discard(region)
         if not sources:
