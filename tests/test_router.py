@@ -218,6 +218,36 @@ def test_patience_is_what_a_region_needs() -> None:
     assert routed.patience("west", KIND, 60, others=1) == pytest.approx(0.25)
 
 
+def test_each_region_has_time_enough_to_answer() -> None:
+    """A share of what is left that is shorter than its requests take would help nobody."""
+    routed = router()
+    for _ in range(100):
+        routed.answered("east", 0, KIND, 0.4, 0.0)
+    assert routed.patience("east", KIND, 0.9, others=2) == pytest.approx(0.6)
+    assert routed.patience("east", KIND, 0.5, others=2) == 0.5
+
+
+@pytest.mark.parametrize(("given", "well"), [(0.02, True), (0.04, False)])
+def test_a_quick_region_has_failed_sooner(given: float, well: bool) -> None:
+    """Three times what its requests take is time enough, be that ever so little."""
+    routed = router()
+    for _ in range(100):
+        routed.answered("east", 0, KIND, 0.01, 0.0)
+    for _ in range(3):
+        routed.raised("east", 0, KIND, RequestTimeout("late"), given, 1.0)
+    assert routed.health["east"].well is well
+
+
+@pytest.mark.parametrize(("far", "first"), [(0.5, "east"), (0.01, "west")])
+def test_a_slow_region_is_left_for_one_that_is_sooner(far: float, first: str) -> None:
+    """Where every other one is farther than the slow one is slow, reads stay."""
+    routed = router("east", "west")
+    overtake(routed, "east", 0.5)
+    routed.probed("east", 0.05, 1.0)
+    routed.probed("west", far, 1.0)
+    assert routed.to_read(at(1))[0] == first
+
+
 # --- orders --------------------------------------------------------------------------------
 
 
@@ -239,6 +269,14 @@ def test_an_evacuated_region_is_not_asked_at_all() -> None:
     lose(routed, "west", "north")
     assert set(routed.to_read(at(1))) == {"west", "north"}
     assert routed.to_write(at(1)) == "west"
+
+
+def test_orders_of_others_may_evacuate_all() -> None:
+    """Those of a store with more regions: nothing is read then, and no write raises for that."""
+    routed = router()
+    routed.order(Orders(1, evacuated=REGIONS))
+    assert list(routed.to_read(at(1))) == []
+    assert routed.to_write(at(1)) == "east"
 
 
 def test_a_drained_region_loses_its_traffic_gradually() -> None:
