@@ -435,6 +435,10 @@ def test_a_region_that_is_back_lacks_what_was_written_elsewhere() -> None:
     routed.saw("east", {"east": 230 * SECOND, "west": 230 * SECOND}, at(230))
     assert routed.behind("east") == 0.0
     assert routed.to_read(at(230)) == ["east", "west"]
+    restore(routed, "west", 300, 300)
+    routed.saw("west", {"west": 300 * SECOND}, at(300))
+    routed.saw("east", {"west": 280 * SECOND}, at(300))
+    assert routed.behind("east") == 0.0  # Nobody writes in the west any more.
 
 
 def test_what_was_written_in_the_meantime_counts_until_it_was_left() -> None:
@@ -444,6 +448,13 @@ def test_what_was_written_in_the_meantime_counts_until_it_was_left() -> None:
     for beat, behind in ((198, 1.0), (219, 0.0)):
         routed.saw("east", {"west": beat * SECOND}, at(219))
         assert routed.behind("east") == behind
+
+
+def test_the_home_region_counts_wherever_is_written() -> None:
+    """What is entered there, in the registry, may be missing as well."""
+    routed = router(home="west")
+    routed.saw("north", {"east": 99 * SECOND, "west": 90 * SECOND}, at(100))
+    assert routed.behind("north") == 10.0
 
 
 # --- what is set ---------------------------------------------------------------------------
