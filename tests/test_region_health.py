@@ -228,6 +228,34 @@ def test_processes_return_at_different_times(begins: RegionState, ends: RegionSt
     assert max(waits) - min(waits) > 3
 
 
+def test_four_times_as_long_as_usual_is_slow() -> None:
+    """A brown-out need not be a standstill."""
+    health = region()
+    answer(health, 0.0, took=0.01, times=100)
+    answer(health, 1.0, took=0.025, times=20)
+    assert health.state is HEALTHY
+    answer(health, 1.0, took=0.04, times=20)
+    assert health.state is SLOW
+
+
+def test_what_probes_took_before_an_outage_is_forgotten() -> None:
+    """It says nothing of how long they take now."""
+    health = region()
+    health.probed(0.01, 0.0)
+    fail(health, 1.0, FAILURES_IN_A_ROW)
+    assert health.latest is None
+    assert health.distance == 0.01
+
+
+def test_being_overtaken_soon_is_not_being_quick() -> None:
+    """Of an answer that was not waited for, it is not known how long it would have taken."""
+    health = region()
+    answer(health, 0.0, took=0.01, times=16)
+    for number in range(200):
+        health.overtaken(health.generation, "Get", 0.001, number / 1e4)
+    assert health.latency("Get").high == 0.01
+
+
 def test_requests_slower_than_usual_mark_it_slow() -> None:
     """Most of the last requests taking several times as long as usual is a brown-out."""
     health = region()

@@ -12,6 +12,7 @@ import pytest
 from chalk_online_store import InvalidValue, RegionState, Routing
 from chalk_online_store.effects import Instant
 from chalk_online_store.errors import AccessDenied, ConnectionFailed, RequestTimeout, Throttled
+from chalk_online_store.routing.hedging import HedgeBudget
 from chalk_online_store.routing.lag import Lag
 from chalk_online_store.routing.orders import Orders
 from chalk_online_store.routing.router import Router
@@ -246,6 +247,18 @@ def test_a_slow_region_is_left_for_one_that_is_sooner(far: float, first: str) ->
     routed.probed("east", 0.05, 1.0)
     routed.probed("west", far, 1.0)
     assert routed.to_read(at(1))[0] == first
+
+
+# --- hedges --------------------------------------------------------------------------------
+
+
+def test_no_more_is_hedged_than_the_budget_has() -> None:
+    """A burst at once, then the share that requests have earned, of which a burst is kept."""
+    budget = HedgeBudget(0.25, 2)
+    for earned, hedges in ((0, 2), (3, 0), (1, 1), (1000, 2)):
+        for _ in range(earned):
+            budget.earn()
+        assert [budget.take() for _ in range(3)] == [True] * hedges + [False] * (3 - hedges)
 
 
 # --- orders --------------------------------------------------------------------------------
