@@ -8,6 +8,7 @@ from chalk_online_store import RegionState, Routing
 from chalk_online_store.backend import Asked, Call
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
+from chalk_online_store.errors import ConnectionFailed
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.router import Router
 
@@ -18,10 +19,15 @@ class TwoRegions:
     def __init__(self) -> None:
         self.router = Router(["near", "far"], "near", Routing(), random.Random(1))
         self.near = 0.0
+        self.failing = False
+        self.asked: list[str] = []
         self._attempts = RoutedAttempts(self.router)
         self._driver = SimulatedDriver(lambda send, now: Reply())
 
     def _ask(self, region: str, until: float) -> Operation[str]:
+        self.asked.append(region)
+        if self.failing and region == "near":
+            raise ConnectionFailed("refused")
         yield Sleep(self.near if region == "near" else 0.07)
         return region
 
@@ -37,9 +43,9 @@ class TwoRegions:
             self.near = 0.005 if number % 10 else 0.006
             self.read()
 
-    def read(self) -> Call:
+    def read(self, consistent: bool = False) -> Call:
         """Read once."""
-        call = Call(0)
+        call = Call(0, consistent)
         self._driver.run(self._read(call))
         return call
 
@@ -65,3 +71,23 @@ def test_a_region_that_was_asked_first_and_overtaken_is_slow() -> None:
     calls = [regions.read() for _ in range(5)]
     assert all(call.report.region == "far" for call in calls)
     assert regions.router.health["near"].state is RegionState.SLOW
+
+
+def test_a_strong_read_is_not_hedged() -> None:
+    """One region alone may answer it, and that has it under way already."""
+    regions = TwoRegions()
+    regions.settle()
+    regions.near = 0.5
+    assert regions.read(consistent=True).report.hedges == 0
+
+
+def test_what_has_just_failed_is_not_asked_again_at_once() -> None:
+    """Where no other region is well a hedge goes to the same one, but not after it has failed."""
+    regions = TwoRegions()
+    regions.settle()
+    for _ in range(3):
+        regions.router.raised("far", 0, "Get", ConnectionFailed("refused"), 1.0, 0.0)
+    regions.failing = True
+    regions.asked.clear()
+    assert regions.read().report.region == "far"
+    assert regions.asked == ["near", "far"]

@@ -238,6 +238,15 @@ def test_four_times_as_long_as_usual_is_slow() -> None:
     assert health.state is SLOW
 
 
+def test_what_is_quicker_is_soon_usual() -> None:
+    """A region that was slow at first is held to what it is when it has become quick."""
+    health = region()
+    answer(health, 0.0, took=0.1, times=100)
+    answer(health, 1.0, took=0.01, times=200)
+    answer(health, 2.0, took=0.06, times=SLOW_OF_RECENT)
+    assert health.state is SLOW
+
+
 def test_what_probes_took_before_an_outage_is_forgotten() -> None:
     """It says nothing of how long they take now."""
     health = region()
