@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from chalk_online_store import RegionState, Routing
 from chalk_online_store.backend import Asked, Call
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
@@ -19,22 +21,23 @@ class TwoRegions:
     def __init__(self) -> None:
         self.router = Router(["near", "far"], "near", Routing(), random.Random(1))
         self.near = 0.0
-        self.failing = False
+        self.failing: tuple[str, ...] = ()
         self.asked: list[str] = []
+        self.until = 0.0
         self._attempts = RoutedAttempts(self.router)
         self._driver = SimulatedDriver(lambda send, now: Reply())
 
     def _ask(self, region: str, until: float) -> Operation[str]:
         self.asked.append(region)
-        if self.failing and region == "near":
-            raise ConnectionFailed("refused")
+        self.until = until
         yield Sleep(self.near if region == "near" else 0.07)
+        if region in self.failing:
+            raise ConnectionFailed("refused")
         return region
 
-    def _read(self, call: Call) -> Operation[str]:
+    def _perform(self, call: Call, asked: Asked) -> Operation[str]:
         now: Instant = yield NOW
         call.deadline = now.monotonic + 1
-        asked = Asked("GetItem", 100, writes=False)
         return (yield from self._attempts.attempt(self._ask, asked, now, call))
 
     def settle(self) -> None:
@@ -46,7 +49,13 @@ class TwoRegions:
     def read(self, consistent: bool = False) -> Call:
         """Read once."""
         call = Call(0, consistent)
-        self._driver.run(self._read(call))
+        self._driver.run(self._perform(call, Asked("GetItem", 100, writes=False)))
+        return call
+
+    def write(self) -> Call:
+        """Write once."""
+        call = Call(0)
+        self._driver.run(self._perform(call, Asked("PutItem", 100, writes=True)))
         return call
 
 
@@ -87,7 +96,27 @@ def test_what_has_just_failed_is_not_asked_again_at_once() -> None:
     regions.settle()
     for _ in range(3):
         regions.router.raised("far", 0, "Get", ConnectionFailed("refused"), 1.0, 0.0)
-    regions.failing = True
+    regions.failing = ("near",)
+    regions.near = 0.001
     regions.asked.clear()
     assert regions.read().report.region == "far"
     assert regions.asked == ["near", "far"]
+
+
+def test_a_hedge_that_failed_is_not_asked_again() -> None:
+    """When the first one fails as well, all of them have been asked."""
+    regions = TwoRegions()
+    regions.settle()
+    regions.failing = ("near", "far")
+    regions.near = 0.2
+    regions.asked.clear()
+    with pytest.raises(ConnectionFailed):
+        regions.read()
+    assert regions.asked == ["near", "far"]
+
+
+def test_a_write_keeps_time_for_another_region() -> None:
+    """It does not wait for one that is silent until its deadline: it may be sent elsewhere then."""
+    regions = TwoRegions()
+    call = regions.write()
+    assert regions.until == call.deadline - 0.5
