@@ -91,7 +91,7 @@ def test_closing_fails_those_who_wait_for_a_connection(
         with pytest.raises(BrokenAnswer, match="the store was closed"):
             await asyncio.wait_for(asking, 10)
 
-    asyncio.run(play())
+    asyncio.run(asyncio.wait_for(play(), 10))
 
 
 def names(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
