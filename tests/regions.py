@@ -260,7 +260,7 @@ class Regions:
     def _writing(self, done: Done, key: int) -> Operation[None]:
         report = yield from self.write([{"id": key, "a": key}])
         done.region = report.region
-        done.value = self.replication.acknowledge(done.region, key)
+        done.value = self.replication.acknowledge(done.region, key, self.driver.now)
 
     def lacks(self, region: str, until: float) -> float | None:
         """See `Replication.lacks`, of all other regions."""

@@ -76,7 +76,7 @@ class Replication:
     def __init__(self, regions: Iterable[str], lags: Sequence[Lag] = ()) -> None:
         self.tables = {name: _Replica() for name in regions}
         self.lags = lags
-        self.acknowledged: set[str] = set()
+        self._acknowledged: dict[str, float] = {}
         self._under_way: dict[tuple[str, str], deque[Put]] = {
             pair: deque() for pair in permutations(self.tables, 2)
         }
@@ -104,25 +104,24 @@ class Replication:
                 self.tables[target].arrive(under_way.popleft())
 
     def lacks(self, region: str, source: str, now: float, until: float) -> float | None:
-        """Over how many seconds, up to `until`, that was written in `source` which is missing.
+        """Over how many seconds that was written in `source` which is missing; None: nothing is.
 
-        None where nothing is. What was not acknowledged is not missed by anybody.
+        Only what was acknowledged before `until` is missed by anybody.
         """
         self._deliver(now)
         missing = [
             put.written
             for put in self._under_way[source, region]
-            if put.key[0] in self.acknowledged
-            and put.written <= until
+            if self._acknowledged.get(put.key[0], math.inf) <= until
             and not self.tables[region].has(put)
         ]
         return missing[-1] - missing[0] if missing else None
 
-    def acknowledge(self, region: str, value: int) -> bool:
+    def acknowledge(self, region: str, value: int, now: float) -> bool:
         """A region has acknowledged a value, of which there is one: whether it is there."""
         for (pk, _), item in reversed(self.tables[region].items.items()):
             if {"N": str(value)} in item.values():
-                self.acknowledged.add(pk)
+                self._acknowledged[pk] = now
                 return True
         return False
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from chalk_online_store import RegionState, Routing
 from chalk_online_store.backend import Asked, Call
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
+from chalk_online_store.errors import ConnectionFailed
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.router import Router
 
@@ -18,17 +21,23 @@ class TwoRegions:
     def __init__(self) -> None:
         self.router = Router(["near", "far"], "near", Routing(), random.Random(1))
         self.near = 0.0
+        self.failing: tuple[str, ...] = ()
+        self.asked: list[str] = []
+        self.until = 0.0
         self._attempts = RoutedAttempts(self.router)
         self._driver = SimulatedDriver(lambda send, now: Reply())
 
     def _ask(self, region: str, until: float) -> Operation[str]:
+        self.asked.append(region)
+        self.until = until
         yield Sleep(self.near if region == "near" else 0.07)
+        if region in self.failing:
+            raise ConnectionFailed("refused")
         return region
 
-    def _read(self, call: Call) -> Operation[str]:
+    def _perform(self, call: Call, asked: Asked) -> Operation[str]:
         now: Instant = yield NOW
         call.deadline = now.monotonic + 1
-        asked = Asked("GetItem", 100, writes=False)
         return (yield from self._attempts.attempt(self._ask, asked, now, call))
 
     def settle(self) -> None:
@@ -37,10 +46,16 @@ class TwoRegions:
             self.near = 0.005 if number % 10 else 0.006
             self.read()
 
-    def read(self) -> Call:
+    def read(self, consistent: bool = False) -> Call:
         """Read once."""
+        call = Call(0, consistent)
+        self._driver.run(self._perform(call, Asked("GetItem", 100, writes=False)))
+        return call
+
+    def write(self) -> Call:
+        """Write once."""
         call = Call(0)
-        self._driver.run(self._read(call))
+        self._driver.run(self._perform(call, Asked("PutItem", 100, writes=True)))
         return call
 
 
@@ -65,3 +80,43 @@ def test_a_region_that_was_asked_first_and_overtaken_is_slow() -> None:
     calls = [regions.read() for _ in range(5)]
     assert all(call.report.region == "far" for call in calls)
     assert regions.router.health["near"].state is RegionState.SLOW
+
+
+def test_a_strong_read_is_not_hedged() -> None:
+    """One region alone may answer it, and that has it under way already."""
+    regions = TwoRegions()
+    regions.settle()
+    regions.near = 0.5
+    assert regions.read(consistent=True).report.hedges == 0
+
+
+def test_what_has_just_failed_is_not_asked_again_at_once() -> None:
+    """Where no other region is well a hedge goes to the same one, but not after it has failed."""
+    regions = TwoRegions()
+    regions.settle()
+    for _ in range(3):
+        regions.router.raised("far", 0, "Get", ConnectionFailed("refused"), 1.0, 0.0)
+    regions.failing = ("near",)
+    regions.near = 0.001
+    regions.asked.clear()
+    assert regions.read().report.region == "far"
+    assert regions.asked == ["near", "far"]
+
+
+def test_a_hedge_that_failed_is_not_asked_again() -> None:
+    """When the first one fails as well, all of them have been asked."""
+    regions = TwoRegions()
+    regions.settle()
+    regions.failing = ("near", "far")
+    regions.near = 0.2
+    regions.asked.clear()
+    with pytest.raises(ConnectionFailed):
+        regions.read()
+    assert regions.asked == ["near", "far"]
+
+
+def test_a_write_keeps_time_for_another_region() -> None:
+    """It does not wait for one that is silent until its deadline: it may be sent elsewhere then."""
+    regions = TwoRegions()
+    call = regions.write()
+    assert regions.until == call.deadline - 0.5

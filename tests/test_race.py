@@ -259,6 +259,29 @@ def test_a_cancelled_task_takes_all_legs_along(first: Any) -> None:
     running(scenario)
 
 
+def test_no_leg_begins_once_the_race_is_decided() -> None:
+    """Also where it takes a while to give up the first leg's request."""
+    begun: list[Any] = []
+
+    class Slow:
+        async def send(self, request: Any, timeout: float) -> Any:
+            begun.append(request)
+            if request == "a":
+                try:
+                    await asyncio.sleep(LONG)
+                finally:
+                    await asyncio.sleep(0.1)
+            return request
+
+    def leg(name: str) -> Operation[Any]:
+        return (yield Send(name, LONG))
+
+    transport: Any = Slow()
+    driver = AsyncDriver({"": transport})
+    assert asyncio.run(driver.run(race(0.01, *map(leg, "abc")))) == "b"
+    assert begun == ["a", "b"]
+
+
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_a_cancellation_is_not_lost_to_a_winner(order: str) -> None:
     """Where a task is cancelled as another leg interrupts it, it is cancelled."""

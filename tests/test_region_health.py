@@ -141,6 +141,16 @@ def test_it_returns_only_after_sustained_health() -> None:
     assert health.state is RETURNING
 
 
+def test_two_good_answers_are_not_enough() -> None:
+    """However long the time between them: little was asked of it."""
+    health = down()
+    answer(health, 1.0)
+    answer(health, 100.0)
+    assert health.state is DOWN
+    answer(health, 100.0)
+    assert health.state is RETURNING
+
+
 def test_one_failure_begins_the_wait_anew() -> None:
     """Health is sustained only without failures in between."""
     health = down()
@@ -163,34 +173,96 @@ def test_its_traffic_comes_back_gradually() -> None:
     assert health.state is HEALTHY
 
 
+def wait(health: RegionHealth, now: float, state: RegionState) -> float:
+    """Have it answer until it is in a state; how many seconds that takes."""
+    began = now
+    while health.state is not state:
+        now += 0.1
+        answer(health, now)
+        health.tick(now)
+    return now - began
+
+
+def relapse(health: RegionHealth, now: float, times: int) -> list[float]:
+    """Have a region that is down return, and fail at once, so many times; the waits."""
+    waits = []
+    for _ in range(times):
+        waits.append(wait(health, now, RETURNING))
+        now += waits[-1]
+        fail(health, now, FAILURES_OF_ONE_UNSURE)
+    return waits
+
+
 def test_relapses_make_it_wait_longer() -> None:
     """Each time it fails again while it returns, twice the time of health is asked for."""
-    health, now, waits = down(), 0.0, []
-    for _ in range(4):
-        began = now
-        while health.state is DOWN:
-            now += 0.5
-            answer(health, now)
-        waits.append(now - began)
-        fail(health, now, FAILURES_OF_ONE_UNSURE)
-        assert health.state is DOWN
-    for number, wait in enumerate(waits):
-        assert 10 * 2**number <= wait <= 10 * 2**number * LONGEST + 1
+    for number, waited in enumerate(relapse(down(), 0.0, 4)):
+        assert 10 * 2**number <= waited <= 10 * 2**number * LONGEST + 1
 
 
-def test_processes_return_at_different_times() -> None:
-    """The waits of a fleet are spread, so that it does not return as one."""
+def test_it_waits_some_minutes_at_most() -> None:
+    """However often it has relapsed."""
+    assert 290 < relapse(down(), 0.0, 8)[-1] < 301
+
+
+def test_relapses_are_forgiven_after_a_time_of_health() -> None:
+    """After ten minutes of health, and not sooner, the next wait is as short as the first."""
+    for healthy, shortest, longest in ((599.0, 40, 62), (601.0, 10, 16)):
+        health = down()
+        relapse(health, 0.0, 2)
+        now = 500.0 + wait(health, 500.0, HEALTHY)
+        health.tick(now + healthy)
+        fail(health, now + healthy, FAILURES_IN_A_ROW)
+        assert shortest <= wait(health, now + healthy, RETURNING) <= longest
+
+
+@pytest.mark.parametrize(("begins", "ends"), [(DOWN, RETURNING), (RETURNING, HEALTHY)])
+def test_processes_return_at_different_times(begins: RegionState, ends: RegionState) -> None:
+    """The waits of a fleet, and how gradually it returns, are spread: it does not as one."""
     waits = set()
     for seed in range(50):
-        health = RegionHealth("east", Routing(return_after="10s"), random.Random(seed))
+        routing = Routing(return_after="10s", return_over="10s")
+        health = RegionHealth("east", routing, random.Random(seed))
         fail(health, 0.0, FAILURES_IN_A_ROW)
-        now = 0.0
-        while health.state is DOWN:
-            now += 0.05
-            answer(health, now)
-        waits.add(round(now, 2))
+        waits.add(round(wait(health, wait(health, 0.0, begins), ends), 2))
     assert len(waits) > 25
     assert max(waits) - min(waits) > 3
+
+
+def test_four_times_as_long_as_usual_is_slow() -> None:
+    """A brown-out need not be a standstill."""
+    health = region()
+    answer(health, 0.0, took=0.01, times=100)
+    answer(health, 1.0, took=0.025, times=20)
+    assert health.state is HEALTHY
+    answer(health, 1.0, took=0.04, times=20)
+    assert health.state is SLOW
+
+
+def test_what_is_quicker_is_soon_usual() -> None:
+    """A region that was slow at first is held to what it is when it has become quick."""
+    health = region()
+    answer(health, 0.0, took=0.1, times=100)
+    answer(health, 1.0, took=0.01, times=200)
+    answer(health, 2.0, took=0.06, times=SLOW_OF_RECENT)
+    assert health.state is SLOW
+
+
+def test_what_probes_took_before_an_outage_is_forgotten() -> None:
+    """It says nothing of how long they take now."""
+    health = region()
+    health.probed(0.01, 0.0)
+    fail(health, 1.0, FAILURES_IN_A_ROW)
+    assert health.latest is None
+    assert health.distance == 0.01
+
+
+def test_being_overtaken_soon_is_not_being_quick() -> None:
+    """Of an answer that was not waited for, it is not known how long it would have taken."""
+    health = region()
+    answer(health, 0.0, took=0.01, times=16)
+    for number in range(200):
+        health.overtaken(health.generation, "Get", 0.001, number / 1e4)
+    assert health.latency("Get").high == 0.01
 
 
 def test_requests_slower_than_usual_mark_it_slow() -> None:
@@ -235,7 +307,7 @@ def test_while_it_is_slow_nobody_gets_used_to_it() -> None:
     answer(health, 1.0, took=0.1, times=50)
     for number in range(1000):
         answer(health, 2.0 + number, took=0.1)
-    assert health.state is SLOW
+        assert health.state is SLOW
     for number in range(30):
         answer(health, 2000.0 + number, took=0.01)
     assert health.state is RETURNING

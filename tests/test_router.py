@@ -12,6 +12,7 @@ import pytest
 from chalk_online_store import InvalidValue, RegionState, Routing
 from chalk_online_store.effects import Instant
 from chalk_online_store.errors import AccessDenied, ConnectionFailed, RequestTimeout, Throttled
+from chalk_online_store.routing.hedging import HedgeBudget
 from chalk_online_store.routing.lag import Lag
 from chalk_online_store.routing.orders import Orders
 from chalk_online_store.routing.router import Router
@@ -218,6 +219,48 @@ def test_patience_is_what_a_region_needs() -> None:
     assert routed.patience("west", KIND, 60, others=1) == pytest.approx(0.25)
 
 
+def test_each_region_has_time_enough_to_answer() -> None:
+    """A share of what is left that is shorter than its requests take would help nobody."""
+    routed = router()
+    for _ in range(100):
+        routed.answered("east", 0, KIND, 0.4, 0.0)
+    assert routed.patience("east", KIND, 0.9, others=2) == pytest.approx(0.6)
+    assert routed.patience("east", KIND, 0.5, others=2) == 0.5
+
+
+@pytest.mark.parametrize(("given", "well"), [(0.02, True), (0.04, False)])
+def test_a_quick_region_has_failed_sooner(given: float, well: bool) -> None:
+    """Three times what its requests take is time enough, be that ever so little."""
+    routed = router()
+    for _ in range(100):
+        routed.answered("east", 0, KIND, 0.01, 0.0)
+    for _ in range(3):
+        routed.raised("east", 0, KIND, RequestTimeout("late"), given, 1.0)
+    assert routed.health["east"].well is well
+
+
+@pytest.mark.parametrize(("far", "first"), [(0.5, "east"), (0.01, "west")])
+def test_a_slow_region_is_left_for_one_that_is_sooner(far: float, first: str) -> None:
+    """Where every other one is farther than the slow one is slow, reads stay."""
+    routed = router("east", "west")
+    overtake(routed, "east", 0.5)
+    routed.probed("east", 0.05, 1.0)
+    routed.probed("west", far, 1.0)
+    assert routed.to_read(at(1))[0] == first
+
+
+# --- hedges --------------------------------------------------------------------------------
+
+
+def test_no_more_is_hedged_than_the_budget_has() -> None:
+    """A burst at once, then the share that requests have earned, of which a burst is kept."""
+    budget = HedgeBudget(0.25, 2)
+    for earned, hedges in ((0, 2), (3, 0), (1, 1), (1000, 2)):
+        for _ in range(earned):
+            budget.earn()
+        assert [budget.take() for _ in range(3)] == [True] * hedges + [False] * (3 - hedges)
+
+
 # --- orders --------------------------------------------------------------------------------
 
 
@@ -239,6 +282,14 @@ def test_an_evacuated_region_is_not_asked_at_all() -> None:
     lose(routed, "west", "north")
     assert set(routed.to_read(at(1))) == {"west", "north"}
     assert routed.to_write(at(1)) == "west"
+
+
+def test_orders_of_others_may_evacuate_all() -> None:
+    """Those of a store with more regions: nothing is read then, and no write raises for that."""
+    routed = router()
+    routed.order(Orders(1, evacuated=REGIONS))
+    assert list(routed.to_read(at(1))) == []
+    assert routed.to_write(at(1)) == "east"
 
 
 def test_a_drained_region_loses_its_traffic_gradually() -> None:
@@ -397,6 +448,10 @@ def test_a_region_that_is_back_lacks_what_was_written_elsewhere() -> None:
     routed.saw("east", {"east": 230 * SECOND, "west": 230 * SECOND}, at(230))
     assert routed.behind("east") == 0.0
     assert routed.to_read(at(230)) == ["east", "west"]
+    restore(routed, "west", 300, 300)
+    routed.saw("west", {"west": 300 * SECOND}, at(300))
+    routed.saw("east", {"west": 280 * SECOND}, at(300))
+    assert routed.behind("east") == 0.0  # Nobody writes in the west any more.
 
 
 def test_what_was_written_in_the_meantime_counts_until_it_was_left() -> None:
@@ -406,6 +461,13 @@ def test_what_was_written_in_the_meantime_counts_until_it_was_left() -> None:
     for beat, behind in ((198, 1.0), (219, 0.0)):
         routed.saw("east", {"west": beat * SECOND}, at(219))
         assert routed.behind("east") == behind
+
+
+def test_the_home_region_counts_wherever_is_written() -> None:
+    """What is entered there, in the registry, may be missing as well."""
+    routed = router(home="west")
+    routed.saw("north", {"east": 99 * SECOND, "west": 90 * SECOND}, at(100))
+    assert routed.behind("north") == 10.0
 
 
 # --- what is set ---------------------------------------------------------------------------

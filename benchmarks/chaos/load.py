@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from benchmarks.chaos.calls import (
@@ -159,7 +160,7 @@ def run_sync(url: str, options: RoutingOptions, seconds: float, warming: float) 
 def _make(store: OnlineStore, planned: Planned, due: float, recorder: Recorder) -> None:
     began = time.monotonic()
     try:
-        recorder.answered(planned, due, began, _call(store, "sync", planned))
+        recorder.answered(planned, due, began, _call(store, "sync", planned, due))
     except Exception as error:  # noqa: BLE001 - one that should not be is a finding
         recorder.failed(planned, due, began, error)
 
@@ -190,15 +191,22 @@ async def _make_async(
 ) -> None:
     began = time.monotonic()
     try:
-        recorder.answered(planned, due, began, await _call(store, "async", planned))
+        recorder.answered(planned, due, began, await _call(store, "async", planned, due))
     except Exception as error:  # noqa: BLE001 - one that should not be is a finding
         recorder.failed(planned, due, began, error)
 
 
-def _call(store: Any, mode: str, planned: Planned) -> Any:
+def _call(store: Any, mode: str, planned: Planned, due: float) -> Any:
     if planned.kind == WRITE:
-        return store.write(Account, [row(entity_of(mode, planned.number), planned.number)])
+        written = row(entity_of(mode, planned.number), planned.number)
+        # Else one that its thread made late would be the newer one, and the next one seem lost.
+        return store.write(Account, [written], observed_at=_wall(due))
     return store.read(Account, keys_of(planned), FEATURES)
+
+
+def _wall(moment: float) -> datetime:
+    """When a reading of the monotonic clock was, or is."""
+    return datetime.now(UTC) + timedelta(seconds=moment - time.monotonic())
 
 
 def _told_to_start() -> float:

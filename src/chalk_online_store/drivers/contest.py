@@ -127,6 +127,7 @@ class Contest:
         if self._decided:
             return
         self._decided = True
+        self.due = math.inf  # No leg begins while the asker's task is still being cancelled.
         self._value, self._error = value, error
         if self._waiting is None:
             self._interrupted = True

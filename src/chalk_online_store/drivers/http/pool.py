@@ -9,13 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
+from chalk_online_store.drivers.http.connecting import connected
 from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
 from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, Target
 from chalk_online_store.drivers.loops import Alarm
 from chalk_online_store.dynamodb.messages import Response
-
-NEXT_ADDRESS_SECONDS = 0.25
-"""After how long another address of the name is tried beside the first: RFC 8305's advice."""
 
 CLOSED = "the store was closed"
 
@@ -42,6 +40,7 @@ class Pool:
         self._size = size
         self._slots = asyncio.Semaphore(size)
         self._busy = 0
+        self._opening: set[asyncio.Task[Connection]] = set()
         self._parked: dict[object, Callable[[], object]] = {}
         """What was given up, the oldest first, and what ends it."""
         self._closed = False
@@ -82,11 +81,12 @@ class Pool:
         """Close every connection; what is under way or waits fails."""
         self._closed = True
         self.alarm.cancel()
-        opening = [each for each in self._parked if isinstance(each, asyncio.Task)]
         self._keep_parked(0)
+        for opening in self._opening:
+            opening.cancel()
         for connection in list(self.alarm.waiting):
             connection.abort(BrokenAnswer(CLOSED))
-        await asyncio.gather(*opening, return_exceptions=True)
+        await asyncio.gather(*self._opening, return_exceptions=True)
         await asyncio.sleep(0)  # The event loop closes them at its next turn.
 
     def answered_first(self, transport: asyncio.BaseTransport) -> None:
@@ -156,9 +156,13 @@ class Pool:
         """Open a connection; one that is cancelled is opened all the same, for the next request."""
         self._keep_parked(self._size - self._busy - len(self.idle))
         opening = self.loop.create_task(self._open(deadline))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
+            if opening.cancelled() and not _is_cancelled():
+                raise BrokenAnswer(CLOSED) from None
             self._parked[opening] = opening.cancel
             opening.add_done_callback(self._opened)
             raise
@@ -171,20 +175,21 @@ class Pool:
     async def _open(self, deadline: float) -> Connection:
         target = self._target
         tls = target.tls
-        # uvloop tries one address after the other, and has no such option.
-        more: Any = {}
-        if isinstance(self.loop, asyncio.BaseEventLoop):
-            more["happy_eyeballs_delay"] = NEXT_ADDRESS_SECONDS
-        if tls is not None:
-            more.update(ssl=tls.context, server_hostname=tls.host)
+        secured: Any = {} if tls is None else {"ssl": tls.context, "server_hostname": tls.host}
         async with asyncio.timeout(min(self._connect_timeout, deadline - time.monotonic())):
+            sock = await connected(self.loop, target.host, target.port)
             _, connection = await self.loop.create_connection(
-                lambda: Connection(self), target.host, target.port, **more
+                lambda: Connection(self), sock=sock, **secured
             )
         if self._closed:
             connection.abort()
             raise BrokenAnswer(CLOSED)
         return connection
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Connection(asyncio.Protocol):
