@@ -10,7 +10,7 @@ from chalk_online_store import RegionState, Routing
 from chalk_online_store.backend import Asked, Call
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
-from chalk_online_store.errors import ConnectionFailed
+from chalk_online_store.errors import ConnectionFailed, RequestError, Throttled
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.router import Router
 
@@ -24,6 +24,7 @@ class TwoRegions:
         self.failing: tuple[str, ...] = ()
         self.asked: list[str] = []
         self.until = 0.0
+        self.error: RequestError = ConnectionFailed("refused")
         self._attempts = RoutedAttempts(self.router)
         self._driver = SimulatedDriver(lambda send, now: Reply())
 
@@ -32,7 +33,7 @@ class TwoRegions:
         self.until = until
         yield Sleep(self.near if region == "near" else 0.07)
         if region in self.failing:
-            raise ConnectionFailed("refused")
+            raise self.error
         return region
 
     def _perform(self, call: Call, asked: Asked) -> Operation[str]:
@@ -120,3 +121,18 @@ def test_a_write_keeps_time_for_another_region() -> None:
     regions = TwoRegions()
     call = regions.write()
     assert regions.until == call.deadline - 0.5
+
+
+def test_what_was_written_is_not_behind() -> None:
+    """A read tells how far its region is behind; of a write there is nothing to tell."""
+    regions = TwoRegions()
+    assert regions.read().report.behind == 0.0
+    assert regions.write().report.behind is None
+
+
+def test_a_throttle_does_not_end_a_hedge() -> None:
+    """Another region that has the request already may answer it."""
+    regions = TwoRegions()
+    regions.settle()
+    regions.failing, regions.error, regions.near = ("near",), Throttled("slow down"), 0.02
+    assert regions.read().report.region == "far"

@@ -32,7 +32,8 @@ class Lag:
 
     def left(self, source: str) -> None:
         """Writes go elsewhere from now on: what was written in `source` has yet to arrive."""
-        self._left[source] = _NOT_LOOKED
+        # Another dictionary: threads that read it hold no lock.
+        self._left = {**self._left, source: _NOT_LOOKED}
 
     def may_lack(self, region: str) -> list[str]:
         """The sources that writes have left, not all of which is known to be in a region."""
