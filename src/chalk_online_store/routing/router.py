@@ -92,7 +92,6 @@ class Router:
             self._probe_every = min(self._probe_every, self._max_lag / 2)
         self._probe_at = dict.fromkeys(regions, 0.0)
         self._next_probe = 0.0
-        self._ordered_at = 0.0
         self._preferred = self.regions[:1] if self.routing.reads == "local" else self.regions
         self._written = home if self.routing.writes == "home" else self.regions[0]
         self._calm = self._max_lag is None
