@@ -38,7 +38,7 @@ RECENT = 20
 """A region is slow when so many of its last requests were."""
 
 _BY_CHANCE = 1e-6
-_OVERTAKEN_SECONDS = 0.1
+_OVERTAKEN_SECONDS = 0.05
 """It is slow as well when others overtake so many in a row that this is no chance any more.
 
 Not within a moment, though, in which many that were under way had to wait for the same thing.
