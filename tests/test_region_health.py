@@ -250,7 +250,7 @@ def test_what_is_quicker_is_soon_usual() -> None:
 def test_what_probes_took_before_an_outage_is_forgotten() -> None:
     """It says nothing of how long they take now."""
     health = region()
-    health.probed(0.01, 0.0)
+    health.probed(0.01)
     fail(health, 1.0, FAILURES_IN_A_ROW)
     assert health.latest is None
     assert health.distance == 0.01

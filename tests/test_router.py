@@ -152,7 +152,7 @@ def test_writes_to_any_region_follow_the_reads() -> None:
     """With writes="any-region" and reads="nearest", each process writes to its nearest."""
     routed = router(reads="nearest", writes="any-region")
     for name, took in (("east", 0.1), ("west", 0.01), ("north", 0.05)):
-        routed.probed(name, took, 0.0)
+        routed.probed(name, took)
     assert list(routed.to_read(at(1))) == ["west", "north", "east"]
     assert routed.to_write(at(1)) == "west"
 
@@ -160,10 +160,10 @@ def test_writes_to_any_region_follow_the_reads() -> None:
 def test_a_little_nearer_is_not_enough() -> None:
     """The preference changes only for a region that is clearly nearer: else it would flap."""
     routed = router("east", "west", reads="nearest")
-    routed.probed("east", 0.010, 0.0)
+    routed.probed("east", 0.010)
     for took, first in ((0.009, "east"), (0.008, "east"), (0.001, "west")):
         for _ in range(50):
-            routed.probed("west", took, 0.0)
+            routed.probed("west", took)
         assert routed.to_read(at(1))[0] == first
 
 
@@ -244,8 +244,8 @@ def test_a_slow_region_is_left_for_one_that_is_sooner(far: float, first: str) ->
     """Where every other one is farther than the slow one is slow, reads stay."""
     routed = router("east", "west")
     overtake(routed, "east", 0.5)
-    routed.probed("east", 0.05, 1.0)
-    routed.probed("west", far, 1.0)
+    routed.probed("east", 0.05)
+    routed.probed("west", far)
     assert routed.to_read(at(1))[0] == first
 
 

@@ -12,8 +12,8 @@ from chalk_online_store.routing.router import Router
 def overtaken_router() -> Router:
     """A router whose near region answered its last probe well and was overtaken since."""
     router = Router(["near", "far"], "near", Routing(), random.Random(1))
-    router.probed("near", 0.001, now=0.0)
-    router.probed("far", 0.070, now=0.0)
+    router.probed("near", 0.001)
+    router.probed("far", 0.070)
     for number in range(5):
         router.overtaken("near", 0, "GetItem", 0.08, now=0.8 + number / 20)
     return router
@@ -28,7 +28,7 @@ def test_a_probe_from_before_a_region_became_slow_does_not_keep_traffic_there() 
 def test_a_slow_region_is_asked_again_when_it_is_still_nearer_than_the_others() -> None:
     """What probes take now is what counts: a far region is worse than a near slow one."""
     router = overtaken_router()
-    router.probed("near", 0.02, now=1.1)
+    router.probed("near", 0.02)
     assert router.to_read(Instant(1.2, 0)) == ["near", "far"]
-    router.probed("near", 1.0, now=2.1)
+    router.probed("near", 1.0)
     assert router.to_read(Instant(2.2, 0)) == ["far", "near"]

@@ -117,7 +117,7 @@ class RegionKeeper:
         seen = items.read(found, self._backend.layout)
         router = self._router
         if router is not None:
-            router.probed(region, now.monotonic - began.monotonic, now.monotonic)
+            router.probed(region, now.monotonic - began.monotonic)
             router.saw(region, seen.beats, now)
             if seen.orders is not None:
                 router.order(seen.orders)

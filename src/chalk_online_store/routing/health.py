@@ -175,7 +175,7 @@ class RegionHealth:
         if self._failed_in_a_row >= most or often:
             self._become(RegionState.DOWN, why, now)
 
-    def probed(self, took: float, now: float) -> None:
+    def probed(self, took: float) -> None:
         """A probe, which is the same request everywhere, was answered after `took` seconds."""
         usual = self.distance
         self.latest = took if self.latest is None else _towards(self.latest, took)

@@ -319,10 +319,10 @@ class Router:
             every = min(every, _PROBE_AN_ILL_ONE)
         return every * self._rng.uniform(0.5, 1.5)
 
-    def probed(self, region: str, took: float, now: float) -> None:
+    def probed(self, region: str, took: float) -> None:
         """A region was probed, and answered."""
         with self._lock:
-            self.health[region].probed(took, now)
+            self.health[region].probed(took)
             if self.routing.reads == "nearest":
                 self._prefer_nearest()
 
