@@ -142,7 +142,12 @@ def test_one_region_is_enough_for_status(table: LocalGlobalTable) -> None:
 def watching(url: str, *options: str, out: int) -> subprocess.Popen[bytes]:
     """A real process, which Ctrl-C can be sent to."""
     arguments = ["regions", "status", "--url", url, "--watch", "--every", "50ms", *options]
-    program = f"from chalk_online_store.cli import main; main({arguments!r})"
+    program = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Ignored where tests run behind a shell.
+from chalk_online_store.cli import main
+main({arguments!r})
+"""
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     return subprocess.Popen([sys.executable, "-c", program], stdout=out, env=environment)
 
