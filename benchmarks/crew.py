@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -39,6 +39,18 @@ def python_for(client: str) -> str:
     return str(own) if own.exists() else sys.executable
 
 
+def start(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a process that takes lines, and answers with lines."""
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for us, who then close its input.
+    )
+
+
 class Crewman:
     """One worker: started on entering `with`, ended on leaving it.
 
@@ -52,14 +64,7 @@ class Crewman:
         self._command += [self.prefix, str(core)]
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._command,
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for us, who then close its input.
-        )
+        self._process = start(self._command)
         try:
             hello = self._answer()
         except WorkerFailed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,18 @@ STYLE = {
 
 def draw(kept: Mapping[str, Any], directory: Path = IMAGES) -> None:
     """Draw what was kept; nothing where matplotlib is not installed."""
+
+    def paint() -> None:
+        if "cpu" in kept:
+            save(_bars(kept["cpu"]["results"]), directory / "benchmark")
+        if "curves" in kept:
+            save(_curves(kept["curves"]["results"]), directory / "curves")
+
+    in_style(directory, paint)
+
+
+def in_style(directory: Path, paint: Callable[[], None]) -> None:
+    """Paint images into a directory; not where matplotlib is not installed."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -49,10 +61,7 @@ def draw(kept: Mapping[str, Any], directory: Path = IMAGES) -> None:
     mpl.use("agg")
     directory.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        if "cpu" in kept:
-            save(_bars(kept["cpu"]["results"]), directory / "benchmark")
-        if "curves" in kept:
-            save(_curves(kept["curves"]["results"]), directory / "curves")
+        paint()
 
 
 def save(figure: Any, path: Path, suffixes: Sequence[str] = (".png", ".svg")) -> None:

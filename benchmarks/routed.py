@@ -32,11 +32,17 @@ WAYS: dict[str, tuple[int, Routing | None]] = {
 AT_ONCE = 16
 
 
-def url_of(endpoint: str, regions: int) -> str:
-    """A store on so many regions, all at one endpoint."""
+def options(way: str, endpoint: str) -> dict[str, Any]:
+    """How a store is opened in one of the ways, all regions at one endpoint."""
+    regions, routing = WAYS[way]
     names = ("us-east-1", "us-west-2")[:regions]
     endpoints = ",".join([endpoint] * regions)
-    return f"dynamodb:///{TABLE}?region={','.join(names)}&endpoint_url={endpoints}"
+    return {
+        "url": f"dynamodb:///{TABLE}?region={','.join(names)}&endpoint_url={endpoints}",
+        "schema": [USER],
+        "session": boto3.Session(ACCESS_KEY, SECRET_KEY),
+        "routing": routing,
+    }
 
 
 class Threads(Client):
@@ -44,10 +50,7 @@ class Threads(Client):
 
     def __init__(self, way: str, endpoint: str) -> None:
         self.name = f"{way}, thread"
-        regions, routing = WAYS[way]
-        session = boto3.Session(ACCESS_KEY, SECRET_KEY)
-        url = url_of(endpoint, regions)
-        self._store = OnlineStore.open(url, [USER], session=session, routing=routing)
+        self._store = OnlineStore.open(**options(way, endpoint))
 
     def repeat(self, call: Call, times: int) -> Any:
         read, keys = self._store.read, list(range(call.entities))
@@ -65,10 +68,7 @@ class Tasks(Client):
 
     def __init__(self, way: str, endpoint: str) -> None:
         self.name = f"{way}, {AT_ONCE} tasks"
-        regions, routing = WAYS[way]
-        session = boto3.Session(ACCESS_KEY, SECRET_KEY)
-        url = url_of(endpoint, regions)
-        self._store = AsyncOnlineStore.open(url, [USER], session=session, routing=routing)
+        self._store = AsyncOnlineStore.open(**options(way, endpoint))
         self._loop = asyncio.new_event_loop()
 
     def repeat(self, call: Call, times: int) -> Any:

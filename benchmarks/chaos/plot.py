@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.settings import PREFERRED, STANDBY
-from benchmarks.plots import IMAGES, INK, STYLE, save
+from benchmarks.plots import IMAGES, INK, in_style, save
 
 COLOURS = {PREFERRED: "#2f81f7", STANDBY: "#c9a227", "failed": "#e5534b"}
 READS, WRITES = "#8b5cf6", "#3fb950"
@@ -21,16 +21,12 @@ Timeline = Mapping[str, Any]
 
 def draw(timelines: Sequence[Timeline], directory: Path = IMAGES) -> None:
     """Draw them; nothing where matplotlib is not installed."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        print("no image: matplotlib is not installed")
-        return
-    mpl.use("agg")
-    directory.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
+
+    def paint() -> None:
         # No SVG: of so many steps it would be four times as large.
         save(_figure(timelines), directory / "failover-runs", (".png",))
+
+    in_style(directory, paint)
 
 
 def _figure(timelines: Sequence[Timeline]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from benchmarks.chaos.calls import Outcome, entity_of
 from benchmarks.chaos.load import Account, row
 from benchmarks.chaos.scenarios import Scenario, Step
 from benchmarks.chaos.settings import ENTITIES, MODES, PREFERRED, STANDBY, Pace
-from benchmarks.server import ROOT
+from benchmarks.crew import start
 from chalk_online_store import OnlineStore
 from chalk_online_store.testing import LocalGlobalTable
 
@@ -39,14 +38,7 @@ class Load:
         self._command = [sys.executable, "-m", "benchmarks.chaos.load", mode, url, options, *lasts]
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._command,
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for us, who then close its input.
-        )
+        self._process = start(self._command)
         return self
 
     def __exit__(self, *_: object) -> None:

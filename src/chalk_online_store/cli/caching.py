@@ -19,7 +19,7 @@ from chalk_online_store.cli.plots import check_format, plot_curves
 from chalk_online_store.cli.prices import PRICE, PRICE_OF
 from chalk_online_store.cli.tables import Cell, print_table
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.schema.durations import microseconds
+from chalk_online_store.schema.durations import seconds
 
 CACHED_SHARE = 0.1
 """The share of all items that the cache holds where its size is not stated."""
@@ -92,17 +92,17 @@ def simulate_cache(
     if plot is not None:
         require("plots", "matplotlib")
         check_format(plot)
-    seconds = _seconds(ttl)
+    lasts = seconds(ttl)
     item = Item(item_bytes, groups, consistent=consistent)
     workload = _workload(trace, entities, exponent, absent, reads, reads_per_second)
     size = max_size if max_size is not None else _tenth(workload, item)
-    cache = Cache(size, ttl=seconds, store_cache_misses=store_cache_misses)
+    cache = Cache(size, ttl=lasts, store_cache_misses=store_cache_misses)
     expected = expected_entities if expected_entities is not None else max(1, workload.existing)
     bloom = Filter(expected, false_positive_rate)
     with Console(stderr=True).status("Simulating"):
         outcomes = _four(workload, item, cache, bloom)
         curves = {
-            name: memory_curve(workload, item, None, seconds, store_cache_misses, which)
+            name: memory_curve(workload, item, None, lasts, store_cache_misses, which)
             for name, which in (("cache alone", None), ("cache and filter", bloom))
         }
     _print_outcomes(workload, cache, outcomes, price)
@@ -110,11 +110,6 @@ def simulate_cache(
     if plot is not None:
         plot_curves(curves, plot)
         typer.echo(f"Drawn: {plot}", err=True)
-
-
-def _seconds(ttl: str) -> float:
-    exact = microseconds(ttl)
-    return math.inf if exact is None else exact / 1e6
 
 
 def _tenth(workload: Workload, item: Item) -> int:

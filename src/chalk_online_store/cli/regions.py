@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -160,8 +159,7 @@ def _order(
         wanted = change(held)
         wanted.check(regions.router.regions)
         if wanted != held:
-            # Clocks differ: the later order holds, so it has to be the later one.
-            wanted = replace(wanted, at=max(read_clocks().wall, held.at + 1))
+            wanted = wanted.given(read_clocks().wall, held)
         # What holds already is carried to those who have not heard of it.
         heard = regions.run(regions.keeper.order(wanted, regions.call(TIMEOUT)))
     if as_json:

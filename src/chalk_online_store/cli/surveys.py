@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from chalk_online_store.backend import Backend, Call
@@ -106,16 +106,7 @@ class Survey:
                 }
                 for each in self.status
             ],
-            "lag": [
-                {
-                    "source": lag.source,
-                    "target": lag.target,
-                    "measured": lag.measured,
-                    "behind": lag.behind,
-                    "note": lag.note,
-                }
-                for lag in self.lag
-            ],
+            "lag": [asdict(lag) for lag in self.lag],
         }
 
     def tables(self) -> list[tuple[Sequence[str], list[list[str]]]]:

@@ -158,6 +158,10 @@ class Registry:
             if entry.state != RETIRED and not self._is_dropped(entry.name)
         }
 
+    def may_be_written_in(self, region: str) -> bool:
+        """Whether that is the home region, or there is none yet."""
+        return self.home in ("", region)
+
     def is_older_than(self, other: Registry) -> bool:
         """Whether it has fewer ids than another reading: no id is ever forgotten."""
         return len(self._identities) < len(other._identities)

@@ -181,9 +181,7 @@ class Core:
         now: Instant = yield NOW
         looking = Call(now.monotonic + (call.deadline - now.monotonic) / 4)
         yield from self._regions.health(looking)
-        # Later than what holds, whoever's clock was ahead when that was ordered.
-        orders = replace(orders, at=max(now.wall, self._router.orders.at + 1))
-        return (yield from self._regions.order(orders, call))
+        return (yield from self._regions.order(orders.given(now.wall, self._router.orders), call))
 
     def write(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from chalk_online_store.backend import Backend, Call
 from chalk_online_store.codec.swaps import Swap
@@ -128,9 +127,14 @@ class RegionKeeper:
         now: Instant = yield NOW
         if now.wall - seen.beats.get(region, 0) < BEAT_EVERY:
             return
-        item = items.beat(region, now.wall, self._backend.layout)
         # Where another process was faster, its heartbeat does as well.
-        yield from self._backend.transact([Swap(seen.beat_items.get(region), item)], call)
+        yield from self._write_beat(region, now.wall, seen, call)
+
+    def _write_beat(self, region: str, at: int, seen: Seen, call: Call) -> Operation[bool]:
+        """Write a heartbeat in the place of the one that was seen; False where that is gone."""
+        item = items.beat(region, at, self._backend.layout)
+        swap = Swap(seen.beat_items.get(region), item)
+        return (yield from self._backend.transact([swap], call))
 
     def measure_lag(self, regions: Sequence[str], within: float) -> Operation[list[MeasuredLag]]:
         """Measure the replication between regions, each to each other, by one item from each.
@@ -163,9 +167,7 @@ class RegionKeeper:
             seen = yield from self._look(source, call)
             now: Instant = yield NOW
             at = max(now.wall, seen.beats.get(source, 0) + 1)
-            item = items.beat(source, at, self._backend.layout)
-            swap = Swap(seen.beat_items.get(source), item)
-            if (yield from self._backend.transact([swap], call)):
+            if (yield from self._write_beat(source, at, seen, call)):
                 return at
         raise WriteConflict(f"Others kept writing heartbeats in {source}.")
 
@@ -195,8 +197,8 @@ class RegionKeeper:
         """
         router = self._router
         assert router is not None  # Whoever gives orders has regions.
-        tasks = [partial(self._order_in, name, orders, call.deadline) for name in router.regions]
-        failures: list[RequestError | None] = yield All([task() for task in tasks], len(tasks))
+        tasks = [self._order_in(name, orders, call.deadline) for name in router.regions]
+        failures: list[RequestError | None] = yield All(tasks, len(tasks))
         heard = dict(zip(router.regions, failures, strict=True))
         if None not in failures:
             raise next(failure for failure in failures if failure is not None)

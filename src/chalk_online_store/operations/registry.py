@@ -219,7 +219,7 @@ class RegistryKeeper:
         Two regions would both accept the same id, and both a Bloom filter's next head.
         """
         ours, theirs = self._backend.home, self._registry.home
-        if theirs and theirs != ours:
+        if not self._registry.may_be_written_in(ours):
             raise RegistryError(
                 f"The registry is written in {theirs}, not in {ours or 'no region'}: put "
                 f"home={theirs} into the URL, and {theirs} among its regions."

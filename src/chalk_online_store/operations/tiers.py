@@ -125,7 +125,7 @@ class Tiers:
                 f"filter could not hear of new entities: {error} Writing them again is safe.",
                 dict.fromkeys(positions, error),
             ) from error
-        at_home = codec.registry.home in ("", self._backend.home)
+        at_home = codec.registry.may_be_written_in(self._backend.home)
         if at_home and merge_is_due(keeper):
             keeper.merging = True
             yield Spawn(merge_apart(keeper, _MERGE_TIMEOUT))

@@ -23,7 +23,8 @@ from collections.abc import Hashable
 from enum import StrEnum
 
 from chalk_online_store.routing.latency import Latency
-from chalk_online_store.routing.settings import Routing, seconds
+from chalk_online_store.routing.settings import Routing
+from chalk_online_store.schema import seconds
 
 FAILURES_IN_A_ROW = 3
 FAILURES_OF_ONE_UNSURE = 2

@@ -22,6 +22,10 @@ class Orders:
     drained: tuple[str, ...] = ()
     evacuated: tuple[str, ...] = ()
 
+    def given(self, now: int, held: Orders) -> Orders:
+        """These, given at `now` (UTC us): later than what holds, whoever's clock was ahead."""
+        return replace(self, at=max(now, held.at + 1))
+
     # Each of these says what holds then; whoever gives the orders sets `at`.
 
     def pin(self, region: str) -> Orders:

@@ -15,7 +15,8 @@ from chalk_online_store.routing.health import RegionHealth, RegionState
 from chalk_online_store.routing.hedging import HedgeBudget
 from chalk_online_store.routing.lag import Lag
 from chalk_online_store.routing.orders import Orders
-from chalk_online_store.routing.settings import Routing, seconds
+from chalk_online_store.routing.settings import Routing
+from chalk_online_store.schema import seconds
 
 NEARER = 0.7
 """By so much of its distance another region has to be nearer, to be preferred to the present."""
@@ -87,6 +88,7 @@ class Router:
         hedging = self.routing.hedging
         self.hedges = HedgeBudget(hedging.budget, hedging.burst) if hedging else None
         self._max_lag = None if self.routing.max_lag is None else seconds(self.routing.max_lag)
+        self._return_over = seconds(self.routing.return_over)
         self._probe_every = seconds(self.routing.probe_every)
         if self._max_lag is not None:
             self._probe_every = min(self._probe_every, self._max_lag / 2)
@@ -168,7 +170,7 @@ class Router:
         share = health.share(now.monotonic)
         if name in orders.drained:
             passed = now.wall - self._drained_at[name]
-            share = min(share, 1 - passed / 1e6 / seconds(self.routing.return_over))
+            share = min(share, 1 - passed / 1e6 / self._return_over)
         return _USABLE if share >= 1 or self._rng.random() < share else _DRAINED
 
     def _is_better_one(self, slow: str) -> bool:

@@ -79,9 +79,3 @@ class Routing:
                 raise InvalidValue(f'Routing({name}=...) is a time such as "5s".')
         if self.max_lag is not None and not microseconds(self.max_lag):
             raise InvalidValue('Routing(max_lag=...) is a time such as "10s", or None.')
-
-
-def seconds(duration: Duration) -> float:
-    """A duration in seconds; infinite where it is."""
-    exact = microseconds(duration)
-    return float("inf") if exact is None else exact / 1e6

@@ -2,7 +2,7 @@
 
 from chalk_online_store.schema.annotations import Document
 from chalk_online_store.schema.config import BloomFilter, LRUCache, OnlineStoreConfig
-from chalk_online_store.schema.durations import Duration, microseconds
+from chalk_online_store.schema.durations import Duration, microseconds, seconds
 from chalk_online_store.schema.namespaces import (
     DEFAULT_GROUP,
     Feature,
@@ -41,4 +41,5 @@ __all__ = [
     "microseconds",
     "namespace_of",
     "namespaces",
+    "seconds",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chalk_online_store.errors import InvalidSchema
-from chalk_online_store.schema.durations import Duration, microseconds
+from chalk_online_store.schema.durations import Duration, microseconds, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class LRUCache:
     @property
     def ttl_seconds(self) -> float:
         """How long an item is served, in seconds; infinite where `ttl` is."""
-        return _seconds(self.ttl)
+        return seconds(self.ttl)
 
     @property
     def grace_seconds(self) -> float:
         """How long it is served beyond that, while it is read anew, in seconds."""
-        return _seconds(self.stale_while_revalidate)
+        return seconds(self.stale_while_revalidate)
 
 
 _MOST_LOG_PARTITIONS = 64
@@ -96,7 +96,7 @@ class BloomFilter:
     @property
     def refresh_seconds(self) -> float:
         """How old what the filter knows may be, in seconds."""
-        return _seconds(self.refresh)
+        return seconds(self.refresh)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,3 @@ class OnlineStoreConfig:
 
     lru_cache: LRUCache | None = None
     bloom_filter: BloomFilter | None = None
-
-
-def _seconds(duration: Duration) -> float:
-    exact = microseconds(duration)
-    return float("inf") if exact is None else exact / 1e6

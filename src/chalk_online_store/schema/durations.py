@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
 from typing import TypeAlias
@@ -39,6 +40,12 @@ def microseconds(duration: Duration) -> int | None:
     if exact < 0:
         raise InvalidSchema(f"{duration!r} is negative: a duration is 0 or more.")
     return exact
+
+
+def seconds(duration: Duration) -> float:
+    """The duration in seconds; infinite where it is. Raises as `microseconds` does."""
+    exact = microseconds(duration)
+    return math.inf if exact is None else exact / 1e6
 
 
 def _from_seconds(seconds: float) -> int:

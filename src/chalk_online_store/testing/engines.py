@@ -321,8 +321,13 @@ def _close(ending: ExitStack, owner: int) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process, by force after 5 seconds, and reap it."""
+    """Stop a process, by force after a while, and reap it."""
     process.terminate()
+    reap(process)
+
+
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that was asked to end; by force after 5 seconds."""
     try:
         process.wait(timeout=5)
     except subprocess.TimeoutExpired:

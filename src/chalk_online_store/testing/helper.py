@@ -12,10 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from chalk_online_store.testing.engines import EngineNotStarted
+from chalk_online_store.testing.engines import EngineNotStarted, reap
 
 _SCRIPT = Path(__file__).with_name("world")
-_PATIENCE = 5.0
 
 
 class World:
@@ -102,8 +101,4 @@ def _end(process: subprocess.Popen[bytes], owner: int) -> None:
     process.stdout.close()
     if os.getpid() != owner:  # A fork of the process that started it does not own it.
         return
-    try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    reap(process)
