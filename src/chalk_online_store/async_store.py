@@ -94,6 +94,16 @@ class AsyncOnlineStore:
         prepared = self._core.prepare(schema, features, max_staleness)
         return await self._driver.run(self._core.read(prepared, keys, consistent, timeout))
 
+    @property
+    def core(self) -> Core:
+        """The operations, for what is built on a store."""
+        return self._core
+
+    @property
+    def driver(self) -> AsyncDriver:
+        """What performs them."""
+        return self._driver
+
     def prepare(
         self,
         schema: Namespace | type,

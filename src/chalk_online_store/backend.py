@@ -68,7 +68,9 @@ class Call:
 
     `deadline` is a reading of the monotonic clock, in seconds. Past it nothing is sent. `as_of`
     is a reading that no waiting has followed yet; the first request takes it away. `region` is
-    the only one that may be asked; "" leaves it to the route.
+    the only one that may be asked; "" leaves it to the route. `replay` says that its changes may
+    have been made before: what an item says already is not written again. In a Global Table that
+    would pass for a newer version of the whole item.
     """
 
     deadline: float
@@ -76,10 +78,15 @@ class Call:
     report: Report = field(default_factory=Report)
     as_of: Instant | None = None
     region: str = ""
+    replay: bool = False
 
     def within(self, region: str) -> Call:
         """The same call, with the same report, for one region."""
-        return Call(self.deadline, self.consistent, self.report, region=region)
+        return Call(self.deadline, self.consistent, self.report, None, region, self.replay)
+
+    def part(self) -> Call:
+        """The same call, with a report of its own."""
+        return Call(self.deadline, self.consistent, Report(), None, self.region, self.replay)
 
 
 class Asked(NamedTuple):
@@ -119,7 +126,7 @@ def fan_out(
     """
     if len(tasks) == 1:
         return [(yield from tasks[0](call))]
-    parts = [Call(call.deadline, call.consistent, region=call.region) for _ in tasks]
+    parts = [call.part() for _ in tasks]
     try:
         operations = [task(part) for task, part in zip(tasks, parts, strict=True)]
         results: list[T] = yield All(operations, limit)
@@ -133,6 +140,11 @@ class Backend(Protocol):
     """One table of one engine."""
 
     layout: TableLayout
+
+    @property
+    def identity(self) -> str:
+        """Which table this is: for what is kept elsewhere and means something only there."""
+        ...
 
     @property
     def home(self) -> str:

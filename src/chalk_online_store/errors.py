@@ -50,7 +50,7 @@ class ItemTooLarge(OnlineStoreError, ValueError):
 
 
 class StoreClosed(OnlineStoreError, RuntimeError):
-    """The store was used after `close`."""
+    """A store, or a writer, was used after `close`."""
 
 
 class MissingDependency(OnlineStoreError, ImportError):
@@ -178,6 +178,36 @@ class ConditionFailed(RequestError):
 
 class ReadFailed(OnlineStoreError):
     """A value was asked for whose read did not succeed before the call's deadline."""
+
+
+class RowsPending(OnlineStoreError, TimeoutError):
+    """Rows that a persistence writer has accepted are not where they are awaited yet.
+
+    They go on: this is no failure of theirs. `pending` says how many.
+    """
+
+    def __init__(self, message: str, pending: int) -> None:
+        super().__init__(message)
+        self.pending = pending
+
+
+class RowsAbandoned(OnlineStoreError):
+    """A persistence writer was closed before all rows were written, and has no spool for them.
+
+    They are among the dead letters. `rows` says how many.
+    """
+
+    def __init__(self, message: str, rows: int) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
+class SpoolError(OnlineStoreError):
+    """The spool of a persistence writer cannot be used."""
+
+
+class QueueFull(OnlineStoreError):
+    """A persistence writer has as many rows under way as it may, or had to let old ones go."""
 
 
 class WriteFailed(OnlineStoreError):

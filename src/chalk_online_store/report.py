@@ -12,12 +12,13 @@ class Report:
 
     `rcu` and `wcu` are capacity units as the engine reported them; 0 for an engine that has
     none. A refused conditional write costs its units too, but engines do not report those, so
-    they are not in `wcu`. `queries` counts the requests that read all groups of an entity at
-    once, because that takes fewer units than item by item. `coalesced` counts items that came
-    with the requests of other reads. `cache_hits` are items from memory, known absent ones
-    included; `bloom_skips` items that were not asked for, because the Bloom filter did not have
-    their entity, and `bloom_false_positives` entities that it let through in vain. `superseded`
-    counts changes that came later than newer values and so changed nothing.
+    they are not in `wcu`. `throttles` counts answers that asked for a slower pace. `queries`
+    counts the requests that read all groups of an entity at once, because that takes fewer units
+    than item by item. `coalesced` counts items that came with the requests of other reads.
+    `cache_hits` are items from memory, known absent ones included; `bloom_skips` items that were
+    not asked for, because the Bloom filter did not have their entity, and
+    `bloom_false_positives` entities that it let through in vain. `superseded` counts changes that
+    came later than newer values and so changed nothing.
 
     Of a store on several regions: `hedges` counts requests that were sent a second time because
     the first answer took long, `failovers` those that another region answered after one had
@@ -29,6 +30,7 @@ class Report:
     requests: int = 0
     retries: int = 0
     queries: int = 0
+    throttles: int = 0
     unprocessed: int = 0
     rcu: float = 0.0
     wcu: float = 0.0

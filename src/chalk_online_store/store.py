@@ -123,6 +123,16 @@ class OnlineStore:
         prepared = self._core.prepare(schema, features, max_staleness)
         return self._driver.run(self._core.read(prepared, keys, consistent, timeout))
 
+    @property
+    def core(self) -> Core:
+        """The operations, for what is built on a store."""
+        return self._core
+
+    @property
+    def driver(self) -> SyncDriver:
+        """What performs them."""
+        return self._driver
+
     def prepare(
         self,
         schema: Namespace | type,

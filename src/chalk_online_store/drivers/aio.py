@@ -58,7 +58,7 @@ class AsyncDriver:
 
     def __init__(self, transports: Mapping[str, AsyncTransport]) -> None:
         """As `SyncDriver`."""
-        self._transports = transports
+        self.transports = transports
         self._alarms = PerLoop(Alarm)
         self._apart: set[asyncio.Task[None]] = set()
 
@@ -81,24 +81,28 @@ class AsyncDriver:
 
     async def warm(self, connections: int, timeout: float) -> int:
         """As `SyncDriver.warm`."""
-        warming = (_warm(each, connections, timeout) for each in self._transports.values())
+        warming = (_warm(each, connections, timeout) for each in self.transports.values())
         return idle_in_all(await asyncio.gather(*warming))
 
     async def close(self) -> None:
         """End what runs apart on this event loop, and close the transports as `SyncDriver`."""
+        async with AsyncExitStack() as closing:
+            for transport in self.transports.values():
+                closing.push_async_callback(transport.close)
+            await self.stop()
+
+    async def stop(self) -> None:
+        """End what runs apart alone, where the transports are others' as well."""
         loop = asyncio.get_running_loop()
         apart = [task for task in self._apart if task.get_loop() is loop]
         for task in apart:
             task.cancel()
-        async with AsyncExitStack() as closing:
-            for transport in self._transports.values():
-                closing.push_async_callback(transport.close)
-            await asyncio.gather(*apart, return_exceptions=True)
+        await asyncio.gather(*apart, return_exceptions=True)
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:
             case Send(request, timeout, to):
-                return await self._transports[to].send(request, timeout)
+                return await self.transports[to].send(request, timeout)
             case Race((operation,)):
                 return await self.run(operation)
             case Race():

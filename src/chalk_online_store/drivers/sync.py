@@ -40,7 +40,7 @@ class SyncDriver:
 
     def __init__(self, transports: Mapping[str, Transport], max_threads: int = 32) -> None:
         """Take the transport of each region: those that a `Send` may name."""
-        self._transports = transports
+        self.transports = transports
         self._pollable = {to: each for to, each in transports.items() if isinstance(each, Pollable)}
         self._max_threads = max_threads
         self._threads = _Pools(max_threads)
@@ -64,7 +64,7 @@ class SyncDriver:
 
         Fails where no region can be reached.
         """
-        transports = self._transports.values()
+        transports = self.transports.values()
         if len(transports) == 1:
             return next(iter(transports)).warm(connections, timeout)
         pool = self._pools().sending
@@ -74,9 +74,13 @@ class SyncDriver:
     def close(self) -> None:
         """Stop the helpers and close the transports, all of them even where one fails."""
         with ExitStack() as closing:
-            for transport in self._transports.values():
+            for transport in self.transports.values():
                 closing.callback(transport.close)
-            closing.callback(self._pools().shutdown)
+            closing.callback(self.stop)
+
+    def stop(self) -> None:
+        """Stop the helpers alone, where the transports are others' as well."""
+        self._pools().shutdown()
 
     # --- what runs in other threads ---
 
@@ -98,12 +102,12 @@ class SyncDriver:
         return self._threads
 
     def _send(self, effect: Send) -> Any:
-        return self._transports[effect.to].send(effect.request, effect.timeout)
+        return self.transports[effect.to].send(effect.request, effect.timeout)
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
             case Send(request, timeout, to):
-                return self._transports[to].send(request, timeout)
+                return self.transports[to].send(request, timeout)
             case Race((operation,)):
                 return self.run(operation)
             case Race():

@@ -58,6 +58,7 @@ class DynamoDBBackend:
         rng: random.Random | None = None,
     ) -> None:
         self.layout = layout or TableLayout()
+        self.identity = " ".join((table, self.layout.pk, self.layout.sk, self.layout.ttl))
         self._region = region
         self._route = route
         self._bodies = Bodies(table, self.layout)

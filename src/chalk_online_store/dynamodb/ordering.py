@@ -23,18 +23,21 @@ class OrderedWrites:
         """Apply a change. Raises `RequestError`; trying again is safe, whatever was sent."""
         outcomes = set()
         for part in updates.sendable(change):
-            outcomes.add((yield from self._take_short_cut(part, call)))
+            outcomes.add((yield from self._take_short_cut(part, call, again=call.replay)))
         return _summary(outcomes)
 
-    def _take_short_cut(self, change: Change, call: Call) -> Operation[Applied]:
+    def _take_short_cut(
+        self, change: Change, call: Call, again: bool = False
+    ) -> Operation[Applied]:
+        """One request. `again` says that the item may have the change already."""
         bodies = self._bodies
         try:
             if change.erases:
                 tombstone = fresh_item(bodies.layout, change)
-                body = bodies.put(tombstone, updates.erase(change))
+                body = bodies.put(tombstone, updates.erase(change, again))
                 yield from self._wire.ask("PutItem", body, answers.written, call)
             else:
-                body = bodies.update(change.key, updates.short_cut(bodies.layout, change))
+                body = bodies.update(change.key, updates.short_cut(bodies.layout, change, again))
                 yield from self._wire.ask("UpdateItem", body, answers.written, call)
         except ConditionFailed as refused:
             item = yield from self._found(change.key, refused, call)

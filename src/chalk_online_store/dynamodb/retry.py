@@ -50,6 +50,7 @@ class Backoff:
 
 def pause(error: RequestError, call: Call, backoff: Backoff) -> Operation[None]:
     """Wait before the next attempt; raises `error` where there is to be none."""
+    call.report.throttles += error.throttle
     if not error.retryable:
         raise error
     delay = backoff.delay(error)

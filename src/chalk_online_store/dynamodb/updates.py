@@ -35,6 +35,7 @@ MAX_PARTIAL = 100
 
 _json = msgspec.json.encode
 _NOTHING_NEWER = "(attribute_not_exists(#__l) OR #__l<=:_t)"
+_ALL_OLDER = "(attribute_not_exists(#__l) OR #__l<:_t)"
 
 
 def sendable(change: Change) -> Iterator[Change]:
@@ -70,22 +71,29 @@ def _late_erasure(layout: TableLayout, item: Attributes, change: Change) -> Iter
     yield change
 
 
-def erase(change: Change) -> bytes:
-    """The members of a PutItem that let a tombstone replace the item unless something is newer."""
+def erase(change: Change, again: bool) -> bytes:
+    """The members of a PutItem that let a tombstone replace the item unless something is newer.
+
+    `again` refuses also what is as new, for it may be the same: the exact way finds out.
+    """
+    condition = _ALL_OLDER if again else _NOTHING_NEWER
     return (
         b'"ConditionExpression":%b,"ExpressionAttributeNames":{"#__l":%b},'
         b'"ExpressionAttributeValues":{":_t":%b}'
-    ) % (_json(_NOTHING_NEWER), _json(LATEST), number(change.observed_at))
+    ) % (_json(condition), _json(LATEST), number(change.observed_at))
 
 
-def short_cut(layout: TableLayout, change: Change) -> bytes:
-    """The members of an UpdateItem that applies a change unless something is newer."""
-    template = _short_cut_template(layout, change.form, change.expires_at is not None)
+def short_cut(layout: TableLayout, change: Change, again: bool) -> bytes:
+    """The members of an UpdateItem that applies a change unless something is newer.
+
+    `again` is as for `erase`.
+    """
+    template = _short_cut_template(layout, change.form, change.expires_at is not None, again)
     return template % (*change.times, *change.attributes)
 
 
 @lru_cache(maxsize=4096)
-def _short_cut_template(layout: TableLayout, form: Form, expires: bool) -> bytes:
+def _short_cut_template(layout: TableLayout, form: Form, expires: bool, again: bool) -> bytes:
     """A short cut with a place for each time and value: the rest is the same for every entity."""
     kept, gone = form.kept, form.gone
     values = {":_t": b'{"N":"%d"}'}
@@ -100,7 +108,7 @@ def _short_cut_template(layout: TableLayout, form: Form, expires: bool) -> bytes
         assignments.append("#__x=:_x")
     else:
         removals.append("#__x")
-    condition = _NOTHING_NEWER
+    condition = _ALL_OLDER if again else _NOTHING_NEWER
     if form.whole:  # Without `BASE`, on which it insists, there are no own times to remove.
         removals += [f"#{name}" for name in form.dropped]
         names |= {f"#{name}": name for name in form.dropped}

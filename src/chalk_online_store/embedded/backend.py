@@ -22,6 +22,7 @@ class EmbeddedBackend:
     def __init__(self) -> None:
         self.layout = TableLayout()
         self.home = self.origin = ""
+        self.identity = "sqlite"
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """One SELECT for each group."""

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from chalk_online_store.backend import Backend, Call
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.codec.registry import entries_of
-from chalk_online_store.effects import NOW, Instant, Operation
+from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
@@ -82,17 +82,17 @@ class Core:
         route: RoutedAttempts | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self._backend = backend
-        self._router = route.router if route else None
-        self._regions = RegionKeeper(backend, self._router)
+        self.backend = backend
+        self.router = route.router if route else None
+        self._regions = RegionKeeper(backend, self.router)
         if route is not None:
             route.probe = self._regions.probe
-        self._schema = namespaces(schema)
+        self.schema = namespaces(schema)
         self._timeout = timeout
-        self._registry = RegistryKeeper(backend, rng)
+        self.registry = RegistryKeeper(backend, rng)
         self._tiers = Tiers(
             backend,
-            self._schema,
+            self.schema,
             timeout=timeout,
             lru_cache=lru_cache,
             window=None if coalesce is None else _window(coalesce),
@@ -113,7 +113,7 @@ class Core:
         wanted = (id(schema), names, overrides)
         prepared = self._prepared.get(wanted)
         if prepared is None:
-            prepared = _prepare(schema, self._namespace(schema), names, dict(overrides))
+            prepared = _prepare(schema, self.namespace(schema), names, dict(overrides))
             if len(self._prepared) >= _PREPARED_KEPT:  # As where max_staleness always differs.
                 self._prepared.clear()
             self._prepared[wanted] = prepared
@@ -123,16 +123,16 @@ class Core:
         self, prepared: Prepared, keys: Iterable[Any], consistent: bool, timeout: float | None
     ) -> Operation[Rows]:
         """See `OnlineStore.read`."""
-        self._check_open()
+        self.check_open()
         now: Instant = yield NOW
         seconds = self._timeout if timeout is None else timeout
         # The first request follows at once: it need not look at the clock again.
         call = Call(now.monotonic + seconds, consistent, as_of=now)
         keys = list(keys)
-        codec = self._registry.known(prepared.namespace)
+        codec = self.registry.known(prepared.namespace)
         if codec is None:  # The keys are checked before anything is sent.
-            self._registry.draft(prepared.namespace).partition_keys(keys)
-            codec = yield from self._registry.for_read(prepared.namespace, call)
+            self.registry.draft(prepared.namespace).partition_keys(keys)
+            codec = yield from self.registry.for_read(prepared.namespace, call)
         partition_keys = codec.partition_keys(keys)
         plan = prepared.plan
         if plan is None or plan.codec is not codec:
@@ -144,11 +144,11 @@ class Core:
 
     def warm(self, timeout: float | None) -> Operation[None]:
         """Read the registry and the Bloom filters, as the first calls would otherwise."""
-        self._check_open()
+        self.check_open()
         call = yield from self._call(timeout)
-        yield from self._registry.load(call)
-        for namespace in self._schema.values():
-            yield from self._tiers.refresh((yield from self._registry.for_read(namespace, call)))
+        yield from self.registry.load(call)
+        for namespace in self.schema.values():
+            yield from self._tiers.refresh((yield from self.registry.for_read(namespace, call)))
 
     def stats(self, now: Instant) -> StoreStats:
         """See `OnlineStore.stats`; `now` is a reading of the clocks."""
@@ -156,13 +156,19 @@ class Core:
 
     def status(self, now: Instant) -> list[RegionStatus]:
         """See `OnlineStore.regions`; `now` is a reading of the clocks."""
-        return [] if self._router is None else self._router.status(now)
+        return [] if self.router is None else self.router.status(now)
 
     def health(self, timeout: float | None) -> Operation[Health]:
         """See `OnlineStore.health`."""
-        self._check_open()
+        self.check_open()
         call = yield from self._call(timeout)
         return (yield from self._regions.health(call))
+
+    def look_after_regions(self) -> Operation[None]:
+        """Begin the probes that are due, as requests do: for a process that waits."""
+        now: Instant = yield NOW
+        for region in self.router.due(now.monotonic) if self.router else ():
+            yield Spawn(self._regions.probe(region))
 
     def order(
         self,
@@ -172,16 +178,16 @@ class Core:
         timeout: float | None,
     ) -> Operation[dict[str, str]]:
         """See `OnlineStore.order_regions`."""
-        self._check_open()
-        if self._router is None:
+        self.check_open()
+        if self.router is None:
             raise InvalidValue("This store's URL has one region: there is nothing to choose.")
         orders = Orders(0, pinned, tuple(drained), tuple(evacuated))
-        orders.check(self._router.regions)
+        orders.check(self.router.regions)
         call = yield from self._call(timeout)
         now: Instant = yield NOW
         looking = Call(now.monotonic + (call.deadline - now.monotonic) / 4)
         yield from self._regions.health(looking)
-        return (yield from self._regions.order(orders.given(now.wall, self._router.orders), call))
+        return (yield from self._regions.order(orders.given(now.wall, self.router.orders), call))
 
     def write(
         self,
@@ -193,20 +199,20 @@ class Core:
         timeout: float | None,
     ) -> Operation[Report]:
         """See `OnlineStore.write`."""
-        namespace = self._namespace(schema)
+        namespace = self.namespace(schema)
         writing.check_ordering(ordering)
         rows = list(rows)
         call = yield from self._call(timeout)
-        times = _times(observed_at, len(rows))
+        times = times_of(observed_at, len(rows))
         if times is None:
             now: Instant = yield NOW
             times = [now.wall] * len(rows)
-        draft = self._registry.draft(namespace)
+        draft = self.registry.draft(namespace)
         planned = writing.changes_of_rows(draft, rows, times)
-        codec = yield from self._registry.for_write(namespace, call)
+        codec = yield from self.registry.for_write(namespace, call)
         if codec is not draft:
             planned = writing.changes_of_rows(codec, rows, times)
-        return (yield from self._send(codec, planned, ordering, call))
+        return (yield from self.apply(codec, planned, ordering, call))
 
     def delete(
         self,
@@ -219,47 +225,47 @@ class Core:
         timeout: float | None,
     ) -> Operation[Report]:
         """See `OnlineStore.delete`."""
-        namespace = self._namespace(schema)
+        namespace = self.namespace(schema)
         writing.check_ordering(ordering)
         names = None if features is None else [namespace.feature(f).name for f in features]
         if names is not None and ordering == "arrival":
             raise InvalidValue(
                 'ordering="arrival" replaces whole items: delete features by ordering="event".'
             )
-        time = _times(observed_at, 1)
+        time = times_of(observed_at, 1)
         call = yield from self._call(timeout)
         keys = list(keys)
-        self._registry.draft(namespace).partition_keys(keys)
+        self.registry.draft(namespace).partition_keys(keys)
         # A delete in event time is remembered, and so needs ids as a write does.
-        registry = self._registry
+        registry = self.registry
         look_up = registry.for_write if ordering == "event" else registry.for_delete
         codec = yield from look_up(namespace, call)
         now: Instant = yield NOW
         planned = writing.changes_of_deletes(
             codec, keys, names, time[0] if time else now.wall, now.wall
         )
-        return (yield from self._send(codec, planned, ordering, call))
+        return (yield from self.apply(codec, planned, ordering, call))
 
     def drop(
         self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None
     ) -> Operation[Report]:
         """See `OnlineStore.drop`."""
-        namespace = self._namespace(schema)
+        namespace = self.namespace(schema)
         if isinstance(features, str):
             raise UnknownFeature(f"drop takes a list of features: [{features!r}].")
         call = yield from self._call(timeout)
         names = [_full(namespace, name) for name in features]
         declared = {entry.name for entry in entries_of(namespace)}
-        yield from self._registry.drop(names, call, declared)
+        yield from self.registry.drop(names, call, declared)
         return call.report
 
     def rename(
         self, schema: Namespace | type, old: str, new: str, *, timeout: float | None
     ) -> Operation[Report]:
         """See `OnlineStore.rename`."""
-        namespace = self._namespace(schema)
+        namespace = self.namespace(schema)
         call = yield from self._call(timeout)
-        yield from self._registry.rename(_full(namespace, old), _full(namespace, new), call)
+        yield from self.registry.rename(_full(namespace, old), _full(namespace, new), call)
         return call.report
 
     def build_bloom_filters(
@@ -272,7 +278,7 @@ class Core:
         progress: Progress | None,
     ) -> Operation[BuildReport]:
         """See `OnlineStore.build_bloom_filters`."""
-        found = [self._namespace(schema) for schema in schemas]
+        found = [self.namespace(schema) for schema in schemas]
         for namespace in found:
             if namespace.online_store_config.bloom_filter is None:
                 raise InvalidSchema(
@@ -280,21 +286,21 @@ class Core:
                     "that writes, by OnlineStoreConfig(bloom_filter=BloomFilter(...))."
                 )
         if wait is None:
-            wait = wait_of(len(self._router.regions) if self._router else 1)
+            wait = wait_of(len(self.router.regions) if self.router else 1)
         if segments < 1 or wait < 0 or (rcu_per_second is not None and rcu_per_second <= 0):
             raise InvalidValue("A build takes segments >= 1, wait >= 0 and rcu_per_second > 0.")
         call = yield from self._call(None)
-        yield from self._registry.load(call)
-        self._registry.check_home()
+        yield from self.registry.load(call)
+        self.registry.check_home()
         builds = {}
         for namespace in found:
-            codec = yield from self._registry.for_write(namespace, call)
+            codec = yield from self.registry.for_write(namespace, call)
             assert codec.prefix is not None  # It is registered now.
             marked = namespace.name in codec.registry.filtered
             builds[codec.prefix.removesuffix(":")] = (namespace, marked)
         return (
             yield from build_filters(
-                self._backend,
+                self.backend,
                 builds,
                 wait=wait,
                 segments=segments,
@@ -303,20 +309,21 @@ class Core:
             )
         )
 
-    def _send(
+    def apply(
         self,
         codec: NamespaceCodec,
         planned: Sequence[Planned],
         ordering: writing.Ordering,
         call: Call,
     ) -> Operation[Report]:
+        """Write planned changes; raises `WriteFailed`, and what no retry mends."""
         tiers = self._tiers
         self._regions.writing = True
         if planned:
             yield from tiers.announce(codec, planned, call)
             cache = tiers.caches.get(codec.namespace.name)
             yield from writing.write(
-                self._backend, cache, codec, planned, ordering, call, tiers.coalescer
+                self.backend, cache, codec, planned, ordering, call, tiers.coalescer
             )
         return call.report
 
@@ -324,14 +331,16 @@ class Core:
         now: Instant = yield NOW
         return Call(now.monotonic + (self._timeout if timeout is None else timeout))
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise `StoreClosed` where that is so."""
         if self.closed:
             raise StoreClosed("This store is closed; open another.")
 
-    def _namespace(self, schema: Namespace | type) -> Namespace:
-        self._check_open()
+    def namespace(self, schema: Namespace | type) -> Namespace:
+        """The namespace of this store's schema that is meant; raises `UnknownFeature`."""
+        self.check_open()
         namespace = namespace_of(schema)
-        if self._schema.get(namespace.name) is not namespace:
+        if self.schema.get(namespace.name) is not namespace:
             raise UnknownFeature(
                 f"{namespace.name!r} is not in this store's schema: open(url, schema=[...])."
             )
@@ -374,7 +383,7 @@ def _full(namespace: Namespace, name: str) -> str:
     return f"{namespace.name}.{name.removeprefix(f'{namespace.name}.')}"
 
 
-def _times(observed_at: ObservedAt, count: int) -> list[int] | None:
+def times_of(observed_at: ObservedAt, count: int) -> list[int] | None:
     """UTC microseconds for each of `count` rows; None for now."""
     if observed_at is None:
         return None

@@ -38,24 +38,34 @@ def changes_of_rows(
             if len(b"".join(change.attributes)) >= _SURELY_FITS:
                 _check_size(codec.layout, change)
     except Exception:  # noqa: BLE001 - row by row it is the same, or the error of one row.
-        return _row_by_row(codec, rows, observed_at)
+        planned, refused = row_by_row(codec, rows, observed_at, stop=True)
+        for position, error in refused.items():
+            error.add_note(f"In the row at position {position}; nothing was written.")
+            raise error from None
     return planned
 
 
-def _row_by_row(
-    codec: NamespaceCodec, rows: Sequence[Mapping[str, Any]], observed_at: Sequence[int]
-) -> list[Planned]:
-    planned = []
+def row_by_row(
+    codec: NamespaceCodec,
+    rows: Sequence[Mapping[str, Any]],
+    observed_at: Sequence[int],
+    stop: bool = False,
+) -> tuple[list[Planned], dict[int, OnlineStoreError]]:
+    """What the good rows change, and why each bad one is refused; `stop` at the first of these."""
+    planned: list[Planned] = []
+    refused: dict[int, OnlineStoreError] = {}
     for position, row in enumerate(rows):
         try:
             changes = codec.changes(row, observed_at[position])
             for change in changes:
                 _check_size(codec.layout, change)
         except OnlineStoreError as error:
-            error.add_note(f"In the row at position {position}; nothing was written.")
-            raise
-        planned += [(position, change) for change in changes]
-    return planned
+            refused[position] = error
+            if stop:
+                break
+        else:
+            planned += [(position, change) for change in changes]
+    return planned, refused
 
 
 def _check_size(layout: TableLayout, change: Change) -> None:

@@ -1,0 +1,46 @@
+"""Interpreters that end with writers open: what is pending is given some time."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from typing import Protocol
+
+from chalk_online_store.errors import OnlineStoreError
+from chalk_online_store.writer.logs import LOG
+
+_TIMEOUT = 10.0
+"""Seconds for all of them together to write what is pending."""
+
+
+class Closable(Protocol):
+    """A writer."""
+
+    def close_at_exit(self, timeout: float) -> None:
+        """Write what is pending, for so many seconds at most, and end."""
+
+
+_open: set[Closable] = set()
+
+
+def at_exit(writer: Closable) -> None:
+    """Close a writer when the interpreter ends, if nobody has done so before."""
+    _open.add(writer)
+
+
+def not_at_exit(writer: Closable) -> None:
+    """It is closed already."""
+    _open.discard(writer)
+
+
+def _close_all() -> None:
+    for writer in list(_open):
+        try:
+            writer.close_at_exit(_TIMEOUT)
+        except OnlineStoreError as error:
+            LOG.error("At the end of the interpreter: %s", error)
+
+
+# Before the pools of threads are shut down, which is before `atexit`: without them nothing can be
+# sent any more. The hook is CPython's own for concurrent.futures, and not promised to others.
+getattr(threading, "_register_atexit", atexit.register)(_close_all)

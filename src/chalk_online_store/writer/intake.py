@@ -1,0 +1,237 @@
+"""From rows to changes: encoded many at once, kept on disk, and handed on to be sent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from chalk_online_store.backend import Call
+from chalk_online_store.codec.namespaces import NamespaceCodec, Planned, Row
+from chalk_online_store.effects import NOW, Instant, Operation, Send, Sleep
+from chalk_online_store.errors import (
+    OnlineStoreError,
+    RegistryUnavailable,
+    RequestError,
+    SpoolError,
+)
+from chalk_online_store.operations.core import Core
+from chalk_online_store.operations.write import changes_of_rows, row_by_row
+from chalk_online_store.writer import records
+from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.ledger import Ledger
+from chalk_online_store.writer.logs import LOG
+from chalk_online_store.writer.pending import Entry, Pending
+from chalk_online_store.writer.spool import Commit
+from chalk_online_store.writer.tickets import Priority, Submission, Unit
+from chalk_online_store.writer.window import Parcel
+
+SPOOL = "spool"
+"""What a `Send` to the spool is addressed to: no region is called so."""
+
+
+_ROWS_A_CYCLE = 4096
+_ROWS_A_PARCEL = 256
+"""Encoded in one go, some milliseconds: others of the process want to go on as well."""
+
+_AWAKE = 1.0
+"""Seconds for which it looks by itself after the last row: to be woken costs whoever submits."""
+
+_ASLEEP = 60.0
+_TRY_AGAIN = 1.0
+_TIMEOUT = 10.0
+_GONE = 64
+"""Records to remove from the spool that are worth a commit of their own."""
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Rows of one namespace that are encoded together."""
+
+    codec: NamespaceCodec
+    parcel: Parcel
+    units: list[Unit] = field(default_factory=list)
+    priorities: list[Priority] = field(default_factory=list)
+    planned: Sequence[Planned] = ()
+
+    def entries(self) -> Iterator[Entry]:
+        for row, change in self.planned:
+            yield Entry(self.codec, change, self.units[row], self.priorities[row])
+
+
+class Intake:
+    """Takes rows from the inbox. `work` rings when there is something to send."""
+
+    def __init__(
+        self,
+        core: Core,
+        ledger: Ledger,
+        pending: Pending,
+        work: Bell,
+        *,
+        batch_age: float,
+        spooled: bool,
+        kept: bool,
+        most_encoded: float,
+    ) -> None:
+        """`kept` says that records are needed, also without a spool."""
+        self._core = core
+        self._ledger = ledger
+        self._inbox = ledger.inbox
+        self._pending = pending
+        self._work = work
+        self._batch_age = batch_age
+        self._spooled = spooled
+        self._kept = kept
+        self._most_encoded = most_encoded
+        self._stuck: dict[str, list[Submission]] = {}
+        self._stuck_until: dict[str, float] = {}
+        self._awake_until = 0.0
+        self.bell = Bell()
+        self.asleep = False
+        self.stopping = False
+
+    def run(self) -> Operation[None]:
+        """Work until it is told to stop."""
+        while not self.stopping:
+            seen = self.bell.count
+            now: Instant = yield NOW
+            taken = self._take(now.monotonic)
+            if taken:
+                yield from self._encode_all(taken)
+                self._awake_until = now.monotonic + _AWAKE
+            if self._ledger.gone >= _GONE:
+                yield from self._commit([])
+            if self._inbox.waiting < _ROWS_A_CYCLE or not taken:
+                yield from self._rest(seen, now.monotonic)
+        if self._ledger.gone:
+            yield from self._commit([])
+
+    def _rest(self, seen: int, now: float) -> Operation[None]:
+        self.asleep = now > self._awake_until and not self._stuck
+        if self.asleep and self._ledger.gone:
+            yield from self._commit([])
+        if self.asleep and self._inbox.waiting:  # Handed over just before it fell asleep.
+            self.asleep = False
+        yield from self.bell.wait(seen, _ASLEEP if self.asleep else self._batch_age)
+        self.asleep = False
+
+    def _take(self, now: float) -> list[Submission]:
+        again = [name for name, until in self._stuck_until.items() if until <= now]
+        taken = []
+        for name in again:
+            del self._stuck_until[name]
+            taken += self._stuck.pop(name)
+        under_way = self._inbox.rows - self._inbox.waiting - self.stuck
+        room = int(min(_ROWS_A_CYCLE, self._most_encoded - under_way))
+        return taken + (self._inbox.take(room) if room > 0 else [])
+
+    @property
+    def stuck(self) -> int:
+        """How many rows wait until the registry can be asked."""
+        return sum(len(s.rows) for found in list(self._stuck.values()) for s in found)
+
+    def left(self) -> list[Submission]:
+        """What was never encoded, after the end."""
+        return [s for found in self._stuck.values() for s in found] + self._inbox.take(2**62)
+
+    def _encode_all(self, taken: Sequence[Submission]) -> Operation[None]:
+        chunks: list[_Chunk] = []
+        by_namespace: dict[str, list[Submission]] = defaultdict(list)
+        for submission in taken:
+            by_namespace[submission.namespace.name].append(submission)
+        for name, submissions in by_namespace.items():
+            if name in self._stuck:  # In their order.
+                self._stuck[name] += submissions
+            else:
+                chunks += yield from self._encode(name, submissions)
+        yield from self._commit(chunks)
+        yield from self._hand_on(chunks)
+
+    def _encode(self, name: str, submissions: list[Submission]) -> Operation[list[_Chunk]]:
+        try:
+            codec = yield from self._codec(submissions[0])
+        except (RequestError, RegistryUnavailable) as error:
+            now: Instant = yield NOW
+            self._stuck[name] = submissions
+            self._stuck_until[name] = now.monotonic + _TRY_AGAIN
+            kind = type(error).__name__
+            LOG.warning("Rows of %s wait, as the registry cannot be asked: %s.", name, kind)
+            return []
+        except OnlineStoreError as error:
+            self._ledger.refuse(submissions, error)
+            return []
+        chunks = []
+        for chunk, rows, times in _chunks(codec, submissions):
+            self._plan(chunk, rows, times)
+            chunks.append(chunk)
+            yield Sleep(0)
+        return chunks
+
+    def _codec(self, submission: Submission) -> Operation[NamespaceCodec]:
+        known = self._core.registry.known(submission.namespace)
+        if known is not None and known.prefix is not None:
+            return known
+        now: Instant = yield NOW
+        call = Call(now.monotonic + _TIMEOUT)
+        return (yield from self._core.registry.for_write(submission.namespace, call))
+
+    def _plan(self, chunk: _Chunk, rows: Sequence[Row], times: Sequence[int]) -> None:
+        """Encode rows; the bad ones end here."""
+        refused: dict[int, OnlineStoreError] = {}
+        try:
+            chunk.planned = changes_of_rows(chunk.codec, rows, times)
+        except Exception:  # noqa: BLE001 - one by one it is found which.
+            chunk.planned, refused = row_by_row(chunk.codec, rows, times)
+        for position, error in refused.items():
+            chunk.units[position].error = error
+        if chunk.planned and self._kept:
+            chunk.parcel.body = records.encode(chunk.codec, chunk.planned)
+
+    def _commit(self, chunks: Sequence[_Chunk]) -> Operation[None]:
+        """Keep what was encoded on disk, and remove from there what is not needed any more.
+
+        What the spool cannot take is sent all the same: it is safe once it is in the table.
+        """
+        if not self._spooled:
+            return
+        spooled = [chunk.parcel for chunk in chunks if chunk.planned]
+        bodies = [parcel.body or b"" for parcel in spooled]
+        gone = self._ledger.take_gone()
+        try:
+            ids = yield Send(Commit(bodies, gone), _TIMEOUT, SPOOL)
+        except SpoolError as error:
+            LOG.warning("The spool takes nothing: %s", error)
+            self._ledger.give_back(gone)
+            return
+        for parcel, record in zip(spooled, ids, strict=True):
+            parcel.id, parcel.body = record, None
+        self._ledger.kept(chunk.units for chunk in chunks if chunk.planned)
+
+    def _hand_on(self, chunks: Sequence[_Chunk]) -> Operation[None]:
+        now: Instant = yield NOW
+        for chunk in chunks:
+            for entry in chunk.entries():
+                self._pending.add(entry)
+            # Those that were refused, or that change nothing.
+            self._ledger.end([unit for unit in chunk.units if not unit.left], now.monotonic)
+        self._work.ring()
+
+
+def _chunks(
+    codec: NamespaceCodec, submissions: Sequence[Submission]
+) -> Iterator[tuple[_Chunk, list[Row], list[int]]]:
+    """The rows of one namespace, with their times, some at a time."""
+    flat = (
+        (submission, row, time)
+        for submission in submissions
+        for row, time in zip(submission.rows, submission.times, strict=True)
+    )
+    while some := list(islice(flat, _ROWS_A_PARCEL)):
+        chunk = _Chunk(codec, Parcel(len(some)))
+        for submission, row, time in some:
+            name = submission.namespace.name
+            chunk.units.append(Unit(submission.ticket, name, row, time, chunk.parcel))
+            chunk.priorities.append(submission.priority)
+        yield chunk, [row for _, row, _ in some], [time for _, _, time in some]

@@ -1,0 +1,14 @@
+"""What writers log: never a key or a value."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+LOG = logging.getLogger("chalk_online_store.writer")
+
+
+def log_mistake(what: str, error: Exception) -> None:
+    """An exception that nothing here should raise: where it came from, not what it says."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    LOG.error("%s: %s\n%s", what, type(error).__name__, frames)

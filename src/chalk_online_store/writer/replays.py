@@ -1,0 +1,165 @@
+"""Writes again what a region had acknowledged that may be lost with it: nothing else can know.
+
+A region that is lost may have acknowledged writes that had not been replicated yet. They are
+written to the region that is written to from then on, and to the lost one once it is back.
+Whoever has them already is left as it is (`Call.replay`): a new version of an item would overtake
+what another process writes to it elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chalk_online_store.backend import Call
+from chalk_online_store.effects import NOW, Instant, Operation, Send, Sleep
+from chalk_online_store.errors import OnlineStoreError, RequestError
+from chalk_online_store.operations.core import Core
+from chalk_online_store.routing.health import RegionState
+from chalk_online_store.routing.router import Router
+from chalk_online_store.writer import records
+from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.intake import SPOOL
+from chalk_online_store.writer.ledger import Ledger
+from chalk_online_store.writer.logs import LOG
+from chalk_online_store.writer.pace import WriteRate
+from chalk_online_store.writer.pending import Entry, Pending, by_event_time
+from chalk_online_store.writer.recovery import codec_of
+from chalk_online_store.writer.spool import Fetch
+from chalk_online_store.writer.tickets import Unit
+from chalk_online_store.writer.window import Parcel, Window
+
+_EVERY = 0.5
+"""Seconds between two looks at the regions."""
+
+_CAUGHT_UP = 5.0
+"""Seconds that a region may be behind that gets back what it lost: what is missing then is lost."""
+
+_PARCELS_AT_ONCE = 64
+_CHANGES_AT_ONCE = 16
+_TIMEOUT = 5.0
+_TRY_AGAIN = 1.0
+
+
+class Replays:
+    """Looks after what the regions of a store have acknowledged."""
+
+    def __init__(
+        self, core: Core, router: Router, window: Window, ledger: Ledger, rate: WriteRate
+    ) -> None:
+        self._core = core
+        self._router = router
+        self._window = window
+        self._ledger = ledger
+        self._rate = rate
+        self._active = router.written
+        self.bell = Bell()
+        self.stopping = False
+
+    def run(self) -> Operation[None]:
+        """Look at the regions now and then, until it is told to stop."""
+        while not self.stopping:
+            seen = self.bell.count
+            yield from self._core.look_after_regions()
+            now: Instant = yield NOW
+            yield from self._follow(now)
+            yield from self._pay_back()
+            self._ledger.let_go(self._window.expire(now.monotonic))
+            yield from self.bell.wait(seen, _EVERY)
+
+    def _follow(self, now: Instant) -> Operation[None]:
+        """Write to the active region what others have acknowledged lately."""
+        written = self._router.to_write(now)
+        strays = [p for p in self._window.fresh() if p.regions.keys() - {self._active, written}]
+        lost = {name for parcel in strays for name in parcel.regions} - {self._active, written}
+        if written != self._active:
+            left, self._active = self._active, written
+            if self._may_be_lost(left):
+                lost.add(left)
+                strays += self._window.acknowledged(left, now.monotonic)
+        strays = list(dict.fromkeys(strays))
+        if not strays:
+            return
+        LOG.warning(
+            "%d parcels of rows that %s has acknowledged are written to %s again.",
+            len(strays), ", ".join(sorted(lost)), written,
+        )  # fmt: skip
+        for name in lost:
+            self._window.owe(name, [parcel for parcel in strays if name in parcel.regions])
+        yield from self._replay(strays, "")
+
+    def _may_be_lost(self, region: str) -> bool:
+        """Whether writes have left a region because of how it is, not for a better one."""
+        evacuated = region in self._router.orders.evacuated
+        return evacuated or self._router.health[region].state is not RegionState.HEALTHY
+
+    def _pay_back(self) -> Operation[None]:
+        for region in self._window.debtors:
+            if self._is_back(region):
+                yield from self._replay(self._window.owed(region), region)
+                if not self.stopping:
+                    self._ledger.let_go(self._window.settled(region))
+
+    def _is_back(self, region: str) -> bool:
+        """Whether a region is well, and has what was written elsewhere meanwhile."""
+        if self._router.health[region].state is not RegionState.HEALTHY:
+            return False
+        behind = self._router.behind(region)
+        return behind is None or behind < _CAUGHT_UP
+
+    # --- writing again ---------------------------------------------------------------------
+
+    def _replay(self, parcels: Sequence[Parcel], region: str) -> Operation[None]:
+        """Write parcels to a region; "" is the active one."""
+        for start in range(0, len(parcels), _PARCELS_AT_ONCE):
+            pending = yield from self._unpack(parcels[start : start + _PARCELS_AT_ONCE])
+            while pending.ready("live") and not self.stopping:
+                yield from self._write_some(pending, region)
+
+    def _unpack(self, parcels: Sequence[Parcel]) -> Operation[Pending]:
+        """The changes of parcels, as few as they can be made."""
+        ids = [parcel.id for parcel in parcels if parcel.id is not None]
+        fetched: dict[int, bytes] = {}
+        if ids:
+            fetched = yield Send(Fetch(ids), _TIMEOUT, SPOOL)
+        pending = Pending(by_event_time)
+        for parcel in parcels:
+            body = parcel.body if parcel.id is None else fetched.get(parcel.id)
+            if body is not None:
+                yield from self._unpack_one(body, parcel, pending)
+        return pending
+
+    def _unpack_one(self, body: bytes, parcel: Parcel, pending: Pending) -> Operation[None]:
+        record = records.decode(body)
+        codec = yield from codec_of(self._core, record)
+        for _, change in records.changes_of(record):
+            unit = Unit.of_replay(record.namespace, change.observed_at, parcel)
+            pending.add(Entry(codec, change, unit, "live", replay=True))
+
+    def _write_some(self, pending: Pending, region: str) -> Operation[None]:
+        now: Instant = yield NOW
+        wait = self._rate.wait(now.monotonic, backfill=False)
+        if wait:
+            yield Sleep(wait)
+        batch = pending.take("live", _CHANGES_AT_ONCE, self._rate.most)
+        cost = sum(entry.cost for entry in batch)
+        self._rate.spend(cost)
+        call = Call(now.monotonic + wait + _TIMEOUT, region=region, replay=True)
+        failed = yield from self._write(batch, call)
+        for entry in batch:
+            (pending.put_back if entry in failed else pending.done)(entry)
+        self._ledger.counts.replayed += len(batch) - len(failed)
+        ended: Instant = yield NOW
+        self._rate.settle(cost, call.report.wcu, call.report.throttles > 0, ended.monotonic)
+        if failed:
+            yield Sleep(_TRY_AGAIN)
+
+    def _write(self, batch: Sequence[Entry], call: Call) -> Operation[list[Entry]]:
+        """Those of a batch that are to be tried again."""
+        try:
+            outcomes = yield from self._core.backend.change([e.change for e in batch], call)
+        except OnlineStoreError:
+            return list(batch)
+        found = zip(batch, outcomes, strict=True)
+        return [
+            e for e, outcome in found if isinstance(outcome, RequestError) and outcome.retryable
+        ]

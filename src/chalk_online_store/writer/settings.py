@@ -1,0 +1,59 @@
+"""How a persistence writer behaves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.operations.write import Ordering, check_ordering
+from chalk_online_store.schema import Duration, seconds
+
+WhenFull = Literal["block", "shed_oldest", "raise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """The settings of a persistence writer; raises `InvalidValue` for what cannot be meant.
+
+    `ordering` is as for `OnlineStore.write`: by "event" time, or "arrival" for bulk loads.
+
+    At most `max_rows` rows, of about `max_bytes` in memory, are under way. `when_full` says what
+    becomes of one more: "block" lets `submit` wait, for `block_timeout` at most; "raise" refuses
+    it by `QueueFull`; "shed_oldest" gives the oldest rows that wait to the dead letters. Rows
+    wait at most `max_batch_age` for others to be encoded, and sent, together.
+
+    `wcu_per_second` bounds what is written, all together; without, throttles do. At most
+    `max_concurrency` requests are under way, and each batch has `write_timeout` until it is tried
+    again.
+
+    Of a table in several regions, what a region has acknowledged in the last `replay_window` is
+    written again where it may be lost with that region; without a spool, at most `replay_bytes`
+    of it are kept. AWS states a recovery point of about a minute for Global Tables.
+    """
+
+    ordering: Ordering = "event"
+    max_rows: int = 100_000
+    max_bytes: int = 256 << 20
+    when_full: WhenFull = "block"
+    block_timeout: Duration = "30s"
+    max_batch_age: Duration = "20ms"
+    wcu_per_second: float | None = None
+    max_concurrency: int = 32
+    write_timeout: Duration = "5s"
+    replay_window: Duration = "90s"
+    replay_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        check_ordering(self.ordering)
+        if self.when_full not in get_args(WhenFull):
+            raise InvalidValue(f"when_full={self.when_full!r}: it is one of {get_args(WhenFull)}.")
+        for name in ("max_rows", "max_bytes", "max_concurrency"):
+            if getattr(self, name) < 1:
+                raise InvalidValue(f"{name} is at least 1.")
+        if self.wcu_per_second is not None and not 1 <= self.wcu_per_second < math.inf:
+            raise InvalidValue("wcu_per_second is at least 1; None for no bound.")
+        for name in ("block_timeout", "max_batch_age", "write_timeout", "replay_window"):
+            if not 0 < seconds(getattr(self, name)) < math.inf:
+                raise InvalidValue(f"{name} is a time above 0.")

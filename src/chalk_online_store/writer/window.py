@@ -1,0 +1,108 @@
+"""What regions have acknowledged lately: kept, to be written again where a region is lost.
+
+A Global Table replicates asynchronously. AWS states a recovery point of about a minute for
+replication, so that what a region had acknowledged in its last minute may be nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+
+class Parcel:
+    """Changes that were encoded, and spooled, together.
+
+    `id` is that of its record in the spool; `body` is the record itself, where there is no spool
+    but it may be needed again. `left` counts the rows that are not done, `regions` says when each
+    region acknowledged some of them last, in seconds on the monotonic clock.
+    """
+
+    __slots__ = ("body", "done_at", "id", "left", "regions")
+
+    def __init__(self, left: int, body: bytes | None = None) -> None:
+        self.id: int | None = None
+        self.body = body
+        self.left = left
+        self.regions: dict[str, float] = {}
+        self.done_at = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory."""
+        return len(self.body or b"")
+
+
+class Window:
+    """Parcels that are done, of the last `seconds`; at most `max_bytes` of them in memory."""
+
+    def __init__(self, seconds: float, max_bytes: int) -> None:
+        self._seconds = seconds
+        self._max_bytes = max_bytes
+        self._done: deque[Parcel] = deque()
+        self._fresh: list[Parcel] = []
+        self._owed: dict[str, list[Parcel]] = {}
+        self._held: dict[Parcel, int] = {}
+        self.bytes = 0
+        self.shortened = 0
+        """Parcels that were let go of too early, for want of memory."""
+
+    def add(self, parcel: Parcel, now: float) -> None:
+        """A parcel is done."""
+        parcel.done_at = now
+        self._done.append(parcel)
+        self._fresh.append(parcel)
+        self.bytes += parcel.size
+
+    def fresh(self) -> list[Parcel]:
+        """The parcels that were added since this was asked last."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def expire(self, now: float) -> list[Parcel]:
+        """The parcels that need not be kept any longer."""
+        gone = []
+        while self._done and (
+            self._done[0].done_at < now - self._seconds or self.bytes > self._max_bytes
+        ):
+            parcel = self._done.popleft()
+            self.shortened += parcel.done_at >= now - self._seconds
+            self.bytes -= parcel.size
+            if parcel not in self._held:
+                gone.append(parcel)
+        return gone
+
+    def acknowledged(self, region: str, now: float) -> list[Parcel]:
+        """The parcels of which a region has acknowledged something lately."""
+        since = now - self._seconds
+        return [parcel for parcel in self._done if parcel.regions.get(region, since) > since]
+
+    # --- what a region is owed that is away ---
+
+    def owe(self, region: str, parcels: Iterable[Parcel]) -> None:
+        """Keep parcels until a region is back and has them again."""
+        owed = self._owed.setdefault(region, [])
+        for parcel in parcels:
+            owed.append(parcel)
+            self._held[parcel] = self._held.get(parcel, 0) + 1
+
+    @property
+    def debtors(self) -> list[str]:
+        """The regions that are owed something."""
+        return list(self._owed)
+
+    def owed(self, region: str) -> list[Parcel]:
+        """What a region is owed."""
+        return self._owed[region]
+
+    def settled(self, region: str) -> list[Parcel]:
+        """A region has what it was owed: the parcels that need not be kept any longer."""
+        gone = []
+        inside = set(self._done)
+        for parcel in self._owed.pop(region):
+            self._held[parcel] -= 1
+            if not self._held[parcel]:
+                del self._held[parcel]
+                if parcel not in inside:
+                    gone.append(parcel)
+        return gone

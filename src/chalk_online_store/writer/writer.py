@@ -1,0 +1,168 @@
+"""`PersistenceWriter`: a thin shell over the core of the writer, for threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store.drivers.steps import read_clocks
+from chalk_online_store.drivers.sync import SyncDriver
+from chalk_online_store.errors import RowsPending
+from chalk_online_store.operations.core import ObservedAt
+from chalk_online_store.schema import Namespace
+from chalk_online_store.store import OnlineStore
+from chalk_online_store.writer.core import WriterCore
+from chalk_online_store.writer.dead_letters import DeadLetters
+from chalk_online_store.writer.exits import at_exit, not_at_exit
+from chalk_online_store.writer.intake import SPOOL
+from chalk_online_store.writer.settings import Writing
+from chalk_online_store.writer.spool import Spool
+from chalk_online_store.writer.stats import WriterStats
+from chalk_online_store.writer.tickets import Priority, Ticket
+
+
+class PersistenceWriter:
+    """Writes rows to a store in the background. Thread-safe; close it before its store.
+
+    `submit` answers in microseconds; a thread of its own, begun with the first row, encodes rows
+    together, makes one write of several to the same entity, and tries again what fails. With a
+    `spool`, a file that only this writer uses, rows survive the end of the process: the next
+    writer with that spool goes on with them. It holds values, and at most `spool_bytes` of them.
+
+    `dead_letters` takes the rows that can never be written, with the reason: a `DeadLetterFile`,
+    or a function that takes a list of `DeadLetter`s. Without, they are logged, without values.
+
+    In a fork of the process it begins anew, without what is pending here; with a spool, it
+    refuses to be used there.
+
+    Raises `InvalidValue`, `SpoolInUse`, `SpoolError`.
+    """
+
+    def __init__(
+        self,
+        store: OnlineStore,
+        settings: Writing | None = None,
+        *,
+        spool: str | Path | None = None,
+        spool_bytes: int = 1 << 30,
+        dead_letters: DeadLetters | None = None,
+    ) -> None:
+        self._store = store
+        self._settings = settings or Writing()
+        self._dead_letters = dead_letters
+        self._spool = (
+            Spool(spool, table=store.core.backend.identity, max_bytes=spool_bytes)
+            if spool is not None
+            else None
+        )
+        self.begin_anew()
+        begin_anew_in_forks(self)
+        at_exit(self)
+
+    def begin_anew(self) -> None:
+        """Have nothing under way, and no thread yet."""
+        self._core = WriterCore(
+            self._store.core,
+            self._settings,
+            spool=self._spool,
+            dead_letters=self._dead_letters,
+        )
+        transports = dict(self._store.driver.transports)
+        if self._spool is not None:
+            transports[SPOOL] = self._spool
+        self._driver = SyncDriver(transports)
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        if self._spool is not None and self._spool.newest:
+            self._start()
+
+    def _start(self) -> None:
+        """Begin to work, once."""
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._driver.run,
+                    args=(self._core.run(),),
+                    name="chalk-online-store-writer",
+                    daemon=True,
+                )
+                self._thread.start()
+
+    def submit(
+        self,
+        schema: Namespace | type,
+        rows: Iterable[Mapping[str, Any]],
+        observed_at: ObservedAt = None,
+        *,
+        priority: Priority = "live",
+    ) -> Ticket:
+        """Hand rows over, as `OnlineStore.write` takes them.
+
+        The rows are copied, their values are not: leave a list or an array in them as it is.
+        "backfill" rows wait until no "live" ones do.
+
+        Rows that are accepted are written, or else end in the dead letters. Raises
+        `UnknownFeature` for another store's namespace, `InvalidValue`, `StoreClosed`; `QueueFull`
+        where there is no room and the settings say so.
+        """
+        submission = self._core.submission(schema, rows, observed_at, priority, read_clocks())
+        if not self._core.offer(submission):
+            self._start()
+            self._driver.run(self._core.wait_for_room(submission))
+        if self._thread is None:
+            self._start()
+        return submission.ticket
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything that was accepted by now is written, or dead.
+
+        Raises `RowsPending` after `timeout` seconds.
+        """
+        self._driver.run(self._core.flush(timeout))
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Take nothing more, and `flush`."""
+        self._core.draining = True
+        self.flush(timeout)
+
+    def close(self, timeout: float | None = 30.0) -> None:
+        """Drain for at most `timeout` seconds, and end; a second call does nothing.
+
+        What is not written by then stays in the spool for the next writer. Without a spool it
+        goes to the dead letters, and `RowsAbandoned` is raised.
+        """
+        if self._core.stopped:
+            return
+        not_at_exit(self)
+        try:
+            with suppress(RowsPending):
+                self.drain(timeout)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._core.stop()
+        if self._thread is not None:
+            self._thread.join()
+        self._driver.stop()
+        if self._spool is not None:
+            self._spool.close()
+        self._core.abandon(read_clocks().monotonic)
+
+    def close_at_exit(self, timeout: float) -> None:
+        """The interpreter ends, and nobody has called `close`."""
+        self.close(timeout)
+
+    def stats(self) -> WriterStats:
+        """What this writer has done so far, and what is pending."""
+        return self._core.stats(read_clocks())
+
+    def __enter__(self) -> PersistenceWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
