@@ -113,7 +113,7 @@ class Concurrency:
     """
 
     _FEW, _MANY = 3.0, 6.0
-    _FORGET = 1.001
+    _FORGET = 1.0001
 
     def __init__(self, most: int) -> None:
         self.most = most

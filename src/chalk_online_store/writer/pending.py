@@ -64,16 +64,17 @@ def by_event_time(waiting: list[Entry], arriving: Entry) -> list[Entry]:
     """The newest observed-at wins; of two equal ones, the later to arrive."""
     kept: list[Entry] = []
     new: Entry | None = arriving
-    for old in waiting:
+    for old in reversed(waiting):
         if new is None:
             kept.append(old)
         elif old.change.observed_at > new.change.observed_at:
             kept.append(old)
             new = _reduced(new, old)
-        elif (one := _joined(old, new)) is not None:
+        elif not _between(kept, new) and (one := _joined(old, new)) is not None:
             new = one
         elif (left := _reduced(old, new)) is not None:
             kept.append(left)
+    kept.reverse()
     if new is not None:
         kept.append(new)
     return sorted(kept, key=lambda entry: entry.change.observed_at)
@@ -96,6 +97,11 @@ def _reduced(older: Entry, newer: Entry) -> Entry | None:
         return None
     older.become(left)
     return older
+
+
+def _between(kept: list[Entry], new: Entry) -> bool:
+    """Whether one of the same time stands before a new one: none is joined across it."""
+    return bool(kept) and kept[-1].change.observed_at == new.change.observed_at
 
 
 def _joined(earlier: Entry, later: Entry) -> Entry | None:
