@@ -218,7 +218,7 @@ def test_a_suspect_is_sent_alone(position: int) -> None:
     found[position].alone = True
     for one in found:
         pending.add(one)
-    sizes = {}
+    sizes: dict[int, int] = {}
     while batch := pending.take("live", 25, 1e9):
         sizes |= {id(one): len(batch) for one in batch}
     assert sizes[id(found[position])] == 1

@@ -160,7 +160,12 @@ def test_bad_rows_end_in_the_dead_letters(calm: World) -> None:
     """A bad row does not hold up its neighbours; its letter has the row and the reason."""
 
     def script() -> Operation[None]:
-        bad = [{"id": 2, "a": "no int"}, {"a": 1}, {"id": 3, "c": 1}, row(4, b="x" * 500_000)]
+        bad: list[dict[str, Any]] = [
+            {"id": 2, "a": "no int"},
+            {"a": 1},
+            {"id": 3, "c": 1},
+            row(4, b="x" * 500_000),
+        ]
         ticket = yield from calm.submit([row(1, 7), *bad, row(5, 9)], T0)
         yield from calm.writer.flush(10)
         assert (ticket.written, ticket.dead, ticket.durable) == (2, 4, True)
@@ -356,7 +361,7 @@ def test_no_more_units_are_written_than_the_rate_allows() -> None:
 
 
 def test_throttles_slow_a_writer_down_to_what_the_table_takes() -> None:
-    """A table throttled to a tenth gets about that much, few requests in vain, and loses nothing."""
+    """A table throttled to a tenth gets about that much, with few requests in vain."""
     capacity, level, at = 20.0, [20.0], [0.0]
 
     def fault(request: Any, now: float) -> Throttled | None:

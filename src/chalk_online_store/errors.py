@@ -206,6 +206,18 @@ class SpoolError(OnlineStoreError):
     """The spool of a persistence writer cannot be used."""
 
 
+class SpoolInUse(SpoolError):
+    """A spool is for one writer, and another one has it open."""
+
+
+class SpoolFull(SpoolError):
+    """A spool, or the disk that it lies on, has no room for more."""
+
+
+class SpoolDamaged(SpoolError):
+    """A spool was damaged while it was in use: what can be read is kept when it is opened again."""
+
+
 class QueueFull(OnlineStoreError):
     """A persistence writer has as many rows under way as it may, or had to let old ones go."""
 

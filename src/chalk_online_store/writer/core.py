@@ -277,7 +277,7 @@ class WriterCore:
             shortened=window.shortened if window else 0,
             undelivered=counts.failed_letters,
             spool_records=spool.records if spool else 0,
-            spool_bytes=spool.bytes if spool else 0,
+            spool_bytes=spool.size if spool else 0,
             spool_damaged=spool.damaged if spool else 0,
         )
 

@@ -204,6 +204,8 @@ class Intake:
         except SpoolError as error:
             LOG.warning("The spool takes nothing: %s", error)
             self._ledger.give_back(gone)
+            if chunks and gone:  # What makes room has to be possible.
+                yield from self._commit([])
             return
         for parcel, record in zip(spooled, ids, strict=True):
             parcel.id, parcel.body = record, None

@@ -1,36 +1,339 @@
-"""Stand-in."""
+"""The spool: what a writer has acknowledged as durable, on disk until it is in the table.
 
-from collections.abc import Sequence
+A SQLite database of opaque records, for one writer alone. SQLite brings the log, its recovery
+and its locks: in WAL mode with synchronous=FULL, what a commit has acknowledged survives the
+crash of the process and of the machine (https://www.sqlite.org/pragma.html#pragma_synchronous),
+and a log that was cut off is read up to its last whole commit. What SQLite does not have,
+checksums of what lies in the database itself, each record has.
+
+A transport, as drivers know them: operations reach it by `Send`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import xxhash
+
+from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolInUse, StoreClosed
+from chalk_online_store.writer import salvage
+from chalk_online_store.writer.logs import LOG
+
+Record: TypeAlias = tuple[int, bytes]
+"""The id of a record, and what it holds."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (id INTEGER PRIMARY KEY, checksum BLOB, "table" BLOB);
+CREATE TABLE IF NOT EXISTS records (
+    id INTEGER PRIMARY KEY, checksum BLOB NOT NULL, body BLOB NOT NULL
+);
+"""
+_LOG_BYTES = 4 << 20
+"""The log is put into the database when it has grown to this, about."""
+
+_PAGE_BYTES = 4096
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+_SURROUNDINGS = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_INTERRUPT,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
+    """Append some records and remove others, all or nothing; answered by the ids, ascending.
+
+    On disk when it is answered. Raises `SpoolFull`, with nothing of it done.
+    """
+
     append: Sequence[bytes]
     remove: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
+    """Read records; answered by a dict of those that are there, and sound."""
+
     ids: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
+    """The first `limit` records after one, by id: as `Record`s, without damaged ones."""
+
     after: int
     limit: int
 
 
 class Spool:
-    newest = 0
-    records = 0
-    bytes = 0
-    damaged = 0
+    """A spool for the table that `table` identifies: short ids mean nothing in another.
 
-    def __init__(self, path: Any, *, table: str, max_bytes: int = 1 << 30) -> None: ...
-    def send(self, request: Any, timeout: float) -> Any: ...
+    It holds at most `max_bytes` of records; SQLite's file is somewhat larger, and does not
+    shrink. `damaged` says how many records were found to be lost, `newest` is the last one that
+    was there when it was opened.
+
+    A damaged file is put aside, as `<path>.damaged-1`, and what can be read of it is kept.
+
+    Raises `SpoolInUse` where another writer, of this process or another, has it open;
+    `SpoolError` where it cannot be opened or is another table's.
+    """
+
+    def __init__(self, path: str | Path, *, table: str, max_bytes: int = 1 << 30) -> None:
+        self.path = Path(path)
+        self._table = table
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+        self._sizes: dict[int, int] = {}
+        self._last = 0
+        self.newest = 0
+        self.damaged = 0
+        self._open()
+        self._size = sum(self._sizes.values())
+        begin_anew_in_forks(self)
+
+    # --- opening ---------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        try:
+            self._connection = self._connect()
+            try:
+                self._take_stock()
+            except sqlite3.DatabaseError:
+                self._connection.close()
+                raise
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise self._unusable(error) from error
+            LOG.warning("The spool %s is damaged: %s.", self.path, error)
+            self._salvage()
+
+    def _connect(self) -> sqlite3.Connection:
+        """Open the database, which locks it; raises `SpoolInUse`, `SpoolError`."""
+        self._create()
+        connection = sqlite3.connect(
+            self.path, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            self._check_table(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _create(self) -> None:
+        """An empty file that only its owner may read, for it will hold values.
+
+        One that exists is not opened: to close it would drop all POSIX locks that this process
+        has on it, another spool's among them.
+        """
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise SpoolError(f"The spool {self.path} cannot be made: {error.strerror}.") from None
+
+    def _check_table(self, connection: sqlite3.Connection) -> None:
+        ours = self._table.encode()
+        add = "INSERT OR IGNORE INTO about VALUES (1, ?, ?)"
+        connection.execute(add, (checksum_of(1, ours), ours))
+        checksum, theirs = connection.execute('SELECT checksum, "table" FROM about').fetchone()
+        if not is_sound(1, checksum, theirs):
+            raise _Unreadable("it does not say which table it is for")
+        if theirs != ours:
+            raise SpoolError(
+                f"The spool {self.path} has rows for the table {theirs.decode()!r}, not for "
+                f"{self._table!r}: give each table a spool of its own."
+            )
+
+    def _take_stock(self) -> None:
+        """Read every record: what is damaged shows now, and nothing more is written beside it."""
+        for record_id, checksum, body in self._connection.execute("SELECT * FROM records"):
+            if not is_sound(record_id, checksum, body):
+                raise _Unreadable("a record is not what was written")
+            self._sizes[record_id] = len(body)
+        self.newest = self._last = max(self._sizes, default=0)
+
+    def _salvage(self) -> None:
+        """Keep what can be read of a damaged database, in a new one."""
+        aside = salvage.put_aside(self.path)
+        found, lost = salvage.records_of(aside, is_sound)
+        self._sizes = {record_id: len(body) for record_id, body in found}
+        self._connection = self._connect()
+        with self._transaction():
+            self._insert(found)
+        self.newest = self._last = max(self._sizes, default=0)
+        self.damaged += lost
+        LOG.error(
+            "%d records of the spool were saved, and %d found that are lost. The damaged file is "
+            "kept as %s.", len(found), lost, aside,
+        )  # fmt: skip
+
+    def _is_damaged(self, record_id: int) -> None:
+        self.damaged += 1
+        LOG.error("Record %d of the spool %s is damaged, and lost.", record_id, self.path)
+
+    def _unusable(self, error: sqlite3.Error) -> SpoolError:
+        if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return SpoolInUse(
+                f"The spool {self.path} is in use: give each writer of each process its own."
+            )
+        return SpoolError(f"The spool {self.path} cannot be used: {error}.")
+
+    # --- requests --------------------------------------------------------------------------
+
+    @property
+    def records(self) -> int:
+        """How many records it holds."""
+        return len(self._sizes)
+
+    @property
+    def size(self) -> int:
+        """How many bytes these have."""
+        return self._size
+
+    def send(self, request: Commit | Fetch | Left, timeout: float) -> Any:
+        """Perform one request; raises `SpoolError`, of which `SpoolFull` is one."""
+        if self._pid != os.getpid():
+            raise SpoolInUse(f"The spool {self.path} belongs to the process that opened it.")
+        with self._lock:
+            if self._closed:
+                raise StoreClosed("The spool is closed.")
+            try:
+                return self._perform(request)
+            except sqlite3.DatabaseError as error:
+                raise self._failure(error) from error
+
+    def _perform(self, request: Commit | Fetch | Left) -> Any:
+        match request:
+            case Commit(append, remove):
+                return self._commit(append, remove)
+            case Fetch(ids):
+                places = ",".join("?" * len(ids))
+                return dict(self._read(f"WHERE id IN ({places})", ids))
+            case Left(after, limit):
+                return self._read("WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
+
+    def _commit(self, append: Sequence[bytes], remove: Sequence[int]) -> list[int]:
+        gone = sum(self._sizes.get(record_id, 0) for record_id in remove)
+        size = self._size - gone + sum(map(len, append))
+        if append and size > self._max_bytes:
+            raise SpoolFull(f"The spool {self.path} is full: it takes {self._max_bytes:,} bytes.")
+        ids = range(self._last + 1, self._last + 1 + len(append))
+        with self._transaction():
+            delete = "DELETE FROM records WHERE id = ?"
+            self._connection.executemany(delete, [(record_id,) for record_id in remove])
+            self._insert(zip(ids, append, strict=True))
+        for record_id in remove:
+            self._sizes.pop(record_id, None)
+        self._sizes.update(zip(ids, map(len, append), strict=True))
+        self._size, self._last = size, self._last + len(append)
+        return list(ids)
+
+    def _insert(self, records: Iterable[Record]) -> None:
+        self._connection.executemany(
+            "INSERT INTO records VALUES (?, ?, ?)",
+            [(record_id, checksum_of(record_id, body), body) for record_id, body in records],
+        )
+
+    def _read(self, where: str, parameters: Sequence[int]) -> list[Record]:
+        """The sound records."""
+        found = self._connection.execute(f"SELECT * FROM records {where}", parameters)
+        sound = []
+        for record_id, checksum, body in found:
+            if is_sound(record_id, checksum, body):
+                sound.append((record_id, body))
+            else:
+                self._is_damaged(record_id)
+        return sound
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _failure(self, error: sqlite3.Error) -> SpoolError:
+        if _code(error) in _FULL:
+            return SpoolFull(f"The disk of the spool {self.path} is full: {error}.")
+        if _is_damage(error):
+            return SpoolDamaged(f"The spool {self.path} is damaged: {error}. Open it anew.")
+        return self._unusable(error)
+
     def warm(self, connections: int, timeout: float) -> int:
-        return 0
+        """It is open already."""
+        return 1
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the database; a second call does nothing."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._connection.close()
+
+    def begin_anew(self) -> None:
+        """In a fork, never touch the connection again, nor let it be closed.
+
+        To close it would take what is in the log out of the parent's hands: SQLite's "How To
+        Corrupt", section 2.6. Nor may it be collected, hence a reference that nobody has.
+        """
+        self._lock = threading.Lock()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+
+
+def checksum_of(record_id: int, body: bytes) -> bytes:
+    """What says that a record is whole, and is this one."""
+    return xxhash.xxh3_64_digest(body, seed=record_id)
+
+
+def is_sound(record_id: int, checksum: Any, body: Any) -> bool:
+    """Whether a record is what was written: where there is damage, it may be anything."""
+    return isinstance(body, bytes) and checksum == checksum_of(record_id, body)
+
+
+class _Unreadable(sqlite3.DatabaseError):
+    """What SQLite takes for a sound database, but is not ours any more."""
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error is of the database itself, not of its surroundings."""
+    return (_code(error) & 0xFF) not in _SURROUNDINGS
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's; some errors are of Python's module, as for a text that is not UTF-8."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
