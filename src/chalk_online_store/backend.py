@@ -70,7 +70,8 @@ class Call:
     is a reading that no waiting has followed yet; the first request takes it away. `region` is
     the only one that may be asked; "" leaves it to the route. `replay` says that its changes may
     have been made before: what an item says already is not written again. In a Global Table that
-    would pass for a newer version of the whole item.
+    would pass for a newer version of the whole item. `retries` says whether a request that failed,
+    or was throttled, is tried again before the deadline; else whoever asked does that.
     """
 
     deadline: float
@@ -79,14 +80,18 @@ class Call:
     as_of: Instant | None = None
     region: str = ""
     replay: bool = False
+    retries: bool = True
 
     def within(self, region: str) -> Call:
         """The same call, with the same report, for one region."""
-        return Call(self.deadline, self.consistent, self.report, None, region, self.replay)
+        return self._with(self.report, region)
 
     def part(self) -> Call:
         """The same call, with a report of its own."""
-        return Call(self.deadline, self.consistent, Report(), None, self.region, self.replay)
+        return self._with(Report(), self.region)
+
+    def _with(self, report: Report, region: str) -> Call:
+        return Call(self.deadline, self.consistent, report, None, region, self.replay, self.retries)
 
 
 class Asked(NamedTuple):

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.exceptions import BotoCoreError, NoRegionError
 
+from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.dynamodb.signing import Credentials, host_header
 from chalk_online_store.errors import (
     InvalidCredentials,
@@ -132,6 +133,11 @@ class CredentialSource(_Kept):
     def __init__(self, session: Session, clock: Callable[[], float] = time.time) -> None:
         """Take credentials from `session`; `clock` tells seconds since 1970."""
         super().__init__(session, clock)
+        self.begin_anew()
+        begin_anew_in_forks(self)
+
+    def begin_anew(self) -> None:
+        """Nobody is loading credentials."""
         self._lock = threading.Lock()
         self._flight: _Flight | None = None
 
@@ -183,7 +189,7 @@ class _Flight(threading.Thread):
             self._outcome.set_exception(error)
 
     def under_way(self) -> bool:
-        """Whether an outcome is still to come: not in a forked child, where no thread lives on."""
+        """Whether an outcome is still to come."""
         return self.is_alive() and not self._outcome.done()
 
     def outcome_within(self, timeout: float | None) -> Credentials:

@@ -51,7 +51,7 @@ class Backoff:
 def pause(error: RequestError, call: Call, backoff: Backoff) -> Operation[None]:
     """Wait before the next attempt; raises `error` where there is to be none."""
     call.report.throttles += error.throttle
-    if not error.retryable:
+    if not (error.retryable and call.retries):
         raise error
     delay = backoff.delay(error)
     now: Instant = yield NOW

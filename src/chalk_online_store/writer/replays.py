@@ -143,7 +143,7 @@ class Replays:
         batch = pending.take("live", _CHANGES_AT_ONCE, self._rate.most)
         cost = sum(entry.cost for entry in batch)
         self._rate.spend(cost)
-        call = Call(now.monotonic + wait + _TIMEOUT, region=region, replay=True)
+        call = Call(now.monotonic + wait + _TIMEOUT, region=region, replay=True, retries=False)
         failed = yield from self._write(batch, call)
         for entry in batch:
             (pending.put_back if entry in failed else pending.done)(entry)

@@ -114,12 +114,11 @@ class Sender:
         self.concurrency.began(requests)
         self.rate.spend(estimated)
         began: Instant = yield NOW
-        call = Call(began.monotonic + self._timeout, replay=batch[0].replay)
+        call = Call(began.monotonic + self._timeout, replay=batch[0].replay, retries=False)
         failed = yield from self._write(batch, call)
         ended: Instant = yield NOW
         now, report = ended.monotonic, call.report
-        well = not failed and not report.retries
-        self.concurrency.ended(requests, now - began.monotonic, well)
+        self.concurrency.ended(requests, now - began.monotonic, well=not failed)
         self.rate.settle(estimated, report.wcu, report.throttles > 0, now)
         self._account(report)
         self._settle(batch, failed, report.regions, now)
@@ -172,6 +171,7 @@ class Sender:
             else:  # It may be another one's fault.
                 entry.alone = True
             self._pending.put_back(entry)
+            self._ledger.counts.retries += 1
         if faults:
             self._slow_down(faults, faults == len(batch), next(iter(failed.values())), now)
 
@@ -186,6 +186,5 @@ class Sender:
         counts.changes += report.items_written + report.superseded
         counts.superseded += report.superseded
         counts.requests += report.requests
-        counts.retries += report.retries
         counts.throttles += report.throttles
         counts.wcu += report.wcu

@@ -26,7 +26,7 @@ class Writing:
 
     `wcu_per_second` bounds what is written, all together; without, throttles do. At most
     `max_concurrency` requests are under way, and each batch has `write_timeout` until it is tried
-    again.
+    again; what is refused or throttled is so at once.
 
     Of a table in several regions, what a region has acknowledged in the last `replay_window` is
     written again where it may be lost with that region; without a spool, at most `replay_bytes`

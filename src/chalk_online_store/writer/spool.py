@@ -221,8 +221,7 @@ class Spool:
 
     def send(self, request: Commit | Fetch | Left, timeout: float) -> Any:
         """Perform one request; raises `SpoolError`, of which `SpoolFull` is one."""
-        if self._pid != os.getpid():
-            raise SpoolInUse(f"The spool {self.path} belongs to the process that opened it.")
+        self.check_process()
         with self._lock:
             if self._closed:
                 raise StoreClosed("The spool is closed.")
@@ -230,6 +229,19 @@ class Spool:
                 return self._perform(request)
             except sqlite3.DatabaseError as error:
                 raise self._failure(error) from error
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this is a fork of the process that opened it."""
+        return self._pid != os.getpid()
+
+    def check_process(self) -> None:
+        """Raise `SpoolInUse` in a fork of the process that opened it."""
+        if self.foreign:
+            raise SpoolInUse(
+                f"The spool {self.path} belongs to the process that opened it: open a writer with "
+                "a spool of its own after the fork."
+            )
 
     def _perform(self, request: Commit | Fetch | Left) -> Any:
         match request:
@@ -298,7 +310,7 @@ class Spool:
 
     def close(self) -> None:
         """Close the database; a second call does nothing."""
-        if self._pid != os.getpid():
+        if self.foreign:
             return
         with self._lock:
             if not self._closed:

@@ -14,10 +14,10 @@ class WriterStats:
     that a newer one has made superfluous counts as `written` once that is. `recovered` rows, which
     are among the accepted ones, were left in the spool by an earlier process.
 
-    `batches`, of `changes` to items altogether, took `requests`, `retries` among them, and `wcu`;
-    `throttles` are answers that asked for a slower pace, `superseded` changes came later than
-    newer values. `requests_under_way` are at most `concurrency` now, and the pace is
-    `wcu_per_second`, infinite where nothing bounds it.
+    `batches`, of `changes` to items altogether, took `requests` and `wcu`; `retries` changes had
+    to be sent again. `throttles` are answers that asked for a slower pace, and `superseded`
+    changes came later than newer values. `requests_under_way` are at most `concurrency` now, and
+    the pace is `wcu_per_second`, infinite where nothing bounds it.
 
     `replayed` changes were written again after a failover, and `replay_bytes` are kept in memory
     for that; `shortened` parcels were let go of too early, for want of room. `undelivered` dead

@@ -77,7 +77,7 @@ class PersistenceWriter:
         self._driver = SyncDriver(transports)
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        if self._spool is not None and self._spool.newest:
+        if self._spool is not None and self._spool.newest and not self._spool.foreign:
             self._start()
 
     def _start(self) -> None:
@@ -109,6 +109,8 @@ class PersistenceWriter:
         `UnknownFeature` for another store's namespace, `InvalidValue`, `StoreClosed`; `QueueFull`
         where there is no room and the settings say so.
         """
+        if self._spool is not None:
+            self._spool.check_process()
         submission = self._core.submission(schema, rows, observed_at, priority, read_clocks())
         if not self._core.offer(submission):
             self._start()
@@ -135,9 +137,9 @@ class PersistenceWriter:
         What is not written by then stays in the spool for the next writer. Without a spool it
         goes to the dead letters, and `RowsAbandoned` is raised.
         """
-        if self._core.stopped:
-            return
         not_at_exit(self)
+        if self._core.stopped or (self._spool is not None and self._spool.foreign):
+            return
         try:
             with suppress(RowsPending):
                 self.drain(timeout)
