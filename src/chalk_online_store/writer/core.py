@@ -274,6 +274,7 @@ class WriterCore:
             wcu_per_second=self._rate.rate,
             replayed=counts.replayed,
             replay_bytes=window.bytes if window else 0,
+            replay_owed=window.owing if window else 0,
             shortened=window.shortened if window else 0,
             undelivered=counts.failed_letters,
             spool_records=spool.records if spool else 0,

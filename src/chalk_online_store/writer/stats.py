@@ -20,7 +20,7 @@ class WriterStats:
     the pace is `wcu_per_second`, infinite where nothing bounds it.
 
     `replayed` changes were written again after a failover, and `replay_bytes` are kept in memory
-    for that; `shortened` parcels were let go of too early, for want of room. `undelivered` dead
+    for that; regions that were lost are owed `replay_owed` parcels when they return. `shortened` parcels were let go of too early, for want of room. `undelivered` dead
     letters could not be delivered. Of the spool there are `spool_records` of `spool_bytes`;
     `spool_damaged` records are lost.
     """
@@ -46,6 +46,7 @@ class WriterStats:
     wcu_per_second: float
     replayed: int
     replay_bytes: int
+    replay_owed: int
     shortened: int
     undelivered: int
     spool_records: int

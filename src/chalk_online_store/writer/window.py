@@ -91,6 +91,11 @@ class Window:
         """The regions that are owed something."""
         return list(self._owed)
 
+    @property
+    def owing(self) -> int:
+        """How many parcels regions are owed."""
+        return len(self._held)
+
     def owed(self, region: str) -> list[Parcel]:
         """What a region is owed."""
         return self._owed[region]
