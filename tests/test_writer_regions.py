@@ -16,7 +16,6 @@ from chalk_online_store import (
     PersistenceWriter,
     Routing,
     Writing,
-    features,
 )
 from chalk_online_store.testing import LocalGlobalTable
 from tests.crashing import KEYS, User, moment, row

@@ -36,6 +36,7 @@ from chalk_online_store.errors import (
 from chalk_online_store.operations.bloom.build import BuildReport
 from chalk_online_store.operations.bloom.reads import FilterStats
 from chalk_online_store.operations.regions import Health, RegionCheck
+from chalk_online_store.operations.results import QueryResult
 from chalk_online_store.operations.rows import Answer, Row, Rows, Status
 from chalk_online_store.operations.tiers import NamespaceStats, StoreStats
 from chalk_online_store.report import Report
@@ -95,6 +96,7 @@ __all__ = [
     "OnlineStoreError",
     "PersistenceWriter",
     "PreparedRead",
+    "QueryResult",
     "QueueFull",
     "ReadFailed",
     "RegionCheck",

@@ -21,6 +21,7 @@ from chalk_online_store.operations.core import (
     checked,
 )
 from chalk_online_store.operations.regions import Health
+from chalk_online_store.operations.results import QueryResult
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats
 from chalk_online_store.operations.write import Ordering
@@ -176,6 +177,50 @@ class AsyncOnlineStore:
             features,
             observed_at=observed_at,
             ordering=ordering,
+            timeout=timeout,
+        )
+        return await self._driver.run(operation)
+
+    async def write_result(
+        self,
+        query: str,
+        inputs: Mapping[str, Any],
+        features: Mapping[str, Any],
+        *,
+        version: str = "",
+        max_staleness: Duration = "infinity",
+        observed_at: datetime | None = None,
+        timeout: float | None = None,
+    ) -> Report:
+        """As `OnlineStore.write_result`."""
+        operation = self._core.write_result(
+            query,
+            inputs,
+            features,
+            version=version,
+            max_staleness=max_staleness,
+            observed_at=observed_at,
+            timeout=timeout,
+        )
+        return await self._driver.run(operation)
+
+    async def read_result(
+        self,
+        query: str,
+        inputs: Mapping[str, Any],
+        *,
+        version: str = "",
+        max_staleness: Duration = "infinity",
+        consistent: bool = False,
+        timeout: float | None = None,
+    ) -> QueryResult:
+        """As `OnlineStore.read_result`."""
+        operation = self._core.read_result(
+            query,
+            inputs,
+            version=version,
+            max_staleness=max_staleness,
+            consistent=consistent,
             timeout=timeout,
         )
         return await self._driver.run(operation)

@@ -21,6 +21,7 @@ from chalk_online_store.operations.core import (
     checked,
 )
 from chalk_online_store.operations.regions import Health
+from chalk_online_store.operations.results import QueryResult
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats
 from chalk_online_store.operations.write import Ordering
@@ -245,6 +246,63 @@ class OnlineStore:
             features,
             observed_at=observed_at,
             ordering=ordering,
+            timeout=timeout,
+        )
+        return self._driver.run(operation)
+
+    def write_result(
+        self,
+        query: str,
+        inputs: Mapping[str, Any],
+        features: Mapping[str, Any],
+        *,
+        version: str = "",
+        max_staleness: Duration = "infinity",
+        observed_at: datetime | None = None,
+        timeout: float | None = None,
+    ) -> Report:
+        """Keep the result of a query, for `read_result`.
+
+        It is found again by the query's name and version and the inputs, names to values in any
+        order. `features` are names to values: those in full names of features that the schema
+        declares, such as `user.risk`, come back exactly as their types say; others are whatever
+        a `Document` holds. A result is served for `max_staleness` after `observed_at`, which is
+        now unless stated, and an older one never replaces a newer one.
+
+        Raises `InvalidValue` and `ItemTooLarge`, and as `write` does.
+        """
+        operation = self._core.write_result(
+            query,
+            inputs,
+            features,
+            version=version,
+            max_staleness=max_staleness,
+            observed_at=observed_at,
+            timeout=timeout,
+        )
+        return self._driver.run(operation)
+
+    def read_result(
+        self,
+        query: str,
+        inputs: Mapping[str, Any],
+        *,
+        version: str = "",
+        max_staleness: Duration = "infinity",
+        consistent: bool = False,
+        timeout: float | None = None,
+    ) -> QueryResult:
+        """The result of a query for these inputs, if there is one that is fresh enough.
+
+        It is served neither beyond its own max staleness nor beyond the one that is given. See
+        its `status`. Raises `InvalidValue`, and as `read` does.
+        """
+        operation = self._core.read_result(
+            query,
+            inputs,
+            version=version,
+            max_staleness=max_staleness,
+            consistent=consistent,
             timeout=timeout,
         )
         return self._driver.run(operation)

@@ -24,10 +24,12 @@ from chalk_online_store import (
     AsyncOnlineStore,
     BuildReport,
     OnlineStore,
+    QueryResult,
     Report,
     Rows,
     StoreStats,
 )
+from chalk_online_store.operations.core import Core
 from chalk_online_store.testing import Dynoxide, create_table
 
 Open = Callable[..., "AnyStore"]
@@ -94,6 +96,21 @@ class AnyStore:
             time.sleep(seconds)
         else:
             self._runner.run(asyncio.sleep(seconds))
+
+    def write_result(self, *args: Any, **options: Any) -> Report:
+        """`write_result` of either store."""
+        report: Report = self._settle(self._store.write_result(*args, **options))
+        return report
+
+    def read_result(self, *args: Any, **options: Any) -> QueryResult:
+        """`read_result` of either store."""
+        result: QueryResult = self._settle(self._store.read_result(*args, **options))
+        return result
+
+    @property
+    def core(self) -> Core:
+        """What both are built on."""
+        return self._store.core
 
     def close(self) -> None:
         """`close` of either store."""

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from chalk_online_store.backend import Backend, Call
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.codec.registry import entries_of
+from chalk_online_store.codec.results import RESULTS, key_of
 from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
@@ -18,6 +19,7 @@ from chalk_online_store.operations import write as writing
 from chalk_online_store.operations.bloom.build import BuildReport, Progress, build_filters, wait_of
 from chalk_online_store.operations.regions import Health, RegionKeeper
 from chalk_online_store.operations.registry import RegistryKeeper
+from chalk_online_store.operations.results import QueryResult, ResultCodec, found_result
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats, Tiers
 from chalk_online_store.report import Report
@@ -88,6 +90,8 @@ class Core:
         if route is not None:
             route.probe = self._regions.probe
         self.schema = namespaces(schema)
+        if RESULTS.name in self.schema:
+            raise InvalidSchema(f"The namespace {RESULTS.name!r} is that of query results.")
         self._timeout = timeout
         self.registry = RegistryKeeper(backend, rng)
         self._tiers = Tiers(
@@ -98,6 +102,7 @@ class Core:
             window=None if coalesce is None else _window(coalesce),
             rng=rng,
         )
+        self.results = ResultCodec(self.schema, self.registry)
         self._prepared: dict[Any, Prepared] = {}
         self.closed = False
 
@@ -245,6 +250,53 @@ class Core:
             codec, keys, names, time[0] if time else now.wall, now.wall
         )
         return (yield from self.apply(codec, planned, ordering, call))
+
+    def write_result(
+        self,
+        query: str,
+        inputs: Mapping[str, Any],
+        features: Mapping[str, Any],
+        *,
+        version: str,
+        max_staleness: Duration,
+        observed_at: datetime | None,
+        timeout: float | None,
+    ) -> Operation[Report]:
+        """See `OnlineStore.write_result`."""
+        call = yield from self._call(timeout)
+        for namespace in self.results.of_structs(features):
+            yield from self.registry.for_write(namespace, call)
+        row = self.results.row(query, inputs, features, version, max_staleness)
+        return (
+            yield from self.write(
+                self.of_results(), [row], observed_at=observed_at, ordering="event", timeout=timeout
+            )
+        )
+
+    def read_result(
+        self,
+        query: str,
+        inputs: Mapping[str, Any],
+        *,
+        version: str,
+        max_staleness: Duration,
+        consistent: bool,
+        timeout: float | None,
+    ) -> Operation[QueryResult]:
+        """See `OnlineStore.read_result`."""
+        self.check_open()
+        key = key_of(query, version, inputs)
+        prepared = self.prepare(self.of_results(), None, {"result": max_staleness})
+        rows = yield from self.read(prepared, [key], consistent, timeout)
+        now: Instant = yield NOW
+        return found_result(self.results, rows, now.wall)
+
+    def of_results(self) -> Namespace:
+        """The namespace of query results: a store's from its first use of any on."""
+        if RESULTS.name not in self.schema:
+            self._tiers.add(RESULTS)
+            self.schema[RESULTS.name] = RESULTS
+        return RESULTS
 
     def drop(
         self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None

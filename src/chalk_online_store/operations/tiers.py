@@ -55,16 +55,23 @@ class Tiers:
     ) -> None:
         self._backend = backend
         self._timeout = timeout
+        self._lru_cache = lru_cache
         self._rng = rng
         self.coalescer = None if window is None else Coalescer(backend, window)
-        self.caches = {
-            name: ItemCache(config, rng)
-            for name, namespace in schema.items()
-            if (config := namespace.online_store_config.lru_cache or lru_cache)
-        }
+        self.caches: dict[str, ItemCache] = {}
         self.filtered: dict[str, FilteredReads] = {}
         self._keepers: dict[str, FilterKeeper] = {}
-        self._reads = {name: self._reads_of(namespace) for name, namespace in schema.items()}
+        self._reads: dict[str, Reads] = {}
+        for namespace in schema.values():
+            self.add(namespace)
+
+    def add(self, namespace: Namespace) -> None:
+        """Make the tiers of a namespace."""
+        name = namespace.name
+        config = namespace.online_store_config.lru_cache or self._lru_cache
+        if config:
+            self.caches[name] = ItemCache(config, self._rng)
+        self._reads[name] = self._reads_of(namespace)
 
     def _reads_of(self, namespace: Namespace) -> Reads:
         name, config = namespace.name, namespace.online_store_config.bloom_filter

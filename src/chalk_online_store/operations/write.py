@@ -12,6 +12,7 @@ from chalk_online_store.cache.lru import ItemCache, Key, Read
 from chalk_online_store.codec.changes import Change, render_fresh
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Planned
+from chalk_online_store.codec.results import RESULTS, expiring
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import InvalidValue, ItemTooLarge, OnlineStoreError, WriteFailed
@@ -34,6 +35,8 @@ def changes_of_rows(
     """Encode every row. Raises for the first bad one, naming its position, with nothing sent."""
     try:
         planned = codec.changes_of_rows(rows, observed_at)
+        if codec.namespace is RESULTS:
+            planned = expiring(planned, rows)
         for _, change in planned:
             if len(b"".join(change.attributes)) >= _SURELY_FITS:
                 _check_size(codec.layout, change)
@@ -65,6 +68,8 @@ def row_by_row(
                 break
         else:
             planned += [(position, change) for change in changes]
+    if codec.namespace is RESULTS:
+        planned = expiring(planned, rows)
     return planned, refused
 
 

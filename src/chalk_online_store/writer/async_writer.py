@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from chalk_online_store.drivers.aio import AsyncDriver, InThread
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import RowsPending, StoreClosed
 from chalk_online_store.operations.core import ObservedAt
-from chalk_online_store.schema import Namespace
+from chalk_online_store.schema import Duration, Namespace
 from chalk_online_store.writer.core import WriterCore
 from chalk_online_store.writer.dead_letters import DeadLetters
 from chalk_online_store.writer.exits import at_exit, not_at_exit
@@ -39,6 +40,7 @@ class AsyncPersistenceWriter:
         spool_bytes: int = 1 << 30,
         dead_letters: DeadLetters | None = None,
     ) -> None:
+        self._store = store
         self._spool = (
             Spool(spool, table=store.core.backend.identity, max_bytes=spool_bytes)
             if spool is not None
@@ -79,6 +81,23 @@ class AsyncPersistenceWriter:
         if not self._core.offer(submission):
             await self._driver.run(self._core.wait_for_room(submission))
         return cast(AsyncTicket, submission.ticket)
+
+    async def write_result(
+        self,
+        query: str,
+        inputs: Mapping[str, Any],
+        features: Mapping[str, Any],
+        *,
+        version: str = "",
+        max_staleness: Duration = "infinity",
+        observed_at: datetime | None = None,
+        priority: Priority = "live",
+    ) -> AsyncTicket:
+        """As `PersistenceWriter.write_result`."""
+        row = self._store.core.results.row(query, inputs, features, version, max_staleness)
+        return await self.submit(
+            self._store.core.of_results(), [row], observed_at, priority=priority
+        )
 
     async def flush(self, timeout: float | None = None) -> None:
         """As `PersistenceWriter.flush`."""

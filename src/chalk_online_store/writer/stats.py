@@ -20,9 +20,9 @@ class WriterStats:
     the pace is `wcu_per_second`, infinite where nothing bounds it.
 
     `replayed` changes were written again after a failover, and `replay_bytes` are kept in memory
-    for that; regions that were lost are owed `replay_owed` parcels when they return. `shortened` parcels were let go of too early, for want of room. `undelivered` dead
-    letters could not be delivered. Of the spool there are `spool_records` of `spool_bytes`;
-    `spool_damaged` records are lost.
+    for that; regions that were lost are owed `replay_owed` parcels when they return. `shortened`
+    parcels were let go of too early, for want of room. `undelivered` dead letters could not be
+    delivered. Of the spool there are `spool_records` of `spool_bytes`; `spool_damaged` are lost.
     """
 
     accepted: int

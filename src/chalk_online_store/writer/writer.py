@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.errors import RowsPending
 from chalk_online_store.operations.core import ObservedAt
-from chalk_online_store.schema import Namespace
+from chalk_online_store.schema import Duration, Namespace
 from chalk_online_store.store import OnlineStore
 from chalk_online_store.writer.core import WriterCore
 from chalk_online_store.writer.dead_letters import DeadLetters
@@ -118,6 +119,25 @@ class PersistenceWriter:
         if self._thread is None:
             self._start()
         return submission.ticket
+
+    def write_result(
+        self,
+        query: str,
+        inputs: Mapping[str, Any],
+        features: Mapping[str, Any],
+        *,
+        version: str = "",
+        max_staleness: Duration = "infinity",
+        observed_at: datetime | None = None,
+        priority: Priority = "live",
+    ) -> Ticket:
+        """Hand the result of a query over: `OnlineStore.write_result` in the background.
+
+        Raises `InvalidValue`, and as `submit` does; `RegistryUnavailable` for a struct feature
+        whose ids this process has not read yet (`store.warm()` reads them).
+        """
+        row = self._store.core.results.row(query, inputs, features, version, max_staleness)
+        return self.submit(self._store.core.of_results(), [row], observed_at, priority=priority)
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything that was accepted by now is written, or dead.
