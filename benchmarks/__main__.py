@@ -18,10 +18,11 @@ from benchmarks import (
     report,
     results,
     tips,
+    writing,
 )
 from benchmarks import bytes as weighing
 
-ROUNDS = {"cpu": 15, "e2e": 20, "curves": 3, "caching": 15}
+ROUNDS = {"cpu": 15, "e2e": 20, "curves": 3, "caching": 15, "writing": 9}
 
 
 def main() -> None:
@@ -35,6 +36,7 @@ def main() -> None:
         "breakdown": take_apart,
         "tips": try_tips,
         "caching": cache,
+        "writing": write,
         "report": lambda _: None,
     }
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -112,6 +114,15 @@ def cache(options: argparse.Namespace) -> None:
     found = caching.run(rounds, options.seed)
     results.save("caching", found, rounds=rounds, versions=caching.versions())
     for table in report.CACHING.values():
+        print(f"{table(found)}\n")
+
+
+def write(options: argparse.Namespace) -> None:
+    """What persistence writers take."""
+    rounds = options.rounds or ROUNDS["writing"]
+    found, versions = writing.run(rounds, options.seed)
+    results.save("writing", found, rounds=rounds, versions=versions)
+    for table in report.WRITING.values():
         print(f"{table(found)}\n")
 
 

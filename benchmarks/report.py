@@ -33,7 +33,9 @@ def tables(kept: Mapping[str, Any]) -> dict[str, str]:
         "breakdown": ("breakdown", breakdown),
         "tips": ("tips", tips),
         "a key": ("curves", cost_of_a_key),
-    } | {name: ("caching", table) for name, table in CACHING.items()}
+    }
+    makers |= {name: ("caching", table) for name, table in CACHING.items()}
+    makers |= {name: ("writing", table) for name, table in WRITING.items()}
     return {
         name: make(kept[part]["results"]) for name, (part, make) in makers.items() if part in kept
     } | {f"{part} setting": setting(kept[part]["setting"]) for part in kept}
@@ -247,6 +249,43 @@ CACHING = {
     "caching window": caching_window,
 }
 """The tables of the part `caching`."""
+
+
+def streams(results: Results) -> str:
+    """What each client takes for a row of a stream, on each engine, the least first."""
+    head = ["engine", "client", "CPU us a row", "rows/s", "x ours", "quartiles"]
+    found = sorted((r for r in results if "engine" in r), key=lambda r: (r["engine"], r["cpu_us"]))
+    body = [
+        [
+            r["engine"],
+            r["client"],
+            f"{r['cpu_us']:,.1f}",
+            f"{r['rows_per_second']:,.0f}",
+            _times(r["ratio_to_ours"]),
+            f"{_times(r['quartiles'][0])}-{_times(r['quartiles'][1])}",
+        ]
+        for r in found
+    ]
+    return as_table(head, body, texts=2)
+
+
+def handing_over(results: Results) -> str:
+    """What a row takes to be handed over."""
+    head = ["until it is", "p50 us", "p99 us", "p99.9 us", "rows/s", "CPU us a row"]
+    body = [
+        [
+            r["what"],
+            *(f"{r[name]:,.0f}" if name in r else "" for name in ("p50_us", "p99_us", "p999_us")),
+            f"{r['rows_per_second']:,.0f}" if "rows_per_second" in r else "",
+            f"{r['cpu_us']:,.0f}" if "cpu_us" in r else "",
+        ]
+        for r in results
+        if "what" in r
+    ]
+    return as_table(head, body, texts=1)
+
+
+WRITING = {"writing streams": streams, "writing handing over": handing_over}
 
 
 def _times(ratio: float | None) -> str:

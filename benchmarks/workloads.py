@@ -8,8 +8,11 @@ from typing import Any, Literal, TypeAlias
 
 from benchmarks.data import ROWS, Dataset, Row
 
-Action: TypeAlias = Literal["read", "cached", "write", "update"]
-"""`cached` reads what a cache in the process holds; `update` lets the newest observed-at win."""
+Action: TypeAlias = Literal["read", "cached", "write", "update", "stream"]
+"""`cached` reads what a cache in the process holds; `update` lets the newest observed-at win.
+
+`stream` writes as many rows as there are, in whatever way a client has for that.
+"""
 
 dataset = cache(Dataset)
 """The one `Dataset` with so many features."""
@@ -35,6 +38,8 @@ class Workload:
                 return f"BatchWriteItem {size}"
             case "update":
                 return f"conditional UpdateItems {size}"
+            case "stream":
+                return f"{self.entities:,} rows x {self.features}"
         return f"GetItem {size}" if self.entities == 1 else f"BatchGetItem {size}"
 
     @property
@@ -49,8 +54,11 @@ class Workload:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows with these keys; there are only `ROWS`."""
-        return self.dataset.rows[self.first : self.first + self.entities]
+        """The rows with these keys; of a stream, which has more than `ROWS`, values come again."""
+        rows = self.dataset.rows
+        if self.action == "stream":
+            return [{**rows[key % ROWS], "id": key} for key in self.ids]
+        return rows[self.first : self.first + self.entities]
 
     def as_json(self) -> dict[str, Any]:
         """For a worker, which makes `Workload(**…)` of it again."""
@@ -64,6 +72,7 @@ READ_WIDE = Workload("read", 50, 200)
 CACHED = Workload("cached", 100)
 WRITE = Workload("write", 25)
 UPDATE = Workload("update", 25)
+STREAM = Workload("stream", 2500)
 WORKLOADS = (READ_MANY, READ_ONE, READ_WIDE, CACHED, WRITE, UPDATE)
 
 

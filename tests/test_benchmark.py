@@ -20,17 +20,18 @@ from benchmarks import (
     results,
     tips,
     transports,
+    writing,
 )
 from benchmarks import bytes as weighing
 from benchmarks.check import WrongResult, check, to_columns
 from benchmarks.clients import OURS
-from benchmarks.crew import Crewman, WorkerFailed
+from benchmarks.crew import Crewman, WorkerFailed, crew
 from benchmarks.data import Row
 from benchmarks.entities import COUNTS, ENTITIES, entities
 from benchmarks.layouts import feast_value
 from benchmarks.server import CannedServer
-from benchmarks.tables import Tables
-from benchmarks.workloads import READ_MANY, WORKLOADS, Workload
+from benchmarks.tables import KEYS, Tables
+from benchmarks.workloads import READ_MANY, STREAM, WORKLOADS, Workload
 
 SMALL = [Workload(w.action, min(w.entities, 10), 20) for w in WORKLOADS if w.features == 20]
 
@@ -46,6 +47,25 @@ def test_one_round_measures_every_client_at_everything_that_it_can_do() -> None:
     assert {"chalk-online-store", "boto3"} <= versions.keys()
     table = report.cpu(found)
     assert all(client in table for client in clients)
+
+
+def test_streams_are_written_by_every_client_that_can() -> None:
+    """Writers get all rows of a stream into the table, and are measured with their rivals."""
+    clients = ("PersistenceWriter", "PersistenceWriter, durable", "boto3 batch_writer")
+    with CannedServer() as server, crew(clients, server.url, None) as workers:
+        for worker in workers:
+            worker.do("time", workload=STREAM, times=1, at_once=1)
+            assert written(server.recorded("BatchWriteItem")) == STREAM.entities
+        found = writing.streams(workers, "canned server", 1, 0)
+    table = report.streams(found)
+    assert all(client in table for client in clients)
+
+
+def written(bodies: list[Any]) -> int:
+    """How many different items were put."""
+    requests = [put for body in bodies for puts in body["RequestItems"].values() for put in puts]
+    items = (request["PutRequest"]["Item"] for request in requests)
+    return len({tuple(str(item.get(name)) for name in KEYS) for item in items})
 
 
 @pytest.mark.parametrize("client", ["OnlineStore", "boto3 client"])

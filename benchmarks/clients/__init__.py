@@ -27,12 +27,25 @@ PLACES = {
 }
 """The module and class of every client, by the name that tables show."""
 
+WRITERS = {
+    "PersistenceWriter": "writers:Arrival",
+    "PersistenceWriter, by event time": "writers:Event",
+    "PersistenceWriter, durable": "writers:Durable",
+    "PersistenceWriter, durable, by event time": "writers:DurableEvent",
+    "AsyncPersistenceWriter": "writers:AsyncArrival",
+    "OnlineStore.write, 25 at a time": "writers:ByHand",
+    "boto3 batch_writer": "with_boto3:Boto3Resource",
+    "aioboto3 batch_writer": "with_aioboto3:Aioboto3Resource",
+    "Feast online_write_batch": "with_feast:FeastStore",
+}
+"""Who takes part where rows are streamed into a table."""
+
 OURS = {False: "OnlineStore", True: "AsyncOnlineStore"}
 """What a client is compared to: the one that has as many calls under way. By `Client.tasks`."""
 
 
 def load(name: str) -> type[Client]:
     """The class of a client; raises `ImportError` where its library is not installed."""
-    module, _, class_name = PLACES[name].partition(":")
+    module, _, class_name = (PLACES | WRITERS)[name].partition(":")
     found: type[Client] = getattr(import_module(f"benchmarks.clients.{module}"), class_name)
     return found

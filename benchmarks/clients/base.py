@@ -58,6 +58,8 @@ class Client(ABC):
                 return self.cached_reader(workload.dataset, workload.ids)
             case "write":
                 return self.writer(workload.dataset, workload.rows)
+            case "stream":
+                return self.streamer(workload.dataset, workload.rows)
         return self.updater(workload.dataset, workload.rows)
 
     @abstractmethod
@@ -71,6 +73,10 @@ class Client(ABC):
     @abstractmethod
     def writer(self, dataset: Dataset, rows: list[Row]) -> Call | None:
         """Write rows whatever is there, with as few requests as can be."""
+
+    def streamer(self, dataset: Dataset, rows: list[Row]) -> Call | None:
+        """Write any number of rows, by what the client has for that."""
+        return None
 
     def updater(self, dataset: Dataset, rows: list[Row]) -> Call | None:
         """Write rows on condition that nothing newer is there."""

@@ -72,3 +72,30 @@ class Aioboto3Client(AsyncClient):
     async def aclose(self) -> None:
         """As `AsyncClient.aclose`."""
         await self._context.__aexit__(None, None, None)
+
+
+class Aioboto3Resource(Aioboto3Client):
+    """Its `batch_writer`, with values as boto3's resource takes them."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        super().__init__(url, prefix)
+        session = aioboto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
+        self._resources = session.resource("dynamodb", endpoint_url=url)
+        self._resource: Any = self.loop.run_until_complete(self._resources.__aenter__())
+
+    def streamer(self, dataset: Dataset, rows: list[Row]) -> Call:
+        """As `Client.streamer`."""
+        conversion = conversion_of(dataset)
+
+        async def write() -> None:
+            table = await self._resource.Table(self.table(dataset))
+            async with table.batch_writer() as batch:
+                for row in rows:
+                    await batch.put_item(Item=conversion.item(row))
+
+        return write
+
+    async def aclose(self) -> None:
+        """As `AsyncClient.aclose`."""
+        await self._resources.__aexit__(None, None, None)
+        await super().aclose()

@@ -103,6 +103,10 @@ class Boto3Resource(Client):
 
         return write
 
+    def streamer(self, dataset: Dataset, rows: list[Row]) -> Call:
+        """`batch_writer` takes any number."""
+        return self.writer(dataset, rows)
+
     def updater(self, dataset: Dataset, rows: list[Row]) -> Call:
         """As `Client.updater`."""
         table, conversion = self._resource.Table(self.table(dataset)), conversion_of(dataset)

@@ -84,6 +84,10 @@ class FeastStore(Client):
 
         return write
 
+    def streamer(self, dataset: Dataset, rows: list[Row]) -> Call:
+        """`online_write_batch` takes any number."""
+        return self.writer(dataset, rows)
+
     def close(self) -> None:
         """As `Client.close`."""
         self._directory.cleanup()

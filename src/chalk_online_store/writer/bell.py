@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
@@ -20,10 +21,11 @@ class Bell:
         self.count = 0
         self._waiting: deque[Future[None]] = deque()
 
-    def ring(self) -> None:
-        """Wake all who wait."""
+    def ring(self, most: float = math.inf) -> None:
+        """Wake so many of those who wait; by default all."""
         self.count += 1
-        while self._waiting:
+        while self._waiting and most > 0:
+            most -= 1
             try:
                 self._waiting.popleft().set_result(None)
             except IndexError:  # Another thread was faster.

@@ -17,7 +17,6 @@ from chalk_online_store.errors import (
 )
 from chalk_online_store.operations.core import Core, ObservedAt, times_of
 from chalk_online_store.schema import Namespace, seconds
-from chalk_online_store.writer.bell import Bell
 from chalk_online_store.writer.dead_letters import DeadLetters
 from chalk_online_store.writer.inbox import Inbox, bytes_of
 from chalk_online_store.writer.intake import Intake
@@ -71,33 +70,33 @@ class WriterCore:
         self.ledger = Ledger(self.inbox, window, dead_letters)
         by_event = settings.ordering == "event"
         self._pending = Pending(by_event_time if by_event else by_arrival)
-        self._work = Bell()
-        self.intake = Intake(
-            core,
-            self.ledger,
-            self._pending,
-            self._work,
-            batch_age=seconds(settings.max_batch_age),
-            spooled=spool is not None,
-            kept=spool is not None or window is not None,
-            most_encoded=_MOST_ENCODED if settings.when_full == "shed_oldest" else math.inf,
-        )
         self._rate = WriteRate(settings.wcu_per_second)
         self._concurrency = Concurrency(settings.max_concurrency)
         self._sender = Sender(
             core,
             self.ledger,
             self._pending,
-            self._work,
             ordering=settings.ordering,
             rate=self._rate,
             concurrency=self._concurrency,
             timeout=seconds(settings.write_timeout),
             rng=rng,
         )
+        self.intake = Intake(
+            core,
+            self.ledger,
+            self._pending,
+            self._sender.wake,
+            batch_age=seconds(settings.max_batch_age),
+            spooled=spool is not None,
+            kept=spool is not None or window is not None,
+            most_encoded=_MOST_ENCODED if settings.when_full == "shed_oldest" else math.inf,
+        )
         self._recovery = None
         if spool is not None and spool.newest:
-            self._recovery = Recovery(core, self.ledger, self._pending, self._work, spool.newest)
+            self._recovery = Recovery(
+                core, self.ledger, self._pending, self._sender.wake, spool.newest
+            )
         self._replays = None
         if window is not None and core.router is not None:
             self._replays = Replays(core, core.router, window, self.ledger, self._rate)
@@ -214,15 +213,14 @@ class WriterCore:
     def stop(self) -> None:
         """Let `run` end; what is under way is still waited for."""
         self.draining = self.stopped = True
-        parts = (self.intake, self._sender, self._recovery, self._replays)
-        for part in parts:
+        self._sender.stop()
+        for part in (self.intake, self._recovery, self._replays):
             if part is not None:
                 part.stopping = True
-        bells = [self.intake.bell, self._work, self.ledger.room]
+        self.ledger.room.ring()
+        self.intake.bell.ring()
         if self._replays is not None:
-            bells.append(self._replays.bell)
-        for bell in bells:
-            bell.ring()
+            self._replays.bell.ring()
 
     def abandon(self, now: float) -> None:
         """After `run` has ended: give up what is not written, for want of a spool.
@@ -259,7 +257,7 @@ class WriterCore:
             pending=pending,
             pending_bytes=size,
             queued=inbox.waiting + self.intake.stuck,
-            waiting=self._pending.ready("live") + self._pending.ready("backfill"),
+            waiting=self._pending.ready("live", "backfill"),
             oldest_seconds=0.0 if oldest is None else now.monotonic - oldest,
             recovered=counts.recovered,
             batches=counts.batches,

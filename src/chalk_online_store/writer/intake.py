@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -61,14 +61,14 @@ class _Chunk:
 
 
 class Intake:
-    """Takes rows from the inbox. `work` rings when there is something to send."""
+    """Takes rows from the inbox. `wake` is told when there is something to send."""
 
     def __init__(
         self,
         core: Core,
         ledger: Ledger,
         pending: Pending,
-        work: Bell,
+        wake: Callable[[], None],
         *,
         batch_age: float,
         spooled: bool,
@@ -80,7 +80,7 @@ class Intake:
         self._ledger = ledger
         self._inbox = ledger.inbox
         self._pending = pending
-        self._work = work
+        self._wake = wake
         self._batch_age = batch_age
         self._spooled = spooled
         self._kept = kept
@@ -218,7 +218,7 @@ class Intake:
                 self._pending.add(entry)
             # Those that were refused, or that change nothing.
             self._ledger.end([unit for unit in chunk.units if not unit.left], now.monotonic)
-        self._work.ring()
+        self._wake()
 
 
 def _chunks(

@@ -44,13 +44,18 @@ class WriteRate:
         Backfills leave half of the bucket to live rows, and all of it for a second after a
         throttle.
         """
-        if self.rate == math.inf:
+        if not self.bounded:
             return 0.0
         self._refill(now)
         held_back = self._slowed_at + _A_SECOND - now if backfill else 0.0
         reserve = self.rate / 2 if backfill else 0.0
         missing = reserve - self._level
         return max(0.0, held_back, (missing + 1e-9) / self.rate if missing >= 0 else 0.0)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a rate to keep."""
+        return self.rate < math.inf
 
     @property
     def most(self) -> float:

@@ -5,6 +5,7 @@ Used in the writer's loop alone.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -20,11 +21,10 @@ _ORDER: dict[Priority, int] = {"live": 0, "backfill": 1}
 class Entry:
     """A change that waits, or is under way, and the rows that it is for.
 
-    `replay` says that it may have been made before, `alone` that it has to be sent so, `cost`
-    how many WCU it may take.
+    `replay` says that it may have been made before, `alone` that it has to be sent so.
     """
 
-    __slots__ = ("alone", "change", "codec", "cost", "priority", "replay", "units")
+    __slots__ = ("alone", "change", "codec", "priority", "replay", "units")
 
     def __init__(
         self,
@@ -40,13 +40,12 @@ class Entry:
         self.priority = priority
         self.replay = replay
         self.alone = False
-        self.cost = estimated_units(change)
         unit.left += 1
 
-    def become(self, change: Change) -> None:
-        """Say something else, of the same item."""
-        self.change = change
-        self.cost = estimated_units(change)
+    @property
+    def cost(self) -> float:
+        """How many WCU it may take."""
+        return estimated_units(self.change)
 
     def also_for(self, other: Entry, gone: bool) -> None:
         """The rows of another entry wait for this one, too, or instead where that is gone."""
@@ -95,7 +94,7 @@ def _reduced(older: Entry, newer: Entry) -> Entry | None:
     newer.also_for(older, gone=left is None)
     if left is None:
         return None
-    older.become(left)
+    older.change = left
     return older
 
 
@@ -110,7 +109,7 @@ def _joined(earlier: Entry, later: Entry) -> Entry | None:
     one = joined(earlier.change, later.change)
     if one is None:
         return None
-    later.become(one)
+    later.change = one
     later.also_for(earlier, gone=True)
     return later
 
@@ -181,7 +180,9 @@ class Pending:
         """Put an item into the lane of the most urgent that waits for it."""
         if slot.flying:
             return
-        best = min(slot.waiting, key=lambda entry: _ORDER[entry.priority])
+        best = slot.waiting[0]
+        if len(slot.waiting) > 1:
+            best = min(slot.waiting, key=lambda entry: _ORDER[entry.priority])
         lanes, name = self._lanes[best.priority], best.codec.namespace.name
         lane = lanes.get(name) or lanes.setdefault(name, Lane())
         if slot.lane is not lane:
@@ -208,7 +209,8 @@ class Pending:
         taken: list[Entry] = []
         for key, slot in list(_first(lane.items, most)):
             entry = slot.waiting[0]
-            units -= entry.cost
+            if units < math.inf:
+                units -= entry.cost
             alone = entry.alone or (taken and entry.replay != taken[0].replay)
             if taken and (units < 0 or alone):
                 break
@@ -220,9 +222,9 @@ class Pending:
                 break
         return taken
 
-    def ready(self, priority: Priority) -> int:
+    def ready(self, *priorities: Priority) -> int:
         """How many items something can be sent of."""
-        return sum(len(lane.items) for lane in self._lanes[priority].values())
+        return sum(len(lane.items) for p in priorities for lane in self._lanes[p].values())
 
     def entries(self) -> list[Entry]:
         """All that waits."""

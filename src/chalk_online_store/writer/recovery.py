@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from chalk_online_store.backend import Call
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.effects import NOW, Instant, Operation, Send
@@ -29,17 +31,17 @@ _TRY_AGAIN = 1.0
 class Recovery:
     """Replays the spool, in event time: what is in the table already stays as it is.
 
-    `newest` is the last record of the earlier process. `work` rings when there is something to
-    send.
+    `newest` is the last record of the earlier process. `wake` is told when there is something
+    to send.
     """
 
     def __init__(
-        self, core: Core, ledger: Ledger, pending: Pending, work: Bell, newest: int
+        self, core: Core, ledger: Ledger, pending: Pending, wake: Callable[[], None], newest: int
     ) -> None:
         self._core = core
         self._ledger = ledger
         self._pending = pending
-        self._work = work
+        self._wake = wake
         self._newest = newest
         self._after = 0
         self.ended = Bell()
@@ -74,7 +76,7 @@ class Recovery:
             self._after = record_id
         if not page:
             self._after = self._newest
-        self._work.ring()
+        self._wake()
 
     def _enter(self, record_id: int, body: bytes) -> Operation[None]:
         try:

@@ -36,14 +36,13 @@ _REFUSALS = (ItemTooLarge, RequestRefused)
 
 
 class Sender:
-    """Sends what is pending. `work` rings when there may be something to do."""
+    """Sends what is pending, by as many workers as it may have requests under way."""
 
     def __init__(
         self,
         core: Core,
         ledger: Ledger,
         pending: Pending,
-        work: Bell,
         *,
         ordering: Ordering,
         rate: WriteRate,
@@ -54,7 +53,7 @@ class Sender:
         self._core = core
         self._ledger = ledger
         self._pending = pending
-        self._work = work
+        self._work = Bell()
         self._ordering = ordering
         self.rate = rate
         self.concurrency = concurrency
@@ -78,6 +77,18 @@ class Sender:
             else:
                 yield from self._work.wait(seen, wait)
 
+    def wake(self, besides: int = 0) -> None:
+        """There may be something to do: wake as many workers as can do it, besides so many."""
+        ready, free = self._pending.ready("live", "backfill"), self.concurrency.free
+        if ready and free:
+            batches = -(-ready // self._most)
+            self._work.ring(min(batches, free // self._requests(self._most)) - besides)
+
+    def stop(self) -> None:
+        """Let all workers end when they have sent what they have."""
+        self.stopping = True
+        self._work.ring()
+
     # --- choosing --------------------------------------------------------------------------
 
     def _next(self, now: float) -> tuple[list[Entry], float]:
@@ -100,8 +111,9 @@ class Sender:
     def _most(self) -> int:
         return min(_UPDATES, self.concurrency.free) if self._ordering == "event" else _PUTS
 
-    def _requests(self, batch: Sequence[Entry]) -> int:
-        return len(batch) if self._by_event(batch) else 1
+    def _requests(self, changes: int, replay: bool = False) -> int:
+        """How many requests so many changes take."""
+        return changes if self._ordering == "event" or replay else 1
 
     def _by_event(self, batch: Sequence[Entry]) -> bool:
         return self._ordering == "event" or batch[0].replay
@@ -109,8 +121,8 @@ class Sender:
     # --- sending ---------------------------------------------------------------------------
 
     def _send(self, batch: Sequence[Entry]) -> Operation[None]:
-        requests = self._requests(batch)
-        estimated = sum(entry.cost for entry in batch)
+        requests = self._requests(len(batch), batch[0].replay)
+        estimated = sum(entry.cost for entry in batch) if self.rate.bounded else 0.0
         self.concurrency.began(requests)
         self.rate.spend(estimated)
         began: Instant = yield NOW
@@ -122,8 +134,7 @@ class Sender:
         self.rate.settle(estimated, report.wcu, report.throttles > 0, now)
         self._account(report)
         self._settle(batch, failed, report.regions, now)
-        if self._pending.ready("live") or self._pending.ready("backfill"):
-            self._work.ring()
+        self.wake(besides=1)
 
     def _write(self, batch: Sequence[Entry], call: Call) -> Operation[dict[int, OnlineStoreError]]:
         """What failed, by its position."""
