@@ -3,6 +3,7 @@
 from chalk_online_store.async_store import AsyncOnlineStore, AsyncPreparedRead
 from chalk_online_store.cache.lru import CacheStats
 from chalk_online_store.capacity.explain import explain
+from chalk_online_store.connect import provisioned_wcu
 from chalk_online_store.errors import (
     AccessDenied,
     ConnectionFailed,
@@ -130,4 +131,5 @@ __all__ = [
     "explain",
     "feature",
     "features",
+    "provisioned_wcu",
 ]

@@ -48,7 +48,7 @@ from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import Transport
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.embedded.backend import EmbeddedBackend
-from chalk_online_store.errors import InvalidURL
+from chalk_online_store.errors import InvalidURL, InvalidValue
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.logs import log_change
 from chalk_online_store.routing.router import Router
@@ -239,10 +239,14 @@ def _connected(
 
 
 class TableSize(NamedTuple):
-    """Items and bytes of a table as its engine counted them last; on AWS every six hours."""
+    """Items and bytes of a table as its engine counted them last; on AWS every six hours.
+
+    `wcu` is its provisioned write capacity, 0 for a table on demand.
+    """
 
     items: int
     bytes: int
+    wcu: int = 0
 
 
 def table_size(url: str) -> TableSize:
@@ -255,6 +259,18 @@ def table_size(url: str) -> TableSize:
 
     endpoints, session = _resolve(target, None)
     return TableSize(*describe_table(session, endpoints[0], target.table))
+
+
+def provisioned_wcu(url: str) -> float:
+    """The provisioned write capacity of the table of a URL, in its first region.
+
+    For `Writing(wcu_per_second=...)`, or a share of it where others write as well. Raises
+    `InvalidValue` for a table on demand, and as `table_size` does.
+    """
+    wcu = table_size(url).wcu
+    if not wcu:
+        raise InvalidValue("This table has no provisioned write capacity: state a rate.")
+    return float(wcu)
 
 
 def _limits_of(target: DynamoDBTarget) -> dict[str, Any]:

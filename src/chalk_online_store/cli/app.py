@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated
 
@@ -12,6 +9,8 @@ import typer
 from rich.console import Console
 
 from chalk_online_store.cli import bloom, caching, regions, registry, require
+from chalk_online_store.cli.loading.command import load
+from chalk_online_store.cli.signals import terminated_as_interrupted
 
 app = typer.Typer(
     help="Serve machine-learning features from DynamoDB.",
@@ -23,6 +22,7 @@ app.add_typer(bloom.app, name="bloom")
 app.add_typer(registry.app, name="registry")
 app.add_typer(regions.app, name="regions")
 app.add_typer(caching.app, name="cache")
+app.command()(load)
 
 
 def _print_version(wanted: bool) -> None:
@@ -64,18 +64,8 @@ def demo(
     from chalk_online_store.cli.demo.run import run_demo
 
     console = Console()
-    with _terminated_as_interrupted():
+    with terminated_as_interrupted():
         account = run_demo(engine, entities, console)
     print_account(account, console)
     if not account.right:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Clean up on SIGTERM, too, as on Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

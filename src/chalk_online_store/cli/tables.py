@@ -15,19 +15,26 @@ Cell: TypeAlias = str | Bar
 
 
 def print_table(
-    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str = "", numbers: bool = False
+    head: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    title: str = "",
+    numbers: bool = False,
+    err: bool = False,
 ) -> None:
-    """Print a table; tab-separated lines where the output is no terminal.
+    """Print a table; tab-separated lines where the output is no terminal. `err` is for notes.
 
     With `numbers`, all columns but the first hold numbers. Columns without a heading hold bars:
     they are drawn on a terminal alone, as is the title.
     """
-    console = Console()
+    console = Console(stderr=err)
     if console.is_terminal:
         console.print(draw_table(head, rows, title=title, numbers=numbers))
         return
     for row in (head, *rows):
-        typer.echo("\t".join(str(cell) for name, cell in zip(head, row, strict=True) if name))
+        typer.echo(
+            "\t".join(str(cell) for name, cell in zip(head, row, strict=True) if name), err=err
+        )
 
 
 def draw_table(

@@ -10,8 +10,10 @@ from chalk_online_store.drivers.credentials import Endpoint, Session
 from chalk_online_store.errors import ConnectionFailed, RequestRefused, TableNotFound
 
 
-def describe_table(session: Session, endpoint: Endpoint, table: str) -> tuple[int, int]:
-    """The items of a table and their bytes; on AWS as they were up to six hours ago.
+def describe_table(session: Session, endpoint: Endpoint, table: str) -> tuple[int, int, int]:
+    """The items of a table and their bytes, on AWS as they were up to six hours ago, and its WCU.
+
+    These are 0 for a table on demand.
 
     Raises `TableNotFound`, `RequestRefused`, `ConnectionFailed`.
     """
@@ -32,7 +34,12 @@ def describe_table(session: Session, endpoint: Endpoint, table: str) -> tuple[in
             raise _refusal(table, error.response.get("Error", {}).get("Code", "")) from error
         except BotoCoreError as error:
             raise ConnectionFailed(f"DescribeTable of {table!r}: {error}.") from error
-    return description.get("ItemCount", 0), description.get("TableSizeBytes", 0)
+    throughput = description.get("ProvisionedThroughput", {})
+    return (
+        description.get("ItemCount", 0),
+        description.get("TableSizeBytes", 0),
+        throughput.get("WriteCapacityUnits", 0),
+    )
 
 
 def _refusal(table: str, code: str) -> TableNotFound | RequestRefused:

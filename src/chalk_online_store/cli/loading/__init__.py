@@ -1,0 +1,1 @@
+"""Bulk loads: from a file to a table, or to files that DynamoDB imports from S3."""

@@ -1,0 +1,245 @@
+"""`chalk-online-store load`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from chalk_online_store.cli import require
+from chalk_online_store.cli.prices import IMPORT_PRICE, PRICE_OF, WRITE_PRICE
+from chalk_online_store.cli.schemas import namespace_called
+from chalk_online_store.cli.signals import terminated_as_interrupted
+from chalk_online_store.cli.tables import print_table
+from chalk_online_store.connect import provisioned_wcu
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.writer.stats import WriterStats
+
+if TYPE_CHECKING:
+    from chalk_online_store.cli.loading import progress as kept
+    from chalk_online_store.cli.loading.estimate import Estimate
+    from chalk_online_store.cli.loading.export import Exported
+    from chalk_online_store.cli.loading.run import Order, Tell
+    from chalk_online_store.cli.loading.source import Source
+
+INTERRUPTED = 130
+
+
+class Ordering(StrEnum):
+    """How rows meet what is in the table."""
+
+    event = "event"
+    arrival = "arrival"
+
+
+def load(
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Parquet, Arrow or CSV.")
+    ],
+    url: Annotated[str, typer.Option(help="The URL of the store.")] = "",
+    namespace: Annotated[str, typer.Option(help="The namespace, as the table shall know it.")] = "",
+    key: Annotated[
+        list[str] | None, typer.Option(help="A column of the primary key. Can be repeated.")
+    ] = None,
+    schema: Annotated[
+        str, typer.Option(help="A schema, as module:Class, instead of --namespace and --key.")
+    ] = "",
+    observed_at: Annotated[
+        str | None, typer.Option(help="The column of when rows were true; unless given, now.")
+    ] = None,
+    ordering: Annotated[
+        Ordering,
+        typer.Option(
+            help="event: the newest observed-at wins. arrival: rows replace whatever is there, "
+            "25 a request, for a third of the CPU."
+        ),
+    ] = Ordering.event,
+    wcu_per_second: Annotated[
+        str,
+        typer.Option(help="At most so many WCU a second; table for what the table has."),
+    ] = "",
+    progress: Annotated[
+        Path | None, typer.Option(help="Where to keep how far it is: beside the file, if not said.")
+    ] = None,
+    dead_letters: Annotated[
+        Path | None, typer.Option(help="Where rows go that can never be written: beside the file.")
+    ] = None,
+    import_format: Annotated[
+        Path | None,
+        typer.Option(help="Write the files of a DynamoDB import from S3 into this directory."),
+    ] = None,
+    table: Annotated[str, typer.Option(help="The table that an import makes.")] = "features",
+    s3_bucket: Annotated[str, typer.Option(help="The bucket to import from.")] = "BUCKET",
+    s3_prefix: Annotated[str, typer.Option(help="What its keys begin with.")] = "data/",
+    write_price: Annotated[
+        float,
+        typer.Option(help=f"Dollars for a million write request units; as of {PRICE_OF}."),
+    ] = WRITE_PRICE,
+    import_price: Annotated[
+        float, typer.Option(help=f"Dollars for a GB that is imported; as of {PRICE_OF}.")
+    ] = IMPORT_PRICE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Load a file of rows into a table, after showing what that costs.
+
+    An interrupted load goes on where it was when the same command is given again. Rows that can
+    never be written end in a file of dead letters, with the reason, and make the exit status 1.
+    """
+    require("arrow", "pyarrow")
+    from chalk_online_store.cli.loading.estimate import estimate
+    from chalk_online_store.cli.loading.run import Order
+    from chalk_online_store.cli.loading.source import Source
+
+    if bool(url) == bool(import_format):
+        raise InvalidValue("Load into a table (--url), or write files (--import-format DIR).")
+    if bool(schema) == bool(namespace):
+        raise InvalidValue("Name the namespace (--namespace, with --key), or a --schema.")
+    given = namespace_called(schema) if schema else None
+    keys = key or ([given.key_name] if given else [])
+    source = Source(file, namespace, keys, observed_at, given)
+    rate = _rate(wcu_per_second, url)
+    _print_price(estimate(source), rate, write_price, import_price)
+    if not (yes or typer.confirm("Go on?", err=True)):
+        raise typer.Abort
+    if import_format:
+        _export(source, import_format, table, s3_bucket, s3_prefix)
+        return
+    order = Order(
+        url,
+        source,
+        ordering.value,
+        rate,
+        dead_letters or file.with_name(f"{file.name}.dead-letters.jsonl"),
+        progress or file.with_name(f"{file.name}.load-progress.json"),
+    )
+    _load(order)
+
+
+def _rate(text: str, url: str) -> float | None:
+    """WCU a second; None for no bound."""
+    if text == "table":
+        return provisioned_wcu(url)
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise InvalidValue(f"--wcu-per-second {text}: it is a number, or table.") from None
+
+
+def _load(order: Order) -> None:
+    from chalk_online_store.cli.loading.progress import take_up
+    from chalk_online_store.cli.loading.run import load as run
+
+    source = order.source
+    target = f"{source.namespace.name} in {_table_of(order.url)}"
+    state = take_up(order.progress, source.fingerprint, target, datetime.now(UTC))
+    if state.rows:
+        typer.echo(f"Going on after {state.rows:,} rows that were loaded before.", err=True)
+    try:
+        with terminated_as_interrupted(), _bar(source.count) as tell:
+            stats = run(order, state, tell)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"Interrupted after {state.rows:,} of {source.count:,} rows. The same command goes "
+            f"on from there, by {order.progress}.",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    order.progress.unlink()
+    _print_summary(state, stats, order)
+    if state.dead:
+        raise typer.Exit(1)
+
+
+def _table_of(url: str) -> str:
+    """A URL's table, without the rest, which may change from one load to the next."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}:{parts.path}"
+
+
+def _print_price(found: Estimate, rate: float | None, write: float, imported: float) -> None:
+    seconds = f", {found.wcu / rate:,.0f} s at {rate:g} WCU a second" if rate else ""
+    head = ("way", "takes about", "costs about")
+    rows = [
+        (
+            "writing",
+            f"{found.wcu:,.0f} WCU{seconds}",
+            f"${found.price_of_writes(write):,.4f} at ${write:g} a million",
+        ),
+        (
+            "importing from S3",
+            f"{found.bytes / 1e6:,.1f} MB",
+            f"${found.price_of_import(imported):,.4f} at ${imported:g} a GB, and S3's own",
+        ),
+    ]
+    typer.echo(
+        f"{found.rows:,} rows, by the first {found.sample:,} of them {found.items:,.0f} items:",
+        err=True,
+    )
+    print_table(head, rows, err=True)
+
+
+@contextmanager
+def _bar(rows: int) -> Iterator[Tell]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=rows)
+
+        def tell(state: kept.Progress, stats: WriterStats) -> None:
+            text = f"{state.rows:,} rows, {stats.wcu:,.0f} WCU, {state.dead:,} dead"
+            progress.update(task, completed=state.rows, description=text)
+
+        yield tell
+
+
+def _print_summary(state: kept.Progress, stats: WriterStats, order: Order) -> None:
+    rows = [
+        ("rows", f"{state.rows:,}"),
+        ("written", f"{state.rows - state.dead:,}"),
+        ("dead letters", f"{state.dead:,}" + (f", in {order.dead_letters}" if state.dead else "")),
+        ("WCU", f"{stats.wcu:,.0f}"),
+        ("requests", f"{stats.requests:,}"),
+        ("tried again", f"{stats.retries:,}"),
+        ("throttles", f"{stats.throttles:,}"),
+    ]
+    print_table(("load", order.source.namespace.name), rows)
+
+
+def _export(source: Source, directory: Path, table: str, bucket: str, prefix: str) -> None:
+    from chalk_online_store.cli.loading.export import export
+
+    columns = (TextColumn("{task.completed:,.0f} rows"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=source.count)
+
+        def tell(rows: int) -> None:
+            progress.update(task, completed=rows)
+
+        found = export(source, directory, table, bucket, prefix, datetime.now(UTC), tell)
+    _print_exported(found, directory, bucket, prefix)
+    if found.refused:
+        raise typer.Exit(1)
+
+
+def _print_exported(found: Exported, directory: Path, bucket: str, prefix: str) -> None:
+    rows = [
+        ("files", f"{found.files:,}"),
+        ("items", f"{found.items:,}"),
+        ("bytes", f"{found.bytes:,}"),
+        ("refused", f"{found.refused:,}"),
+        ("older rows of a key", f"{found.older:,}"),
+    ]
+    print_table(("import", str(directory)), rows)
+    typer.echo(
+        f"Next: aws s3 cp --recursive {directory / 'data'} s3://{bucket}/{prefix}\n"
+        f"then: aws dynamodb import-table --cli-input-json file://{directory}/import-table.json\n"
+        "and turn on expiry by the attribute ttl. The import makes a new table.",
+        err=True,
+    )

@@ -1,0 +1,147 @@
+"""Arrow tables as namespaces and rows: `pip install 'chalk-online-store[arrow]'`.
+
+| Arrow | here |
+|---|---|
+| integers, floats, bool, string, binary, decimal | int, float, bool, str, bytes, Decimal |
+| timestamp with a time zone | datetime |
+| date, time, duration | date, time, timedelta |
+| fixed_size_list of floats | `Vector[n]` of their width |
+| list, map of strings, struct | list, dict, `Document` |
+| dictionary | what it encodes |
+
+What Arrow has in nanoseconds must be whole microseconds. A column that may be null is a feature
+that may be None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as kinds
+
+from chalk_online_store.errors import InvalidSchema, InvalidValue
+from chalk_online_store.schema import Document, Feature, Namespace, Vector
+
+KEY = "id"
+"""What rows call a primary key of several columns."""
+
+_VECTOR: Any = Vector  # Type checkers take no subscript of it outside of annotations.
+_FLOATS = {pa.float16(): "f2", pa.float32(): "f4", pa.float64(): "f8"}
+_PLAIN: tuple[tuple[Callable[[Any], bool], Any], ...] = (
+    (kinds.is_boolean, bool),
+    (kinds.is_integer, int),
+    (kinds.is_floating, float),
+    (kinds.is_string, str),
+    (kinds.is_large_string, str),
+    (kinds.is_binary, bytes),
+    (kinds.is_large_binary, bytes),
+    (kinds.is_fixed_size_binary, bytes),
+    (kinds.is_date, date),
+    (kinds.is_time, time),
+    (kinds.is_duration, timedelta),
+    (kinds.is_decimal, Decimal),
+    (kinds.is_struct, Document),
+)
+
+
+def namespace_of(
+    name: str, schema: pa.Schema, key: Sequence[str], *, leave_out: Sequence[str] = ()
+) -> Namespace:
+    """The namespace whose rows a table of this schema has; `key` names its key columns.
+
+    Raises `InvalidSchema` naming the column that has no type here.
+    """
+    missing = [column for column in (*key, *leave_out) if column not in schema.names]
+    if missing or not key:
+        raise InvalidSchema(
+            f"The file has no column {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, schema.names))}."
+        )
+    features = [
+        Feature(field.name, _annotation(field))
+        for field in schema
+        if field.name not in {*key, *leave_out}
+    ]
+    parts = [_key_type(schema.field(column)) for column in key]
+    composite = len(parts) > 1
+    annotation = tuple[tuple(parts)] if composite else parts[0]  # type: ignore[misc]
+    return Namespace(name, annotation, features, key_name=KEY if composite else key[0])
+
+
+def _key_type(field: pa.Field) -> type:
+    found = _type(field.type, field.name)
+    if found not in (int, str):
+        raise InvalidSchema(f"Column {field.name!r} is {field.type}: a primary key is int or str.")
+    return found  # type: ignore[no-any-return] # one of the two
+
+
+def _annotation(field: pa.Field) -> Any:
+    found = _type(field.type, field.name)
+    return found | None if field.nullable and found is not Document else found
+
+
+def _type(kind: pa.DataType, column: str) -> Any:
+    if kinds.is_dictionary(kind):
+        return _type(kind.value_type, column)
+    if kinds.is_timestamp(kind):
+        if kind.tz is None:
+            raise InvalidSchema(f"Column {column!r} is {kind}, without a time zone: say which.")
+        return datetime
+    if kinds.is_fixed_size_list(kind) and kind.value_type in _FLOATS:
+        return _VECTOR[kind.list_size, _FLOATS[kind.value_type]]
+    if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
+        return list[_annotation(kind.value_field)]  # type: ignore[misc]
+    if kinds.is_map(kind) and _type(kind.key_type, column) is str:
+        return dict[str, _annotation(kind.item_field)]  # type: ignore[misc]
+    for is_kind, found in _PLAIN:
+        if is_kind(kind):
+            return found
+    raise InvalidSchema(f"Column {column!r} is {kind}, for which there is no feature type.")
+
+
+def rows_of(batch: pa.RecordBatch, key: Sequence[str], key_name: str) -> list[dict[str, Any]]:
+    """The rows of a record batch, exactly; raises `InvalidValue` naming a column that is not so."""
+    names = [name for name in batch.schema.names if name not in key]
+    columns = [_values(batch.column(name), name) for name in names]
+    keys = [_values(batch.column(name), name) for name in key]
+    ids = keys[0] if len(keys) == 1 else list(zip(*keys, strict=True))
+    names = [key_name, *names]
+    return [dict(zip(names, values, strict=True)) for values in zip(ids, *columns, strict=True)]
+
+
+def _values(array: pa.Array, column: str) -> list[Any]:
+    kind = array.type
+    if kinds.is_dictionary(kind):
+        return _values(array.dictionary_decode(), column)
+    if kinds.is_fixed_size_list(kind) and kind.value_type in _FLOATS:
+        return _vectors(array)
+    if kinds.is_map(kind):
+        return [None if pairs is None else dict(pairs) for pairs in array.to_pylist()]
+    try:
+        found: list[Any] = array.cast(_in_microseconds(kind)).to_pylist()
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise InvalidValue(f"Column {column!r} is not whole microseconds: {kind}.") from error
+    return found
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    """A type that Python's moments have the precision of."""
+    if kinds.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    if kinds.is_duration(kind):
+        return pa.duration("us")
+    if kinds.is_time64(kind):
+        return pa.time64("us")
+    return kind
+
+
+def _vectors(array: pa.Array) -> list[Any]:
+    size = array.type.list_size
+    flat = array.flatten().to_numpy(zero_copy_only=False)
+    rows = iter(np.ascontiguousarray(flat.reshape(-1, size)))  # Nulls have none.
+    return [next(rows) if valid else None for valid in array.is_valid().to_pylist()]
