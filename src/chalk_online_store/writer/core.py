@@ -122,8 +122,8 @@ class WriterCore:
         copies = [dict(row) for row in rows]  # The caller may use its own again.
         times = times_of(observed_at, len(copies)) or [now.wall] * len(copies)
         size = bytes_of(copies) / (len(copies) or 1)
-        ticket = self._tickets(len(copies), size, self.inbox.lock, self.intake.bell)
-        return Submission(ticket, namespace, copies, times, priority, now.monotonic)
+        ticket = self._tickets(len(copies), size, now.monotonic, self.inbox.lock, self.intake.bell)
+        return Submission(ticket, namespace, copies, times, priority)
 
     def offer(self, submission: Submission) -> bool:
         """Take rows in, if there is room; raises `QueueFull` where the policy says so."""
@@ -246,7 +246,8 @@ class WriterCore:
     def stats(self, now: Instant) -> WriterStats:
         """See `PersistenceWriter.stats`."""
         inbox, counts, spool, window = self.inbox, self.ledger.counts, self.spool, self._window
-        oldest = inbox.oldest
+        found = (self._pending.oldest, self.intake.oldest)
+        oldest = min((since for since in found if since is not None), default=now.monotonic)
         with inbox.lock:
             accepted, written, dead = counts.accepted, counts.written, counts.dead
             pending, size = inbox.rows, round(inbox.bytes)
@@ -258,7 +259,7 @@ class WriterCore:
             pending_bytes=size,
             queued=inbox.waiting + self.intake.stuck,
             waiting=self._pending.ready("live", "backfill"),
-            oldest_seconds=0.0 if oldest is None else now.monotonic - oldest,
+            oldest_seconds=now.monotonic - oldest,
             recovered=counts.recovered,
             batches=counts.batches,
             changes=counts.changes,

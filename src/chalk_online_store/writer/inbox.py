@@ -86,7 +86,7 @@ class Inbox:
     def oldest(self) -> float | None:
         """When the oldest of these came, on the monotonic clock."""
         with self.lock:
-            return min((w[0].since for w in self._waiting.values() if w), default=None)
+            return min((w[0].ticket.since for w in self._waiting.values() if w), default=None)
 
 
 def bytes_of(rows: Sequence[Mapping[str, Any]]) -> int:

@@ -30,7 +30,6 @@ from chalk_online_store.writer.window import Parcel
 SPOOL = "spool"
 """What a `Send` to the spool is addressed to: no region is called so."""
 
-
 _ROWS_A_CYCLE = 4096
 _ROWS_A_PARCEL = 256
 """Encoded in one go, some milliseconds: others of the process want to go on as well."""
@@ -131,6 +130,13 @@ class Intake:
     def stuck(self) -> int:
         """How many rows wait until the registry can be asked."""
         return sum(len(s.rows) for found in list(self._stuck.values()) for s in found)
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest row that is not encoded came, on the monotonic clock."""
+        stuck = [found[0].ticket.since for found in list(self._stuck.values()) if found]
+        waiting = self._inbox.oldest
+        return min(stuck if waiting is None else [*stuck, waiting], default=None)
 
     def left(self) -> list[Submission]:
         """What was never encoded, after the end."""

@@ -70,12 +70,12 @@ class Ledger:
             self._epochs.append(Progress(0))
         return found
 
-    def recover(self, record: Record, record_id: int) -> dict[int, Unit]:
+    def recover(self, record: Record, record_id: int, now: float) -> dict[int, Unit]:
         """Take in the rows of a record of an earlier process, by their position in it."""
         times = {made.row: made.observed_at for made in record.changes}
         parcel = Parcel(len(times))
         parcel.id = record_id
-        ticket = Ticket(len(times), _ROW_BYTES, self.inbox.lock, Bell())
+        ticket = Ticket(len(times), _ROW_BYTES, now, self.inbox.lock, Bell())
         with self.inbox.lock:
             self.inbox.count(ticket)
             self.accept(ticket)
@@ -86,7 +86,7 @@ class Ledger:
 
     def bury(self, record: Record, record_id: int, error: OnlineStoreError, now: float) -> None:
         """The rows of a record of an earlier process can never be written."""
-        units = self.recover(record, record_id)
+        units = self.recover(record, record_id, now)
         rows = rows_of(record)
         for position, unit in units.items():
             unit.row, unit.error = rows[position], error

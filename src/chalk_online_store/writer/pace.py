@@ -70,11 +70,12 @@ class WriteRate:
 
     def spend(self, units: float) -> None:
         """So many units are sent, by estimate."""
-        self._level -= units
+        if self.bounded:
+            self._level -= units
 
     def settle(self, estimated: float, consumed: float, throttled: bool, now: float) -> None:
         """What was sent has consumed this; whether the engine asked for a slower pace."""
-        if consumed:
+        if consumed and self.bounded:
             self._level -= consumed - estimated
         self._second.count(consumed or estimated, now)
         if throttled and now - self._slowed_at >= _A_SECOND:
@@ -88,7 +89,7 @@ class WriteRate:
             self._increase = max(_SLOWEST, base) / _RECOVERY
             self._at = now
         self.rate = max(_SLOWEST, min(base, self.rate) * _DECREASE)
-        self._level = min(self._level, 0.0) if self._level != math.inf else 0.0
+        self._level = min(self._level, 0.0)
 
 
 class _Second:

@@ -153,8 +153,13 @@ class Pending:
             slot = self._slots[key] = Slot()
             slot.waiting.append(entry)
         else:
-            slot.waiting = self._combine(slot.waiting, entry)
+            slot.waiting = self._combined(slot.waiting, entry)
         self._place(key, slot)
+
+    def _combined(self, waiting: list[Entry], arriving: Entry) -> list[Entry]:
+        """A replay has its place in time, not in arrival."""
+        replays = arriving.replay or any(entry.replay for entry in waiting)
+        return (by_event_time if replays else self._combine)(waiting, arriving)
 
     def put_back(self, entry: Entry) -> None:
         """A change that was under way has failed: it waits again, before all others of its item."""
@@ -163,7 +168,7 @@ class Pending:
         slot.flying = False
         later, slot.waiting = slot.waiting, [entry]
         for other in later:
-            slot.waiting = self._combine(slot.waiting, other)
+            slot.waiting = self._combined(slot.waiting, other)
         self._place(key, slot, first=True)
 
     def done(self, entry: Entry) -> None:
@@ -225,6 +230,17 @@ class Pending:
     def ready(self, *priorities: Priority) -> int:
         """How many items something can be sent of."""
         return sum(len(lane.items) for p in priorities for lane in self._lanes[p].values())
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest of all rows that wait came, about, on the monotonic clock."""
+        firsts = (
+            next(iter(lane.items.values())).waiting[0].units[0].ticket.since
+            for lanes in self._lanes.values()
+            for lane in lanes.values()
+            if lane.items
+        )
+        return min(firsts, default=None)
 
     def entries(self) -> list[Entry]:
         """All that waits."""

@@ -90,7 +90,7 @@ class Recovery:
         except (UnknownFeature, DamagedItem) as error:
             self._ledger.bury(record, record_id, error, now.monotonic)
             return
-        units = self._ledger.recover(record, record_id)
+        units = self._ledger.recover(record, record_id, now.monotonic)
         for row, change in records.changes_of(record):
             self._pending.add(Entry(codec, change, units[row], "live", replay=True))
 

@@ -12,7 +12,13 @@ from collections.abc import Sequence
 
 from chalk_online_store.backend import Call
 from chalk_online_store.effects import NOW, Instant, Operation, Send, Sleep
-from chalk_online_store.errors import OnlineStoreError, RequestError
+from chalk_online_store.errors import (
+    DamagedItem,
+    OnlineStoreError,
+    RequestError,
+    SpoolError,
+    UnknownFeature,
+)
 from chalk_online_store.operations.core import Core
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.router import Router
@@ -86,6 +92,9 @@ class Replays:
         for name in lost:
             self._window.owe(name, [parcel for parcel in strays if name in parcel.regions])
         yield from self._replay(strays, "")
+        for parcel in strays:
+            for name in lost:
+                parcel.regions.pop(name, None)
 
     def _may_be_lost(self, region: str) -> bool:
         """Whether writes have left a region because of how it is, not for a better one."""
@@ -94,10 +103,10 @@ class Replays:
 
     def _pay_back(self) -> Operation[None]:
         for region in self._window.debtors:
-            if self._is_back(region):
+            if self._is_back(region) and (
                 yield from self._replay(self._window.owed(region), region)
-                if not self.stopping:
-                    self._ledger.let_go(self._window.settled(region))
+            ):
+                self._ledger.let_go(self._window.settled(region))
 
     def _is_back(self, region: str) -> bool:
         """Whether a region is well, and has what was written elsewhere meanwhile."""
@@ -108,25 +117,43 @@ class Replays:
 
     # --- writing again ---------------------------------------------------------------------
 
-    def _replay(self, parcels: Sequence[Parcel], region: str) -> Operation[None]:
-        """Write parcels to a region; "" is the active one."""
+    def _replay(self, parcels: Sequence[Parcel], region: str) -> Operation[bool]:
+        """Write parcels to a region; False if it is gone before the end. "" is the active one."""
         for start in range(0, len(parcels), _PARCELS_AT_ONCE):
-            pending = yield from self._unpack(parcels[start : start + _PARCELS_AT_ONCE])
-            while pending.ready("live") and not self.stopping:
+            some = parcels[start : start + _PARCELS_AT_ONCE]
+            pending = yield from self._unpack(some)
+            while pending.ready("live"):
+                if self.stopping or (region and not self._is_back(region)):
+                    return False
                 yield from self._write_some(pending, region)
+            if not region:  # That region may be lost, too.
+                now: Instant = yield NOW
+                for parcel in some:
+                    self._window.add(parcel, now.monotonic)
+        return True
 
     def _unpack(self, parcels: Sequence[Parcel]) -> Operation[Pending]:
         """The changes of parcels, as few as they can be made."""
-        ids = [parcel.id for parcel in parcels if parcel.id is not None]
-        fetched: dict[int, bytes] = {}
-        if ids:
-            fetched = yield Send(Fetch(ids), _TIMEOUT, SPOOL)
+        fetched = yield from self._fetch([p.id for p in parcels if p.id is not None])
         pending = Pending(by_event_time)
         for parcel in parcels:
             body = parcel.body if parcel.id is None else fetched.get(parcel.id)
-            if body is not None:
-                yield from self._unpack_one(body, parcel, pending)
+            try:
+                if body is not None:
+                    yield from self._unpack_one(body, parcel, pending)
+            except (UnknownFeature, DamagedItem) as error:
+                LOG.warning("Rows are not written again: %s", error)
         return pending
+
+    def _fetch(self, ids: Sequence[int]) -> Operation[dict[int, bytes]]:
+        if not ids:
+            return {}
+        try:
+            found: dict[int, bytes] = yield Send(Fetch(ids), _TIMEOUT, SPOOL)
+        except SpoolError as error:
+            LOG.error("Rows cannot be written again: %s", error)
+            return {}
+        return found
 
     def _unpack_one(self, body: bytes, parcel: Parcel, pending: Pending) -> Operation[None]:
         record = records.decode(body)
@@ -149,6 +176,9 @@ class Replays:
             (pending.put_back if entry in failed else pending.done)(entry)
         self._ledger.counts.replayed += len(batch) - len(failed)
         ended: Instant = yield NOW
+        for entry in batch:
+            for unit in entry.units:
+                unit.parcel.regions.update(dict.fromkeys(call.report.regions, ended.monotonic))
         self._rate.settle(cost, call.report.wcu, call.report.throttles > 0, ended.monotonic)
         if failed:
             yield Sleep(_TRY_AGAIN)

@@ -56,13 +56,26 @@ class Ticket:
     """
 
     __slots__ = (
-        "_bell", "_done", "_durable", "_lock", "dead", "epoch", "row_bytes", "rows", "written"
-    )  # fmt: skip
+        "_bell",
+        "_done",
+        "_durable",
+        "_lock",
+        "dead",
+        "epoch",
+        "row_bytes",
+        "rows",
+        "since",
+        "written",
+    )
 
     epoch: Progress
 
-    def __init__(self, rows: int, row_bytes: float, lock: threading.Lock, bell: Bell) -> None:
+    def __init__(
+        self, rows: int, row_bytes: float, since: float, lock: threading.Lock, bell: Bell
+    ) -> None:
+        """`since` is when it was handed over, on the monotonic clock."""
         self.rows = rows
+        self.since = since
         self.written = 0
         self.dead = 0
         self.row_bytes = row_bytes
@@ -147,7 +160,6 @@ class Submission:
     rows: Sequence[Mapping[str, Any]]
     times: list[int]
     priority: Priority
-    since: float
 
 
 class Unit:
@@ -180,4 +192,4 @@ class Unit:
         return cls(_NOBODY, namespace, None, observed_at, parcel)
 
 
-_NOBODY = Ticket(0, 0.0, threading.Lock(), Bell())
+_NOBODY = Ticket(0, 0.0, 0.0, threading.Lock(), Bell())

@@ -6,8 +6,8 @@ replication, so that what a region had acknowledged in its last minute may be no
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 
 
 class Parcel:
@@ -18,14 +18,13 @@ class Parcel:
     region acknowledged some of them last, in seconds on the monotonic clock.
     """
 
-    __slots__ = ("body", "done_at", "id", "left", "regions")
+    __slots__ = ("body", "id", "left", "regions")
 
     def __init__(self, left: int, body: bytes | None = None) -> None:
         self.id: int | None = None
         self.body = body
         self.left = left
         self.regions: dict[str, float] = {}
-        self.done_at = 0.0
 
     @property
     def size(self) -> int:
@@ -39,20 +38,19 @@ class Window:
     def __init__(self, seconds: float, max_bytes: int) -> None:
         self._seconds = seconds
         self._max_bytes = max_bytes
-        self._done: deque[Parcel] = deque()
+        self._done: deque[tuple[float, Parcel]] = deque()
         self._fresh: list[Parcel] = []
         self._owed: dict[str, list[Parcel]] = {}
-        self._held: dict[Parcel, int] = {}
+        self._reasons: Counter[Parcel] = Counter()
         self.bytes = 0
         self.shortened = 0
         """Parcels that were let go of too early, for want of memory."""
 
     def add(self, parcel: Parcel, now: float) -> None:
-        """A parcel is done."""
-        parcel.done_at = now
-        self._done.append(parcel)
+        """A parcel is done, or was written again."""
+        self._done.append((now, parcel))
         self._fresh.append(parcel)
-        self.bytes += parcel.size
+        self._keep(parcel)
 
     def fresh(self) -> list[Parcel]:
         """The parcels that were added since this was asked last."""
@@ -61,21 +59,32 @@ class Window:
 
     def expire(self, now: float) -> list[Parcel]:
         """The parcels that need not be kept any longer."""
-        gone = []
-        while self._done and (
-            self._done[0].done_at < now - self._seconds or self.bytes > self._max_bytes
-        ):
-            parcel = self._done.popleft()
-            self.shortened += parcel.done_at >= now - self._seconds
-            self.bytes -= parcel.size
-            if parcel not in self._held:
-                gone.append(parcel)
-        return gone
+        return list(self._expired(now - self._seconds))
+
+    def _expired(self, before: float) -> Iterator[Parcel]:
+        while self._done and (self._done[0][0] < before or self.bytes > self._max_bytes):
+            done_at, parcel = self._done.popleft()
+            self.shortened += done_at >= before
+            yield from self._let_go(parcel)
 
     def acknowledged(self, region: str, now: float) -> list[Parcel]:
         """The parcels of which a region has acknowledged something lately."""
         since = now - self._seconds
-        return [parcel for parcel in self._done if parcel.regions.get(region, since) > since]
+        found = (parcel for _, parcel in self._done)
+        return [parcel for parcel in found if parcel.regions.get(region, since) > since]
+
+    def _keep(self, parcel: Parcel) -> None:
+        """There is one more reason to."""
+        self.bytes += 0 if self._reasons[parcel] else parcel.size
+        self._reasons[parcel] += 1
+
+    def _let_go(self, parcel: Parcel) -> Iterator[Parcel]:
+        """There is one reason less; gives the parcel where that was the last."""
+        self._reasons[parcel] -= 1
+        if not self._reasons[parcel]:
+            del self._reasons[parcel]
+            self.bytes -= parcel.size
+            yield parcel
 
     # --- what a region is owed that is away ---
 
@@ -84,7 +93,7 @@ class Window:
         owed = self._owed.setdefault(region, [])
         for parcel in parcels:
             owed.append(parcel)
-            self._held[parcel] = self._held.get(parcel, 0) + 1
+            self._keep(parcel)
 
     @property
     def debtors(self) -> list[str]:
@@ -94,7 +103,7 @@ class Window:
     @property
     def owing(self) -> int:
         """How many parcels regions are owed."""
-        return len(self._held)
+        return sum(map(len, self._owed.values()))
 
     def owed(self, region: str) -> list[Parcel]:
         """What a region is owed."""
@@ -102,12 +111,4 @@ class Window:
 
     def settled(self, region: str) -> list[Parcel]:
         """A region has what it was owed: the parcels that need not be kept any longer."""
-        gone = []
-        inside = set(self._done)
-        for parcel in self._owed.pop(region):
-            self._held[parcel] -= 1
-            if not self._held[parcel]:
-                del self._held[parcel]
-                if parcel not in inside:
-                    gone.append(parcel)
-        return gone
+        return [gone for parcel in self._owed.pop(region) for gone in self._let_go(parcel)]
