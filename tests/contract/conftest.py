@@ -29,6 +29,7 @@ from chalk_online_store import (
     Rows,
     StoreStats,
 )
+from chalk_online_store.effects import Operation
 from chalk_online_store.operations.core import Core
 from chalk_online_store.testing import Dynoxide, create_table
 
@@ -106,6 +107,10 @@ class AnyStore:
         """`read_result` of either store."""
         result: QueryResult = self._settle(self._store.read_result(*args, **options))
         return result
+
+    def run(self, operation: Operation[Any]) -> Any:
+        """Perform an operation by the driver of either store."""
+        return self._settle(self._store.driver.run(operation))
 
     @property
     def core(self) -> Core:
