@@ -42,9 +42,9 @@ class Expressions:
         if mine is None:
             return False
         if operator == "=":
-            return _comparable(mine) == _comparable(given)
+            return bool(_comparable(mine) == _comparable(given))
         less = Decimal(mine["N"]) < Decimal(given["N"])
-        return less or (operator == "<=" and _comparable(mine) == _comparable(given))
+        return less or (operator == "<=" and bool(_comparable(mine) == _comparable(given)))
 
     def updated(self, key: Item) -> Item:
         """The item after the update."""

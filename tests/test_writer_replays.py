@@ -54,7 +54,7 @@ class Conditional(_Replica):
         if operation != "UpdateItem" or Expressions(body, self._found(body)).hold():
             return None
         item = self._found(body)
-        more = {} if item is None else {"Item": item}
+        more: dict[str, Any] = {} if item is None else {"Item": item}
         return refusal("ConditionalCheckFailedException", **more)
 
     def _UpdateItem(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802

@@ -16,10 +16,14 @@ Of each region, with the attribute `cloud.region`, and `chalk.online_store.regio
 | `probe.duration` | s | how long probes took last |
 | `replication.lag` | s | how far it may be behind the region in `chalk.source.region` |
 | `hedges`, `failovers` | {request} | requests that came here as another was slow, or failed |
+
+`observe_writer(writer)` has every figure of `writer.stats()` collected as
+`chalk.online_store.writer.<name>`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -30,6 +34,7 @@ from chalk_online_store.operations.bloom.reads import FilterStats
 from chalk_online_store.operations.tiers import StoreStats
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.router import RegionStatus
+from chalk_online_store.writer.stats import WriterStats
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -57,7 +62,41 @@ _GAUGES = frozenset(
         "empirical_false_positive_rate",
     )
 )
-_UNITS = {"bytes": "By", "bits_set": "bit", "rcu": "{RCU}"}
+_GAUGES_OF_WRITERS = frozenset(
+    (
+        "pending",
+        "pending_bytes",
+        "queued",
+        "waiting",
+        "oldest_seconds",
+        "requests_under_way",
+        "concurrency",
+        "wcu_per_second",
+        "replay_bytes",
+        "replay_owed",
+        "spool_records",
+        "spool_bytes",
+    )
+)
+_UNITS = {
+    "bytes": "By",
+    "bits_set": "bit",
+    "rcu": "{RCU}",
+    "wcu": "{WCU}",
+    "wcu_per_second": "{WCU}/s",
+    "pending_bytes": "By",
+    "replay_bytes": "By",
+    "spool_bytes": "By",
+    "oldest_seconds": "s",
+}
+
+
+class HasWriterStats(Protocol):
+    """A `PersistenceWriter` or an `AsyncPersistenceWriter`."""
+
+    def stats(self) -> WriterStats:
+        """What it did so far."""
+        ...
 
 
 class HasStats(Protocol):
@@ -73,20 +112,48 @@ def observe(store: HasStats, meter: Meter | None = None) -> None:
 
     Raises `MissingDependency`.
     """
+    metrics = _metrics()
+    meter = meter or metrics.get_meter("chalk_online_store")
+    for tier, name in _figures():
+        callback = _reader(store, tier, name, metrics.Observation)
+        _observe(meter, f"{tier}.{name}", name, callback, gauge=name in _GAUGES)
+    _observe_regions(store, meter, metrics.Observation)
+
+
+def observe_writer(writer: HasWriterStats, meter: Meter | None = None) -> None:
+    """As `observe`, for a persistence writer. Raises `MissingDependency`."""
+    metrics = _metrics()
+    meter = meter or metrics.get_meter("chalk_online_store")
+    for found in fields(WriterStats):
+        callback = _writer_reader(writer, found.name, metrics.Observation)
+        gauge = found.name in _GAUGES_OF_WRITERS
+        _observe(meter, f"writer.{found.name}", found.name, callback, gauge=gauge)
+
+
+def _metrics() -> Any:
     try:
         from opentelemetry import metrics
     except ImportError as error:
         raise MissingDependency(
             "Metrics need opentelemetry-api: pip install 'chalk-online-store[otel]'."
         ) from error
-    meter = meter or metrics.get_meter("chalk_online_store")
-    for tier, name in _figures():
-        create = meter.create_observable_counter
-        if name in _GAUGES:
-            create = meter.create_observable_gauge  # type: ignore[assignment]
-        callback = _reader(store, tier, name, metrics.Observation)
-        create(f"{PREFIX}.{tier}.{name}", callbacks=[callback], unit=_UNITS.get(name, ""))
-    _observe_regions(store, meter, metrics.Observation)
+    return metrics
+
+
+def _observe(meter: Meter, metric: str, name: str, callback: Any, *, gauge: bool) -> None:
+    create: Any = meter.create_observable_gauge if gauge else meter.create_observable_counter
+    create(f"{PREFIX}.{metric}", callbacks=[callback], unit=_UNITS.get(name, ""))
+
+
+def _writer_reader(
+    writer: HasWriterStats, name: str, observation: type[Observation]
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterator[Observation]:
+        value = getattr(writer.stats(), name)
+        if value < math.inf:  # A pace that nothing bounds is none.
+            yield observation(value, {})
+
+    return read
 
 
 def _observe_regions(store: HasStats, meter: Meter, observation: type[Observation]) -> None:
