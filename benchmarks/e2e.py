@@ -40,9 +40,9 @@ def run(
     """Percentiles of latency in milliseconds, and CPU a call, one call at a time."""
     client_core, server_core = cores()
     with (
-        _engine(endpoint, server_core) as url,
+        engine(endpoint, server_core) as url,
         crew(clients, url, client_core) as workers,
-        _tables(workers, url),
+        tables(workers, url),
     ):
         for worker in workers:
             worker.do("fill", features=FEATURES)
@@ -60,7 +60,8 @@ class Pair(NamedTuple):
 
 
 @contextmanager
-def _engine(endpoint: str | None, core: int | None) -> Iterator[str]:
+def engine(endpoint: str | None, core: int | None) -> Iterator[str]:
+    """The URL of an engine: the one that is given, or else a dynoxide on this core."""
     if endpoint is not None:
         yield endpoint
         return
@@ -71,7 +72,7 @@ def _engine(endpoint: str | None, core: int | None) -> Iterator[str]:
 
 
 @contextmanager
-def _tables(workers: Sequence[Crewman], url: str) -> Iterator[None]:
+def tables(workers: Sequence[Crewman], url: str) -> Iterator[None]:
     """A table for each client, gone afterwards."""
     session = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
     with closing(session.client("dynamodb", endpoint_url=url)) as client:

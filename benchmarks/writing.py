@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.clients import WRITERS
 from benchmarks.cpu import quartiles, versions
 from benchmarks.crew import Crewman, cores, crew
-from benchmarks.e2e import _engine, _tables
+from benchmarks.e2e import engine, tables
 from benchmarks.server import ROOT, CannedServer
 from benchmarks.workloads import STREAM
 
@@ -31,9 +31,9 @@ def run(rounds: int, seed: int) -> tuple[list[Line], dict[str, str]]:
             ran = versions(workers)
         found += handovers(server.url, client_core)
     with (
-        _engine(None, server_core) as url,
+        engine(None, server_core) as url,
         crew(WRITERS, url, client_core) as workers,
-        _tables(workers, url),
+        tables(workers, url),
     ):
         found += streams(workers, "dynoxide", max(3, rounds // 2), seed)
     return found, ran

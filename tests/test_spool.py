@@ -42,6 +42,7 @@ def left(path: Path) -> dict[int, bytes]:
     """What a spool holds, opened anew."""
     spool = Spool(path, table=TABLE)
     try:
+        assert spool.damaged == 0
         return dict(spool.send(Left(0, 100_000), 1))
     finally:
         spool.close()
@@ -264,6 +265,28 @@ def damaged_pages(path: Path, *pages: int) -> None:
     for page in pages:
         data[page * 4096 : (page + 1) * 4096] = os.urandom(4096)
     path.write_bytes(data)
+
+
+def test_commits_that_a_damaged_log_hides_are_counted(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite takes what follows a damaged frame for never written: here it is said, and kept."""
+    spool = Spool(path, table=TABLE)
+    for number in range(20):
+        append(spool, bytes([number]) * 3000)
+    copy = tmp_path / "copy"
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    spool.close()
+    log = bytearray(Path(f"{copy}-wal").read_bytes())
+    log[len(log) // 2] ^= 255
+    Path(f"{copy}-wal").write_bytes(log)
+    opened = Spool(copy, table=TABLE)
+    assert opened.records + opened.damaged == 20
+    assert 5 < opened.damaged < 15
+    assert "commits cannot be read" in caplog.text
+    assert Path(f"{copy}.damaged-1-wal").read_bytes() == log
+    opened.close()
 
 
 def test_a_damaged_page_costs_only_what_lies_on_it(

@@ -40,7 +40,6 @@ CREATE TABLE IF NOT EXISTS records (
 _LOG_BYTES = 4 << 20
 """The log is put into the database when it has grown to this, about."""
 
-_PAGE_BYTES = 4096
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
 _SURROUNDINGS = (
     sqlite3.SQLITE_BUSY,
@@ -85,8 +84,8 @@ class Spool:
     """A spool for the table that `table` identifies: short ids mean nothing in another.
 
     It holds at most `max_bytes` of records; SQLite's file is somewhat larger, and does not
-    shrink. `damaged` says how many records were found to be lost, `newest` is the last one that
-    was there when it was opened.
+    shrink. `damaged` says how many records were found to be lost, one at least where the file
+    was damaged; `newest` is the last record that was there when it was opened.
 
     A damaged file is put aside, as `<path>.damaged-1`, and what can be read of it is kept.
 
@@ -133,10 +132,13 @@ class Spool:
         )
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute(f"PRAGMA page_size = {salvage.PAGE_BYTES}")
+            commits = salvage.commits_in_log(self.path)
             connection.execute("PRAGMA journal_mode = WAL")
+            self._check_log(connection, commits)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // salvage.PAGE_BYTES}")
             connection.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
@@ -146,6 +148,17 @@ class Spool:
             connection.close()
             raise
         return connection
+
+    def _check_log(self, connection: sqlite3.Connection, commits: Sequence[int]) -> None:
+        """Say how many commits SQLite has left unread in a damaged log."""
+        _, read, _ = connection.execute("PRAGMA wal_checkpoint").fetchone()
+        unread = [frame for frame in commits if frame > read]
+        if unread:
+            self.damaged += len(unread)
+            LOG.error(
+                "The log of the spool %s is damaged: %d commits cannot be read. It is kept as %s.",
+                self.path, len(unread), salvage.copy_log(self.path),
+            )  # fmt: skip
 
     def _create(self) -> None:
         """An empty file that only its owner may read, for it will hold values.
@@ -190,7 +203,7 @@ class Spool:
         with self._transaction():
             self._insert(found)
         self.newest = self._last = max(self._sizes, default=0)
-        self.damaged += lost
+        self.damaged += max(1, lost)  # What left no trace at all is not counted.
         LOG.error(
             "%d records of the spool were saved, and %d found that are lost. The damaged file is "
             "kept as %s.", len(found), lost, aside,
