@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from chalk_online_store.effects import NOW, All, Await, Instant, Operation, Sleep
@@ -37,6 +38,13 @@ _MOST_ENCODED = 2048
 """Rows that are further on than the inbox, where the oldest ones may have to go."""
 
 _ANY_TIME = 86400.0
+
+
+def spool_for(core: Core, path: str | Path | None, max_bytes: int) -> Spool | None:
+    """The spool of a writer to a store's table, if it is to have one; raises `SpoolError`."""
+    if path is None:
+        return None
+    return Spool(path, table=core.backend.identity, max_bytes=max_bytes)
 
 
 class WriterCore:

@@ -16,12 +16,11 @@ from chalk_online_store.errors import RowsPending
 from chalk_online_store.operations.core import ObservedAt
 from chalk_online_store.schema import Duration, Namespace
 from chalk_online_store.store import OnlineStore
-from chalk_online_store.writer.core import WriterCore
+from chalk_online_store.writer.core import WriterCore, spool_for
 from chalk_online_store.writer.dead_letters import DeadLetters
 from chalk_online_store.writer.exits import at_exit, not_at_exit
 from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.settings import Writing
-from chalk_online_store.writer.spool import Spool
 from chalk_online_store.writer.stats import WriterStats
 from chalk_online_store.writer.tickets import Priority, Ticket
 
@@ -55,11 +54,7 @@ class PersistenceWriter:
         self._store = store
         self._settings = settings or Writing()
         self._dead_letters = dead_letters
-        self._spool = (
-            Spool(spool, table=store.core.backend.identity, max_bytes=spool_bytes)
-            if spool is not None
-            else None
-        )
+        self._spool = spool_for(store.core, spool, spool_bytes)
         self.begin_anew()
         begin_anew_in_forks(self)
         at_exit(self)
