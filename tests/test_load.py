@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from chalk_online_store import OnlineStore, provisioned_wcu
+from chalk_online_store import Feature, Namespace, OnlineStore, provisioned_wcu
 from chalk_online_store.cli import main
 from chalk_online_store.cli.loading import progress as kept
 from chalk_online_store.cli.loading import run as loading
@@ -125,6 +125,24 @@ def test_a_column_says_when_rows_were_true(tmp_path: Path, store_url: str) -> No
     with OnlineStore.open(store_url, [namespace]) as store:
         rows = store.read(namespace, [1])
         assert (rows[0]["v"], rows[0].observed_at("v")) == (3, moments[1])
+
+
+def test_csv_says_in_which_zone_its_times_are(
+    tmp_path: Path, store_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Times without a zone are refused until one is named; then they are moments."""
+    path = tmp_path / "times.csv"
+    path.write_text("id,v,at\n1,5,2026-01-02 12:00:00\n")
+    assert run(path, "--url", store_url, *user("--observed-at", "at")) == 1
+    assert "moments are timestamps with a time zone" in capsys.readouterr().err
+    zone = ["--time-zone", "Europe/Berlin"]
+    assert run(path, "--url", store_url, *user("--observed-at", "at", *zone)) == 0
+    namespace = Namespace("user", int, [Feature("v", int | None)])
+    with OnlineStore.open(store_url, [namespace]) as store:
+        found = store.read(namespace, [1])[0].observed_at("v")
+        assert found == datetime(2026, 1, 2, 11, tzinfo=UTC)
+    assert run(path, "--url", store_url, *user("--time-zone", "Nowhere/City")) == 1
+    assert "Nowhere/City" in capsys.readouterr().err
 
 
 def test_rows_that_cannot_be_written_are_dead_letters(tmp_path: Path, store_url: str) -> None:

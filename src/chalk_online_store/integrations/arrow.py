@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.types as kinds
 
 from chalk_online_store.errors import InvalidSchema, InvalidValue
@@ -80,6 +81,15 @@ def _key_type(field: pa.Field) -> type:
     return found  # type: ignore[no-any-return] # one of the two
 
 
+def moment_type(field: pa.Field) -> type[datetime]:
+    """datetime, where a column has moments; else raises `InvalidSchema`."""
+    if not kinds.is_timestamp(field.type) or field.type.tz is None:
+        raise InvalidSchema(
+            f"Column {field.name!r} is {field.type}: moments are timestamps with a time zone."
+        )
+    return datetime
+
+
 def _annotation(field: pa.Field) -> Any:
     found = _type(field.type, field.name)
     return found | None if field.nullable and found is not Document else found
@@ -89,9 +99,7 @@ def _type(kind: pa.DataType, column: str) -> Any:
     if kinds.is_dictionary(kind):
         return _type(kind.value_type, column)
     if kinds.is_timestamp(kind):
-        if kind.tz is None:
-            raise InvalidSchema(f"Column {column!r} is {kind}, without a time zone: say which.")
-        return datetime
+        return moment_type(pa.field(column, kind))
     if kinds.is_fixed_size_list(kind) and kind.value_type in _FLOATS:
         return _VECTOR[kind.list_size, _FLOATS[kind.value_type]]
     if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
@@ -102,6 +110,23 @@ def _type(kind: pa.DataType, column: str) -> Any:
         if is_kind(kind):
             return found
     raise InvalidSchema(f"Column {column!r} is {kind}, for which there is no feature type.")
+
+
+def in_zone(batch: pa.RecordBatch, zone: str) -> pa.RecordBatch:
+    """A record batch whose timestamps without a time zone are in this one, such as "UTC".
+
+    Raises `InvalidValue` for a zone that nobody knows, and for a time that it does not have, or
+    has twice, when clocks change.
+    """
+    names = [f.name for f in batch.schema if kinds.is_timestamp(f.type) and f.type.tz is None]
+    for name in names:
+        place = batch.schema.get_field_index(name)
+        try:
+            column = pa.compute.assume_timezone(batch.column(place), zone)
+        except pa.ArrowInvalid as error:
+            raise InvalidValue(f"Column {name!r} is not in the time zone {zone!r}.") from error
+        batch = batch.set_column(place, batch.schema.field(place).with_type(column.type), column)
+    return batch
 
 
 def rows_of(batch: pa.RecordBatch, key: Sequence[str], key_name: str) -> list[dict[str, Any]]:

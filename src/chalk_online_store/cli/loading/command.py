@@ -55,6 +55,10 @@ def load(
     observed_at: Annotated[
         str | None, typer.Option(help="The column of when rows were true; unless given, now.")
     ] = None,
+    time_zone: Annotated[
+        str | None,
+        typer.Option(help="The time zone of timestamps that have none, as in CSV: UTC."),
+    ] = None,
     ordering: Annotated[
         Ordering,
         typer.Option(
@@ -104,7 +108,7 @@ def load(
         raise InvalidValue("Name the namespace (--namespace, with --key), or a --schema.")
     given = namespace_called(schema) if schema else None
     keys = key or ([given.key_name] if given else [])
-    source = Source(file, namespace, keys, observed_at, given)
+    source = Source(file, namespace, keys, observed_at, given, time_zone)
     rate = _rate(wcu_per_second, url)
     _print_price(estimate(source), rate, write_price, import_price)
     if not (yes or typer.confirm("Go on?", err=True)):
@@ -152,7 +156,7 @@ def _load(order: Order) -> None:
             err=True,
         )
         raise typer.Exit(INTERRUPTED) from None
-    order.progress.unlink()
+    order.progress.unlink(missing_ok=True)
     _print_summary(state, stats, order)
     if state.dead:
         raise typer.Exit(1)

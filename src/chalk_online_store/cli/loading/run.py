@@ -89,7 +89,8 @@ class _Following:
         with suppress(RowsPending):
             self.writer.flush(_AFTER_AN_INTERRUPTION)
         self.look()
-        self.keep()
+        if self._progress.rows:
+            self.keep()
         self._ended = True
         with suppress(RowsAbandoned):
             self.writer.close(0)
@@ -116,7 +117,7 @@ class _Following:
             ticket = self._tickets.popleft()
             progress.rows += ticket.rows
             progress.dead += ticket.dead
-        if time.monotonic() - self._kept_at > KEEP_EVERY:
+        if progress.rows and time.monotonic() - self._kept_at > KEEP_EVERY:
             self.keep()
         self._tell(progress, self.writer.stats())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from chalk_online_store.errors import InvalidSchema, InvalidValue
-from chalk_online_store.integrations.arrow import namespace_of, rows_of
+from chalk_online_store.integrations.arrow import in_zone, moment_type, namespace_of, rows_of
 from chalk_online_store.schema import Namespace
 
 ROWS_A_BATCH = 500
@@ -32,6 +32,7 @@ class Source:
     """A file of one namespace's rows.
 
     `key` names the columns of the primary key, `observed_at` that of the observed-at, if any.
+    Timestamps that have no time zone are in `time_zone`.
     Raises `InvalidValue` where it cannot be read, `InvalidSchema` where it has no such columns.
     """
 
@@ -41,11 +42,13 @@ class Source:
         name: str,
         key: list[str],
         observed_at: str | None,
-        given: Namespace | None,
+        given: Namespace | None = None,
+        time_zone: str | None = None,
     ) -> None:
         self.path = path
         self._key = key
         self._observed_at = observed_at
+        self._time_zone = time_zone
         try:
             self._format = _FORMATS[path.suffix.lower()]
         except KeyError:
@@ -58,6 +61,8 @@ class Source:
         self._check()
 
     def _check(self) -> None:
+        if self._observed_at is not None:
+            moment_type(self.schema.field(self._observed_at))
         namespace, taken = self.namespace, {*self._key, self._observed_at}
         for column in self.schema.names:
             if column not in taken:
@@ -70,9 +75,10 @@ class Source:
 
     def _open(self) -> _Opened:
         try:
-            return self._format(self.path)
+            found = self._format(self.path)
         except (OSError, pa.ArrowInvalid) as error:
             raise InvalidValue(f"{self.path} cannot be read: {error}") from None
+        return found if self._time_zone is None else found.in_zone(self._time_zone)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -112,6 +118,12 @@ class _Opened:
     batches: Iterator[pa.RecordBatch]
     count: int | None
     close: Callable[[], None]
+
+    def in_zone(self, zone: str) -> _Opened:
+        """The same, with timestamps that had no time zone in this one."""
+        empty = pa.RecordBatch.from_pylist([], schema=self.schema)
+        batches = (in_zone(batch, zone) for batch in self.batches)
+        return replace(self, schema=in_zone(empty, zone).schema, batches=batches)
 
     def __enter__(self) -> _Opened:
         return self
