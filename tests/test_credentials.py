@@ -20,6 +20,7 @@ from aiobotocore.credentials import (  # type: ignore[import-untyped]
 from botocore.credentials import DeferredRefreshableCredentials, RefreshableCredentials
 from botocore.exceptions import CredentialRetrievalError
 
+from chalk_online_store.cache import forks
 from chalk_online_store.drivers.credentials import (
     PAUSE,
     REFRESH_AHEAD,
@@ -277,8 +278,11 @@ def test_many_refreshes_are_one(source: CredentialSource, role: Role, clock: Clo
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_does_not_wait_for_its_parents_thread(source: CredentialSource, role: Role) -> None:
-    """A process forked while credentials were being loaded loads its own."""
+def test_a_child_does_not_wait_for_its_parents_thread(
+    source: CredentialSource, role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process forked while credentials were being loaded, for long, loads its own."""
+    monkeypatch.setattr(forks, "PATIENCE", 0.01)
     role.open.clear()
     with pytest.raises(RequestTimeout):
         source.current(timeout=0.01)

@@ -254,7 +254,7 @@ def test_a_fork_has_a_writer_of_its_own(url: str, spool: Path) -> None:
         child = os.fork()
         writer.submit(User, [row(1 if child else 2, 5)], moment(5))
         writer.flush(30)
-        print(writer.stats().accepted, flush=True)
+        os.write(1, b"%d\\n" % writer.stats().accepted)  # In one piece.
         if child:
             assert os.waitpid(child, 0)[1] == 0
         writer.close()

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.exceptions import BotoCoreError, NoRegionError
 
-from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store.cache.forks import begin_anew_in_forks, forks_wait
 from chalk_online_store.dynamodb.signing import Credentials, host_header
 from chalk_online_store.errors import (
     InvalidCredentials,
@@ -170,7 +170,7 @@ class CredentialSource(_Kept):
             return self._flight
 
     def _load(self, *, renew: bool) -> Credentials:
-        with self._attempt():
+        with self._attempt(), forks_wait():  # botocore imports, locks and opens TLS.
             return self._keep(fetch(self._session.get_credentials(), renew=renew))
 
 
@@ -280,16 +280,21 @@ def fetch(source: Any, *, renew: bool) -> Credentials:
 
 async def fetch_async(session: Session, *, renew: bool) -> Credentials:
     """As `fetch`, for either kind of session; what blocks runs in a thread."""
-    found = await asyncio.to_thread(session.get_credentials)
+    found = await asyncio.to_thread(_uninterrupted, session.get_credentials)
     source = await found if inspect.isawaitable(found) else found
     if not inspect.iscoroutinefunction(getattr(source, "get_frozen_credentials", None)):
-        return await asyncio.to_thread(fetch, source, renew=renew)
+        return await asyncio.to_thread(_uninterrupted, partial(fetch, source, renew=renew))
     if renew and hasattr(source, "_protected_refresh"):
         async with source._refresh_lock:
             await source._protected_refresh(is_mandatory=True)
     await source.get_frozen_credentials()
     expires_at = _expires_at(source)
     return _ours(await source.get_frozen_credentials(), expires_at)
+
+
+def _uninterrupted(ask: Callable[[], Any]) -> Any:
+    with forks_wait():
+        return ask()
 
 
 def _expires_at(source: Any) -> float | None:

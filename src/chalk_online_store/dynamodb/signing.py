@@ -132,3 +132,6 @@ def host_header(url: str) -> str:
 
 def _hmac(key: bytes, text: str) -> bytes:
     return hmac.digest(key, text.encode(), "sha256")
+
+
+_hmac(b"", "")  # OpenSSL loads what this takes once, and a fork meanwhile never could.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - the first connection would, and a fork meanwhile never could.
 import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from botocore.httpsession import get_cert_path
 
+from chalk_online_store.cache.forks import forks_wait
 from chalk_online_store.errors import ConnectionFailed
 
 
@@ -21,9 +22,10 @@ def tls_context() -> ssl.SSLContext:
     named = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
     path = Path(named or str(get_cert_path(True)))
     try:
-        if path.is_dir():
-            return ssl.create_default_context(capath=path)
-        return ssl.create_default_context(cafile=path)
+        with forks_wait():
+            if path.is_dir():
+                return ssl.create_default_context(capath=path)
+            return ssl.create_default_context(cafile=path)
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise ConnectionFailed(f"the CA bundle {path} cannot be read: {why}") from None
