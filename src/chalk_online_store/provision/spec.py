@@ -1,0 +1,165 @@
+"""What a table should be: one description, for Terraform, for the API and for `doctor`.
+
+In a file it is TOML:
+
+    name = "chalk-online-store"
+    regions = ["us-east-1", "us-west-2"]
+
+    [capacity]
+    mode = "provisioned"
+    read = {units = 1000, autoscaling = {min = 500, max = 5000, target = 70}}
+    write = {units = 500, autoscaling = {min = 250, max = 2500}}
+
+    [tags]
+    environment = "production"
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.errors import InvalidValue
+
+_TABLE = r"^[A-Za-z0-9_.-]{3,255}$"
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+_NAME = r"^[A-Za-z0-9_.-]{1,255}$"
+
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Name: TypeAlias = Annotated[str, Meta(pattern=_NAME)]
+
+
+class Autoscaling(Struct, frozen=True, forbid_unknown_fields=True):
+    """Target tracking by Application Auto Scaling, for one dimension in one region.
+
+    AWS: the target is a share of what is provisioned, 20 to 90 %; cooldowns are seconds.
+    """
+
+    min: Count
+    max: Count
+    target: Annotated[float, Meta(ge=20, le=90)] = 70.0
+    scale_in_cooldown: Annotated[int, Meta(ge=0)] = 60
+    scale_out_cooldown: Annotated[int, Meta(ge=0)] = 60
+
+    def __post_init__(self) -> None:
+        if self.min > self.max:
+            raise InvalidValue(f"Autoscaling from min={self.min} to max={self.max}: swap them.")
+
+
+class Units(Struct, frozen=True, forbid_unknown_fields=True):
+    """Provisioned capacity units a second; where they are autoscaled, what it begins with."""
+
+    units: Count
+    autoscaling: Autoscaling | None = None
+
+    def __post_init__(self) -> None:
+        scaled = self.autoscaling
+        if scaled is not None and not scaled.min <= self.units <= scaled.max:
+            raise InvalidValue(
+                f"units={self.units} must lie in the autoscaling's {scaled.min} to {scaled.max}."
+            )
+
+
+class Provisioned(
+    Struct, frozen=True, tag_field="mode", tag="provisioned", forbid_unknown_fields=True
+):
+    """Capacity that is paid by the hour.
+
+    `replica_read` has the read capacity of regions in which it differs. There is one write
+    capacity: AWS keeps it the same in all regions of a Global Table, since each takes the
+    writes of all.
+    """
+
+    read: Units
+    write: Units
+    replica_read: Mapping[str, Units] = {}
+
+    def read_in(self, region: str) -> Units:
+        """The read capacity of a region."""
+        return self.replica_read.get(region, self.read)
+
+
+class OnDemand(Struct, frozen=True, tag_field="mode", tag="on-demand", forbid_unknown_fields=True):
+    """Capacity that is paid by the request; each maximum, if stated, is in units a second."""
+
+    max_read: Count | None = None
+    max_write: Count | None = None
+
+
+class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table as it should be, in one region or, as a Global Table, in several.
+
+    The first of `regions` is the one that it is made in. Encryption at rest is always on: with
+    a key that AWS manages (`aws/dynamodb`), or with your own, an ARN for each region in
+    `kms_key_arns`. `recovery_days` is how far back point-in-time recovery reaches, None to have
+    none.
+
+    Raises `InvalidValue` for what AWS would refuse.
+    """
+
+    name: Annotated[str, Meta(pattern=_TABLE)]
+    regions: tuple[str, ...]
+    capacity: Provisioned | OnDemand = OnDemand()
+    pk: Name = "pk"
+    sk: Name = "sk"
+    ttl: Name = "ttl"
+    recovery_days: Annotated[int, Meta(ge=1, le=35)] | None = 35
+    deletion_protection: bool = True
+    table_class: Literal["STANDARD", "STANDARD_INFREQUENT_ACCESS"] = "STANDARD"
+    kms_key_arns: Mapping[str, str] = {}
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check_regions()
+        if len({self.pk, self.sk, self.ttl}) < 3:
+            raise InvalidValue("pk, sk and ttl are three attributes: give them three names.")
+        self._check_named("kms_key_arns", self.kms_key_arns)
+        if self.kms_key_arns and len(self.kms_key_arns) < len(self.regions):
+            raise InvalidValue("kms_key_arns: AWS wants a key of your own in all regions or none.")
+        if isinstance(self.capacity, Provisioned):
+            self._check_named("capacity.replica_read", self.capacity.replica_read)
+            if self.is_global and self.capacity.write.autoscaling is None:
+                raise InvalidValue(
+                    "A Global Table is on demand, or its write capacity is autoscaled (AWS): add "
+                    "capacity.write.autoscaling."
+                )
+
+    def _check_regions(self) -> None:
+        if not self.regions:
+            raise InvalidValue('regions: name one at least, such as "us-east-1".')
+        for region in self.regions:
+            if not _REGION.fullmatch(region):
+                raise InvalidValue(f"regions: {region!r} is no AWS region.")
+        if len(set(self.regions)) < len(self.regions):
+            raise InvalidValue("regions: one of them is named twice.")
+
+    def _check_named(self, what: str, by_region: Mapping[str, object]) -> None:
+        if unknown := sorted(set(by_region) - set(self.regions)):
+            raise InvalidValue(f"{what} names {unknown[0]!r}, which is none of the regions.")
+
+    @property
+    def is_global(self) -> bool:
+        """Whether it is a Global Table."""
+        return len(self.regions) > 1
+
+    @property
+    def layout(self) -> TableLayout:
+        """The names of its attributes."""
+        return TableLayout(self.pk, self.sk, self.ttl)
+
+
+def read_spec(path: Path) -> TableSpec:
+    """The table that a TOML file describes; raises `InvalidValue` naming the file and the place."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), TableSpec)
+    except OSError as error:
+        raise InvalidValue(f"{path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise InvalidValue(f"{path}: {error}") from None
