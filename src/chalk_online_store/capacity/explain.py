@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from chalk_online_store.capacity.items import draft_codec
 from chalk_online_store.capacity.units import (
     batch_read_units,
     batch_write_units,
@@ -21,8 +22,7 @@ from chalk_online_store.capacity.units import (
 )
 from chalk_online_store.codec.changes import Change, merge, render_item
 from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, TableLayout, own
-from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
-from chalk_online_store.codec.registry import Registry
+from chalk_online_store.codec.namespaces import GroupCodec
 from chalk_online_store.codec.sizes import value_size
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.schema import Namespace, namespace_of
@@ -123,17 +123,10 @@ def explain(
     `OnlineStore.write` raises for a row that cannot be stored.
     """
     layout = TableLayout()
-    codec = _draft(namespace_of(schema), layout)
+    codec = draft_codec(namespace_of(schema), layout)
     groups = {group.sk: group for group in codec.groups.values()}
     changes = codec.changes(row, _microseconds(observed_at or datetime.now(UTC)))
     return Explanation(tuple(_explain(layout, groups[c.key.sk], c) for c in changes))
-
-
-def _draft(namespace: Namespace, layout: TableLayout) -> NamespaceCodec:
-    """The namespace with the ids that it would get in an empty table."""
-    empty = Registry()
-    entries = empty.allocate(empty.missing(namespace), layout.reserved)
-    return NamespaceCodec(namespace, Registry(tuple(entries)), layout)
 
 
 def _microseconds(observed_at: datetime) -> int:

@@ -8,15 +8,13 @@ from typing import Any
 
 import msgspec
 
+from chalk_online_store.capacity.items import draft_codec
 from chalk_online_store.capacity.units import write_units
 from chalk_online_store.cli.loading.source import Source
 from chalk_online_store.codec.changes import render_fresh
-from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.namespaces import NamespaceCodec
-from chalk_online_store.codec.registry import Registry, entries_of
 from chalk_online_store.codec.sizes import item_size
 from chalk_online_store.operations.write import row_by_row
-from chalk_online_store.schema import Namespace
 
 _GB = 1e9
 _NOW = 1_800_000_000_000_000
@@ -44,18 +42,11 @@ class Estimate:
         return self.bytes / _GB * a_gigabyte
 
 
-def fresh_codec(namespace: Namespace, layout: TableLayout | None = None) -> NamespaceCodec:
-    """A namespace as an empty table would encode it."""
-    layout = layout or TableLayout()
-    entries = Registry().allocate(entries_of(namespace), layout.reserved)
-    return NamespaceCodec(namespace, Registry(tuple(entries)), layout)
-
-
 def estimate(source: Source) -> Estimate:
     """What loading a file takes."""
     sample = next(iter(source.read()), None)
     rows = sample.rows if sample else []
-    sizes = _sizes(fresh_codec(source.namespace), rows)
+    sizes = _sizes(draft_codec(source.namespace), rows)
     count = max(1, len(rows))
     return Estimate(
         source.count,

@@ -19,7 +19,7 @@ from typing import Any
 
 import xxhash
 
-from chalk_online_store.cli.loading.estimate import fresh_codec
+from chalk_online_store.capacity.items import draft_codec
 from chalk_online_store.cli.loading.source import Rows, Source
 from chalk_online_store.codec.changes import render_fresh, render_item
 from chalk_online_store.codec.namespaces import NamespaceCodec
@@ -56,7 +56,7 @@ def export(
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise InvalidValue(f"{directory} is not empty: name another directory.")
-    codec = fresh_codec(source.namespace)
+    codec = draft_codec(source.namespace)
     files = _Files(directory / "data")
     for item in _registry(codec):
         files.write(item)

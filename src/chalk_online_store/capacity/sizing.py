@@ -1,0 +1,248 @@
+"""From a mix of queries and writes to capacity units and bytes, each step a line to check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from chalk_online_store.capacity.items import Sample
+from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
+from chalk_online_store.capacity.units import query_units, read_units, write_units
+from chalk_online_store.dynamodb.choice import MOST_QUERIES
+
+Unit: TypeAlias = Literal["RCU", "WCU", "GB"]
+
+GB = 1e9
+ITEM_OVERHEAD = 100
+REPLICA_OVERHEAD = 48
+
+_BY_ITEM = "BatchGetItem: each item is rounded up to 4 KB by itself, 0.5 RCU for each (1 if strong)"
+_BY_QUERY = "Query: the items of an entity are added up first, then rounded up to 4 KB"
+_ABSENT = "An item that does not exist costs the least there is: 0.5 RCU (1 if strong)"
+_WRITTEN = "1 WCU for each KB begun of the larger of the item before and after"
+_REPLICATED = "Global Tables: every region takes the writes of all regions"
+_EXPIRED = "TTL deletes are free where they happen; each replica pays a WCU for each KB"
+_STORED = "100 bytes for each item come on top, 48 more in a Global Table"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One step: what of it, how it is reckoned, what it comes to, and AWS's rule.
+
+    `amount` is at the busiest time of the day, in `unit`.
+    """
+
+    namespace: str
+    group: str
+    what: str
+    arithmetic: str
+    amount: float
+    unit: Unit
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSize:
+    """The items of one group: mean and largest bytes, and what is stored of them, in GB.
+
+    `share` is the share of entities that have such an item.
+    """
+
+    namespace: str
+    group: str
+    bytes: float
+    largest: int
+    share: float
+    gb: float
+
+
+@dataclass(frozen=True, slots=True)
+class RegionUnits:
+    """What a region has to serve at the busiest time of the day, in units a second.
+
+    `rcu_after_loss` is what it has to serve when another one is lost.
+    """
+
+    region: str
+    rcu: float
+    wcu: float
+    rcu_after_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """What a mix takes. `lines` add up to all that is in it; `gb_later` is after its months."""
+
+    mix: Mix
+    lines: tuple[Line, ...]
+    groups: tuple[GroupSize, ...]
+    regions: tuple[RegionUnits, ...]
+    gb: float
+    gb_later: float
+
+    def total(self, unit: Unit, namespace: str | None = None, group: str | None = None) -> float:
+        """What lines add up to, of one namespace or group where that is named."""
+        return sum(
+            line.amount
+            for line in self.lines
+            if line.unit == unit
+            and namespace in (None, line.namespace)
+            and group in (None, line.group)
+        )
+
+
+def size(mix: Mix, samples: Mapping[str, Sample]) -> Sizing:
+    """Size a table; `samples` has rows of each namespace, by the mix's `schema`.
+
+    Raises `UnknownFeature` for a query or a write of a feature that there is not.
+    """
+    parts = [_Part(mix, each, samples[each.schema]) for each in mix.namespaces]
+    lines = tuple(line for part in parts for line in part.lines())
+    groups = tuple(group for part in parts for group in part.group_sizes())
+    return Sizing(
+        mix,
+        lines,
+        groups,
+        tuple(_regions(mix, lines)),
+        sum(part.gb for part in parts),
+        sum(part.gb_later for part in parts),
+    )
+
+
+def _regions(mix: Mix, lines: Sequence[Line]) -> Iterator[RegionUnits]:
+    rcu = sum(line.amount for line in lines if line.unit == "RCU")
+    written = sum(line.amount for line in lines if line.rule == _WRITTEN)
+    expired = sum(line.amount for line in lines if line.rule == _EXPIRED)
+    for place, region in enumerate(mix.regions):
+        wcu = written + (expired if place else 0.0)
+        after_loss = rcu * mix.share_without(region)
+        yield RegionUnits(region, rcu * mix.share_of(region), wcu, after_loss)
+
+
+class _Part:
+    """One namespace of a mix."""
+
+    def __init__(self, mix: Mix, part: NamespaceMix, sample: Sample) -> None:
+        self._mix = mix
+        self._part = part
+        self._sample = sample
+        self.name = sample.namespace.name
+        writes = [self._names(write.features) for write in part.write]
+        self._sizes = sample.sizes(writes)
+
+    def _names(self, features: Iterable[str]) -> frozenset[str]:
+        return frozenset(self._sample.namespace.feature(name).name for name in features)
+
+    def _touched(self, features: Sequence[str]) -> list[str]:
+        """The groups in which these features are."""
+        names = self._names(features)
+        groups = self._sample.groups
+        return [g for g in self._sizes if not names or names & groups[g]]
+
+    def lines(self) -> Iterator[Line]:
+        for query in self._part.query:
+            yield from self._reads(query)
+        for write in self._part.write:
+            yield from self._writes(write)
+        if self._part.expiring and len(self._mix.regions) > 1:
+            yield from self._expiries()
+        for group in self.group_sizes():
+            yield self._stored(group)
+
+    # --- reads -----------------------------------------------------------------------------
+
+    def _reads(self, query: Query) -> Iterator[Line]:
+        groups, strong = self._touched(query.features), query.consistent
+        by_item = {
+            group: _mean(read_units(size, consistent=strong) for size in self._sizes[group])
+            for group in groups
+        }
+        together = zip(*(self._sizes[group] for group in groups), strict=True)
+        by_query = _mean(query_units(sizes, consistent=strong) for sizes in together)
+        if len(groups) > 1 and query.entities <= MOST_QUERIES and by_query < sum(by_item.values()):
+            yield from self._read_lines(query, ", ".join(groups), by_query, _BY_QUERY)
+            return
+        for group, units in by_item.items():
+            yield from self._read_lines(query, group, units, _BY_ITEM)
+
+    def _read_lines(self, query: Query, group: str, units: float, rule: str) -> Iterator[Line]:
+        asked = [(query.per_second, "/s"), (query.entities, " entities")]
+        present = [
+            *asked,
+            (1 - query.absent, " present"),
+            (1 - query.hit_rate, " missed by the cache"),
+            (units, " RCU"),
+        ]
+        yield Line(self.name, group, "read", *_product(present), "RCU", rule)
+        if query.absent:
+            least = read_units(0, consistent=query.consistent)
+            absent = [
+                *asked,
+                (query.absent, " absent"),
+                (1 - query.bloom, " passed by the filter"),
+                (least, " RCU"),
+            ]
+            yield Line(self.name, group, "read, absent", *_product(absent), "RCU", _ABSENT)
+
+    # --- writes ----------------------------------------------------------------------------
+
+    def _writes(self, write: Write) -> Iterator[Line]:
+        for group in self._touched(write.features):
+            units = _mean(write_units(size) for size in self._sizes[group] if size)
+            factors = [(write.per_second, "/s"), (units, " WCU")]
+            yield Line(self.name, group, "write", *_product(factors), "WCU", _WRITTEN)
+
+    def _expiries(self) -> Iterator[Line]:
+        """`expiring` items a second, of each group alike."""
+        for group, sizes in self._sizes.items():
+            rate = self._part.expiring / len(self._sizes)
+            units = _mean(write_units(size) for size in sizes if size)
+            factors = [(rate, "/s"), (units, " WCU in each other region")]
+            yield Line(self.name, group, "expiry", *_product(factors), "WCU", _EXPIRED)
+
+    # --- storage ---------------------------------------------------------------------------
+
+    @property
+    def _overhead(self) -> int:
+        return ITEM_OVERHEAD + (REPLICA_OVERHEAD if len(self._mix.regions) > 1 else 0)
+
+    def group_sizes(self) -> Iterator[GroupSize]:
+        for group, sizes in self._sizes.items():
+            there = [size for size in sizes if size]
+            mean, share = _mean(there), len(there) / len(sizes)
+            gb = self._part.entities * share * (mean + self._overhead) / GB
+            yield GroupSize(self.name, group, mean, max(sizes), share, gb)
+
+    def _stored(self, group: GroupSize) -> Line:
+        factors = [
+            (self._part.entities, " entities"),
+            (group.share, " have it"),
+            (group.bytes + self._overhead, " bytes"),
+        ]
+        arithmetic, stored = _product(factors)
+        return Line(self.name, group.group, "stored", arithmetic, stored / GB, "GB", _STORED)
+
+    @property
+    def gb(self) -> float:
+        return sum(group.gb for group in self.group_sizes())
+
+    @property
+    def gb_later(self) -> float:
+        return self.gb * (1 + self._part.growth) ** self._mix.months
+
+
+def _product(factors: Sequence[tuple[float, str]]) -> tuple[str, float]:
+    """Factors that do something, as text, and their product."""
+    said = [f"{_plain(value)}{name}" for value, name in factors if value != 1 or name == " RCU"]
+    return " x ".join(said), math.prod(value for value, _ in factors)
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.6g}"
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return math.fsum(found) / len(found)
