@@ -10,11 +10,11 @@ from rich.console import Console
 
 from chalk_online_store.cli import bloom, caching, regions, registry, require
 from chalk_online_store.cli.loading.command import load
+from chalk_online_store.cli.rows.command import get, put, scan
 from chalk_online_store.cli.signals import terminated_as_interrupted
 
 app = typer.Typer(
     help="Serve machine-learning features from DynamoDB.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -22,7 +22,8 @@ app.add_typer(bloom.app, name="bloom")
 app.add_typer(registry.app, name="registry")
 app.add_typer(regions.app, name="regions")
 app.add_typer(caching.app, name="cache")
-app.command()(load)
+for command in (get, put, scan, load):
+    app.command()(command)
 
 
 def _print_version(wanted: bool) -> None:

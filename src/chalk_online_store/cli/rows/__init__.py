@@ -1,0 +1,1 @@
+"""Rows on the command line: `get`, `put` and `scan`."""

@@ -1,0 +1,226 @@
+"""`chalk-online-store get`, `put` and `scan`: single rows, for people who look into a table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from chalk_online_store.backend import Call
+from chalk_online_store.cli.rows.plain import from_plain, to_plain
+from chalk_online_store.cli.rows.registered import parse_key, registered_namespace
+from chalk_online_store.cli.schemas import namespace_called
+from chalk_online_store.cli.tables import print_table
+from chalk_online_store.codec.registry import Registry
+from chalk_online_store.connect import connect
+from chalk_online_store.drivers.steps import read_clocks
+from chalk_online_store.drivers.sync import SyncDriver
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.operations.registry import RegistryKeeper
+from chalk_online_store.operations.rows import Row
+from chalk_online_store.schema import Namespace
+from chalk_online_store.store import OnlineStore
+
+TIMEOUT = 30.0
+_PAGE = 100
+_SCANNED = 1000
+
+Url = Annotated[str, typer.Option(help="The URL of the store.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+Given = Annotated[
+    str | None,
+    typer.Option(
+        "--schema",
+        help="The schema, as module:Class. Without, what the table's registry knows: then nothing "
+        "counts as stale.",
+    ),
+]
+Some = Annotated[
+    list[str] | None, typer.Option("--feature", help="Only this one. Can be repeated.")
+]
+
+
+def get(
+    namespace: Annotated[str, typer.Argument(help="Such as user.")],
+    keys: Annotated[list[str], typer.Argument(help="Primary keys: 7, or 7:abc for a tuple.")],
+    url: Url,
+    schema: Given = None,
+    feature: Some = None,
+    consistent: Annotated[bool, typer.Option("--consistent", help="A strong read.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show features of entities: each with its value, status and observed-at.
+
+    Exits with status 1 where a feature could not be read.
+
+    Example: chalk-online-store get user 7 8 --url "dynamodb:///features?region=us-east-1"
+    """
+    found = _namespace(None if schema else _registry(url), namespace, schema)
+    wanted = [parse_key(text, found) for text in keys]
+    with OnlineStore.open(url, [found], timeout=TIMEOUT) as store:
+        rows = store.read(found, wanted, feature, consistent=consistent)
+        names = list(rows.features)
+        for row in rows:
+            _print(row, names, as_json)
+        failed = any(row.status(name) == "failed" for row in rows for name in names)
+    if failed:
+        raise typer.Exit(1)
+
+
+def put(
+    rows: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ROW", help='JSON, such as \'{"id": 7, "risk": 0.5}\'; - for stdin.'
+        ),
+    ],
+    url: Url,
+    schema: Annotated[str, typer.Option(help="The schema, as module:Class.")],
+    observed_at: Annotated[
+        str | None, typer.Option(help="When the values were true, in ISO 8601; unless stated, now.")
+    ] = None,
+) -> None:
+    """Write rows, each a JSON object or, from standard input, a JSON line.
+
+    Bytes are base64, moments ISO 8601.
+
+    Example: chalk-online-store put '{"id": 7, "risk": 0.5}' --schema app:User --url ...
+    """
+    namespace = namespace_called(schema)
+    moment = None if observed_at is None else _moment(observed_at)
+    written = 0
+    with OnlineStore.open(url, [namespace], timeout=TIMEOUT) as store:
+        lines = _lines(rows)
+        while batch := [from_plain(namespace, _object(line)) for line in islice(lines, _PAGE)]:
+            store.write(namespace, batch, observed_at=moment)
+            written += len(batch)
+    typer.echo(f"{written:,} rows are written.")
+
+
+def scan(
+    namespace: Annotated[str, typer.Argument(help="Such as user.")],
+    url: Url,
+    schema: Given = None,
+    feature: Some = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many entities; 0 for all.")] = 20,
+    keys_only: Annotated[bool, typer.Option("--keys", help="Primary keys alone.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show entities of a namespace, in no order.
+
+    It scans the table, the other namespaces included, and pays for all that it passes: half an
+    RCU for each 4 KB.
+
+    Example: chalk-online-store scan user --limit 5 --url "dynamodb:///features?region=us-east-1"
+    """
+    registry = _registry(url)
+    found = _namespace(registry, namespace, schema)
+    entry = registry.by_name.get(namespace)
+    with OnlineStore.open(url, [found], timeout=TIMEOUT) as store:
+        every = _keys(store, found, f"{entry.id}:") if entry else iter(())
+        keys = islice(every, limit or None)
+        while some := list(islice(keys, _PAGE)):
+            if keys_only:
+                for key in some:
+                    typer.echo(json.dumps(to_plain(key)))
+                continue
+            rows = store.read(found, some, feature)
+            for row in rows:
+                _print(row, list(rows.features), as_json)
+
+
+# --- what they share -----------------------------------------------------------------------
+
+
+def _namespace(registry: Registry | None, name: str, schema: str | None) -> Namespace:
+    if schema is None:
+        return registered_namespace(registry or Registry(), name)
+    found = namespace_called(schema)
+    if found.name != name:
+        raise InvalidValue(f"--schema {schema} is of {found.name!r}, not {name!r}.")
+    return found
+
+
+def _registry(url: str) -> Registry:
+    backend, transports, _ = connect(url, None)
+    driver = SyncDriver(transports)
+    try:
+        call = Call(read_clocks().monotonic + TIMEOUT)
+        return driver.run(RegistryKeeper(backend).load(call))
+    finally:
+        driver.close()
+
+
+def _keys(store: OnlineStore, namespace: Namespace, prefix: str) -> Iterator[Any]:
+    """The primary keys of a namespace, as the items of a Scan come."""
+    start, last = b"", ""
+    while True:
+        call = Call(read_clocks().monotonic + TIMEOUT)
+        page = store.driver.run(store.core.backend.scan_keys(0, 1, start, _SCANNED, call))
+        for pk in page.pks:
+            if pk.startswith(prefix) and pk != last:  # The items of an entity lie together.
+                yield parse_key(pk.removeprefix(prefix), namespace)
+            last = pk
+        if not page.next:
+            return
+        start = page.next
+
+
+def _print(row: Row, names: list[str], as_json: bool) -> None:
+    if as_json:
+        told = {name: _told(row, name) for name in names}
+        typer.echo(json.dumps({"key": to_plain(row.key), "features": told}))
+        return
+    typer.echo(f"{json.dumps(to_plain(row.key))}")
+    print_table(
+        ("feature", "status", "value", "observed at"),
+        [
+            (
+                name,
+                str(told["status"]),
+                json.dumps(told["value"]) if told["status"] == "hit" else "",
+                told["observed_at"] or "",
+            )
+            for name in names
+            for told in [_told(row, name)]
+        ],
+    )
+
+
+def _told(row: Row, name: str) -> dict[str, Any]:
+    moment = row.observed_at(name)
+    return {
+        "status": row.status(name).value,
+        "value": to_plain(row.get(name)),
+        "observed_at": moment.isoformat() if moment else None,
+    }
+
+
+def _lines(rows: list[str]) -> Iterator[str]:
+    for row in rows:
+        if row == "-":
+            yield from (line for line in sys.stdin if line.strip())
+        else:
+            yield row
+
+
+def _object(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        raise InvalidValue("A row is no JSON.") from None
+
+
+def _moment(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidValue("--observed-at is ISO 8601, such as 2026-01-02T03:04:05Z.") from None
+    if found.tzinfo is None:
+        raise InvalidValue("--observed-at has no time zone: end it in Z, or in +01:00.")
+    return found
