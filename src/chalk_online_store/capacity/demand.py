@@ -101,22 +101,14 @@ class Demand:
         number of steps. Raises `InvalidValue` otherwise.
         """
         if step < self.step:
-            return Demand(np.repeat(self.units, self._times(self.step, step)), step, self.start)
-        times = self._times(step, self.step)
+            return Demand(np.repeat(self.units, _multiple(self.step, step)), step, self.start)
+        times = _multiple(step, self.step)
         if len(self.units) % times:
             raise InvalidValue(
                 f"A demand of {self.seconds:g} s is no whole number of steps of {step:g} s: "
                 "make it longer or shorter."
             )
         return Demand(self.units.reshape(-1, times).mean(axis=1), step, self.start)
-
-    @staticmethod
-    def _times(longer: float, shorter: float) -> int:
-        refuse([("step", shorter, shorter > 0, "above 0 seconds")])
-        times = round(longer / shorter)
-        if abs(times * shorter - longer) > 1e-9 * longer:
-            raise InvalidValue(f"A step of {longer:g} s is no multiple of one of {shorter:g} s.")
-        return times
 
     def by_minute(self) -> Units:
         """Its units, a row for each minute, as CloudWatch counts.
@@ -127,7 +119,7 @@ class Demand:
             raise InvalidValue(
                 f"Steps of {self.step:g} s hide what a minute asks for: use resampled(60)."
             )
-        times = self._times(MINUTE, self.step)
+        times = _multiple(MINUTE, self.step)
         if len(self.units) % times:
             raise InvalidValue(f"A demand of {self.seconds:g} s is no whole number of minutes.")
         return self.units.reshape(-1, times)
@@ -194,7 +186,7 @@ def flash_crowd(
     )
     since = (np.arange(_steps(seconds, step)) + 0.5) * step - at
     rising = np.clip(since / rise, 0, 1) if rise else (since >= 0).astype(np.float64)
-    falling = np.exp2(-np.clip(since - rise, 0, None) / half_life)
+    falling: Units = np.exp2(-np.clip(since - rise, 0, None) / half_life)
     return Demand(base + (peak - base) * rising * falling, step, start)
 
 
@@ -205,7 +197,7 @@ def demand_of(workload: Workload, units: float = 0.5, step: float = MINUTE) -> D
     shows bursts within it.
     """
     refuse([("units", units, 0 <= units < math.inf, "0 or more")])
-    per_minute = Demand._times(MINUTE, step)
+    per_minute = _multiple(MINUTE, step)
     start = math.floor(workload.times[0] / MINUTE) * MINUTE
     places = ((workload.times - start) / step).astype(np.int64)
     steps = math.ceil((int(places[-1]) + 1) / per_minute) * per_minute
@@ -261,3 +253,11 @@ def _steps(seconds: float, step: float) -> int:
         ]
     )
     return max(1, round(seconds / step))
+
+
+def _multiple(longer: float, shorter: float) -> int:
+    refuse([("step", shorter, 0 < shorter < math.inf, "above 0 seconds")])
+    times = round(longer / shorter)
+    if not times or abs(times * shorter - longer) > 1e-9 * longer:
+        raise InvalidValue(f"A step of {longer:g} s is no multiple of one of {shorter:g} s.")
+    return times

@@ -45,9 +45,7 @@ def read_rows(path: Path, form: Form) -> Iterator[Row]:
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise InvalidValue(
-            f"{path} is no {form.kind}: its name must end in {', '.join(_READERS)}."
-        )
+        raise InvalidValue(f"{path} is no {form.kind}: its name must end in {', '.join(_READERS)}.")
     try:
         yield from reader(path, form)
     except OSError as error:
