@@ -186,8 +186,9 @@ def flash_crowd(
     )
     since = (np.arange(_steps(seconds, step)) + 0.5) * step - at
     rising = np.clip(since / rise, 0, 1) if rise else (since >= 0).astype(np.float64)
-    falling: Units = np.exp2(-np.clip(since - rise, 0, None) / half_life)
-    return Demand(base + (peak - base) * rising * falling, step, start)
+    falling = np.exp2(-np.clip(since - rise, 0, None) / half_life)
+    units = base + (peak - base) * rising * falling
+    return Demand(units.astype(np.float64), step, start)
 
 
 def demand_of(workload: Workload, units: float = 0.5, step: float = MINUTE) -> Demand:
