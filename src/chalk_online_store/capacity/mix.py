@@ -78,12 +78,16 @@ class Write(Struct, frozen=True, forbid_unknown_fields=True):
 class NamespaceMix(Struct, frozen=True, forbid_unknown_fields=True):
     """One namespace: how many entities, by what share more of them each month, what for.
 
-    `schema` is `module:Class`, or the name of a namespace that the caller hands in. `expiring`
-    is how many items a second the TTL deletes, which a Global Table replicates, and charges for.
+    `schema` is `module:Class`, or the name of a namespace that is known otherwise: by `sample`,
+    a file of rows with the primary key in the columns `key`, or handed in by the caller.
+    `expiring` is how many items a second the TTL deletes, which a Global Table replicates, and
+    charges for.
     """
 
     schema: str
     entities: Annotated[int, Meta(ge=0)]
+    sample: str = ""
+    key: tuple[str, ...] = ()
     growth: Annotated[float, Meta(ge=0)] = 0.0
     expiring: Rate = 0.0
     query: tuple[Query, ...] = ()

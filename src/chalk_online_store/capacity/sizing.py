@@ -45,7 +45,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class GroupSize:
-    """The items of one group: mean and largest bytes, and what is stored of them, in GB.
+    """The items of one group: how many, mean and largest bytes, and what is stored, in GB.
 
     `share` is the share of entities that have such an item.
     """
@@ -55,6 +55,7 @@ class GroupSize:
     bytes: float
     largest: int
     share: float
+    items: float
     gb: float
 
 
@@ -212,8 +213,9 @@ class _Part:
         for group, sizes in self._sizes.items():
             there = [size for size in sizes if size]
             mean, share = _mean(there), len(there) / len(sizes)
-            gb = self._part.entities * share * (mean + self._overhead) / GB
-            yield GroupSize(self.name, group, mean, max(sizes), share, gb)
+            items = self._part.entities * share
+            stored = items * (mean + self._overhead) / GB
+            yield GroupSize(self.name, group, mean, max(sizes), share, items, stored)
 
     def _stored(self, group: GroupSize) -> Line:
         factors = [

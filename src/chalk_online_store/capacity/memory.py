@@ -1,0 +1,63 @@
+"""The same entities in Valkey: how much memory, which nodes, what they cost beside the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from chalk_online_store.capacity.prices import HOURS_A_MONTH, Node, RegionPrices
+from chalk_online_store.capacity.sizing import Sizing
+from chalk_online_store.errors import InvalidValue
+
+GIB = 1024**3
+
+KEY_OVERHEAD = 100
+"""Bytes that Valkey takes for a key and a value beside their content: two objects, an entry of
+the dictionary, one of the expiry's, and what the allocator rounds up. An assumption until the
+Valkey backend measures its own layout."""
+
+REPLICAS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ValkeyCost:
+    """What a mix takes in Valkey, in each region; dollars a month of all regions.
+
+    `gib` is what the data takes at the end of the mix's months. Each of `shards` is `node` with
+    `REPLICAS` beside it.
+    """
+
+    gib: float
+    node: Node
+    shards: int
+    regions: int
+    dollars: float
+
+
+def in_valkey(sizing: Sizing, prices: Iterable[RegionPrices]) -> ValkeyCost:
+    """The cheapest nodes of one kind that hold all entities in memory."""
+    gib = _bytes(sizing) * (sizing.gb_later / sizing.gb if sizing.gb else 1.0) / GIB
+    regions = list(prices)
+    first = regions[0].valkey
+    usable = 1 - first.reserved_memory
+
+    def shards(node: Node) -> int:
+        return max(1, math.ceil(gib / (node.gib * usable)))
+
+    node = min(first.nodes, key=lambda node: (shards(node) * node.hour, shards(node)))
+    nodes = shards(node) * (1 + REPLICAS)
+    hourly = sum(nodes * _hour(each, node.name) for each in regions)
+    return ValkeyCost(gib, node, shards(node), len(regions), hourly * HOURS_A_MONTH)
+
+
+def _hour(prices: RegionPrices, node: str) -> float:
+    """What a node costs in another region; raises `InvalidValue` where it has no price."""
+    for each in prices.valkey.nodes:
+        if each.name == node:
+            return each.hour
+    raise InvalidValue(f"There is no price of {node!r} in one of the regions: add it to the file.")
+
+
+def _bytes(sizing: Sizing) -> float:
+    return sum(group.items * (group.bytes + KEY_OVERHEAD) for group in sizing.groups)

@@ -1,0 +1,147 @@
+"""What each capacity mode costs: by hand where that can be, simulated where it lags."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from chalk_online_store import Feature, Namespace
+from chalk_online_store.capacity.items import Sample
+from chalk_online_store.capacity.memory import GIB, KEY_OVERHEAD, in_valkey
+from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
+from chalk_online_store.capacity.modes import ModeAdvice, autoscaled, compare
+from chalk_online_store.capacity.prices import Prices, read_prices
+from chalk_online_store.capacity.sizing import Sizing, size
+from chalk_online_store.capacity.typical import typical_rows
+from chalk_online_store.errors import InvalidValue
+
+USER = Namespace("user", int, [Feature("name", str)])
+PRICES = read_prices().of("us-east-1")
+SECONDS = 730 * 3600
+
+
+def sized(trough: float = 1.0, entities: int = 10_000_000, **settings: Any) -> Sizing:
+    part = NamespaceMix("user", entities, query=(Query(2000, 10),), write=(Write(1000),))
+    mix = Mix((part,), trough=trough, **settings)
+    return size(mix, {"user": Sample(USER, typical_rows(USER, 3))})
+
+
+def compared(sizing: Sizing, **settings: Any) -> ModeAdvice:
+    return compare(sizing, [PRICES] * len(sizing.regions), **settings)
+
+
+def test_each_mode_is_what_one_reckons() -> None:
+    """10,000 RCU and 1,000 WCU around the clock, at 70 % of what is provisioned."""
+    (region,) = compared(sized()).regions
+    free, fixed, scaled = region.modes
+    assert free.reads == pytest.approx(10_000 * SECONDS / 1e6 * 0.125)
+    assert free.writes == pytest.approx(1_000 * SECONDS / 1e6 * 0.625)
+    assert fixed.reads == pytest.approx(14_286 * 730 * 0.00013)
+    assert fixed.writes == pytest.approx(1_429 * 730 * 0.00065)
+    assert fixed.utilisation == pytest.approx(0.70, abs=0.001)
+    assert scaled.dollars == pytest.approx(fixed.dollars, rel=0.001)  # Nothing to scale.
+
+
+def test_a_steady_load_is_provisioned() -> None:
+    """At 70 % around the clock it costs 41 % of on-demand, and autoscaling saves nothing."""
+    advice = compared(sized())
+    assert advice.mode == "provisioned"
+    assert "41% of on-demand" in advice.reason
+    assert any("1 years" in note for note in advice.notes)
+
+
+def test_a_day_that_varies_is_autoscaled() -> None:
+    """Between a tenth and the peak, capacity follows; without a throttle, and above its target."""
+    advice = compared(sized(trough=0.1))
+    scaled, fixed = (advice.regions[0].of(mode) for mode in ("autoscaled", "provisioned"))
+    assert advice.mode == "autoscaled"
+    assert scaled.dollars < 0.85 * fixed.dollars
+    assert scaled.throttled == 0
+    assert fixed.utilisation < scaled.utilisation <= 0.7
+
+
+def test_what_is_little_used_is_on_demand() -> None:
+    """With a target so low that capacity idles, provisioned saves nothing worth its care."""
+    advice = compared(sized(trough=0.1), target=30.0)
+    assert advice.mode == "on-demand"
+    assert "not worth" in advice.reason
+
+
+def test_autoscaling_follows_within_its_bounds() -> None:
+    """From what the trough needs to twice what the peak needs."""
+    run = autoscaled(peak=7000, trough=0.1)
+    assert run.capacity.min() >= 1000
+    assert run.capacity.max() <= 20_000
+    assert run.throttled_share == 0
+
+
+def test_every_region_pays_for_all_writes() -> None:
+    """Two regions cost twice the writes; reserved capacity does not cover them."""
+    one, two = (compared(sized(regions=names)) for names in (("a",), ("a", "b")))
+    assert sum(r.of("on-demand").writes for r in two.regions) == pytest.approx(
+        2 * one.regions[0].of("on-demand").writes
+    )
+    assert two.regions[1].of("on-demand").reads == 0
+    assert any("does not cover" in note for note in two.notes)
+
+
+def test_storage_decides_on_the_table_class() -> None:
+    """Much storage for few requests is cheaper in Standard-IA, and is costed so."""
+    small, large = sized(), sized(entities=200_000_000_000)
+    assert "be dearer" in compared(small).notes[-1]
+    assert "be cheaper" in compared(large).notes[-1]
+    dear, cheap = (compared(large, infrequent_access=flag).regions[0] for flag in (False, True))
+    assert cheap.storage == pytest.approx(dear.storage * 0.10 / 0.25)
+    assert compared(small, recovery=False).regions[0].recovery == 0
+
+
+def test_break_even_is_where_both_cost_the_same() -> None:
+    """28.9 % for reads and for writes, at the prices that come along."""
+    standard = PRICES.standard
+    for hour, million, even in (
+        (standard.rcu_hour, standard.million_rru, standard.break_even_reads),
+        (standard.wcu_hour, standard.million_wru, standard.break_even_writes),
+    ):
+        assert hour == pytest.approx(even * 3600 / 1e6 * million)
+        assert even == pytest.approx(0.2889, abs=0.0001)
+
+
+def test_memory_buys_nodes() -> None:
+    """Bytes and overhead, growth, what a node keeps for itself, a replica each: by hand."""
+    sizing = sized(entities=200_000_000)
+    (group,) = sizing.groups
+    gib = 200e6 * (group.bytes + KEY_OVERHEAD) / GIB
+    found = in_valkey(sizing, [PRICES])
+    assert found.gib == pytest.approx(gib)
+    usable = found.node.gib * 0.75
+    assert found.shards == -(-gib // usable)
+    assert found.dollars == pytest.approx(found.shards * 2 * found.node.hour * 730)
+    for node in PRICES.valkey.nodes:
+        assert found.shards * found.node.hour <= -(-gib // (node.gib * 0.75)) * node.hour
+
+
+def test_prices_are_a_file_that_can_be_replaced(tmp_path: Path) -> None:
+    """With a date; a region without prices, and a file that is wrong, are named."""
+    prices = read_prices()
+    assert prices.as_of == date(2024, 11, 1)
+    assert prices.of("us-west-2") is prices.of("us-east-1")
+    with pytest.raises(InvalidValue, match=r"no prices of 'eu-north-1', only of us-east-1"):
+        prices.of("eu-north-1")
+    path = tmp_path / "ours.json"
+    ours = Prices(date(2026, 1, 1), "our contract", {"eu-north-1": PRICES})
+    path.write_bytes(msgspec.json.encode(ours))
+    assert read_prices(path) == ours
+    path.write_text('{"as_of": "2026-01-01", "source": "x", "regions": {"a": {}}}')
+    with pytest.raises(InvalidValue, match=r"ours.json: .*standard.*regions"):
+        read_prices(path)
+
+
+@pytest.mark.parametrize("target", [10.0, 95.0])
+def test_a_target_is_what_aws_takes(target: float) -> None:
+    """20 to 90 %."""
+    with pytest.raises(InvalidValue, match="20 to 90"):
+        compared(sized(), target=target)
