@@ -98,13 +98,16 @@ class Mix(Struct, frozen=True, forbid_unknown_fields=True, rename={"namespaces":
     """All that a table is asked to do.
 
     `reads` is the share of all queries that each region serves: all in the first, unless
-    stated. `trough` is the lowest rate of a day as a share of the highest, the rest of the day
-    a sine between them. `months` is for how long storage grows.
+    stated. `standby` is the share of what a region has to serve when another one is lost that
+    its provisioned capacity is ready for at any time: autoscaling takes many minutes, during
+    which it would throttle. `trough` is the lowest rate of a day as a share of the highest, the
+    rest of the day a sine between them. `months` is for how long storage grows.
     """
 
     namespaces: Annotated[tuple[NamespaceMix, ...], Meta(min_length=1)]
     regions: Annotated[tuple[str, ...], Meta(min_length=1)] = ("us-east-1",)
     reads: Mapping[str, Share] = field(default_factory=dict)
+    standby: Share = 1.0
     trough: Share = 1.0
     months: Annotated[int, Meta(ge=0, le=120)] = 12
 

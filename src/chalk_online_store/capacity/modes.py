@@ -113,7 +113,10 @@ def _region_cost(
 ) -> RegionCost:
     chosen = prices.infrequent_access if infrequent else prices.standard
     trough = sizing.mix.trough
-    scaled = [autoscaled(peak, trough, target) for peak in (units.rcu, units.wcu)]
+    scaled = (
+        autoscaled(units.rcu, trough, target, units.rcu_ready),
+        autoscaled(units.wcu, trough, target),
+    )
     return RegionCost(
         units.region,
         (
@@ -141,7 +144,8 @@ def _on_demand(units: RegionUnits, mean: float, prices: ClassPrices) -> ModeCost
 
 
 def _provisioned(units: RegionUnits, mean: float, prices: ClassPrices, target: float) -> ModeCost:
-    read, write = (provisioned_units(peak, target) for peak in (units.rcu, units.wcu))
+    peaks = (max(units.rcu, units.rcu_ready), units.wcu)
+    read, write = (provisioned_units(peak, target) for peak in peaks)
     return _paid(
         "provisioned", read, write, units.rcu * mean, units.wcu * mean, prices, throttled=0.0
     )
@@ -152,13 +156,16 @@ def provisioned_units(peak: float, target: float = TARGET) -> int:
     return max(1, math.ceil(round(peak * 100 / target, 6)))
 
 
-def autoscaled(peak: float, trough: float, target: float = TARGET) -> ProvisionedRun:
+def autoscaled(
+    peak: float, trough: float, target: float = TARGET, ready: float = 0.0
+) -> ProvisionedRun:
     """Days of a load under autoscaling, from its trough to its peak; `trough` is a share of it.
 
-    Capacity may fall to what the trough needs, and rise to twice what the peak needs.
+    Capacity may fall to what the trough needs, or `ready` units a second where these are more,
+    and rise to twice what the peak needs.
     """
-    most = provisioned_units(peak, target)
-    least = provisioned_units(peak * trough, target)
+    most = provisioned_units(max(peak, ready), target)
+    least = provisioned_units(max(peak * trough, ready), target)
     scaling = TargetTracking(
         least, 2 * most, target, scale_in_cooldown=60.0, scale_out_cooldown=60.0
     )

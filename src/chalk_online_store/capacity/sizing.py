@@ -63,13 +63,15 @@ class GroupSize:
 class RegionUnits:
     """What a region has to serve at the busiest time of the day, in units a second.
 
-    `rcu_after_loss` is what it has to serve when another one is lost.
+    `rcu_after_loss` is what it has to serve when another one is lost, `rcu_ready` what of that
+    its provisioned capacity is to be ready for at any time.
     """
 
     region: str
     rcu: float
     wcu: float
     rcu_after_loss: float
+    rcu_ready: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ def _regions(mix: Mix, lines: Sequence[Line]) -> Iterator[RegionUnits]:
     for place, region in enumerate(mix.regions):
         wcu = written + (expired if place else 0.0)
         after_loss = rcu * mix.share_without(region)
-        yield RegionUnits(region, rcu * mix.share_of(region), wcu, after_loss)
+        ready = after_loss * mix.standby if len(mix.regions) > 1 else 0.0
+        yield RegionUnits(region, rcu * mix.share_of(region), wcu, after_loss, ready)
 
 
 class _Part:
@@ -131,6 +134,9 @@ class _Part:
         self._sample = sample
         self.name = sample.namespace.name
         writes = [self._names(write.features) for write in part.write]
+        everything = frozenset(sample.namespace.by_name)
+        if all(writes) and everything - frozenset().union(*writes):
+            writes.append(everything)  # What no write names was loaded otherwise.
         self._sizes = sample.sizes(writes)
 
     def _names(self, features: Iterable[str]) -> frozenset[str]:

@@ -93,6 +93,9 @@ class OnDemand(Struct, frozen=True, tag_field="mode", tag="on-demand", forbid_un
     max_write: Count | None = None
 
 
+Capacity: TypeAlias = Provisioned | OnDemand
+
+
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """A table as it should be, in one region or, as a Global Table, in several.
 
@@ -106,7 +109,7 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(pattern=_TABLE)]
     regions: tuple[str, ...]
-    capacity: Provisioned | OnDemand = OnDemand()
+    capacity: Capacity = OnDemand()
     pk: Name = "pk"
     sk: Name = "sk"
     ttl: Name = "ttl"
@@ -153,6 +156,29 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     def layout(self) -> TableLayout:
         """The names of its attributes."""
         return TableLayout(self.pk, self.sk, self.ttl)
+
+
+def render_spec(spec: TableSpec) -> str:
+    """A table as the TOML that `read_spec` reads, without what is as it is anyway."""
+    return msgspec.toml.encode(_without_defaults(spec)).decode()
+
+
+def _without_defaults(spec: TableSpec) -> dict[str, object]:
+    plain = msgspec.to_builtins(spec)
+    usual = msgspec.to_builtins(TableSpec("abc", ("us-east-1",)))
+    always = {"name", "regions", "capacity"}
+    return {
+        name: _without_none(value)
+        for name, value in plain.items()
+        if name in always or value != usual[name]
+    }
+
+
+def _without_none(value: object) -> object:
+    """TOML has no null."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_none(each) for name, each in value.items() if each not in (None, {})}
 
 
 def read_spec(path: Path) -> TableSpec:

@@ -1,0 +1,118 @@
+"""All that is reckoned of a mix, as one thing: to print, as JSON, or as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from chalk_online_store.capacity.grouping import GroupAdvice, GroupingCost, advise
+from chalk_online_store.capacity.items import Sample
+from chalk_online_store.capacity.limits import Finding, findings, partitions
+from chalk_online_store.capacity.memory import ValkeyCost, in_valkey
+from chalk_online_store.capacity.mix import Mix, NamespaceMix
+from chalk_online_store.capacity.modes import ModeAdvice, compare
+from chalk_online_store.capacity.prices import Prices
+from chalk_online_store.capacity.sizing import Sizing, size
+from chalk_online_store.capacity.typical import typical_rows
+from chalk_online_store.cli import require
+from chalk_online_store.cli.schemas import namespace_called
+from chalk_online_store.errors import InvalidValue
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a mix takes, what it comes close to, and what it costs."""
+
+    prices: Prices
+    sampled: Mapping[str, int]
+    sizing: Sizing
+    partitions: int
+    findings: Sequence[Finding]
+    groups: Sequence[GroupAdvice]
+    modes: ModeAdvice
+    valkey: ValkeyCost
+    target: float
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it; units a second at the peak, bytes, GB and dollars a month."""
+        sizing = self.sizing
+        return {
+            "prices_as_of": self.prices.as_of.isoformat(),
+            "items": [asdict(group) for group in sizing.groups],
+            "lines": [asdict(line) for line in sizing.lines],
+            "regions": [asdict(region) for region in sizing.regions],
+            "gb": sizing.gb,
+            "gb_later": sizing.gb_later,
+            "partitions": self.partitions,
+            "findings": [asdict(finding) for finding in self.findings],
+            "groups": [_grouped(advice) for advice in self.groups],
+            "modes": [
+                {"mode": mode, "dollars": self.modes.dollars(mode)}
+                for mode in ("on-demand", "provisioned", "autoscaled")
+            ],
+            "recommended": {"mode": self.modes.mode, "reason": self.modes.reason},
+            "notes": list(self.modes.notes),
+            "valkey": {
+                "gib": self.valkey.gib,
+                "node": self.valkey.node.name,
+                "shards": self.valkey.shards,
+                "dollars": self.valkey.dollars,
+            },
+        }
+
+
+def _grouped(advice: GroupAdvice) -> dict[str, Any]:
+    return {
+        "namespace": advice.namespace,
+        "changes": advice.changes,
+        "saved": advice.saved,
+        "now": _cost(advice.now),
+        "best": _cost(advice.best),
+    }
+
+
+def _cost(cost: GroupingCost) -> dict[str, Any]:
+    groups = sorted(sorted(group) for group in cost.groups)
+    return {"groups": groups, "rcu": cost.rcu, "wcu": cost.wcu, "dollars": cost.dollars}
+
+
+def reckon(mix: Mix, prices: Prices, target: float) -> Account:
+    """Reckon a mix; its schemas and samples are looked up.
+
+    Raises `InvalidSchema`, `UnknownFeature`, and `InvalidValue` for a region without prices.
+    """
+    samples = {part.schema: sample_of(part) for part in mix.namespaces}
+    sizing = size(mix, samples)
+    ours = [prices.of(region) for region in mix.regions]
+    return Account(
+        prices,
+        {sample.namespace.name: len(sample.rows) for sample in samples.values()},
+        sizing,
+        partitions(sizing),
+        findings(sizing, samples),
+        [advise(mix, part, samples[part.schema], ours[0].standard) for part in mix.namespaces],
+        compare(sizing, ours, target),
+        in_valkey(sizing, ours),
+        target,
+    )
+
+
+def sample_of(part: NamespaceMix) -> Sample:
+    """Rows of a namespace: those of its sample file, or made up from its schema."""
+    given = namespace_called(part.schema) if ":" in part.schema else None
+    if not part.sample:
+        if given is None:
+            raise InvalidValue(
+                f"schema = {part.schema!r}: name it module:Class, or give a sample with its key."
+            )
+        return Sample(given, typical_rows(given))
+    require("arrow", "pyarrow")
+    from chalk_online_store.cli.loading.source import Source
+
+    name = given.name if given else part.schema
+    keys = list(part.key) or ([given.key_name] if given else [])
+    source = Source(Path(part.sample), name, keys, None, given)
+    first = next(iter(source.read()), None)
+    return Sample(source.namespace, first.rows if first else [])

@@ -1,0 +1,67 @@
+"""The command `capacity`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chalk_online_store.capacity.mix import read_mix
+from chalk_online_store.capacity.modes import TARGET, Mode
+from chalk_online_store.capacity.prices import read_prices
+from chalk_online_store.cli.capacity.account import Account, reckon
+from chalk_online_store.cli.capacity.show import MODES, show
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.provision.sizes import spec_for
+from chalk_online_store.provision.spec import render_spec
+
+
+def capacity(
+    mix: Annotated[Path, typer.Argument(help="What the table is asked to do, as TOML.")],
+    prices: Annotated[
+        Path | None, typer.Option(help="A file of prices, in place of those that come along.")
+    ] = None,
+    target: Annotated[
+        float,
+        typer.Option(min=20, max=90, help="Percent of provisioned capacity that a peak uses."),
+    ] = TARGET,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Write the recommended table here, for `terraform` and `provision`."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="What that table is called.")] = "chalk-online-store",
+    mode: Annotated[
+        str, typer.Option(help="Its capacity mode; the recommended one unless stated.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Size a table: units, bytes, limits, groups, and what each capacity mode costs.
+
+    Exits with status 1 where the mix cannot be served by a table.
+
+    Example: chalk-online-store capacity mix.toml --table table.toml
+    """
+    account = reckon(read_mix(mix), read_prices(prices), target)
+    if as_json:
+        typer.echo(json.dumps(account.plain()))
+    else:
+        show(account)
+    if table is not None:
+        _write_table(account, table, name, mode)
+    if any(finding.severity == "error" for finding in account.findings):
+        raise typer.Exit(1)
+
+
+def _write_table(account: Account, path: Path, name: str, mode: str) -> None:
+    chosen = _mode(mode) if mode else account.modes.mode
+    path.write_text(render_spec(spec_for(name, account.sizing, chosen, account.target)))
+    typer.echo(f"Written: {path}, {chosen}.", err=True)
+
+
+def _mode(text: str) -> Mode:
+    for mode in MODES:
+        if mode == text:
+            return mode
+    raise InvalidValue(f"--mode is one of {', '.join(MODES)}.")

@@ -1,0 +1,128 @@
+"""What was reckoned of a mix, as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import typer
+
+from chalk_online_store.capacity.grouping import GroupAdvice
+from chalk_online_store.capacity.modes import Mode
+from chalk_online_store.cli.capacity.account import Account
+from chalk_online_store.cli.tables import print_table
+
+MODES: tuple[Mode, ...] = ("on-demand", "provisioned", "autoscaled")
+
+
+def show(account: Account) -> None:
+    """Print it all, each part with its heading."""
+    for part in (_items, _lines, _regions, _findings, _groups, _modes, _valkey):
+        part(account)
+
+
+def _items(account: Account) -> None:
+    rows = [
+        (
+            f"{group.namespace}.{group.group}",
+            f"{group.bytes:,.0f}",
+            f"{group.largest:,}",
+            f"{group.items:,.0f}",
+            f"{group.gb:,.1f}",
+        )
+        for group in account.sizing.groups
+    ]
+    head = ("items", "bytes", "largest", "how many", "GB")
+    print_table(head, rows, title="Items", numbers=True)
+    for name, count in account.sampled.items():
+        typer.echo(f"{name}: by {count} rows.", err=True)
+
+
+def _lines(account: Account) -> None:
+    rows = [
+        (
+            f"{line.namespace}.{line.group}",
+            line.what,
+            line.arithmetic,
+            f"{line.amount:,.6g} {line.unit}",
+            line.rule,
+        )
+        for line in account.sizing.lines
+    ]
+    head = ("items", "what", "reckoned", "amount", "rule")
+    print_table(head, rows, title="At the busiest time of the day")
+
+
+def _regions(account: Account) -> None:
+    rows = [
+        (
+            region.region,
+            f"{region.rcu:,.0f}",
+            f"{region.rcu_after_loss:,.0f}",
+            f"{region.wcu:,.0f}",
+        )
+        for region in account.sizing.regions
+    ]
+    head = ("region", "RCU", "RCU with another lost", "WCU")
+    print_table(head, rows, title="By region", numbers=True)
+    later = f"{account.sizing.gb_later:,.1f} GB in {account.sizing.mix.months} months"
+    typer.echo(f"Stored: {account.sizing.gb:,.1f} GB, {later}; {account.partitions} partitions.")
+
+
+def _findings(account: Account) -> None:
+    rows = [(f.severity, f.where, f.what, f.advice) for f in account.findings]
+    if rows:
+        print_table(("", "where", "what", "advice"), rows, title="To look at")
+
+
+def _groups(account: Account) -> None:
+    for advice in account.groups:
+        if advice.changes:
+            typer.echo("\n".join(group_lines(advice)))
+
+
+def group_lines(advice: GroupAdvice) -> Iterator[str]:
+    """What to change of the groups of a namespace, and why."""
+    now, best = advice.now, advice.best
+    yield (
+        f"Groups of {advice.namespace}: {len(best.groups)} instead of {len(now.groups)} would save "
+        f"{advice.saved:.0%}: {now.rcu:,.0f} RCU become {best.rcu:,.0f}, {now.wcu:,.0f} WCU "
+        f"{best.wcu:,.0f}."
+    )
+    for group in sorted(best.groups, key=lambda group: (len(group), sorted(group))):
+        yield f"  {', '.join(sorted(group))}"
+
+
+def _modes(account: Account) -> None:
+    modes = account.modes
+    rows = [mode_row(account, mode) for mode in MODES]
+    head = ("mode", "RCU", "WCU", "utilisation", "throttled", "$ a month")
+    print_table(head, rows, title="Capacity modes, of all regions", numbers=True)
+    typer.echo(f"Recommended: {modes.mode}: {modes.reason}.")
+    for note in modes.notes:
+        typer.echo(note, err=True)
+    prices = account.prices
+    typer.echo(f"Prices as of {prices.as_of}: {prices.source}. Nothing is looked up.", err=True)
+
+
+def mode_row(account: Account, mode: Mode) -> tuple[str, ...]:
+    """A mode in all regions: mean units, utilisation, throttles, dollars with storage."""
+    costs = [region.of(mode) for region in account.modes.regions]
+    total: Callable[[str], float] = lambda name: sum(getattr(cost, name) for cost in costs)  # noqa: E731
+    dollars = total("dollars")
+    used = sum(cost.utilisation * cost.dollars for cost in costs) / dollars if dollars else 0.0
+    return (
+        mode,
+        f"{total('read_units'):,.0f}",
+        f"{total('write_units'):,.0f}",
+        f"{used:.0%}",
+        f"{max(cost.throttled for cost in costs):.2%}",
+        f"{account.modes.dollars(mode):,.0f}",
+    )
+
+
+def _valkey(account: Account) -> None:
+    found = account.valkey
+    typer.echo(
+        f"In Valkey: {found.gib:,.1f} GiB, {found.shards} x {found.node.name} and a replica each"
+        f"{' in each region' if found.regions > 1 else ''}: ${found.dollars:,.0f} a month."
+    )

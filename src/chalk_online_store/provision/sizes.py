@@ -1,0 +1,55 @@
+"""The table that a sizing asks for."""
+
+from __future__ import annotations
+
+from chalk_online_store.capacity.modes import TARGET, Mode, provisioned_units
+from chalk_online_store.capacity.sizing import RegionUnits, Sizing
+from chalk_online_store.provision.spec import (
+    Autoscaling,
+    Capacity,
+    OnDemand,
+    Provisioned,
+    TableSpec,
+    Units,
+)
+
+_ROOM = 2
+"""Autoscaling may go to so many times what the peak needs."""
+
+
+def spec_for(name: str, sizing: Sizing, mode: Mode, target: float = TARGET) -> TableSpec:
+    """A table for a sized mix, in a capacity mode.
+
+    Provisioned capacity is for the peak, and for what the mix wants of it when another region is
+    lost, at `target` percent. Provisioned in several regions, writes are autoscaled whatever the
+    mode, as AWS demands.
+    """
+    return TableSpec(name, sizing.mix.regions, _capacity(sizing, mode, target))
+
+
+def _capacity(sizing: Sizing, mode: Mode, target: float) -> Capacity:
+    if mode == "on-demand":
+        return OnDemand()
+    scaled, trough = mode == "autoscaled", sizing.mix.trough
+    reads = {region.region: _reads(region, trough, target, scaled) for region in sizing.regions}
+    wcu = max(region.wcu for region in sizing.regions)
+    several = len(sizing.regions) > 1
+    first, *others = sizing.mix.regions
+    return Provisioned(
+        reads[first],
+        _units(wcu, wcu * trough, target, scaled or several),
+        {region: reads[region] for region in others if reads[region] != reads[first]},
+    )
+
+
+def _reads(region: RegionUnits, trough: float, target: float, scaled: bool) -> Units:
+    peak = max(region.rcu, region.rcu_ready)
+    least = max(region.rcu * trough, region.rcu_ready)
+    return _units(max(peak, region.rcu_after_loss) if scaled else peak, least, target, scaled)
+
+
+def _units(peak: float, least: float, target: float, scaled: bool) -> Units:
+    units = provisioned_units(peak, target)
+    if not scaled:
+        return Units(units)
+    return Units(units, Autoscaling(provisioned_units(least, target), _ROOM * units, target))

@@ -1,0 +1,127 @@
+"""`capacity` on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from chalk_online_store import feature, features
+from chalk_online_store.cli import main
+from chalk_online_store.provision.spec import OnDemand, Provisioned, read_spec
+
+
+@features
+class User:
+    id: int
+    name: str
+    risk: float = feature(group="realtime")
+
+
+MIX = f"""
+regions = ["us-east-1", "us-west-2"]
+trough = 0.3
+
+[[namespace]]
+schema = "{__name__}:User"
+entities = 5_000_000
+
+[[namespace.query]]
+per_second = 2000
+entities = 20
+
+[[namespace.write]]
+per_second = 500
+features = ["risk"]
+"""
+
+
+@pytest.fixture
+def mix(tmp_path: Path) -> Path:
+    path = tmp_path / "mix.toml"
+    path.write_text(MIX)
+    return path
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main(["capacity", *map(str, arguments)])
+    return int(exit_.value.code or 0)
+
+
+def test_it_tells_people(mix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Items, arithmetic, regions, groups, modes and Valkey, with the date of the prices."""
+    assert run(mix) == 0
+    out, err = capsys.readouterr()
+    assert "2,000/s x 20 entities x 0.5 RCU\t20,000 RCU" in out
+    assert "us-west-2\t0\t40,000\t500" in out
+    assert "1 instead of 2 would save" in out
+    assert "Recommended:" in out
+    assert "In Valkey:" in out
+    assert "Prices as of 2024-11-01" in err
+
+
+def test_it_tells_programs(mix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same as JSON."""
+    assert run(mix, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["regions"][0]["rcu"] == 40_000
+    assert {mode["mode"] for mode in told["modes"]} == {"on-demand", "provisioned", "autoscaled"}
+    assert told["groups"][0]["best"]["groups"] == [["name", "risk"]]
+
+
+def test_it_writes_the_table(mix: Path, tmp_path: Path) -> None:
+    """In the recommended mode, or the one that is named."""
+    table = tmp_path / "table.toml"
+    assert run(mix, "--table", table, "--name", "features", "--mode", "provisioned") == 0
+    spec = read_spec(table)
+    assert spec.name == "features"
+    assert isinstance(spec.capacity, Provisioned)
+    assert run(mix, "--table", table, "--mode", "on-demand") == 0
+    assert read_spec(table).capacity == OnDemand()
+    assert run(mix, "--table", table, "--mode", "free") == 1
+
+
+def test_rows_of_a_file_size_items(
+    tmp_path: Path, mix: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sample of 300 bytes a row, without any schema."""
+    sample = tmp_path / "sample.parquet"
+    rows = pa.table({"id": range(50), "blob": [b"x" * 300] * 50})
+    pyarrow.parquet.write_table(rows, sample)
+    mix.write_text(
+        f'[[namespace]]\nschema = "user"\nsample = "{sample}"\nkey = ["id"]\nentities = 10\n'
+    )
+    assert run(mix, "--json") == 0
+    (item,) = json.loads(capsys.readouterr().out)["items"]
+    assert 300 < item["bytes"] < 340
+
+
+def test_what_cannot_be_served_is_an_error(mix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One entity that takes more than a partition has: status 1, and why."""
+    mix.write_text(MIX.replace("entities = 20", "entities = 20\nhottest = 0.9"))
+    assert run(mix) == 1
+    assert "its partition has 3,000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ((f"{__name__}:User", "user"), "name it module:Class"),
+        (("per_second = 2000", "per_secund = 2000"), "per_secund"),
+        (('"us-west-2"', '"eu-north-1"'), "no prices of 'eu-north-1'"),
+        (('["risk"]', '["rsk"]'), "no feature 'rsk'"),
+    ],
+)
+def test_a_mistake_has_no_traceback(
+    mix: Path, change: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong, where, and the way out, in one line."""
+    mix.write_text(MIX.replace(*change))
+    assert run(mix) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
