@@ -81,7 +81,8 @@ class NamespaceMix(Struct, frozen=True, forbid_unknown_fields=True):
     `schema` is `module:Class`, or the name of a namespace that is known otherwise: by `sample`,
     a file of rows with the primary key in the columns `key`, or handed in by the caller.
     `expiring` is how many items a second the TTL deletes, which a Global Table replicates, and
-    charges for.
+    charges for. `zipf` is the exponent of Zipf's law by which entities are read: what a cache
+    would save follows from it.
     """
 
     schema: str
@@ -90,6 +91,7 @@ class NamespaceMix(Struct, frozen=True, forbid_unknown_fields=True):
     key: tuple[str, ...] = ()
     growth: Annotated[float, Meta(ge=0)] = 0.0
     expiring: Rate = 0.0
+    zipf: Rate = 1.0
     query: tuple[Query, ...] = ()
     write: tuple[Write, ...] = ()
 

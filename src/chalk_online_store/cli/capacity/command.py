@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from chalk_online_store.capacity.mix import read_mix
 from chalk_online_store.capacity.modes import TARGET, Mode
 from chalk_online_store.capacity.prices import read_prices
+from chalk_online_store.cli import require
 from chalk_online_store.cli.capacity.account import Account, reckon
 from chalk_online_store.cli.capacity.show import MODES, show
 from chalk_online_store.errors import InvalidValue
@@ -35,6 +37,9 @@ def capacity(
     mode: Annotated[
         str, typer.Option(help="Its capacity mode; the recommended one unless stated.")
     ] = "",
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page with charts here, as HTML.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Size a table: units, bytes, limits, groups, and what each capacity mode costs.
@@ -43,6 +48,8 @@ def capacity(
 
     Example: chalk-online-store capacity mix.toml --table table.toml
     """
+    if report is not None:
+        require("plots", "jinja2", "matplotlib")
     account = reckon(read_mix(mix), read_prices(prices), target)
     if as_json:
         typer.echo(json.dumps(account.plain()))
@@ -50,6 +57,11 @@ def capacity(
         show(account)
     if table is not None:
         _write_table(account, table, name, mode)
+    if report is not None:
+        from chalk_online_store.cli.report.page import write_page
+
+        write_page(account, report, datetime.now(UTC))
+        typer.echo(f"Written: {report}.", err=True)
     if any(finding.severity == "error" for finding in account.findings):
         raise typer.Exit(1)
 

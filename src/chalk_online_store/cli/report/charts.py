@@ -1,0 +1,86 @@
+"""The charts of the page, by matplotlib, as SVG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from chalk_online_store.capacity.caching import Outcome
+from chalk_online_store.capacity.modes import ModeAdvice
+from chalk_online_store.cli.capacity.show import MODES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which people tell apart however they see colours.
+_PARTS = (
+    ("reads", "#0072B2"),
+    ("writes", "#E69F00"),
+    ("storage", "#009E73"),
+    ("recovery", "#999999"),
+)
+
+
+def modes_chart(advice: ModeAdvice) -> Figure:
+    """Dollars a month of each mode, in all regions, by what they are paid for."""
+    figure = _figure(2.6)
+    axes = figure.subplots()
+    for place, mode in enumerate(reversed(MODES)):
+        begin = 0.0
+        for part, colour in _PARTS:
+            dollars = sum(_part(region, mode, part) for region in advice.regions)
+            label = part if place == 0 else None
+            axes.barh(mode, dollars, left=begin, color=colour, label=label, height=0.6)
+            begin += dollars
+        axes.text(begin, place, f"  ${begin:,.0f}", va="center")
+    axes.set_xlabel("dollars a month")
+    axes.margins(x=0.15)
+    axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    return figure
+
+
+def _part(region: Any, mode: str, part: str) -> float:
+    found = region if part in ("storage", "recovery") else region.of(mode)
+    return float(getattr(found, part))
+
+
+def cache_chart(curves: Mapping[str, Sequence[Outcome]], items: int) -> Figure:
+    """The read units that remain, in percent, over the share of items that a cache holds.
+
+    Two curves: without a Bloom filter, and with one.
+    """
+    figure = _figure(3.2)
+    axes = figure.subplots()
+    styles = ((_BLUE, "-"), (_ORANGE, "--"))
+    for (name, outcomes), (colour, style) in zip(curves.items(), styles, strict=True):
+        held = [100 * outcome.max_size / items for outcome in outcomes]
+        remain = [100 * outcome.rcu / outcome.rcu_without for outcome in outcomes]
+        axes.plot(
+            held, remain, styles[place % 4], marker="o", label=name, color=_PARTS[place % 4][1]
+        )
+    axes.set_xscale("log")
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("items that the cache holds, percent of all (logarithmic)")
+    axes.set_ylabel("RCUs that remain, percent")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(8, height), layout="constrained")
+
+
+def data_url(figure: Figure) -> str:
+    """A figure as an image that lies in its own address."""
+    import matplotlib as mpl
+
+    # Text stays text, and the same figure gives the same bytes.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "chalk"}):
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(drawn.getvalue()).decode()
