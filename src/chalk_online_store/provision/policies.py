@@ -109,13 +109,13 @@ class Policy(Struct, frozen=True):
 
 def reader(spec: TableSpec) -> Policy:
     """What a process needs that reads features. Raises `InvalidValue` as all three do."""
-    return _policy(spec, "reader", "Reads features", READS, _key_use(spec, _KEY_READS))
+    return _policy(spec, "reader", "Reads features in", READS, _key_use(spec, _KEY_READS))
 
 
 def writer(spec: TableSpec) -> Policy:
     """What a process needs that writes features as well, in the foreground or background."""
     keys = _key_use(spec, _KEY_READS + _KEY_WRITES)
-    return _policy(spec, "writer", "Reads and writes features", READS + WRITES, keys)
+    return _policy(spec, "writer", "Reads and writes features in", READS + WRITES, keys)
 
 
 def operator(spec: TableSpec) -> Policy:
@@ -127,7 +127,7 @@ def operator(spec: TableSpec) -> Policy:
     """
     actions = READS + WRITES + ADMINISTRATION + (_OF_REPLICAS if spec.is_global else ())
     more = (*_operators_keys(spec), *_replication(spec), *_scaling(spec))
-    return _policy(spec, "operator", "Provisions and maintains the table", actions, more)
+    return _policy(spec, "operator", "Provisions and maintains", actions, more)
 
 
 def policies(spec: TableSpec) -> tuple[Policy, Policy, Policy]:
@@ -142,7 +142,7 @@ def _policy(
     spec: TableSpec, role: str, does: str, actions: Iterable[str], more: Iterable[Statement]
 ) -> Policy:
     table = Statement("Table", _actions("dynamodb", actions), _in_each(spec, "dynamodb", "table/"))
-    policy = Policy(role, f"{spec.name}-{role}", f"{does} of {spec.name}.", (table, *more))
+    policy = Policy(role, f"{spec.name}-{role}", f"{does} {spec.name}.", (table, *more))
     _check(policy)
     return policy
 

@@ -1,0 +1,1 @@
+"""What tests of Terraform files need: real terraform, offline, and a stand-in for its provider."""
