@@ -22,7 +22,7 @@ import msgpack
 from tf.gen import tfplugin_pb2 as pb
 from tf.gen import tfplugin_pb2_grpc as rpc
 
-ACCOUNT = "123456789012"
+from tests.terraform import ACCOUNT
 
 _FOUND = {
     "aws_caller_identity": {"account_id": ACCOUNT, "id": ACCOUNT},

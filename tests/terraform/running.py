@@ -87,7 +87,7 @@ class Terraform:
         directory.mkdir(exist_ok=True)
         for name, text in files.items():
             (directory / name).write_text(text)
-        self.run(directory, "fmt", "-check", "-diff")
+        self.run(directory, "fmt", "-check", "-list=true")
         self.run(directory, "init", "-input=false", "-no-color")
         self.run(directory, "validate", "-no-color", attached=True)
 
