@@ -14,7 +14,7 @@ SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
 
-test: lint $(STAMPS)/engines
+test: lint $(STAMPS)/engines $(STAMPS)/provider-schema
 	$(BIN)/python -m pytest
 
 fuzz: $(STAMPS)/dev
@@ -64,6 +64,10 @@ $(STAMPS)/docs: pyproject.toml $(DECODER) $(STAMPS)/venv
 
 $(STAMPS)/engines: scripts/install_engines.py $(STAMPS)/venv
 	$(BIN)/python scripts/install_engines.py
+	touch $@
+
+$(STAMPS)/provider-schema: scripts/provider_schema.py scripts/install_engines.py $(STAMPS)/venv
+	$(BIN)/python -m scripts.provider_schema
 	touch $@
 
 # The store is installed as its users get it; Feast has other requirements than the rest.

@@ -1,0 +1,322 @@
+"""A table as Terraform: files for HashiCorp's AWS provider, 6.0 or newer.
+
+Where an argument has a rule behind it that the provider does not state, its source is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.provision.hcl import (
+    Attribute,
+    Block,
+    Call,
+    Expression,
+    Template,
+    Value,
+    attributes,
+    block,
+    document,
+)
+from chalk_online_store.provision.policies import Arn, Policy, Statement, policies
+from chalk_online_store.provision.spec import Autoscaling, OnDemand, Provisioned, TableSpec
+
+Body: TypeAlias = Iterator[Attribute | Block]
+
+_MADE = "Written by chalk-online-store from the description of a table: change that, not this."
+_TABLE = "aws_dynamodb_table.online_store"
+_REPLICA = "aws_dynamodb_table_replica"
+_TARGET = "aws_appautoscaling_target"
+_SCALING = "aws_appautoscaling_policy"
+_PARTITION = Expression("data.aws_partition.current.partition")
+_ACCOUNT = Expression("data.aws_caller_identity.current.account_id")
+
+
+def render(spec: TableSpec) -> dict[str, str]:
+    """The text of each file by its name, as `terraform fmt` leaves it.
+
+    `versions.tf`, `providers.tf`, `main.tf`, `iam.tf` and `outputs.tf`; `autoscaling.tf` where
+    capacity is autoscaled. Every regional resource states its region, so that a module may leave
+    out `providers.tf`.
+
+    Of a Global Table on demand, replicas are blocks of the table. Of a provisioned one they are
+    resources of their own, made after the autoscaling of writes: DynamoDB refuses a replica of a
+    table whose writes are not autoscaled yet, and autoscaling needs the table
+    (https://github.com/terraform-aws-modules/terraform-aws-dynamodb-table/issues/109). Writes
+    are autoscaled in the first region alone: AWS replicates these settings to all replicas
+    (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-global-table-design.prescriptive-guidance.throughput.html).
+    Reads are autoscaled in each region by itself.
+
+    Raises `InvalidValue` for what the provider has no argument for, and for policies that are
+    longer than IAM takes.
+    """
+    _check(spec)
+    scaling = tuple(_scaling(spec))
+    files = {
+        "versions.tf": _versions(),
+        "providers.tf": (block("provider", "aws", region=spec.regions[0]),),
+        "main.tf": (_table(spec), *_replica_resources(spec)),
+        **({"autoscaling.tf": scaling} if scaling else {}),
+        "iam.tf": tuple(_iam(spec)),
+        "outputs.tf": tuple(_outputs(spec)),
+    }
+    return {name: document(_MADE, blocks) for name, blocks in files.items()}
+
+
+def _check(spec: TableSpec) -> None:
+    """AWS: a replica begins with the read capacity of its source; the provider cannot say else."""
+    if not isinstance(spec.capacity, Provisioned):
+        return
+    first, *others = map(spec.capacity.read_in, spec.regions)
+    for region, units in zip(spec.regions[1:], others, strict=True):
+        if units.autoscaling is None and units != first:
+            raise InvalidValue(
+                f"Terraform's AWS provider cannot fix the read capacity of a replica: autoscale "
+                f"reads in {region}, or give it what {spec.regions[0]} has, without autoscaling."
+            )
+
+
+def _versions() -> tuple[Block, ...]:
+    aws: Value = {"source": "hashicorp/aws", "version": ">= 6.0"}
+    providers = Block("required_providers", (), attributes({"aws": aws}))
+    return (Block("terraform", (), (Attribute("required_version", ">= 1.5"), providers)),)
+
+
+# --- the table -----------------------------------------------------------------------------
+
+
+def _table(spec: TableSpec) -> Block:
+    body = (*attributes(_arguments(spec)), *_settings(spec), *_replica_blocks(spec))
+    tags = attributes({"tags": spec.tags}) if spec.tags else ()
+    return Block("resource", tuple(_TABLE.split(".")), (*body, *tags, *_lifecycle(spec)))
+
+
+def _arguments(spec: TableSpec) -> dict[str, Value]:
+    stream: dict[str, Value] = {"stream_enabled": True, "stream_view_type": "NEW_AND_OLD_IMAGES"}
+    return {
+        "name": spec.name,
+        "region": spec.regions[0],
+        **_capacity(spec),
+        "hash_key": spec.pk,
+        "range_key": spec.sk,
+        "table_class": spec.table_class,
+        "deletion_protection_enabled": spec.deletion_protection,
+        **(stream if spec.is_global else {}),
+    }
+
+
+def _capacity(spec: TableSpec) -> dict[str, Value]:
+    if isinstance(spec.capacity, OnDemand):
+        return {"billing_mode": "PAY_PER_REQUEST"}
+    return {
+        "billing_mode": "PROVISIONED",
+        "read_capacity": spec.capacity.read_in(spec.regions[0]).units,
+        "write_capacity": spec.capacity.write.units,
+    }
+
+
+def _settings(spec: TableSpec) -> Body:
+    for name in (spec.pk, spec.sk):
+        yield block("attribute", name=name, type="S")
+    yield block("ttl", attribute_name=spec.ttl, enabled=True)
+    yield block("point_in_time_recovery", **_recovery(spec))
+    yield block("server_side_encryption", enabled=True, **_key(spec, spec.regions[0]))
+    if maxima := _maxima(spec):
+        yield block("on_demand_throughput", **maxima)
+
+
+def _recovery(spec: TableSpec) -> dict[str, Value]:
+    days = spec.recovery_days
+    return (
+        {"enabled": False} if days is None else {"enabled": True, "recovery_period_in_days": days}
+    )
+
+
+def _key(spec: TableSpec, region: str) -> dict[str, Value]:
+    key = spec.kms_key_arns.get(region)
+    return {} if key is None else {"kms_key_arn": key}
+
+
+def _maxima(spec: TableSpec) -> dict[str, Value]:
+    if isinstance(spec.capacity, Provisioned):
+        return {}
+    found = {
+        "max_read_request_units": spec.capacity.max_read,
+        "max_write_request_units": spec.capacity.max_write,
+    }
+    return {name: units for name, units in found.items() if units is not None}
+
+
+def _lifecycle(spec: TableSpec) -> Body:
+    """What others change: Application Auto Scaling, and replicas that are resources."""
+    capacity = spec.capacity
+    if isinstance(capacity, OnDemand):
+        return
+    ignored = {
+        "read_capacity": capacity.read_in(spec.regions[0]).autoscaling is not None,
+        "write_capacity": capacity.write.autoscaling is not None,
+        "replica": spec.is_global,
+    }
+    if any(ignored.values()):
+        names = [Expression(name) for name, is_ignored in ignored.items() if is_ignored]
+        yield block("lifecycle", ignore_changes=names)
+
+
+# --- replicas ------------------------------------------------------------------------------
+
+
+def _replica_blocks(spec: TableSpec) -> Body:
+    """The provider's own region has no block: it is not a replica of itself."""
+    if isinstance(spec.capacity, OnDemand):
+        for region in spec.regions[1:]:
+            named: dict[str, Value] = {"region_name": region, "propagate_tags": True}
+            yield block("replica", **named | _replica(spec, region))
+
+
+def _replica_resources(spec: TableSpec) -> Iterator[Block]:
+    if isinstance(spec.capacity, OnDemand):
+        return
+    for region in spec.regions[1:]:
+        arguments: dict[str, Value] = {
+            "region": region,
+            "global_table_arn": Expression(f"{_TABLE}.arn"),
+            **_replica(spec, region),
+            **({"tags": spec.tags} if spec.tags else {}),
+            "depends_on": [Expression(f"{_SCALING}.write")],
+        }
+        yield block("resource", _REPLICA, _label(region), **arguments)
+
+
+def _replica(spec: TableSpec, region: str) -> dict[str, Value]:
+    """What AWS does not copy from the table. Replicas recover over 35 days, AWS's default."""
+    return {
+        "point_in_time_recovery": spec.recovery_days is not None,
+        "deletion_protection_enabled": spec.deletion_protection,
+        **_key(spec, region),
+    }
+
+
+# --- autoscaling ---------------------------------------------------------------------------
+
+
+def _scaling(spec: TableSpec) -> Iterator[Block]:
+    capacity = spec.capacity
+    if isinstance(capacity, OnDemand):
+        return
+    if capacity.write.autoscaling:
+        yield from _tracking("write", "Write", spec.regions[0], capacity.write.autoscaling, ())
+    for region in spec.regions:
+        scaled = capacity.read_in(region).autoscaling
+        after = () if region == spec.regions[0] else (f"{_REPLICA}.{_label(region)}",)
+        if scaled:
+            yield from _tracking(f"read_{_label(region)}", "Read", region, scaled, after)
+
+
+def _tracking(
+    label: str, dimension: str, region: str, scaled: Autoscaling, after: tuple[str, ...]
+) -> Iterator[Block]:
+    """A scalable target, and the policy that keeps it at a share of use."""
+    target: dict[str, Value] = {
+        "region": region,
+        "service_namespace": "dynamodb",
+        "resource_id": Template(("table/", Expression(f"{_TABLE}.name"))),
+        "scalable_dimension": f"dynamodb:table:{dimension}CapacityUnits",
+        "min_capacity": scaled.min,
+        "max_capacity": scaled.max,
+        **({"depends_on": [Expression(name) for name in after]} if after else {}),
+    }
+    yield block("resource", _TARGET, label, **target)
+    metric = f"DynamoDB{dimension}CapacityUtilization"
+    of_target = ("region", "service_namespace", "resource_id", "scalable_dimension")
+    policy: dict[str, Value] = {
+        "name": Template((f"{metric}:table/", Expression(f"{_TABLE}.name"))),
+        "policy_type": "TargetTrackingScaling",
+        **{name: Expression(f"{_TARGET}.{label}.{name}") for name in of_target},
+    }
+    body: tuple[Attribute | Block, ...] = (*attributes(policy), _tracked(metric, scaled))
+    yield Block("resource", (_SCALING, label), body)
+
+
+def _tracked(metric: str, scaled: Autoscaling) -> Block:
+    settings: Mapping[str, Value] = {
+        "target_value": scaled.target,
+        "scale_in_cooldown": scaled.scale_in_cooldown,
+        "scale_out_cooldown": scaled.scale_out_cooldown,
+    }
+    tracked = block("predefined_metric_specification", predefined_metric_type=metric)
+    name = "target_tracking_scaling_policy_configuration"
+    return Block(name, (), (*attributes(settings), tracked))
+
+
+# --- IAM -----------------------------------------------------------------------------------
+
+
+def _iam(spec: TableSpec) -> Iterator[Block]:
+    yield block("data", "aws_partition", "current")
+    yield block("data", "aws_caller_identity", "current")
+    for policy in policies(spec):
+        yield block("resource", "aws_iam_policy", policy.role, **_policy(policy))
+
+
+def _policy(policy: Policy) -> dict[str, Value]:
+    statements = [_statement(each) for each in policy.statements]
+    json: Value = {"Version": "2012-10-17", "Statement": statements}
+    return {
+        "name": policy.name,
+        "description": policy.description,
+        "policy": Call("jsonencode", json),
+    }
+
+
+def _statement(statement: Statement) -> Value:
+    conditions: Value = {
+        operator: {key: list(values) for key, values in keys.items()}
+        for operator, keys in statement.conditions.items()
+    }
+    return {
+        "Sid": statement.sid,
+        "Effect": "Allow",
+        "Action": list(statement.actions),
+        "Resource": [_resource(each) for each in statement.resources],
+        **({"Condition": conditions} if conditions else {}),
+    }
+
+
+def _resource(resource: Arn | str) -> Value:
+    if isinstance(resource, str):
+        return resource
+    service, region, path = resource
+    return Template(("arn:", _PARTITION, f":{service}:{region}:", _ACCOUNT, f":{path}"))
+
+
+# --- outputs -------------------------------------------------------------------------------
+
+
+def _outputs(spec: TableSpec) -> Iterator[Block]:
+    yield _output("table_name", "The name of the table.", Expression(f"{_TABLE}.name"))
+    yield _output("table_arn", "Its ARN in the first region.", Expression(f"{_TABLE}.arn"))
+    yield _output("url", "What OnlineStore.open takes.", _url(spec))
+    for policy in policies(spec):
+        arn = Expression(f"aws_iam_policy.{policy.role}.arn")
+        yield _output(f"{policy.role}_policy_arn", policy.description, arn)
+
+
+def _output(name: str, description: str, value: Value) -> Block:
+    return block("output", name, description=description, value=value)
+
+
+def _url(spec: TableSpec) -> str:
+    """Names of tables, regions and attributes need no escape in a URL."""
+    usual = TableSpec("usual", ("us-east-1",))
+    names = [
+        f"&{option}={getattr(spec, option)}"
+        for option in ("pk", "sk", "ttl")
+        if getattr(spec, option) != getattr(usual, option)
+    ]
+    return f"dynamodb:///{spec.name}?region={','.join(spec.regions)}{''.join(names)}"
+
+
+def _label(region: str) -> str:
+    return region.replace("-", "_")
