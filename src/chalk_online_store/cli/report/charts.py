@@ -15,12 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which people tell apart however they see colours.
-_PARTS = (
-    ("reads", "#0072B2"),
-    ("writes", "#E69F00"),
-    ("storage", "#009E73"),
-    ("recovery", "#999999"),
-)
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
+_PARTS = (("reads", _BLUE), ("writes", _ORANGE), ("storage", _GREEN), ("recovery", _GREY))
 
 
 def modes_chart(advice: ModeAdvice) -> Figure:
@@ -57,9 +53,7 @@ def cache_chart(curves: Mapping[str, Sequence[Outcome]], items: int) -> Figure:
     for (name, outcomes), (colour, style) in zip(curves.items(), styles, strict=True):
         held = [100 * outcome.max_size / items for outcome in outcomes]
         remain = [100 * outcome.rcu / outcome.rcu_without for outcome in outcomes]
-        axes.plot(
-            held, remain, styles[place % 4], marker="o", label=name, color=_PARTS[place % 4][1]
-        )
+        axes.plot(held, remain, style, marker="o", label=name, color=colour)
     axes.set_xscale("log")
     axes.set_ylim(0, 100)
     axes.set_xlabel("items that the cache holds, percent of all (logarithmic)")
