@@ -1,10 +1,11 @@
 """Which minimum, maximum and target serve a demand at the least cost.
 
-A bounded search by simulation, always the same for the same demand. First a grid: targets from
-20 to 90 %, minimums from the demand's lowest minute to its highest, maximums that take all of it
-or cut it off. Then the best so far is varied, one setting at a time, in ever smaller steps, until
-nothing is better or `tries` simulations are done. What is best among all settings there are is
-not known: throttling is no smooth function of them, nor does more minimum always throttle less.
+A bounded search by simulation, always the same for the same demand. First a grid: capacities that
+never change; targets from 20 to 90 %, minimums from the demand's lowest minute to its highest,
+maximums that take all of it or cut it off. Then the best so far is varied, one setting at a time,
+in ever smaller steps, until nothing is better or `tries` simulations are done. What is best among
+all settings there are is not known: throttling is no smooth function of them, nor does more
+minimum always throttle less.
 """
 
 from __future__ import annotations
@@ -188,9 +189,11 @@ def _by_minute(demand: Demand) -> Units:
 
 
 def _grid(demand: Demand, within: TargetTracking) -> Iterator[TargetTracking]:
-    """The settings tried first, each target with each minimum and maximum."""
+    """The settings tried first: fixed ones, then each target with each minimum and maximum."""
     minutes = _by_minute(demand)
     lows = sorted({_clamp(level, within) for level in np.quantile(minutes, LEVELS)})
+    for low in lows:
+        yield replace(within, minimum=low, maximum=low)
     for target in reversed(TARGETS):
         for high in (math.inf, float(minutes.max()), float(np.quantile(minutes, 0.99))):
             for low in lows:
