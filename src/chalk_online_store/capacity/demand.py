@@ -202,8 +202,8 @@ def demand_of(workload: Workload, units: float = 0.5, step: float = MINUTE) -> D
     start = math.floor(workload.times[0] / MINUTE) * MINUTE
     places = ((workload.times - start) / step).astype(np.int64)
     steps = math.ceil((int(places[-1]) + 1) / per_minute) * per_minute
-    counts = np.bincount(places, minlength=steps).astype(np.float64)
-    return Demand(counts * (units / step), step, start)
+    reads = np.bincount(places, minlength=steps).astype(np.float64)
+    return Demand(reads * (units / step), step, start)
 
 
 def read_demand(path: str | Path) -> Demand:

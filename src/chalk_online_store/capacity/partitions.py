@@ -163,12 +163,15 @@ def simulate(
             demand.units.tolist(), provisioned.tolist(), strict=True
         )
     ]
-    consumed, key_range, hottest, count = np.array(steps).T
+    served, key_range, hottest, count = np.array(steps).T
+    # What partitions lend each other is rounded: less than that is not throttled.
+    whole = demand.units - served <= _LEAST * (1 + demand.units)
+    consumed = np.where(whole, demand.units, served)
     return PartitionedRun(
         demand=demand,
         capacity=provisioned,
         consumed=consumed,
-        throttled=np.maximum(demand.units - consumed, 0),
+        throttled=demand.units - consumed,
         key_range=key_range,
         hottest=hottest,
         partitions=count.astype(np.int64),

@@ -1,14 +1,25 @@
-"""The curve of memory and read units as an image, by matplotlib."""
+"""What memory buys, and how capacity follows a demand, as images by matplotlib."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from chalk_online_store.capacity.caching import Outcome
+from chalk_online_store.capacity.demand import Units
+from chalk_online_store.capacity.runs import Run
 from chalk_online_store.errors import InvalidValue
 
 _MEGABYTE = 1024 * 1024
+
+# Okabe and Ito's colours, which the colour-blind tell apart; lines differ in style as well.
+_DEMAND, _CAPACITY, _THROTTLED = "#56b4e9", "#000000", "#d55e00"
+
+_COLUMNS = 1_500
+"""So many steps an image shows; more are drawn as the highest of each few."""
 
 
 def check_format(path: Path) -> None:
@@ -33,6 +44,44 @@ def plot_curves(curves: Mapping[str, Sequence[Outcome]], path: Path) -> None:
     axes.set_ylabel("RCUs that remain, per cent of those without either")
     axes.grid(alpha=0.3)
     axes.legend()
+    _save(figure, path)
+
+
+def plot_run(run: Run, path: Path, title: str = "") -> None:
+    """Draw demand, capacity and what was throttled over time, in hours from the start."""
+    _save(figure_of(run, title), path)
+
+
+def figure_of(run: Run, title: str = "") -> Any:
+    """A figure of two panels: demand and capacity, and below what was throttled."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    demand, capacity, throttled = map(_thinned, (run.demand.units, run.capacity, run.throttled))
+    hours = np.linspace(0, run.demand.seconds / 3600, len(demand) + 1)
+    above.stairs(demand, hours, fill=True, color=_DEMAND, alpha=0.6, label="demand")
+    above.stairs(capacity, hours, baseline=None, color=_CAPACITY, linewidth=1.5, label="capacity")
+    below.stairs(throttled, hours, fill=True, color=_THROTTLED, label="throttled")
+    above.set_title(title)
+    above.set_ylabel("units a second")
+    below.set_ylabel("throttled,\nunits a second")
+    below.set_xlabel("hours")
+    for axes in (above, below):
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    above.legend(loc="upper left")
+    return figure
+
+
+def _thinned(units: Units) -> Units:
+    """So few steps that an image can show them; none of the peaks is lost."""
+    each = -(-len(units) // _COLUMNS)
+    filled = np.pad(units, (0, -len(units) % each), mode="edge")
+    return np.asarray(filled.reshape(-1, each).max(axis=1))
+
+
+def _save(figure: Any, path: Path) -> None:
     try:
         figure.savefig(path, dpi=160)
     except OSError as error:

@@ -56,6 +56,7 @@ def cache_chart(curves: Mapping[str, Sequence[Outcome]], items: int) -> Figure:
         axes.plot(held, remain, style, marker="o", label=name, color=colour)
     axes.set_xscale("log")
     axes.set_ylim(0, 100)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("items that the cache holds, percent of all (logarithmic)")
     axes.set_ylabel("RCUs that remain, percent")
     axes.grid(alpha=0.3)

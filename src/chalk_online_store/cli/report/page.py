@@ -15,7 +15,7 @@ from chalk_online_store.capacity.sizing import GroupSize
 from chalk_online_store.capacity.traffic import zipf
 from chalk_online_store.cli.capacity.account import Account
 from chalk_online_store.cli.capacity.show import MODES, group_lines, mode_row
-from chalk_online_store.cli.plots import draw_run
+from chalk_online_store.cli.plots import figure_of
 from chalk_online_store.cli.report.charts import cache_chart, data_url, modes_chart
 from chalk_online_store.errors import InvalidValue
 
@@ -70,7 +70,7 @@ def _runs(account: Account) -> dict[str, str]:
         "Reads": autoscaled(first.rcu, trough, account.target, first.rcu_ready),
         "Writes": autoscaled(first.wcu, trough, account.target),
     }
-    return {f"{name} in {first.region}": data_url(draw_run(run)) for name, run in runs.items()}
+    return {f"{name} in {first.region}": data_url(figure_of(run)) for name, run in runs.items()}
 
 
 def _caches(account: Account) -> dict[str, str]:
