@@ -13,6 +13,7 @@ from chalk_online_store.cli.capacity.command import capacity
 from chalk_online_store.cli.loading.command import load
 from chalk_online_store.cli.provisioning.terraform import terraform
 from chalk_online_store.cli.rows.command import get, put, scan
+from chalk_online_store.cli.scaling import command as scaling
 from chalk_online_store.cli.signals import terminated_as_interrupted
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app.add_typer(bloom.app, name="bloom")
 app.add_typer(registry.app, name="registry")
 app.add_typer(regions.app, name="regions")
 app.add_typer(caching.app, name="cache")
+app.add_typer(scaling.app, name="autoscale")
 for command in (get, put, scan, load, capacity, terraform):
     app.command()(command)
 

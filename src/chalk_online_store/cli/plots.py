@@ -68,7 +68,7 @@ def figure_of(run: Run, title: str = "") -> Any:
     below.set_ylabel("throttled,\nunits a second")
     below.set_xlabel("hours")
     for axes in (above, below):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
         axes.grid(alpha=0.3)
     above.legend(loc="upper left")
     return figure

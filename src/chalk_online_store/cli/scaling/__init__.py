@@ -1,0 +1,1 @@
+"""`chalk-online-store autoscale`: how capacity follows a load, before it has to."""

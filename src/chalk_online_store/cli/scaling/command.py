@@ -1,0 +1,220 @@
+"""The commands `autoscale simulate`, `autoscale search` and `autoscale on-demand`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
+from chalk_online_store.capacity.demand import Demand
+from chalk_online_store.capacity.on_demand import READ_WARM, WRITE_WARM, OnDemand
+from chalk_online_store.capacity.on_demand import simulate as simulate_on_demand
+from chalk_online_store.capacity.prices import SECONDS_A_MONTH, ClassPrices, read_prices
+from chalk_online_store.capacity.runs import ProvisionedRun, Run
+from chalk_online_store.capacity.search import search
+from chalk_online_store.cli import require
+from chalk_online_store.cli.plots import check_format, plot_run
+from chalk_online_store.cli.scaling.loads import (
+    Base,
+    Days,
+    Dimension,
+    Minutes,
+    Noise,
+    Of,
+    Peak,
+    Shape,
+    ShapeOption,
+    Trace,
+    load_of,
+)
+from chalk_online_store.cli.tables import print_table
+
+app = typer.Typer(
+    help="How capacity follows a load: simulated, one dimension at a time.", no_args_is_help=True
+)
+
+Plot = Annotated[
+    Path | None, typer.Option(help="Draw load, capacity and throttles into this .png or .svg.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Region = Annotated[str, typer.Option(help="The region whose prices count.")]
+PriceFile = Annotated[
+    Path | None, typer.Option(help="A file of prices, in place of those that come along.")
+]
+
+
+@app.command("simulate")
+def simulate_autoscaling(
+    minimum: Annotated[int, typer.Option("--min", min=1, help="The least capacity.")],
+    maximum: Annotated[int, typer.Option("--max", min=1, help="The most.")],
+    target: Annotated[float, typer.Option(min=20, max=90, help="Percent.")] = 70.0,
+    scale_in_cooldown: Annotated[float, typer.Option(min=0, help="Seconds.")] = 60.0,
+    scale_out_cooldown: Annotated[float, typer.Option(min=0, help="Seconds.")] = 60.0,
+    trace: Trace = None,
+    shape: ShapeOption = Shape.diurnal,
+    peak: Peak = None,
+    base: Base = None,
+    days: Days = 3.0,
+    minutes: Minutes = 30.0,
+    noise: Noise = 0.0,
+    of: Of = Dimension.read,
+    region: Region = "us-east-1",
+    prices: PriceFile = None,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate target tracking: what it throttles, costs and leaves unused.
+
+    Example: chalk-online-store autoscale simulate --min 1000 --max 10000 --peak 7000 --plot run.png
+    """
+    _check_plot(plot)
+    load = load_of(trace, shape, peak, base, days, minutes, noise)
+    tracking = TargetTracking(minimum, maximum, target, scale_in_cooldown, scale_out_cooldown)
+    run = simulate(load, tracking)
+    told = _provisioned(run, _hourly(_class_prices(prices, region), of))
+    _tell({"setting": asdict(tracking), **told}, as_json)
+    if plot is not None:
+        plot_run(run, plot, f"Autoscaled, {minimum:,} to {maximum:,} at {target:g} %")
+
+
+@app.command("search")
+def search_settings(
+    bound: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of the load that may be throttled.")
+    ] = 0.001,
+    burst: Annotated[
+        bool, typer.Option(help="Count on burst capacity, which AWS does not promise.")
+    ] = True,
+    trace: Trace = None,
+    shape: ShapeOption = Shape.diurnal,
+    peak: Peak = None,
+    base: Base = None,
+    days: Days = 3.0,
+    minutes: Minutes = 30.0,
+    noise: Noise = 0.0,
+    of: Of = Dimension.read,
+    region: Region = "us-east-1",
+    prices: PriceFile = None,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Search for the minimum, maximum and target that cost least within a bound of throttles.
+
+    Exits with status 1 where none that was tried keeps the bound.
+
+    Example: chalk-online-store autoscale search --trace reads.csv --bound 0.0001
+    """
+    _check_plot(plot)
+    load = load_of(trace, shape, peak, base, days, minutes, noise)
+    price = _hourly(_class_prices(prices, region), of)
+    found = search(load, price, bound, burst_seconds=300.0 if burst else 0.0)
+    told = {"setting": asdict(found.best.scaling), **_provisioned(found.run, price)}
+    _tell({**told, "why": found.explain()}, as_json)
+    if plot is not None:
+        plot_run(found.run, plot, "The cheapest setting within the bound")
+    if not found.meets:
+        raise typer.Exit(1)
+
+
+@app.command("on-demand")
+def on_demand(
+    warm: Annotated[
+        float | None,
+        typer.Option(help="Warm throughput, in units a second; that of a new table if not stated."),
+    ] = None,
+    maximum: Annotated[
+        float, typer.Option("--max", help="The most, by the table's own setting or its quota.")
+    ] = 40_000.0,
+    trace: Trace = None,
+    shape: ShapeOption = Shape.diurnal,
+    peak: Peak = None,
+    base: Base = None,
+    days: Days = 3.0,
+    minutes: Minutes = 30.0,
+    noise: Noise = 0.0,
+    of: Of = Dimension.read,
+    region: Region = "us-east-1",
+    prices: PriceFile = None,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate an on-demand table: it serves twice its last peak at once, and no more.
+
+    Example: chalk-online-store autoscale on-demand --shape flash-crowd --peak 30000
+    """
+    _check_plot(plot)
+    load = load_of(trace, shape, peak, base, days, minutes, noise)
+    usual = READ_WARM if of is Dimension.read else WRITE_WARM
+    run = simulate_on_demand(load, OnDemand(usual if warm is None else warm, maximum))
+    ours = _class_prices(prices, region)
+    price = ours.million_rru if of is Dimension.read else ours.million_wru
+    _tell({**_common(run), "dollars_a_month": run.cost(price) * _months(load)}, as_json)
+    if plot is not None:
+        plot_run(run, plot, "On demand")
+
+
+# --- telling -------------------------------------------------------------------------------
+
+
+def _check_plot(path: Path | None) -> None:
+    if path is not None:
+        require("plots", "matplotlib")
+        check_format(path)
+
+
+def _class_prices(path: Path | None, region: str) -> ClassPrices:
+    return read_prices(path).of(region).standard
+
+
+def _hourly(prices: ClassPrices, of: Dimension) -> float:
+    return prices.rcu_hour if of is Dimension.read else prices.wcu_hour
+
+
+def _months(load: Demand) -> float:
+    """How many times a load goes into a month."""
+    return SECONDS_A_MONTH / load.seconds
+
+
+def _common(run: Run) -> dict[str, Any]:
+    return {
+        "peak": run.demand.peak,
+        "throttled_share": run.throttled_share,
+        "throttled_units": run.throttled_units,
+    }
+
+
+def _provisioned(run: ProvisionedRun, price: float) -> dict[str, Any]:
+    return {
+        **_common(run),
+        "utilisation": run.utilisation,
+        "headroom": run.headroom,
+        "increases": run.increases,
+        "decreases": run.decreases,
+        "refused_decreases": run.refused_decreases,
+        "dollars_a_month": run.cost(price) * _months(run.demand),
+    }
+
+
+_SHOWN = {
+    "peak": "{:,.0f} units a second",
+    "throttled_share": "{:.3%}",
+    "throttled_units": "{:,.0f}",
+    "utilisation": "{:.1%}",
+    "headroom": "{:.1%}",
+    "dollars_a_month": "{:,.2f}",
+}
+
+
+def _tell(told: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(told))
+        return
+    rows = [*told.pop("setting", {}).items(), *told.items()]
+    print_table(
+        ("what", "value"),
+        [(name.replace("_", " "), _SHOWN.get(name, "{}").format(value)) for name, value in rows],
+    )
