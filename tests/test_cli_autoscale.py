@@ -1,0 +1,101 @@
+"""`autoscale` on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
+from chalk_online_store.capacity.demand import diurnal
+from chalk_online_store.cli import main
+
+STEADY = ("--peak", "700", "--base", "700", "--days", "1")
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main(["autoscale", *map(str, arguments)])
+    return int(exit_.value.code or 0)
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
+    assert run(*arguments, "--json") == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_a_steady_load_costs_what_one_reckons(capsys: pytest.CaptureFixture[str]) -> None:
+    """1,000 units around the clock for a month, reads and writes by their prices."""
+    fixed = ("simulate", "--min", "1000", "--max", "1000", *STEADY)
+    assert told(capsys, *fixed)["dollars_a_month"] == pytest.approx(1000 * 730 * 0.00013)
+    writes = told(capsys, *fixed, "--of", "write")
+    assert writes["dollars_a_month"] == pytest.approx(1000 * 730 * 0.00065)
+    assert (writes["throttled_share"], writes["utilisation"]) == (0, pytest.approx(0.7))
+    free = told(capsys, "on-demand", *STEADY)
+    assert free["dollars_a_month"] == pytest.approx(700 * 730 * 3600 / 1e6 * 0.125)
+
+
+def test_it_is_the_simulation(capsys: pytest.CaptureFixture[str]) -> None:
+    """Options mean what the library means by them."""
+    bounds = ("--min", "500", "--max", "5000", "--target", "50", "--scale-in-cooldown", "300")
+    found = told(capsys, "simulate", *bounds, "--peak", "2000", "--base", "300", "--days", "2")
+    wanted = simulate(diurnal(300, 2000, 2), TargetTracking(500, 5000, 50.0, 300.0, 60.0))
+    assert found["throttled_units"] == pytest.approx(wanted.throttled_units)
+    assert (found["increases"], found["decreases"]) == (wanted.increases, wanted.decreases)
+
+
+def test_a_search_keeps_its_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it finds throttles no more; where nothing can, the status is 1."""
+    crowd = ("search", "--peak", "3000", "--shape", "flash-crowd", "--days", "1")
+    found = told(capsys, *crowd, "--bound", "0.001")
+    assert found["throttled_share"] <= 0.001
+    setting = found["setting"]
+    again = (
+        "--min",
+        setting["minimum"],
+        "--max",
+        setting["maximum"],
+        "--target",
+        setting["target"],
+    )
+    assert run("simulate", *again, "--peak", "3000", "--shape", "flash-crowd", "--days", "1") == 0
+    assert run("search", "--peak", "90000", "--base", "90000", "--days", "1", "--no-burst") == 1
+
+
+def test_a_recorded_load_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Minutes of a CSV file."""
+    trace = tmp_path / "reads.csv"
+    trace.write_text("time,units\n" + "".join(f"{60 * n},{100 + n}\n" for n in range(120)))
+    assert told(capsys, "simulate", "--trace", trace, "--min", "400", "--max", "400")["peak"] == 219
+
+
+@pytest.mark.parametrize("command", ["simulate", "search", "on-demand"])
+def test_a_run_is_drawn(command: str, tmp_path: Path) -> None:
+    """As an image, for each of them."""
+    plot = tmp_path / "run.png"
+    bounds = ("--min", "300", "--max", "3000") if command == "simulate" else ()
+    shape = ("--shape", "spike", "--minutes", "60", "--noise", "0.05")
+    assert run(command, *bounds, "--peak", "2000", "--days", "1", *shape, "--plot", plot) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("on-demand",), "either --trace or --peak"),
+        (("on-demand", *STEADY, "--region", "mars-east-1"), "no prices of 'mars-east-1'"),
+        (("simulate", "--min", "9", "--max", "8", *STEADY), "maximum=8"),
+        (("on-demand", *STEADY, "--plot", "run.gif"), ".png or .svg"),
+        (("on-demand", "--trace", "nowhere.csv"), "nowhere.csv"),
+    ],
+)
+def test_a_mistake_has_no_traceback(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong, in one line."""
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
