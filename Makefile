@@ -14,7 +14,7 @@ SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
 
-test: lint $(STAMPS)/engines
+test: lint $(STAMPS)/engines $(STAMPS)/ministack
 	$(BIN)/python -m pytest
 
 fuzz: $(STAMPS)/dev
@@ -63,7 +63,11 @@ $(STAMPS)/docs: pyproject.toml $(DECODER) $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/engines: scripts/install_engines.py $(STAMPS)/venv
-	$(BIN)/python scripts/install_engines.py
+	$(BIN)/python scripts/install_engines.py dynoxide
+	touch $@
+
+$(STAMPS)/ministack: scripts/install_engines.py $(STAMPS)/venv
+	$(BIN)/python scripts/install_engines.py ministack
 	touch $@
 
 # The store is installed as its users get it; Feast has other requirements than the rest.
@@ -71,7 +75,7 @@ $(STAMPS)/engines: scripts/install_engines.py $(STAMPS)/venv
 $(BENCH)/.rivals: benchmarks/requirements.txt scripts/install_engines.py
 	$(BENCH_PYTHON) -m venv $(BENCH)/main
 	$(BENCH)/main/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
-	$(BENCH)/main/bin/python scripts/install_engines.py
+	$(BENCH)/main/bin/python scripts/install_engines.py dynoxide
 	touch $@
 
 $(BENCH)/.ours: $(BENCH)/.rivals $(SOURCES)
