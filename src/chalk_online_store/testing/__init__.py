@@ -18,6 +18,7 @@ from chalk_online_store.testing.engines import (
     Engine,
     EngineNotFound,
     EngineNotStarted,
+    Ministack,
     Moto,
     create_table,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Latency",
     "LocalGlobalTable",
     "LostAnswer",
+    "Ministack",
     "Moto",
     "NotReplicated",
     "ProxyStats",
