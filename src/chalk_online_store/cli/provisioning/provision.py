@@ -1,0 +1,162 @@
+"""The commands `provision plan` and `provision apply`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import boto3
+import typer
+from botocore.exceptions import ProfileNotFound
+
+from chalk_online_store.errors import InvalidURL, InvalidValue
+from chalk_online_store.provision.applying import Progress
+from chalk_online_store.provision.applying import apply as apply_plan
+from chalk_online_store.provision.changes import Plan
+from chalk_online_store.provision.control_plane import ControlPlane
+from chalk_online_store.provision.observing import observe
+from chalk_online_store.provision.planning import plan as make_plan
+from chalk_online_store.provision.spec import TableSpec, read_spec
+
+DIFFERENCES = 2
+
+app = typer.Typer(
+    help="Make a table as its description wants it, by AWS's API. Nothing is destroyed unnamed.",
+    no_args_is_help=True,
+)
+
+TablePath = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="The table as it should be, as TOML.")
+]
+Destroy = Annotated[
+    list[str] | None,
+    typer.Option(help="Allow this to be destroyed: replica:us-west-2. Can be repeated."),
+]
+Profile = Annotated[str | None, typer.Option(help="The AWS profile.")]
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--endpoint-url", help="For engines: REGION=URL, or a URL for all. Can be repeated."
+    ),
+]
+ScalingEndpoints = Annotated[
+    list[str] | None,
+    typer.Option("--autoscaling-url", help="As --endpoint-url, of Application Auto Scaling."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("plan")
+def show_plan(
+    table: TablePath,
+    destroy: Destroy = None,
+    profile: Profile = None,
+    endpoint_url: Endpoints = None,
+    autoscaling_url: ScalingEndpoints = None,
+    as_json: Json = False,
+) -> None:
+    """Show how the table differs from its description, and change nothing.
+
+    Exits with status 2 where it does.
+
+    Example: chalk-online-store provision plan table.toml
+    """
+    spec = read_spec(table)
+    with _control_plane(spec, profile, endpoint_url, autoscaling_url) as plane:
+        found = _planned(spec, plane, destroy)
+    _print_plan(found, as_json)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command("apply")
+def apply_changes(
+    table: TablePath,
+    destroy: Destroy = None,
+    profile: Profile = None,
+    endpoint_url: Endpoints = None,
+    autoscaling_url: ScalingEndpoints = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the table as its description wants it, after showing what that changes.
+
+    It can be interrupted, and given again. Exits with status 2 where differences remain.
+
+    Example: chalk-online-store provision apply table.toml
+    """
+    spec = read_spec(table)
+    with _control_plane(spec, profile, endpoint_url, autoscaling_url) as plane:
+        wanted = _planned(spec, plane, destroy)
+        if not as_json:
+            _print_plan(wanted, as_json=False)
+        left = wanted
+        if wanted.changes:
+            if not (yes or typer.confirm(f"Make {len(wanted.changes)} changes?", err=True)):
+                raise typer.Abort
+            left = apply_plan(wanted, plane, progress=_tell)
+    if as_json:
+        typer.echo(json.dumps({"applied": wanted.plain(), "left": left.plain()}))
+    elif wanted.changes:
+        typer.echo("What remains:" if not left.empty else "The table is as it should be.")
+        _print_lines(left)
+    raise typer.Exit(left.exit_code)
+
+
+def _planned(spec: TableSpec, plane: ControlPlane, destroy: list[str] | None) -> Plan:
+    state = observe(plane, spec.name, spec.regions)
+    return make_plan(spec, state, frozenset(destroy or ()))
+
+
+def _print_plan(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(plan.plain()))
+        return
+    _print_lines(plan)
+    if plan.empty:
+        typer.echo("The table is as it should be.")
+
+
+def _print_lines(plan: Plan) -> None:
+    for line in plan.lines():
+        typer.echo(line)
+
+
+def _tell(progress: Progress) -> None:
+    if progress.stage != "done":
+        waits = f": {progress.status}" if progress.status else ""
+        place = f"{progress.number}/{progress.total}"
+        typer.echo(f"{place} {progress.change.region} {progress.change.what}{waits}", err=True)
+
+
+@contextmanager
+def _control_plane(
+    spec: TableSpec,
+    profile: str | None,
+    endpoints: Sequence[str] | None,
+    scaling: Sequence[str] | None,
+) -> Iterator[ControlPlane]:
+    urls = _by_region("--endpoint-url", endpoints or (), spec)
+    scaling_urls = _by_region("--autoscaling-url", scaling or (), spec)
+    try:
+        session = boto3.Session(profile_name=profile)
+    except ProfileNotFound as error:
+        raise InvalidURL(f"{error}: check --profile, or AWS_PROFILE.") from None
+    with ControlPlane(session, endpoint_urls=urls, autoscaling_urls=scaling_urls) as plane:
+        yield plane
+
+
+def _by_region(option: str, given: Sequence[str], spec: TableSpec) -> Mapping[str, str]:
+    """`REGION=URL`s, or one URL that holds for all regions."""
+    found: dict[str, str] = {}
+    for text in given:
+        region, equals, url = text.partition("=")
+        if not equals or "://" in region:
+            found |= dict.fromkeys(spec.regions, text)
+        elif region in spec.regions:
+            found[region] = url
+        else:
+            raise InvalidValue(f"{option} {region}=...: the table has no region {region!r}.")
+    return found
