@@ -134,6 +134,13 @@ def test_one_minute_that_is_not_below_begins_anew() -> None:
     assert moves(run) == [(23 * 60, 26 * 60, 143)]
 
 
+def test_scale_in_takes_burst_capacity_along() -> None:
+    """Less capacity may keep less: 300 x 143 = 42,900 of 300,000 units."""
+    run = simulate(minutes((100, 18), (3000, 1)), SCALING, initial=1000)
+    assert (run.capacity[18], run.burst[17]) == (143, 300_000)
+    assert run.consumed[18] == 143 + 42_900 / 60
+
+
 def test_at_the_minimum_nothing_falls() -> None:
     """An idle table at its minimum stays as it is."""
     run = simulate(minutes((0, 60)), SCALING)

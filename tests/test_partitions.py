@@ -107,6 +107,30 @@ def test_a_single_hot_key_is_not_split() -> None:
     assert run.key_range[-1] == pytest.approx(0.9 * 5_000 - READ_LIMIT)
 
 
+@pytest.mark.parametrize(("units", "partitions"), [(2_399.0, 1), (2_400.0, 2)])
+def test_when_a_partition_is_hot(units: float, partitions: int) -> None:
+    """From 80 % of its limit on, and not before."""
+    rules = Partitions(1, READ_LIMIT, split_after=60)
+    run = simulate(steady(units, 120), 9_000, EVEN, rules)
+    assert run.partitions.tolist() == [1, partitions]
+
+
+def test_where_a_partition_is_split() -> None:
+    """Where its parts differ least: keys of 40, 30 and 30 % become 40 and 60 %."""
+    keys = Keys(np.array([0.2, 0.4, 0.6]), np.array([0.4, 0.3, 0.3]))
+    run = simulate(steady(4_000, 120), 9_000, keys, Partitions(1, READ_LIMIT, split_after=60))
+    assert run.hottest == pytest.approx([4_000, 2_400])
+
+
+def test_a_split_shares_burst_capacity() -> None:
+    """Both parts together keep what the whole had."""
+    keys = Keys(np.array([0.2, 0.6]), np.array([0.5, 0.5]))
+    load = Demand(np.array([2_400.0, 5_000.0]))
+    run = simulate(load, 2_400, keys, Partitions(1, READ_LIMIT, split_after=60), filled=0.1)
+    # 72,000 units, 1,200 a second for a minute, of the 2,600 a second that are missing.
+    assert run.throttled == pytest.approx([0, 1_400])
+
+
 def test_a_hot_key() -> None:
     """It takes the limit at most, whatever the table has, and less beside others."""
     keys = Keys(np.array([0.1, 0.3, 0.6, 0.8]), np.array([0.3, 0.2, 0.25, 0.25]))
