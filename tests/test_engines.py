@@ -210,6 +210,15 @@ def test_a_missing_binary_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatc
         Dynoxide().start()
 
 
+def test_a_missing_ministack_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the engine, the error says what to install, and why apart from everything else."""
+    monkeypatch.delenv("CHALK_MINISTACK", raising=False)
+    monkeypatch.setattr(sys, "prefix", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(EngineNotFound, match=r"pip install ministack.*environment of its own"):
+        Ministack().start()
+
+
 def test_a_binary_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`CHALK_DYNOXIDE` names the binary, and what it prints before it fails is in the error."""
     monkeypatch.setenv("CHALK_DYNOXIDE", script(tmp_path, "echo no such luck; exit 3"))

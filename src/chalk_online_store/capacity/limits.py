@@ -7,21 +7,18 @@ in one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.mix import NamespaceMix
-from chalk_online_store.capacity.sizing import GB, Sizing
+from chalk_online_store.capacity.partitions import READ_LIMIT, WRITE_LIMIT, partition_count
+from chalk_online_store.capacity.sizing import Sizing
 from chalk_online_store.capacity.units import read_units, write_units
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
-PARTITION_RCU = 3000
-PARTITION_WCU = 1000
-PARTITION_BYTES = 10 * GB
 TABLE_UNITS = 40_000
 ITEM_BYTES = 400 * 1024
 BATCH_BYTES = 16 * 1024**2
@@ -39,15 +36,11 @@ class Finding:
 
 
 def partitions(sizing: Sizing) -> int:
-    """How many partitions the table needs at least, in its busiest region.
-
-    By size, 10 GB each, or by units, a unit of either kind taking its share of a partition.
-    """
-    units = max(
-        region.rcu_after_loss / PARTITION_RCU + region.wcu / PARTITION_WCU
+    """How many partitions the table needs at least, in its busiest region, at the end."""
+    return max(
+        partition_count(region.rcu_after_loss, region.wcu, sizing.gb_later)
         for region in sizing.regions
     )
-    return max(1, math.ceil(sizing.gb_later * GB / PARTITION_BYTES), math.ceil(units))
 
 
 def findings(sizing: Sizing, samples: Mapping[str, Sample]) -> list[Finding]:
@@ -108,7 +101,7 @@ def _of_queries(part: NamespaceMix, sizing: Sizing, sample: Sample) -> Iterator[
             )
         rate = query.per_second * query.entities * query.hottest * (1 - query.hit_rate)
         units = sum(read_units(round(g.bytes), consistent=query.consistent) for g in read)
-        yield from _hot(sample.namespace.name, "read", rate * units, PARTITION_RCU, "RCU")
+        yield from _hot(sample.namespace.name, "read", rate * units, READ_LIMIT, "RCU")
 
 
 def _of_writes(part: NamespaceMix, sizing: Sizing, sample: Sample) -> Iterator[Finding]:
@@ -117,7 +110,7 @@ def _of_writes(part: NamespaceMix, sizing: Sizing, sample: Sample) -> Iterator[F
         wanted = {sample.namespace.feature(name).name for name in write.features}
         written = [g for g in groups if not wanted or wanted & sample.groups[g.group]]
         units = write.per_second * write.hottest * sum(write_units(round(g.bytes)) for g in written)
-        yield from _hot(sample.namespace.name, "write", units, PARTITION_WCU, "WCU")
+        yield from _hot(sample.namespace.name, "write", units, WRITE_LIMIT, "WCU")
 
 
 _WAYS_OUT = {
@@ -126,7 +119,7 @@ _WAYS_OUT = {
 }
 
 
-def _hot(where: str, what: str, units: float, limit: int, unit: str) -> Iterator[Finding]:
+def _hot(where: str, what: str, units: float, limit: float, unit: str) -> Iterator[Finding]:
     if units <= limit / 2:
         return
     yield Finding(

@@ -29,13 +29,15 @@ from chalk_online_store.provision.state import (
 _DECREASES = 27
 
 
-def at_creation(spec: TableSpec) -> dict[str, Any]:
+def at_creation(spec: TableSpec, home: str) -> dict[str, Any]:
     """What CreateTable takes."""
     capacity = spec.capacity
     if isinstance(capacity, Provisioned):
         return {
             "BillingMode": PROVISIONED,
-            "ProvisionedThroughput": _throughput(capacity.read.units, capacity.write.units),
+            "ProvisionedThroughput": _throughput(
+                capacity.read_in(home).units, capacity.write.units
+            ),
         }
     most = _maxima({}, {"read": capacity.max_read, "write": capacity.max_write})
     return {"BillingMode": ON_DEMAND, **({"OnDemandThroughput": most} if most else {})}
@@ -44,7 +46,7 @@ def at_creation(spec: TableSpec) -> dict[str, Any]:
 def of_new_replica(goal: Goal, region: str) -> dict[str, Any]:
     """What a new replica has otherwise than its source."""
     capacity = goal.provisioned
-    if capacity is None or capacity.read_in(region) == capacity.read:
+    if capacity is None or capacity.read_in(region) == capacity.read_in(goal.home):
         return {}
     return {"ProvisionedThroughputOverride": {"ReadCapacityUnits": capacity.read_in(region).units}}
 

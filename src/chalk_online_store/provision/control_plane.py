@@ -33,9 +33,7 @@ from chalk_online_store.drivers.credentials import (
 
 Service: TypeAlias = Literal["dynamodb", "application-autoscaling"]
 
-_CONFIG = Config(
-    retries={"mode": "standard", "max_attempts": 8}, connect_timeout=5, read_timeout=30
-)
+_ATTEMPTS, _ATTEMPTS_LOCALLY = 6, 2
 
 _ERRORS: dict[str, type[errors.RequestError]] = {
     "ResourceNotFoundException": errors.TableNotFound,
@@ -164,23 +162,23 @@ class ControlPlane:
 
     def _new_client(self, service: Service, region: str) -> Any:
         url = self._urls[service].get(region)
-        made_up = {}
+        made_up, attempts = {}, _ATTEMPTS
         if url is not None:
             resolve_endpoint(self._session, region, url)  # Raises InvalidURL for what is none.
             if is_local(url):
-                found = LocalSession(self._session).get_credentials()
-                made_up = _keys_of(found) if self._session.get_credentials() is None else {}
+                made_up, attempts = self._made_up(), _ATTEMPTS_LOCALLY
+        retries: Any = {"mode": "standard", "max_attempts": attempts}
+        config = Config(retries=retries, connect_timeout=5, read_timeout=30)
         return self._session.client(
-            service, region_name=region, endpoint_url=url, config=_CONFIG, **made_up
+            service, region_name=region, endpoint_url=url, config=config, **made_up
         )
 
-
-def _keys_of(credentials: Any) -> dict[str, str]:
-    frozen = credentials.get_frozen_credentials()
-    return {
-        "aws_access_key_id": frozen.access_key,
-        "aws_secret_access_key": frozen.secret_key,
-    }
+    def _made_up(self) -> dict[str, str]:
+        """Keys for an engine on this machine, where the session has none."""
+        if self._session.get_credentials() is not None:
+            return {}
+        made = LocalSession(self._session).get_credentials().get_frozen_credentials()
+        return {"aws_access_key_id": made.access_key, "aws_secret_access_key": made.secret_key}
 
 
 def _refusal(call: Call, error: ClientError) -> errors.RequestError:

@@ -115,7 +115,7 @@ def _creation(goal: Goal) -> Change:
         "AttributeDefinitions": [
             {"AttributeName": key.name, "AttributeType": key.type} for key in goal.keys
         ],
-        **capacity_changes.at_creation(goal.spec),
+        **capacity_changes.at_creation(goal.spec, goal.home),
         **region_changes.at_creation(goal.spec, goal.home),
     }
     keys = ", ".join(f"{key.name} ({key.type})" for key in goal.keys)

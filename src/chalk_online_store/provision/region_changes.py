@@ -111,7 +111,7 @@ def _class_override(goal: Goal, region: str) -> Iterator[Change]:
 def _key(goal: Goal, region: str) -> Iterator[Change]:
     """The KMS key. Of one that the spec does not name, DescribeTable does not tell whose it is."""
     now, wanted = goal.now(region).kms_key_arn, goal.spec.kms_key_arns.get(region)
-    if now == wanted or (wanted is None and now is not None):
+    if now is not None and wanted in (None, now):
         return
     yield goal.update(
         "encryption",
