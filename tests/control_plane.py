@@ -75,8 +75,11 @@ class Aws(ControlPlane):
         return {"ContinuousBackupsDescription": {"PointInTimeRecoveryDescription": found}}
 
     def _describe_time_to_live(self, region: str, given: Given) -> Given:
-        attribute = self._table(region)["ttl"]
-        found = {"TimeToLiveStatus": "ENABLED" if attribute else "DISABLED"}
+        table = self._table(region)
+        attribute, changing = table["ttl"], table["ttl_busy"] > 0
+        table["ttl_busy"] = max(0, table["ttl_busy"] - 1)
+        status = ("ENABLED", "ENABLING") if attribute else ("DISABLED", "DISABLING")
+        found = {"TimeToLiveStatus": status[changing]}
         return {
             "TimeToLiveDescription": found | ({"AttributeName": attribute} if attribute else {})
         }
@@ -107,6 +110,7 @@ class Aws(ControlPlane):
             "busy": self.delay,
             "recovery": None,
             "ttl": None,
+            "ttl_busy": 0,
             "tags": tags,
         }
         for name in ("KeySchema", "AttributeDefinitions", "DeletionProtectionEnabled"):
@@ -220,10 +224,12 @@ class Aws(ControlPlane):
 
     def _update_time_to_live(self, region: str, given: Given) -> Given:
         now, wanted = self._idle(region)["ttl"], given["TimeToLiveSpecification"]
+        refuse(self._table(region)["ttl_busy"] > 0, "time to live that is being changed")
         refuse(wanted["Enabled"] == (now is not None), "time to live is so already")
         refuse(not wanted["Enabled"] and now != wanted["AttributeName"], "another attribute")
         for table in self.tables.values():
             table["ttl"] = wanted["AttributeName"] if wanted["Enabled"] else None
+            table["ttl_busy"] = self.delay
         return {}
 
     def _tag_resource(self, region: str, given: Given) -> Given:

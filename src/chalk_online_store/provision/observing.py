@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from chalk_online_store.errors import AccessDenied, TableNotFound
+from chalk_online_store.errors import AccessDenied, RequestError, TableNotFound
 from chalk_online_store.provision.control_plane import ApiLacking, Call, ControlPlane, Service
 from chalk_online_store.provision.state import (
     Dimension,
@@ -32,14 +32,24 @@ def observe(control_plane: ControlPlane, table: str, regions: Iterable[str]) -> 
     found: dict[str, RegionState | Unknown] = {}
     waiting = list(asked := tuple(regions))
     for region in waiting:
-        if region in found:
-            continue
-        if region in asked or control_plane.serves("dynamodb", region):
-            found[region] = state = _Look(control_plane, table, region).state()
-            waiting += sorted(state.replicas)
-        else:
-            found[region] = Unknown(f"no endpoint is stated for {region}")
+        if region not in found:
+            found[region] = state = _look(control_plane, table, region, region in asked)
+            waiting += sorted(state.replicas) if isinstance(state, RegionState) else []
     return TableState(table, found)
+
+
+def _look(
+    control_plane: ControlPlane, table: str, region: str, asked: bool
+) -> RegionState | Unknown:
+    """What there is in a region; of one that only follows, also why that is not known."""
+    if asked:
+        return _Look(control_plane, table, region).state()
+    if not control_plane.serves("dynamodb", region):
+        return Unknown(f"no endpoint is stated for {region}")
+    try:
+        return _Look(control_plane, table, region).state()
+    except RequestError as error:
+        return Unknown(str(error))
 
 
 class _Look:

@@ -1,0 +1,213 @@
+"""What the control plane tells of a table, judged. Pure: state in, checks out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from chalk_online_store.capacity.modes import TARGET, provisioned_units
+from chalk_online_store.capacity.sizing import RegionUnits, Sizing
+from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.provision.changes import Plan
+from chalk_online_store.provision.state import RegionState, TableState, Unknown
+
+Verdict: TypeAlias = Literal["ok", "note", "warning", "error"]
+
+ORDER: list[Verdict] = ["error", "warning", "note", "ok"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at: where, what was found, and, where it is wrong, the way out."""
+
+    verdict: Verdict
+    where: str
+    what: str
+    found: str
+    advice: str = ""
+
+
+def of_table(state: TableState, regions: Sequence[str], layout: TableLayout) -> Iterator[Check]:
+    """The table's shape and safety in each region, and its replicas."""
+    for region in regions:
+        found = state.of(region)
+        if not found.exists:
+            yield Check(
+                "error",
+                region,
+                "table",
+                f"there is no table {state.name!r}",
+                "Make it: `terraform` or `provision apply`; or correct the URL.",
+            )
+            continue
+        yield _status(region, found)
+        yield _keys(region, found, layout)
+        yield _expiry(region, found, layout)
+        yield _recovery(region, found)
+        yield _protection(region, found)
+        yield _encryption(region, found)
+    if len(regions) > 1:
+        yield from _replicas(state, regions)
+
+
+def _status(region: str, found: RegionState) -> Check:
+    if found.status == "ACTIVE":
+        return Check("ok", region, "table", "ACTIVE")
+    serves = found.status == "UPDATING"
+    return Check(
+        "note" if serves else "error",
+        region,
+        "table",
+        str(found.status),
+        "It serves meanwhile." if serves else "Wait until it is ACTIVE.",
+    )
+
+
+def _keys(region: str, found: RegionState, layout: TableLayout) -> Check:
+    wanted = [(layout.pk, "HASH", "S"), (layout.sk, "RANGE", "S")]
+    there = [(key.name, key.kind, key.type) for key in found.keys]
+    text = ", ".join(f"{name} ({kind}, {of})" for name, kind, of in there)
+    if there == wanted:
+        return Check("ok", region, "keys", text)
+    return Check(
+        "error",
+        region,
+        "keys",
+        text,
+        f"The URL says {layout.pk} and {layout.sk}, both strings: name the table's own by pk= "
+        "and sk=, or make another table.",
+    )
+
+
+def _expiry(region: str, found: RegionState, layout: TableLayout) -> Check:
+    if isinstance(found.ttl, Unknown):
+        return _unknown(region, "expiry", found.ttl)
+    if found.ttl == layout.ttl:
+        return Check("ok", region, "expiry", f"TTL on {found.ttl}")
+    said = f"TTL on {found.ttl}" if found.ttl else "TTL is off"
+    return Check(
+        "error" if found.ttl else "warning",
+        region,
+        "expiry",
+        said,
+        f"Enable TTL on {layout.ttl!r}: else what nobody may read any more is stored for ever.",
+    )
+
+
+def _recovery(region: str, found: RegionState) -> Check:
+    if isinstance(found.recovery, Unknown):
+        return _unknown(region, "recovery", found.recovery)
+    if found.recovery.enabled:
+        days = f", {found.recovery.days} days" if found.recovery.days else ""
+        return Check("ok", region, "recovery", f"point-in-time recovery is on{days}")
+    return Check(
+        "warning",
+        region,
+        "recovery",
+        "point-in-time recovery is off",
+        "Turn it on: a wrong write of a pipeline cannot be undone otherwise.",
+    )
+
+
+def _protection(region: str, found: RegionState) -> Check:
+    if found.deletion_protection:
+        return Check("ok", region, "deletion", "protected")
+    return Check(
+        "warning", region, "deletion", "not protected", "Turn deletion protection on: it is free."
+    )
+
+
+def _encryption(region: str, found: RegionState) -> Check:
+    """AWS encrypts every table at rest; the question is whose key it is."""
+    return Check("ok", region, "encryption", found.kms_key_arn or "a key of AWS")
+
+
+def _replicas(state: TableState, regions: Sequence[str]) -> Iterator[Check]:
+    first = state.of(regions[0])
+    for region in regions[1:]:
+        status = first.replicas.get(region)
+        if status is None and state.of(region).exists:
+            yield Check(
+                "error",
+                region,
+                "replica",
+                f"a table of its own, no replica of {regions[0]}",
+                "Both take writes that the other never sees: delete one, and add it as a replica.",
+            )
+        elif status is not None:
+            verdict: Verdict = "ok" if status == "ACTIVE" else "error"
+            yield Check(verdict, region, "replica", status, "" if verdict == "ok" else "See AWS.")
+    for region in sorted(set(first.replicas) - set(regions)):
+        yield Check(
+            "note",
+            region,
+            "replica",
+            "is there, but not in the URL",
+            "It is paid for, and never asked: add it to region=, or remove it.",
+        )
+
+
+def _unknown(region: str, what: str, why: Unknown) -> Check:
+    return Check("note", region, what, f"not known: {why.because}")
+
+
+def of_plan(plan: Plan) -> Iterator[Check]:
+    """The differences between a table and its description."""
+    for change in (*plan.impossible, *plan.changes, *plan.held):
+        yield Check("warning", change.region, "drift", change.line(), "`provision apply` it.")
+    if plan.empty:
+        yield Check("ok", plan.spec.regions[0], "drift", "none: as its description wants it")
+
+
+def of_capacity(sizing: Sizing, state: TableState, target: float = TARGET) -> Iterator[Check]:
+    """Whether provisioned capacity, as far as it may rise, is enough for a mix."""
+    for units in sizing.regions:
+        found = state.of(units.region)
+        if not found.exists:
+            said = "the mix names this region, and no table is there"
+            yield Check("warning", units.region, "capacity", said, "Add it to region= in the URL.")
+        elif found.billing_mode == "PAY_PER_REQUEST":
+            yield from _on_demand(units, found)
+        else:
+            yield _provisioned(units.region, "read", found, _needed(units), target)
+            yield _provisioned(units.region, "write", found, units.wcu, target)
+
+
+def _needed(units: RegionUnits) -> float:
+    return max(units.rcu, units.rcu_ready)
+
+
+def _on_demand(units: RegionUnits, found: RegionState) -> Iterator[Check]:
+    for what, most, needed in (
+        ("read", found.max_read, units.rcu_after_loss),
+        ("write", found.max_write, units.wcu),
+    ):
+        if most is not None and most < needed:
+            yield Check(
+                "error",
+                units.region,
+                f"{what} capacity",
+                f"on demand up to {most:,}; the mix takes {needed:,.0f}",
+                "Raise the maximum.",
+            )
+        else:
+            yield Check("ok", units.region, f"{what} capacity", "on demand")
+
+
+def _provisioned(
+    region: str, what: Literal["read", "write"], found: RegionState, needed: float, target: float
+) -> Check:
+    units = found.read_units if what == "read" else found.write_units
+    scaling = {} if isinstance(found.scaling, Unknown) else found.scaling
+    scaled = scaling.get(what)
+    most = max(units, scaled.max) if scaled and not scaled.suspended else units
+    wanted = provisioned_units(needed, scaled.policy.target if scaled and scaled.policy else target)
+    said = f"{units:,} provisioned, up to {most:,}" if most > units else f"{units:,} provisioned"
+    if most < needed:
+        advice = f"The mix takes {needed:,.0f}: it will be throttled. Provision {wanted:,}."
+        return Check("error", region, f"{what} capacity", said, advice)
+    if most < wanted:
+        advice = f"The mix takes {needed:,.0f}: with no room to speak of. Provision {wanted:,}."
+        return Check("warning", region, f"{what} capacity", said, advice)
+    return Check("ok", region, f"{what} capacity", f"{said}; the mix takes {needed:,.0f}")

@@ -1,0 +1,166 @@
+"""The command `doctor`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from itertools import zip_longest
+from pathlib import Path
+from typing import Annotated
+
+import boto3
+import typer
+from botocore.exceptions import ProfileNotFound
+
+from chalk_online_store.capacity.mix import read_mix
+from chalk_online_store.capacity.sizing import size
+from chalk_online_store.cli.capacity.account import sample_of
+from chalk_online_store.cli.doctor.checks import (
+    ORDER,
+    Check,
+    of_capacity,
+    of_plan,
+    of_table,
+)
+from chalk_online_store.cli.doctor.live import (
+    of_clocks,
+    of_permissions,
+    of_regions,
+    of_registry,
+)
+from chalk_online_store.cli.schemas import namespace_called
+from chalk_online_store.cli.tables import print_table
+from chalk_online_store.connect import DynamoDBTarget, parse_url
+from chalk_online_store.drivers.credentials import resolve_endpoint
+from chalk_online_store.errors import InvalidURL, InvalidValue, RequestError
+from chalk_online_store.provision.control_plane import ControlPlane
+from chalk_online_store.provision.observing import observe
+from chalk_online_store.provision.planning import plan
+from chalk_online_store.provision.spec import TableSpec, read_spec
+from chalk_online_store.provision.state import RegionState, TableState, Unknown
+
+
+def doctor(
+    url: Annotated[str, typer.Argument(help="The URL of the store, with all of its regions.")],
+    schema: Annotated[
+        list[str] | None,
+        typer.Option(help="A schema, as module:Class, to hold against the registry. Repeatable."),
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="The table as it should be, as TOML: what differs?")
+    ] = None,
+    mix: Annotated[
+        Path | None, typer.Option(help="What it is asked to do, as TOML: is its capacity enough?")
+    ] = None,
+    writes: Annotated[
+        bool, typer.Option(help="Look for the permissions of a writer; else of a reader.")
+    ] = True,
+    beat: Annotated[
+        bool, typer.Option(help="Measure replication by a heartbeat in each region.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look a store over: table, safety, capacity, replicas, permissions, registry and clocks.
+
+    Nothing is changed; only --beat writes a heartbeat. Exits with status 1 where something is
+    wrong.
+
+    Example: chalk-online-store doctor "dynamodb:///features?region=us-east-1" --table table.toml
+    """
+    found = sorted(
+        _examine(url, schema or [], table, mix, writes=writes, beat=beat),
+        key=lambda check: ORDER.index(check.verdict),
+    )
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in found]))
+    else:
+        _print(found)
+    if any(check.verdict == "error" for check in found):
+        raise typer.Exit(1)
+
+
+def _examine(
+    url: str,
+    schemas: list[str],
+    table: Path | None,
+    mix: Path | None,
+    *,
+    writes: bool,
+    beat: bool,
+) -> Iterator[Check]:
+    namespaces = [namespace_called(name) for name in schemas]
+    target = parse_url(url)
+    if isinstance(target, DynamoDBTarget):
+        yield from _of_dynamodb(url, target, table, mix, writes=writes, beat=beat)
+    elif table or mix:
+        raise InvalidURL("--table and --mix are for a DynamoDB table; this URL is of none.")
+    yield from of_registry(url, namespaces)
+
+
+def _of_dynamodb(
+    url: str,
+    target: DynamoDBTarget,
+    table: Path | None,
+    mix: Path | None,
+    *,
+    writes: bool,
+    beat: bool,
+) -> Iterator[Check]:
+    session = _session(target)
+    pairs = zip_longest(target.regions or (None,), target.endpoint_urls)
+    endpoints = [resolve_endpoint(session, region, own) for region, own in pairs]
+    regions = [endpoint.region for endpoint in endpoints]
+    own: Mapping[str, str] = dict(zip(regions, target.endpoint_urls, strict=False))
+    with closing(ControlPlane(session, endpoint_urls=own)) as plane:
+        state, failed = _observed(plane, target.table, regions)
+        yield from failed
+        regions = [region for region in regions if region in state.regions]
+        yield from of_table(state, regions, target.layout)
+        if table is not None:
+            yield from of_plan(plan(_spec(table, target.table), state))
+        if mix is not None:
+            wanted = read_mix(mix)
+            samples = {part.schema: sample_of(part) for part in wanted.namespaces}
+            yield from of_capacity(size(wanted, samples), state)
+        yield from of_permissions(plane, target.table, regions, target.layout, writes=writes)
+        yield from of_clocks(plane, target.table, regions)
+    if len(endpoints) > 1:
+        yield from of_regions(url, beat=beat)
+
+
+def _observed(
+    plane: ControlPlane, table: str, regions: list[str]
+) -> tuple[TableState, list[Check]]:
+    """What there is in the regions that answer, and why the others do not."""
+    found: dict[str, RegionState | Unknown] = {}
+    failed = []
+    for region in regions:
+        try:
+            found |= observe(plane, table, [region]).regions
+        except RequestError as error:
+            failed.append(Check("error", region, "table", f"not known: {error}", "Try again."))
+    return TableState(table, found), failed
+
+
+def _spec(path: Path, table: str) -> TableSpec:
+    spec = read_spec(path)
+    if spec.name != table:
+        raise InvalidValue(f"{path} describes the table {spec.name!r}, not {table!r} of the URL.")
+    return spec
+
+
+def _session(target: DynamoDBTarget) -> boto3.Session:
+    try:
+        return boto3.Session(profile_name=target.profile)
+    except ProfileNotFound as error:
+        raise InvalidURL(f"{error}: check profile= in the URL, or AWS_PROFILE.") from None
+
+
+def _print(found: list[Check]) -> None:
+    rows = [(check.verdict, check.where, check.what, check.found, check.advice) for check in found]
+    print_table(("verdict", "where", "what", "found", "advice"), rows)
+    counts = Counter(check.verdict for check in found)
+    typer.echo(", ".join(f"{counts[each]} {each}" for each in ORDER if counts[each]), err=True)
