@@ -22,14 +22,13 @@ All rates are those of the busiest minutes of a day.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct, field
 
+from chalk_online_store.capacity.toml import read_toml
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.write import Ordering
 
@@ -143,9 +142,4 @@ class Mix(Struct, frozen=True, forbid_unknown_fields=True, rename={"namespaces":
 
 def read_mix(path: Path) -> Mix:
     """The mix in a TOML file; raises `InvalidValue` naming the file and the place in it."""
-    try:
-        return msgspec.convert(tomllib.loads(path.read_text()), Mix)
-    except OSError as error:
-        raise InvalidValue(f"{path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise InvalidValue(f"{path}: {error}") from None
+    return read_toml(path, Mix)

@@ -17,7 +17,6 @@ In a file it is TOML:
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -25,6 +24,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct, field
 
+from chalk_online_store.capacity.toml import read_toml
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.errors import InvalidValue
 
@@ -183,9 +183,4 @@ def _without_none(value: object) -> object:
 
 def read_spec(path: Path) -> TableSpec:
     """The table that a TOML file describes; raises `InvalidValue` naming the file and the place."""
-    try:
-        return msgspec.convert(tomllib.loads(path.read_text()), TableSpec)
-    except OSError as error:
-        raise InvalidValue(f"{path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise InvalidValue(f"{path}: {error}") from None
+    return read_toml(path, TableSpec)

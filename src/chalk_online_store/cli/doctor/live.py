@@ -7,14 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from chalk_online_store.backend import Call as StoreCall
 from chalk_online_store.cli.doctor.checks import Check, Verdict
+from chalk_online_store.cli.registries import load_registry
 from chalk_online_store.cli.surveys import opened, survey
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.registry import Registry
-from chalk_online_store.connect import connect
-from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.errors import (
     AccessDenied,
     OnlineStoreError,
@@ -22,7 +19,6 @@ from chalk_online_store.errors import (
     RequestError,
     TableNotFound,
 )
-from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.provision.control_plane import Call, ControlPlane
 from chalk_online_store.schema import Namespace
 
@@ -32,7 +28,6 @@ way; AWS refuses signatures from 5 minutes on, but a writer's observed-at counts
 microsecond."""
 
 LAG = 5.0
-_TIMEOUT = 10.0
 
 _NOBODY = "!doctor"
 """No item: "!" is in no id."""
@@ -129,23 +124,13 @@ def of_regions(url: str, *, beat: bool) -> Iterator[Check]:
 def of_registry(url: str, namespaces: Iterable[Namespace]) -> Iterator[Check]:
     """What the schemas need of the registry, and whether it can be read at all."""
     try:
-        registry = _load(url)
+        registry = load_registry(url)
     except OnlineStoreError as error:
         yield Check("error", "", "registry", f"{type(error).__name__}: {error}", "See above.")
         return
     yield Check("ok", "", "registry", f"{len(registry.entries)} entries")
     for namespace in namespaces:
         yield _schema(registry, namespace)
-
-
-def _load(url: str) -> Registry:
-    backend, transports, _ = connect(url, None)
-    driver = SyncDriver(transports)
-    try:
-        call = StoreCall(read_clocks().monotonic + _TIMEOUT)
-        return driver.run(RegistryKeeper(backend).load(call))
-    finally:
-        driver.close()
 
 
 def _schema(registry: Registry, namespace: Namespace) -> Check:

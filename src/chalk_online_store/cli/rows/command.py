@@ -12,16 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from chalk_online_store.backend import Call
+from chalk_online_store.cli.registries import load_registry
 from chalk_online_store.cli.rows.plain import from_plain, to_plain
 from chalk_online_store.cli.rows.registered import parse_key, registered_namespace
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.codec.registry import Registry
-from chalk_online_store.connect import connect
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.rows import Row
 from chalk_online_store.schema import Namespace
 from chalk_online_store.store import OnlineStore
@@ -60,7 +58,7 @@ def get(
 
     Example: chalk-online-store get user 7 8 --url "dynamodb:///features?region=us-east-1"
     """
-    found = _namespace(None if schema else _registry(url), namespace, schema)
+    found = _namespace(None if schema else load_registry(url), namespace, schema)
     wanted = [parse_key(text, found) for text in keys]
     with OnlineStore.open(url, [found], timeout=TIMEOUT) as store:
         rows = store.read(found, wanted, feature, consistent=consistent)
@@ -118,7 +116,7 @@ def scan(
 
     Example: chalk-online-store scan user --limit 5 --url "dynamodb:///features?region=us-east-1"
     """
-    registry = _registry(url)
+    registry = load_registry(url)
     found = _namespace(registry, namespace, schema)
     entry = registry.by_name.get(namespace)
     with OnlineStore.open(url, [found], timeout=TIMEOUT) as store:
@@ -144,16 +142,6 @@ def _namespace(registry: Registry | None, name: str, schema: str | None) -> Name
     if found.name != name:
         raise InvalidValue(f"--schema {schema} is of {found.name!r}, not {name!r}.")
     return found
-
-
-def _registry(url: str) -> Registry:
-    backend, transports, _ = connect(url, None)
-    driver = SyncDriver(transports)
-    try:
-        call = Call(read_clocks().monotonic + TIMEOUT)
-        return driver.run(RegistryKeeper(backend).load(call))
-    finally:
-        driver.close()
 
 
 def _keys(store: OnlineStore, namespace: Namespace, prefix: str) -> Iterator[Any]:
