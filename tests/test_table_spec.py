@@ -146,3 +146,12 @@ def test_writes_of_several_regions_are_autoscaled() -> None:
     assert isinstance(capacity, Provisioned)
     assert capacity.read.autoscaling is None
     assert capacity.write.autoscaling == Autoscaling(250, 2000)
+
+
+def test_replicas_that_serve_less_are_autoscaled() -> None:
+    """Terraform cannot fix a read capacity of a replica that differs: the provider has no way."""
+    sizing = sized("us-east-1", "us-west-2", standby=0.0)
+    capacity = spec_for("abc", sizing, "provisioned").capacity
+    assert isinstance(capacity, Provisioned)
+    assert capacity.read == Units(2000)
+    assert capacity.read_in("us-west-2") == Units(2000, Autoscaling(1, 4000))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from chalk_online_store.capacity.modes import TARGET, Mode, provisioned_units
 from chalk_online_store.capacity.sizing import RegionUnits, Sizing
 from chalk_online_store.provision.spec import (
@@ -31,15 +33,18 @@ def _capacity(sizing: Sizing, mode: Mode, target: float) -> Capacity:
     if mode == "on-demand":
         return OnDemand()
     scaled, trough = mode == "autoscaled", sizing.mix.trough
-    reads = {region.region: _reads(region, trough, target, scaled) for region in sizing.regions}
+    first, *others = (_reads(region, trough, target, scaled) for region in sizing.regions)
     wcu = max(region.wcu for region in sizing.regions)
-    several = len(sizing.regions) > 1
-    first, *others = sizing.mix.regions
-    return Provisioned(
-        reads[first],
-        _units(wcu, wcu * trough, target, scaled or several),
-        {region: reads[region] for region in others if reads[region] != reads[first]},
-    )
+    writes = _units(wcu, wcu * trough, target, scaled or bool(others))
+    return Provisioned(first, writes, dict(_differing(sizing, first, target)))
+
+
+def _differing(sizing: Sizing, first: Units, target: float) -> Iterator[tuple[str, Units]]:
+    """The reads of replicas that differ: autoscaled, since Terraform cannot fix them."""
+    trough, scaled = sizing.mix.trough, first.autoscaling is not None
+    for region in sizing.regions[1:]:
+        if _reads(region, trough, target, scaled) != first:
+            yield region.region, _reads(region, trough, target, scaled=True)
 
 
 def _reads(region: RegionUnits, trough: float, target: float, scaled: bool) -> Units:
