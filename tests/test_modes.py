@@ -11,7 +11,13 @@ import pytest
 
 from chalk_online_store import Feature, Namespace
 from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.memory import GIB, KEY_OVERHEAD, in_valkey
+from chalk_online_store.capacity.memory import (
+    GIB,
+    KEY_OVERHEAD,
+    ValkeyCost,
+    choose_store,
+    in_valkey,
+)
 from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
 from chalk_online_store.capacity.modes import ModeAdvice, autoscaled, compare
 from chalk_online_store.capacity.prices import Prices, read_prices
@@ -145,3 +151,19 @@ def test_a_target_is_what_aws_takes(target: float) -> None:
     """20 to 90 %."""
     with pytest.raises(InvalidValue, match="20 to 90"):
         compared(sized(), target=target)
+
+
+@pytest.mark.parametrize(
+    ("dollars", "name", "why"),
+    [
+        (1000.0, "Valkey", "cost 50% of DynamoDB"),
+        (600.0, "DynamoDB", "cost 83% of it"),
+        (250.0, "DynamoDB", "2.0 times as much"),
+        (0.0, "DynamoDB", "inf times"),
+    ],
+)
+def test_memory_is_chosen_where_it_is_clearly_cheaper(dollars: float, name: str, why: str) -> None:
+    """Less than 70 % of the table's price, for what a lost node loses."""
+    valkey = ValkeyCost(10.0, PRICES.valkey.nodes[0], 1, 1, 500.0)
+    chosen, reason = choose_store(valkey, dollars)
+    assert (chosen, why in reason) == (name, True)

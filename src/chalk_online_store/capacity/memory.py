@@ -19,6 +19,9 @@ Valkey backend measures its own layout."""
 
 REPLICAS = 1
 
+_CLEARLY = 0.7
+"""The share of DynamoDB's price below which Valkey is advised."""
+
 
 @dataclass(frozen=True, slots=True)
 class ValkeyCost:
@@ -49,6 +52,28 @@ def in_valkey(sizing: Sizing, prices: Iterable[RegionPrices]) -> ValkeyCost:
     nodes = shards(node) * (1 + REPLICAS)
     hourly = sum(nodes * _hour(each, node.name) for each in regions)
     return ValkeyCost(gib, node, shards(node), len(regions), hourly * HOURS_A_MONTH)
+
+
+def choose_store(valkey: ValkeyCost, dollars: float) -> tuple[str, str]:
+    """ "DynamoDB" or "Valkey", and why, where the former costs so many dollars a month.
+
+    Valkey answers in less than a millisecond, but everything has to fit in memory, and what a
+    node had not yet replicated is lost with it. So it is advised where it is clearly cheaper;
+    where latency decides, it may be worth its price.
+    """
+    share = valkey.dollars / dollars if dollars else math.inf
+    size = f"{valkey.gib:,.1f} GiB in memory"
+    if share < _CLEARLY:
+        return (
+            "Valkey",
+            f"{size} cost {share:.0%} of DynamoDB; what is lost with a node is its price",
+        )
+    if share <= 1:
+        return (
+            "DynamoDB",
+            f"Valkey would cost {share:.0%} of it: too little less for what it can lose",
+        )
+    return "DynamoDB", f"{size} would cost {share:,.1f} times as much; it buys latency alone"
 
 
 def _hour(prices: RegionPrices, node: str) -> float:

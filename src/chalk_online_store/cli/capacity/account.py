@@ -10,7 +10,7 @@ from typing import Any
 from chalk_online_store.capacity.grouping import GroupAdvice, GroupingCost, advise
 from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.limits import Finding, findings, partitions
-from chalk_online_store.capacity.memory import ValkeyCost, in_valkey
+from chalk_online_store.capacity.memory import ValkeyCost, choose_store, in_valkey
 from chalk_online_store.capacity.mix import Mix, NamespaceMix
 from chalk_online_store.capacity.modes import ModeAdvice, compare
 from chalk_online_store.capacity.prices import Prices
@@ -35,6 +35,11 @@ class Account:
     valkey: ValkeyCost
     target: float
 
+    @property
+    def store(self) -> tuple[str, str]:
+        """DynamoDB or Valkey, and why."""
+        return choose_store(self.valkey, self.modes.dollars(self.modes.mode))
+
     def plain(self) -> dict[str, Any]:
         """As JSON has it; units a second at the peak, bytes, GB and dollars a month."""
         sizing = self.sizing
@@ -54,6 +59,7 @@ class Account:
             ],
             "recommended": {"mode": self.modes.mode, "reason": self.modes.reason},
             "notes": list(self.modes.notes),
+            "store": dict(zip(("name", "reason"), self.store, strict=True)),
             "valkey": {
                 "gib": self.valkey.gib,
                 "node": self.valkey.node.name,

@@ -126,3 +126,5 @@ def _valkey(account: Account) -> None:
         f"In Valkey: {found.gib:,.1f} GiB, {found.shards} x {found.node.name} and a replica each"
         f"{' in each region' if found.regions > 1 else ''}: ${found.dollars:,.0f} a month."
     )
+    name, reason = account.store
+    typer.echo(f"DynamoDB or Valkey: {name}: {reason}.")
