@@ -55,7 +55,7 @@ def in_valkey(sizing: Sizing, prices: Iterable[RegionPrices]) -> ValkeyCost:
 
 
 def choose_store(valkey: ValkeyCost, dollars: float) -> tuple[str, str]:
-    """ "DynamoDB" or "Valkey", and why, where the former costs so many dollars a month.
+    """Give DynamoDB or Valkey, and why, where the former costs so many dollars a month.
 
     Valkey answers in less than a millisecond, but everything has to fit in memory, and what a
     node had not yet replicated is lost with it. So it is advised where it is clearly cheaper;
