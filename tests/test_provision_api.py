@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore import xform_name
+from botocore.stub import Stubber
 
 from chalk_online_store import OnlineStore, features
 from chalk_online_store.errors import (
@@ -30,7 +31,7 @@ from chalk_online_store.provision.spec import (
     TableSpec,
     Units,
 )
-from chalk_online_store.provision.state import Recovery, Unknown
+from chalk_online_store.provision.state import Recovery, TableState, Unknown
 from chalk_online_store.testing import Dynoxide, Engine, Ministack, Moto
 from tests.control_plane import Aws
 
@@ -515,6 +516,18 @@ def test_a_missing_permission_is_named(ministack: Ministack) -> None:
         pytest.raises(AccessDenied, match="Allow them dynamodb:ListTagsOfResource"),
     ):
         control_plane.call(Call(EAST, "ListTagsOfResource", {"ResourceArn": arn}))
+
+
+def test_the_permission_that_aws_names_is_told(dynoxide: Dynoxide) -> None:
+    """CreateTable with tags may be denied for TagResource: that one is named, not CreateTable."""
+    said = "User: arn:aws:iam::1:user/ann is not authorized to perform: dynamodb:TagResource on x"
+    found = plan(TableSpec("tagged", (EAST,)), TableState("tagged", {}))
+    with serve(dynoxide) as control_plane:
+        client = control_plane._client("dynamodb", EAST)
+        with Stubber(client) as stub:
+            stub.add_client_error("create_table", "AccessDeniedException", said)
+            with pytest.raises(AccessDenied, match=r"CreateTable .* dynamodb:TagResource"):
+                apply(found, control_plane)
 
 
 def test_a_region_without_an_endpoint_is_not_aws(dynoxide: Dynoxide, name: str) -> None:

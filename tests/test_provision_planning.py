@@ -24,7 +24,16 @@ from chalk_online_store.provision.spec import (
     TableSpec,
     Units,
 )
-from chalk_online_store.provision.state import Key, Recovery, RegionState, TableState, Unknown
+from chalk_online_store.provision.state import (
+    DIMENSIONS,
+    Key,
+    Recovery,
+    RegionState,
+    Scaling,
+    TableState,
+    TargetTracking,
+    Unknown,
+)
 from tests.control_plane import Aws
 
 NAME = "features"
@@ -326,6 +335,57 @@ def test_autoscaling_that_stays_is_not_fought() -> None:
         "write autoscaling",
         "capacity",
     ]
+
+
+FIXED_READ: dict[str, Any] = {"capacity": Provisioned(Units(5), SCALED)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "what"),
+    [
+        (FIXED_READ, {"capacity": Provisioned(Units(9), SCALED)}, "capacity"),
+        ({}, {"capacity": OnDemand(9)}, "maximum"),
+        ({}, {"table_class": "STANDARD_INFREQUENT_ACCESS"}, "table class"),
+    ],
+)
+def test_what_replicas_take_from_their_source_is_changed_once(
+    before: dict[str, Any], after: dict[str, Any], what: str
+) -> None:
+    """A replica without settings of its own follows: no call of its own, and no drift."""
+    aws = Aws()
+    settle(aws, TableSpec(NAME, (EAST, WEST), **before))
+    found = made(aws, TableSpec(NAME, (EAST, WEST), **after))
+    assert [(change.region, change.what) for change in found.changes] == [(EAST, what)]
+    assert apply(found, aws).empty
+
+
+def test_a_replica_with_a_capacity_of_its_own_keeps_it() -> None:
+    """Where a replica has what its source leaves, it is told to stay in the same plan."""
+    aws = Aws()
+    settle(aws, TableSpec(NAME, (EAST, WEST), **FIXED_READ))
+    apart = Provisioned(Units(9), SCALED, {WEST: Units(5)})
+    assert settle(aws, TableSpec(NAME, (EAST, WEST), apart)).empty
+    units = aws.tables[WEST]["description"]["ProvisionedThroughput"]
+    assert units["ReadCapacityUnits"] == 5
+
+
+def test_a_policy_keeps_the_name_that_it_has() -> None:
+    """A policy that Terraform or the console made is changed, not joined by a second one."""
+    policy = TargetTracking("made-by-the-console", 50.0, 60, 60)
+    scaling = {dimension: Scaling(250, 2500, False, policy) for dimension in DIMENSIONS}
+    now = ready(billing_mode="PROVISIONED", read_units=500, write_units=500, scaling=scaling)
+    spec = TableSpec(NAME, (EAST,), Provisioned(SCALED, SCALED))
+    changes = plan(spec, TableState(NAME, {EAST: now})).plain()["changes"]
+    names = [change["call"]["arguments"]["PolicyName"] for change in changes]
+    assert names == ["made-by-the-console"] * 2
+
+
+def test_a_global_table_with_another_stream_takes_a_replica() -> None:
+    """Its stream cannot be changed, and does not have to be: the next replica is not held back."""
+    east = ready(replicas={WEST: "ACTIVE"}, stream="NEW_IMAGE")
+    found = plan(TableSpec(NAME, REGIONS), pair(east, ready(replicas={EAST: "ACTIVE"})))
+    assert not found.held
+    assert [change["region"] for change in by_what(found, "replica")] == [DUBLIN]
 
 
 def test_capacity_is_lowered_27_times_a_day() -> None:

@@ -6,6 +6,7 @@ this library, with AWS's own words: those of the control plane hold no data.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
@@ -55,6 +56,8 @@ _ERRORS: dict[str, type[errors.RequestError]] = {
     "ContinuousBackupsUnavailableException": errors.WriteConflict,
     "ConcurrentUpdateException": errors.WriteConflict,
 }
+
+_DENIED = re.compile(r"not authorized to perform: ([a-z-]+:[A-Za-z]+)")
 
 _LACKING = frozenset(
     # botocore gives the HTTP status where an answer has no code of AWS's.
@@ -191,7 +194,7 @@ def _refusal(call: Call, error: ClientError) -> errors.RequestError:
         raised: errors.RequestError = ApiLacking(f"{where}: the engine has no such operation.")
     elif kind is errors.AccessDenied:
         raised = kind(
-            f"{where}: these credentials may not. Allow them {_action(call)} on the table."
+            f"{where}: these credentials may not. Allow them {_action(call, said)} on the table."
         )
     else:
         raised = kind(f"{where}: {code}: {said}" if said else f"{where}: {code}.")
@@ -199,9 +202,10 @@ def _refusal(call: Call, error: ClientError) -> errors.RequestError:
     return raised
 
 
-def _action(call: Call) -> str:
-    """The IAM action of a call."""
-    return f"{call.service}:{call.operation}"
+def _action(call: Call, said: str) -> str:
+    """The IAM action that is missing: a call may need others than its own, which AWS then names."""
+    named = _DENIED.search(said)
+    return named[1] if named else f"{call.service}:{call.operation}"
 
 
 def _failure(call: Call, error: BotoCoreError) -> errors.RequestError:
