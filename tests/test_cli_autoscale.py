@@ -46,6 +46,13 @@ def test_it_is_the_simulation(capsys: pytest.CaptureFixture[str]) -> None:
     assert (found["increases"], found["decreases"]) == (wanted.increases, wanted.decreases)
 
 
+def test_burst_capacity_need_not_be_counted_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """A spike that burst capacity would take in part is throttled wholly without."""
+    spike = ("simulate", "--min", "300", "--max", "300", "--peak", "900", "--shape", "spike")
+    with_burst, without = (told(capsys, *spike, flag) for flag in ("--burst", "--no-burst"))
+    assert without["throttled_units"] > with_burst["throttled_units"] > 0
+
+
 def test_a_search_keeps_its_bound(capsys: pytest.CaptureFixture[str]) -> None:
     """What it finds throttles no more; where nothing can, the status is 1."""
     crowd = ("search", "--peak", "3000", "--shape", "flash-crowd", "--days", "1")

@@ -70,6 +70,15 @@ def test_a_day_that_varies_is_autoscaled() -> None:
     assert fixed.utilisation < scaled.utilisation <= 0.7
 
 
+def test_what_throttles_is_not_recommended() -> None:
+    """From nothing to the peak, autoscaling is too late: cheaper it may be, but it does not do."""
+    advice = compared(sized(trough=0.0))
+    scaled, fixed = (advice.regions[0].of(mode) for mode in ("autoscaled", "provisioned"))
+    assert scaled.dollars < fixed.dollars
+    assert scaled.throttled > 0.0001
+    assert advice.mode == "provisioned"
+
+
 def test_what_is_little_used_is_on_demand() -> None:
     """With a target so low that capacity idles, provisioned saves nothing worth its care."""
     advice = compared(sized(trough=0.1), target=30.0)

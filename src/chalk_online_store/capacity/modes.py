@@ -29,6 +29,9 @@ _MINUTES_A_DAY = 1440
 _WORTH_IT = 0.15
 """The share that another mode has to save before it is worth tuning, and a risk of throttles."""
 
+_MOST_THROTTLED = 0.0001
+"""The share of the load that autoscaling may throttle in the simulation, to be recommended."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModeCost:
@@ -212,6 +215,8 @@ def _choose(regions: Sequence[RegionCost]) -> tuple[Mode, str]:
         for mode in regions[0].modes
     }
     free, fixed, scaled = total["on-demand"], total["provisioned"], total["autoscaled"]
+    if max(region.of("autoscaled").throttled for region in regions) > _MOST_THROTTLED:
+        scaled = math.inf  # Cheap, since it does not serve.
     best = min(fixed, scaled)
     if best > free * (1 - _WORTH_IT):
         saved = 1 - best / free if free else 0.0

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
+from chalk_online_store.capacity.autoscaling import BURST_SECONDS, TargetTracking, simulate
 from chalk_online_store.capacity.demand import Demand
 from chalk_online_store.capacity.on_demand import READ_WARM, WRITE_WARM, OnDemand
 from chalk_online_store.capacity.on_demand import simulate as simulate_on_demand
@@ -41,6 +41,7 @@ Plot = Annotated[
     Path | None, typer.Option(help="Draw load, capacity and throttles into this .png or .svg.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Burst = Annotated[bool, typer.Option(help="Count on burst capacity, which AWS does not promise.")]
 Region = Annotated[str, typer.Option(help="The region whose prices count.")]
 PriceFile = Annotated[
     Path | None, typer.Option(help="A file of prices, in place of those that come along.")
@@ -54,6 +55,7 @@ def simulate_autoscaling(
     target: Annotated[float, typer.Option(min=20, max=90, help="Percent.")] = 70.0,
     scale_in_cooldown: Annotated[float, typer.Option(min=0, help="Seconds.")] = 60.0,
     scale_out_cooldown: Annotated[float, typer.Option(min=0, help="Seconds.")] = 60.0,
+    burst: Burst = True,
     trace: Trace = None,
     shape: ShapeOption = Shape.diurnal,
     peak: Peak = None,
@@ -74,7 +76,7 @@ def simulate_autoscaling(
     _check_plot(plot)
     load = load_of(trace, shape, peak, base, days, minutes, noise)
     tracking = TargetTracking(minimum, maximum, target, scale_in_cooldown, scale_out_cooldown)
-    run = simulate(load, tracking)
+    run = simulate(load, tracking, burst_seconds=_burst_seconds(burst))
     told = _provisioned(run, _hourly(_class_prices(prices, region), of))
     _tell({"setting": asdict(tracking), **told}, as_json)
     if plot is not None:
@@ -86,9 +88,7 @@ def search_settings(
     bound: Annotated[
         float, typer.Option(min=0, max=1, help="The share of the load that may be throttled.")
     ] = 0.001,
-    burst: Annotated[
-        bool, typer.Option(help="Count on burst capacity, which AWS does not promise.")
-    ] = True,
+    burst: Burst = True,
     trace: Trace = None,
     shape: ShapeOption = Shape.diurnal,
     peak: Peak = None,
@@ -111,7 +111,7 @@ def search_settings(
     _check_plot(plot)
     load = load_of(trace, shape, peak, base, days, minutes, noise)
     price = _hourly(_class_prices(prices, region), of)
-    found = search(load, price, bound, burst_seconds=300.0 if burst else 0.0)
+    found = search(load, price, bound, burst_seconds=_burst_seconds(burst))
     told = {"setting": asdict(found.best.scaling), **_provisioned(found.run, price)}
     _tell({**told, "why": found.explain()}, as_json)
     if plot is not None:
@@ -164,6 +164,10 @@ def _check_plot(path: Path | None) -> None:
     if path is not None:
         require("plots", "matplotlib")
         check_format(path)
+
+
+def _burst_seconds(burst: bool) -> float:
+    return BURST_SECONDS if burst else 0.0
 
 
 def _class_prices(path: Path | None, region: str) -> ClassPrices:
