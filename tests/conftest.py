@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from chalk_online_store.testing import Valkey
 
 # CI tests one commit the same way each time; at a desk every run looks at other examples.
 settings.register_profile("ci", derandomize=True)
@@ -19,3 +23,13 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     if not os.environ.get("CHALK_TEST_ENDPOINT"):
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Valkey]:
+    """A Redis server in memory, where this machine has one."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("no redis-server on PATH: on Debian, apt-get install redis-server")
+    with Valkey(binary=binary) as engine:
+        yield engine

@@ -19,6 +19,7 @@ FLOORS = [
     "codec",
     "effects",
     "backend",
+    "retry",
     "dynamodb valkey embedded",
     "cache",
     "routing",

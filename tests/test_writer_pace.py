@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from chalk_online_store.dynamodb.retry import RetryPolicy
+from chalk_online_store.retry import RetryPolicy
 from chalk_online_store.writer.pace import Concurrency, Retries, WriteRate
 
 

@@ -5,6 +5,7 @@
 | `dynamodb:///TABLE?region=us-east-1` | DynamoDB |
 | `sqlite:///features.db`, `sqlite:////var/lib/features.db` | a SQLite file, relative or absolute |
 | `sqlite://` | SQLite in memory: a database of its own for each store, gone when it is closed |
+| `valkey://host:6379/0`, `redis://…`, `valkeys://…` for TLS | Valkey or Redis: see `valkey.urls` |
 
 Options of a DynamoDB URL: `region`, `endpoint_url`, `profile`, and `pk`, `sk` and `ttl` for a
 table whose attributes have other names. What is not stated comes from the boto3 session. An
@@ -46,6 +47,7 @@ from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.drivers.sqlite import SqliteEngine
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import Transport
+from chalk_online_store.drivers.valkey import AsyncValkeyTransport, ValkeyTransport
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import InvalidURL, InvalidValue
@@ -53,6 +55,9 @@ from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.logs import log_change
 from chalk_online_store.routing.router import Router
 from chalk_online_store.routing.settings import Routing
+from chalk_online_store.valkey import urls
+from chalk_online_store.valkey.backend import ValkeyBackend
+from chalk_online_store.valkey.urls import ValkeyTarget
 
 _TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _LIMITS = ("connect_timeout", "read_timeout", "max_pool_connections")
@@ -82,7 +87,7 @@ class DynamoDBTarget:
     max_pool_connections: int = 32
 
 
-def parse_url(url: str) -> SqliteTarget | DynamoDBTarget:
+def parse_url(url: str) -> SqliteTarget | DynamoDBTarget | ValkeyTarget:
     """What a store URL names; raises `InvalidURL`."""
     try:
         parts = urlsplit(url)
@@ -92,8 +97,11 @@ def parse_url(url: str) -> SqliteTarget | DynamoDBTarget:
         return _sqlite(parts)
     if parts.scheme == "dynamodb":
         return _dynamodb(parts)
+    if urls.SCHEME.fullmatch(parts.scheme):
+        return urls.parse(parts)
     raise InvalidURL(
-        f"A store URL begins with dynamodb:// or sqlite://, not {parts.scheme or 'no scheme'!r}."
+        "A store URL begins with dynamodb://, valkey:// or sqlite://, not "
+        f"{parts.scheme or 'no scheme'!r}."
     )
 
 
@@ -188,6 +196,8 @@ def connect(
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
         return Connected(EmbeddedBackend(), {"": SqliteEngine(target.path)})
+    if isinstance(target, ValkeyTarget):
+        return Connected(_valkey(target), {"": ValkeyTransport(target)})
     endpoints, session = _resolve(target, session)
     source = CredentialSource(session)
     transports: list[Transport] = [
@@ -207,12 +217,23 @@ def connect_async(
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
         return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
+    if isinstance(target, ValkeyTarget):
+        return Connected(_valkey(target), {"": AsyncValkeyTransport(target)})
     endpoints, session = _resolve(target, session)
     source = AsyncCredentialSource(session)
     transports: list[AsyncTransport] = [
         AsyncHttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
     ]
     return _connected(target, endpoints, transports, routing)
+
+
+def _valkey(target: ValkeyTarget) -> ValkeyBackend:
+    return ValkeyBackend(
+        target.name,
+        target.prefix,
+        attempt_timeout=target.read_timeout,
+        keep_expired=target.keep_expired,
+    )
 
 
 def _connected(
@@ -255,6 +276,9 @@ def table_size(url: str) -> TableSize:
     if isinstance(target, SqliteTarget):
         with closing(SqliteEngine(target.path)) as engine:
             return TableSize(*engine.size())
+    if isinstance(target, ValkeyTarget):
+        with closing(ValkeyTransport(target)) as server:
+            return TableSize(*server.size(target.read_timeout))
     from chalk_online_store.drivers.tables import describe_table  # As boto3: slow to import.
 
     endpoints, session = _resolve(target, None)

@@ -1,4 +1,4 @@
-"""Stores on every engine: SQLite, dynoxide, and an endpoint that the user names.
+"""Stores on every engine: SQLite, dynoxide, Valkey, Redis, and an endpoint that the user names.
 
 To run the contract on another engine, or on DynamoDB itself, name it:
 
@@ -31,13 +31,13 @@ from chalk_online_store import (
 )
 from chalk_online_store.effects import Operation
 from chalk_online_store.operations.core import Core
-from chalk_online_store.testing import Dynoxide, create_table
+from chalk_online_store.testing import Dynoxide, Valkey, create_table
 
 Open = Callable[..., "AnyStore"]
 
 ENDPOINT = os.environ.get("CHALK_TEST_ENDPOINT")
 REGION = os.environ.get("CHALK_TEST_REGION", "us-east-1")
-ENGINES = ["sqlite", "dynoxide"] + (["endpoint"] if ENDPOINT else [])
+ENGINES = ["sqlite", "dynoxide", "valkey", "redis_server"] + (["endpoint"] if ENDPOINT else [])
 
 
 class AnyStore:
@@ -130,6 +130,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty table."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/features.db"
+        return
+    if request.param in ("valkey", "redis_server"):
+        server: Valkey = request.getfixturevalue(request.param)
+        yield server.url(f"{uuid.uuid4().hex}:")
         return
     if request.param == "endpoint":
         endpoint, region = str(ENDPOINT), REGION

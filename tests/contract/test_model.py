@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from chalk_online_store import Feature, LRUCache, Namespace, OnlineStore, Status
-from chalk_online_store.testing import Dynoxide, create_table
+from chalk_online_store.testing import Dynoxide, Valkey, create_table
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = "abcd"
@@ -139,12 +139,24 @@ def test_writers_on_dynoxide(dynoxide: Dynoxide) -> None:
     machine.TestCase().runTest()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "dynoxide"])
+@pytest.mark.parametrize("engine", ["valkey", "redis_server"])
+def test_writers_on_valkey(engine: str, request: pytest.FixtureRequest) -> None:
+    """Any interleaving of three processes' writes to Valkey, or Redis, equals the dictionary."""
+    server: Valkey = request.getfixturevalue(engine)
+    machine = type("OnValkey", (Writers,), {"url": server.url(f"model-{uuid.uuid4().hex}:")})
+    machine.TestCase.settings = BRIEFLY  # type: ignore[attr-defined]
+    machine.TestCase().runTest()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "dynoxide", "valkey", "redis_server"])
 def test_writers_at_once_leave_the_newest(
     engine: str, tmp_path: Any, request: pytest.FixtureRequest
 ) -> None:
     """Threads that race on the same entities leave each feature's newest value, and no other."""
     url = f"sqlite:///{tmp_path}/features.db"
+    if engine in ("valkey", "redis_server"):
+        server: Valkey = request.getfixturevalue(engine)
+        url = server.url(f"race-{uuid.uuid4().hex}:")
     if engine == "dynoxide":
         local: Dynoxide = request.getfixturevalue("dynoxide")
         create_table(local.endpoint_url, table := f"race-{uuid.uuid4().hex}")

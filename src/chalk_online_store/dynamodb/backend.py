@@ -24,8 +24,7 @@ from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.ordering import OrderedWrites
 from chalk_online_store.dynamodb.reading import ItemReader
-from chalk_online_store.dynamodb.retry import RetryPolicy
-from chalk_online_store.dynamodb.wire import Wire, chunks, unless_final
+from chalk_online_store.dynamodb.wire import Wire, chunks
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import (
     ConditionFailed,
@@ -33,6 +32,7 @@ from chalk_online_store.errors import (
     MalformedResponse,
     RequestError,
 )
+from chalk_online_store.retry import RetryPolicy, unless_final
 
 BATCH_WRITE = 25
 """AWS: BatchWriteItem takes 25 items."""

@@ -14,9 +14,10 @@ from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies, Reads
 from chalk_online_store.dynamodb.choice import Costs
-from chalk_online_store.dynamodb.wire import Wire, chunks, unless_final
+from chalk_online_store.dynamodb.wire import Wire, chunks
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import RequestError
+from chalk_online_store.retry import unless_final
 
 BATCH_GET = 100
 """AWS: BatchGetItem takes 100 keys."""

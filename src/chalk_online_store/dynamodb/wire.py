@@ -11,15 +11,14 @@ from typing import Any, TypeVar
 from chalk_online_store.backend import Asked, Call, Route
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.messages import Request
-from chalk_online_store.dynamodb.retry import Backoff, RetryPolicy, pause
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.errors import (
     CredentialsExpired,
     RequestError,
-    RequestRefused,
     RequestTimeout,
     Throttled,
 )
+from chalk_online_store.retry import Backoff, RetryPolicy, pause
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -30,13 +29,6 @@ _WRITES = frozenset(("BatchWriteItem", "UpdateItem", "PutItem", "DeleteItem", "T
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """`items` in order, `size` at a time."""
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def unless_final(error: RequestError) -> RequestError:
-    """An error that concerns one item alone; one that no other item could escape is raised."""
-    if error.retryable or isinstance(error, RequestRefused):
-        return error
-    raise error
 
 
 class Wire:

@@ -24,6 +24,7 @@ from chalk_online_store.testing.engines import (
 )
 from chalk_online_store.testing.local_global_table import LocalGlobalTable, NotReplicated, Region
 from chalk_online_store.testing.proxy import FaultProxy, ProxyStats
+from chalk_online_store.testing.valkey import Valkey
 from chalk_online_store.testing.world.faults import (
     Blackhole,
     ClockSkew,
@@ -67,5 +68,6 @@ __all__ = [
     "Throttling",
     "Truncated",
     "Unprocessed",
+    "Valkey",
     "create_table",
 ]

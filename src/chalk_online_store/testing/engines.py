@@ -90,14 +90,16 @@ class Engine(ABC):
         self.stop()
 
 
-class ProcessEngine(Engine):
-    """An engine that is a process of its own.
+class LocalProcess(ABC):
+    """A server that is a process of its own.
 
-    `port` is a free one unless given. The engine ends with this process, even one that is killed:
+    `port` is a free one unless given. The server ends with this process, even one that is killed:
     a shell of 2 MB waits for that. `start` waits `timeout` seconds for the first answer. It raises
     `EngineNotFound` when the engine is not installed and `EngineNotStarted` when it does not come
     up.
     """
+
+    port: int | None
 
     def __init__(self, *, port: int | None = None, timeout: float = 10.0) -> None:
         self.port = port
@@ -144,6 +146,16 @@ class ProcessEngine(Engine):
     @abstractmethod
     def _answers(self) -> bool:
         """Whether it is up."""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class ProcessEngine(LocalProcess, Engine):
+    """A DynamoDB engine that is a process of its own: see `LocalProcess`."""
 
 
 class Dynoxide(ProcessEngine):

@@ -15,12 +15,20 @@ from chalk_online_store.testing.engines import Dynoxide
 from chalk_online_store.testing.helper import World
 from chalk_online_store.testing.local_global_table import LocalGlobalTable
 from chalk_online_store.testing.proxy import FaultProxy
+from chalk_online_store.testing.valkey import Valkey
 
 
 @pytest.fixture(scope="session")
 def dynoxide() -> Iterator[Dynoxide]:
     """One engine in memory for the whole session: let each test create its own table."""
     with Dynoxide() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """One Valkey server in memory for the whole session: let each test have its own prefix."""
+    with Valkey() as engine:
         yield engine
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 
-from chalk_online_store.dynamodb.retry import RetryPolicy
+from chalk_online_store.retry import RetryPolicy
 from chalk_online_store.routing.hedging import HedgeBudget
 
 _DECREASE = 0.7

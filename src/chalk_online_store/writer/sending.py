@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from chalk_online_store.backend import Call
-from chalk_online_store.dynamodb.retry import RetryPolicy
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import (
     ItemTooLarge,
@@ -18,6 +17,7 @@ from chalk_online_store.errors import (
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
+from chalk_online_store.retry import RetryPolicy
 from chalk_online_store.writer.bell import Bell
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG, log_mistake

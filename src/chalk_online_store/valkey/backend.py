@@ -1,0 +1,253 @@
+"""The Valkey backend: the contract of `backend.Backend` in commands."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from chalk_online_store.backend import Applied, Call, Found, KeyPage, Outcome, Wanted
+from chalk_online_store.codec.changes import Attributes, Change, fresh_item, key_attributes
+from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.codec.shapes import Shape
+from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.effects import NOW, Instant, Operation, Send
+from chalk_online_store.errors import DamagedItem, RequestError, RequestTimeout
+from chalk_online_store.retry import Backoff, RetryPolicy, pause, unless_final
+from chalk_online_store.valkey import commands, scripts
+from chalk_online_store.valkey.commands import RESERVED, Command, Expiry, Keys, Reply, Request
+from chalk_online_store.valkey.packing import attributes_of
+from chalk_online_store.valkey.rows import RowReader
+
+T = TypeVar("T")
+
+KEYS_A_GET = 1000
+"""Keys of one MGET: the server does nothing else meanwhile."""
+
+CHANGES_A_SCRIPT = 64
+"""Changes that one script applies: the same."""
+
+_SCANNED = 1000
+"""Keys that the server looks at in one step of a SCAN for one entity."""
+
+_APPLIED = {
+    scripts.SUPERSEDED: Applied.SUPERSEDED,
+    scripts.PARTLY: Applied.PARTLY,
+    scripts.WHOLLY: Applied.WHOLLY,
+}
+
+
+class ValkeyBackend:
+    """The keys of one environment on a server, or on a cluster. It counts no capacity units.
+
+    `server` names it, without secrets. `prefix` goes before every key. `attempt_timeout`, in
+    seconds, bounds each request. An item is kept `keep_expired` seconds past its expiry: a read
+    may ask for older values than the schema serves. In a cluster each key is asked for by a
+    command of its own, as the keys of one command have to lie in one slot.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        prefix: str = "",
+        *,
+        attempt_timeout: float = 3.0,
+        keep_expired: int = 300,
+        clustered: bool = False,
+        retry: RetryPolicy | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.layout = TableLayout()
+        self.home = self.origin = ""
+        self.identity = f"valkey {server} {prefix}"
+        self._keys = Keys(prefix)
+        self._attempt_timeout = attempt_timeout
+        self._keep_expired = keep_expired
+        self._clustered = clustered
+        self._retry = retry or RetryPolicy()
+        self._rng = rng or random.Random()
+        self._readers: WeakKeyDictionary[Shape, RowReader] = WeakKeyDictionary()
+
+    # --- entities ---
+
+    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+        """One request of MGETs; in a cluster, of a GET for each key."""
+        keys = [self._keys.item(pk, want.sk) for want in wanted for pk in want.pks]
+        found = iter((yield from self._values(keys, call)))
+        return [self._rows(want, [next(found) for _ in want.pks]) for want in wanted]
+
+    def _values(self, keys: Sequence[str], call: Call) -> Operation[list[Reply]]:
+        """The value of each key: None where there is none, or the error that kept it."""
+        if self._clustered:
+            replies = yield from self._ask([("GET", key) for key in keys], call)
+            return list(map(_tolerated, replies))
+        batches = list(_chunks(keys, KEYS_A_GET))
+        replies = yield from self._ask([("MGET", *batch) for batch in batches], call)
+        return _spread(batches, replies, lambda reply, batch: reply)
+
+    def _rows(self, want: Wanted, values: Sequence[Reply]) -> list[Found]:
+        found: list[Found] = list(values)
+        places = [i for i, value in enumerate(values) if type(value) is bytes]
+        items = [(want.pks[i], values[i]) for i in places]
+        for i, row in zip(places, self._reader(want.shape).rows(want.sk, items), strict=True):
+            found[i] = row
+        return found
+
+    def _reader(self, shape: Shape) -> RowReader:
+        reader = self._readers.get(shape)
+        if reader is None:
+            reader = self._readers[shape] = RowReader(shape)
+        return reader
+
+    def change(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
+        """One request of scripts, each of which applies some changes one after the other."""
+        expiry = yield from self._expiry()
+        batches = list(_chunks(changes, 1 if self._clustered else CHANGES_A_SCRIPT))
+        merges = [commands.merging(self._keys, batch, expiry) for batch in batches]
+        replies = yield from self._ask(merges, call)
+        return _spread(batches, replies, lambda reply, batch: map(_outcome, reply))
+
+    def replace(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
+        """One request of a SET or DEL for each change."""
+        expiry = yield from self._expiry()
+        replies = yield from self._ask([self._replacing(c, expiry) for c in changes], call)
+        return [
+            unless_final(reply) if isinstance(reply, RequestError) else Applied.WHOLLY
+            for reply in replies
+        ]
+
+    def _expiry(self) -> Operation[Expiry]:
+        now: Instant = yield NOW
+        return Expiry(now.wall // 1_000_000, self._keep_expired)
+
+    def _replacing(self, change: Change, expiry: Expiry) -> Command:
+        if not change.key.pk.startswith(RESERVED):
+            return commands.replacing(self._keys, change, expiry)
+        item = None if change.erases else fresh_item(self.layout, change)
+        return commands.overwriting(self._keys, change.key, item)
+
+    # --- partitions ---
+
+    def list_partition(self, pk: str, after: str, call: Call) -> Operation[list[Attributes]]:
+        """One range of a sorted set for a reserved partition.
+
+        An entity's items are in no index: to find them, a SCAN goes through all keys.
+        """
+        if pk.startswith(RESERVED):
+            members = yield from self._only(commands.listing(self._keys, pk, after), call)
+            return list(map(commands.item_of, members))
+        keys = yield from self._scan_partition(pk, call)
+        values = yield from self._values(keys, call)
+        found: list[tuple[str, Attributes]] = []
+        for key, value in zip(keys, values, strict=True):
+            if isinstance(value, RequestError):
+                raise value
+            place = self._keys.split(key.encode())
+            if value is not None and place.sk.encode() > after.encode():
+                found.append((place.sk, key_attributes(self.layout, place) | attributes_of(value)))
+        return [item for _, item in sorted(found, key=lambda pair: pair[0].encode())]
+
+    def _scan_partition(self, pk: str, call: Call) -> Operation[list[str]]:
+        pattern, keys, cursor = self._keys.pattern(pk), set[bytes](), b"0"
+        while True:
+            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCANNED, "TYPE", "string")
+            cursor, some = yield from self._only(command, call)
+            keys.update(some)
+            if cursor == b"0":
+                return [key.decode() for key in keys if self._keys.split(key).pk == pk]
+
+    def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+        """One script."""
+        command = commands.swapping(self._keys, self.layout, swaps)
+        return bool((yield from self._only(command, call)))
+
+    def scan_keys(
+        self, segment: int, segments: int, start: bytes, limit: int, call: Call
+    ) -> Operation[KeyPage]:
+        """One SCAN; the first segment has everything. A key may come twice, as SCAN has it."""
+        if segment:
+            return KeyPage([], b"", 0.0)
+        cursor, pks = msgspec.json.decode(start) if start else ("0", [])
+        if len(pks) < limit and cursor:
+            pattern, count = self._keys.pattern(), max(1, limit - len(pks))
+            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "string")
+            found, some = yield from self._only(command, call)
+            pks += [self._keys.split(key).pk for key in some]
+            cursor = "" if found == b"0" else found.decode()
+        page, rest = pks[:limit], pks[limit:]
+        more = msgspec.json.encode((cursor, rest)) if cursor or rest else b""
+        return KeyPage(page, more, 0.0)
+
+    # --- requests ---
+
+    def _only(self, command: Command, call: Call) -> Operation[Any]:
+        """The reply to one command; raises `RequestError`."""
+        (reply,) = yield from self._ask([command], call)
+        if isinstance(reply, RequestError):
+            raise reply
+        return reply
+
+    def _ask(self, asked: Sequence[Command], call: Call) -> Operation[list[Reply]]:
+        """The reply to each command; those that fail are sent again until time is up."""
+        left, replies = dict(enumerate(asked)), dict[int, Reply]()
+        backoff = Backoff(self._retry, self._rng)
+        while left:
+            answers = yield from self._attempt(list(left.values()), call)
+            replies.update(zip(left, answers, strict=True))
+            failed = {i: replies[i] for i in left if isinstance(replies[i], RequestError)}
+            left = {
+                i: commands.with_text(left[i]) if isinstance(e, commands.ScriptUnknown) else left[i]
+                for i, e in failed.items()
+                if e.retryable
+            }
+            causes = [e for e in failed.values() if e.retryable]
+            if all(isinstance(e, commands.ScriptUnknown) for e in causes):
+                continue
+            try:
+                yield from pause(causes[0], call, backoff)
+            except RequestError:
+                break
+        return [replies[i] for i in range(len(asked))]
+
+    def _attempt(self, asked: Sequence[Command], call: Call) -> Operation[list[Reply]]:
+        now, call.as_of = call.as_of, None
+        if now is None:
+            now = yield NOW
+        left = call.deadline - now.monotonic
+        if left <= 0:
+            error = RequestTimeout("Valkey: no time was left before the call's deadline.")
+            return [error] * len(asked)
+        call.report.requests += 1
+        try:
+            replies: list[Reply] = yield Send(Request(asked), min(left, self._attempt_timeout))
+        except RequestError as error:
+            return [error] * len(asked)
+        return replies
+
+
+def _spread(
+    batches: Sequence[Sequence[Any]],
+    replies: Sequence[Reply],
+    parts: Callable[[Reply, Sequence[Any]], Any],
+) -> list[Any]:
+    """What came of each part of each batch: the batch's error where it failed."""
+    found: list[Any] = []
+    for batch, reply in zip(batches, replies, strict=True):
+        failed = isinstance(reply, RequestError)
+        found += [unless_final(reply)] * len(batch) if failed else parts(reply, batch)
+    return found
+
+
+def _tolerated(reply: Reply) -> Reply:
+    return unless_final(reply) if isinstance(reply, RequestError) else reply
+
+
+def _outcome(code: int) -> Outcome:
+    return _APPLIED.get(code) or DamagedItem("An item cannot be read, and so not be changed.")
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,162 @@
+"""What the server is asked: keys, commands, and what is made of its answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from chalk_online_store.codec.changes import Attributes, Change, parse_item, render_item
+from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.errors import RequestError
+from chalk_online_store.valkey.packing import packed_change
+from chalk_online_store.valkey.scripts import MERGE, SWAP, Script
+
+Argument: TypeAlias = bytes | str | int
+Command: TypeAlias = tuple[Argument, ...]
+Reply: TypeAlias = Any
+"""What the server answered; a `RequestError` where that, or no answer, is an error."""
+
+RESERVED = "!"
+"""What the partition keys that are no entity's begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Commands that go out together; answered by a list of as many replies.
+
+    `node` is the number of the node to ask, among those that have keys of their own; None leaves
+    that to the keys.
+    """
+
+    commands: Sequence[Command]
+    node: int | None = None
+
+
+class ScriptUnknown(RequestError):
+    """The server has not seen the script yet, or was restarted since."""
+
+    retryable = True
+
+
+SCRIPTS = {script.sha: script for script in (MERGE, SWAP)}
+
+
+def with_text(command: Command) -> Command:
+    """The command that calls a script by its text: from then on the server knows it."""
+    return ("EVAL", SCRIPTS[bytes(command[1])].text, *command[2:])  # type: ignore[arg-type]
+
+
+def key_of_command(command: Command) -> Argument:
+    """The key that says which node of a cluster a command goes to."""
+    return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
+
+
+class Keys:
+    """The keys of one environment.
+
+    An item of an entity has the key `<prefix><partition key>:<group id>`. A reserved partition
+    is one key, `<prefix>{!}<partition key without its "!">`: in a cluster all of them lie in one
+    slot, as what one script touches has to.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def item(self, pk: str, sk: str) -> str:
+        """The key of an entity's item."""
+        return f"{self.prefix}{pk}:{sk}"
+
+    def partition(self, pk: str) -> str:
+        """The key of a reserved partition."""
+        return f"{self.prefix}{{{RESERVED}}}{pk[1:]}"
+
+    def split(self, key: bytes) -> ItemKey:
+        """The partition key and the sort key of an entity's item; no group id holds a ":"."""
+        pk, _, sk = key.decode()[len(self.prefix) :].rpartition(":")
+        return ItemKey(pk, sk)
+
+    def pattern(self, pk: str = "") -> str:
+        """Matches the keys of a partition's items, or of all entities'."""
+        start = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix + (f"{pk}:" if pk else ""))
+        return f"{start}*"
+
+
+# --- entities ------------------------------------------------------------------------------
+
+
+class Expiry(NamedTuple):
+    """When keys expire: so many seconds after their item does, and after they are written.
+
+    `now` is in UTC seconds.
+    """
+
+    now: int
+    kept: int
+
+    def of(self, change: Change) -> str:
+        """When the key of a change's item expires, in UTC seconds; "" for never."""
+        if change.expires_at is None:
+            return ""
+        return str(max(change.expires_at, self.now) + self.kept)
+
+
+def merging(keys: Keys, changes: Sequence[Change], expiry: Expiry) -> Command:
+    """Apply changes in event time."""
+    places = [keys.item(*change.key) for change in changes]
+    texts = [text for change in changes for text in _merged(change, expiry)]
+    return _call(MERGE, places, texts)
+
+
+def _merged(change: Change, expiry: Expiry) -> tuple[Argument, ...]:
+    form = change.form
+    kind = "e" if change.erases else "w" if form.whole else "p"
+    names = f"{' '.join(form.gone)}|{' '.join(form.dropped)}"
+    return f"{kind}{expiry.of(change)}", names, packed_change(change)
+
+
+def replacing(keys: Keys, change: Change, expiry: Expiry) -> Command:
+    """Put what a change leaves where nothing was, or remove what it erases."""
+    key = keys.item(*change.key)
+    if change.erases:
+        return "DEL", key
+    expires = expiry.of(change)
+    return ("SET", key, packed_change(change), *(("EXAT", expires) if expires else ()))
+
+
+# --- reserved partitions -------------------------------------------------------------------
+
+
+def swapping(keys: Keys, layout: TableLayout, swaps: Sequence[Swap]) -> Command:
+    """Perform all swaps or none."""
+    places = [swap.key(layout) for swap in swaps]
+    texts: list[Argument] = []
+    for key, swap in zip(places, swaps, strict=True):
+        texts += key.sk, _member(key.sk, swap.before), _member(key.sk, swap.after)
+    return _call(SWAP, [keys.partition(key.pk) for key in places], texts)
+
+
+def overwriting(keys: Keys, key: ItemKey, item: Attributes | None) -> Command:
+    """Put an item, or remove it where that is None, whatever is there."""
+    return _call(SWAP, [keys.partition(key.pk)], [key.sk, b"*", _member(key.sk, item)])
+
+
+def listing(keys: Keys, pk: str, after: str) -> Command:
+    """The members of a reserved partition past a sort key."""
+    return "ZRANGEBYLEX", keys.partition(pk), b"(%b\x01" % after.encode(), b"+"
+
+
+def item_of(member: bytes) -> Attributes:
+    """The item in a member of a reserved partition."""
+    return parse_item(member.partition(b"\0")[2])
+
+
+def _member(sk: str, item: Attributes | None) -> bytes:
+    """One text for one item, so that the server can tell whether it is as it was read."""
+    return b"" if item is None else sk.encode() + b"\0" + render_item(dict(sorted(item.items())))
+
+
+def _call(script: Script, keys: Sequence[str], texts: Sequence[Argument]) -> Command:
+    return ("EVALSHA", script.sha, len(keys), *keys, *texts)

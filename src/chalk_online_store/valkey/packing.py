@@ -1,0 +1,151 @@
+"""Items in msgpack: what a key of Valkey holds.
+
+A packed item is one map of the names that an item has in DynamoDB (see `codec.layout`) to values.
+Its keys and its expiry are the server's: they are not in it. Observed-ats are 64 bits always, so
+that the script in `scripts` compares them where they stand. A value is
+
+- null, a bool or a str for NULL, BOOL and S;
+- an int or a float for N, where that gives the same digits back;
+- bytes for B. Eight of them are an extension of code 8: they may be a float (see `codec.values`);
+- the attribute in DynamoDB's JSON, as an extension of code 1, for everything else.
+
+So `attribute_of(value_of(attribute)) == attribute` for whatever the encoders of `codec` write.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec.msgpack import Ext
+
+from chalk_online_store.codec.changes import Change, number
+from chalk_online_store.codec.layout import ERASED, LATEST, WIDTH
+from chalk_online_store.codec.values import NULL, UNREADABLE
+from chalk_online_store.errors import DamagedItem
+
+JSON, EIGHT = 1, 8
+"""Codes of extensions."""
+
+_INTS = range(-(2**63), 2**64)
+"""What msgpack has integers for."""
+
+_json = msgspec.json.encode
+_text = msgspec.json.Decoder(str)
+_pack = msgspec.msgpack.encode
+_unpack = msgspec.msgpack.Decoder(dict[str, Any])
+_TRUE, _FALSE = b'{"BOOL":true}', b'{"BOOL":false}'
+
+
+# --- values --------------------------------------------------------------------------------
+
+
+def value_of(attribute: bytes) -> Any:
+    """What stands for an attribute in a packed item."""
+    kind = attribute[:6]
+    if kind == b'{"N":"':
+        return _number(attribute)
+    if kind == b'{"S":"':
+        return _text.decode(attribute[5:-1])
+    if kind == b'{"B":"':
+        content = base64.b64decode(attribute[6:-2])
+        return Ext(EIGHT, content) if len(content) == EIGHT else content
+    if kind == b'{"BOOL':
+        return attribute == _TRUE
+    return None if attribute == NULL else Ext(JSON, attribute)
+
+
+def _number(attribute: bytes) -> Any:
+    text = attribute[6:-2]
+    if text.isdigit() or (text[:1] == b"-" and text[1:].isdigit()):
+        whole = int(text)
+        if whole in _INTS and b"%d" % whole == text:
+            return whole
+    else:
+        close = float(text)
+        if _json(close) == text:
+            return close
+    return Ext(JSON, attribute)
+
+
+def attribute_of(value: Any) -> bytes:
+    """The attribute that a value of a packed item stands for; raises `DamagedItem`."""
+    if value is None:
+        return NULL
+    if value is True or value is False:
+        return _TRUE if value else _FALSE
+    write = _WRITE.get(type(value))
+    if write is None:
+        raise DamagedItem("a value of no known form")
+    attribute: bytes = write(value)
+    return attribute
+
+
+def _extension(value: Ext) -> bytes:
+    if value.code == JSON:
+        return bytes(value.data)
+    if value.code != EIGHT:
+        raise DamagedItem("a value of no known form")
+    return _binary(bytes(value.data))
+
+
+def _binary(value: bytes) -> bytes:
+    return b'{"B":"%b"}' % binascii.b2a_base64(value, newline=False)
+
+
+_WRITE: dict[type, Any] = {
+    int: number,
+    float: lambda value: b'{"N":"%b"}' % _json(value),
+    str: lambda value: b'{"S":%b}' % _json(value),
+    bytes: _binary,
+    Ext: _extension,
+}
+
+
+# --- items ---------------------------------------------------------------------------------
+
+
+def packed_change(change: Change) -> bytes:
+    """What a change puts: for a whole change, the item where nothing was, or all is replaced.
+
+    For a partial one, its values and its observed-at.
+    """
+    values = dict(zip(change.form.kept, map(value_of, change.attributes), strict=True))
+    times = [LATEST, *([ERASED] if change.erases else [])]
+    width = {WIDTH: change.form.width} if change.form.whole else {}
+    return _packed(dict.fromkeys(times, change.observed_at), width | values)
+
+
+def _packed(times: Mapping[str, int], values: Mapping[str, Any]) -> bytes:
+    """A map of observed-ats, then values."""
+    head = b"".join(_key(name) + packed_time(time) for name, time in times.items())
+    count = len(times) + len(values)
+    body = _pack(values)[1 if len(values) < 16 else 3 :]
+    start = bytes((0x80 + count,)) if count < 16 else struct.pack(">BH", 0xDE, count)
+    return start + head + body
+
+
+def _key(name: str) -> bytes:
+    return bytes((0xA0 + len(name),)) + name.encode()
+
+
+def packed_time(time: int) -> bytes:
+    """An observed-at, in UTC microseconds."""
+    return struct.pack(">Bq", 0xD3, time)
+
+
+def unpacked(item: bytes) -> dict[str, Any]:
+    """The values of a packed item by name; raises `DamagedItem`."""
+    try:
+        return _unpack.decode(item)
+    except UNREADABLE as error:
+        raise DamagedItem(f"An item cannot be read: {type(error).__name__}.") from error
+
+
+def attributes_of(item: bytes) -> dict[str, bytes]:
+    """The attributes in a packed item: all but its key and its expiry. Raises `DamagedItem`."""
+    return {name: attribute_of(value) for name, value in unpacked(item).items()}

@@ -1,0 +1,256 @@
+"""What the server does in one step: scripts in Lua, which run alone and whole.
+
+Lua's numbers are doubles, which end at 2**53: observed-ats are compared as two halves of 32 bits,
+never as numbers. Nor as strings: Lua compares those by the server's locale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+SUPERSEDED, PARTLY, WHOLLY, DAMAGED = range(4)
+"""What `MERGE` answers for each key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script, and what the server knows it by once it has seen it."""
+
+    text: bytes
+    sha: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        # The server names scripts so; nothing is kept secret by it.
+        sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", sha.encode())
+
+
+MERGE = Script(
+    rb"""
+-- codec.changes.merge, for each of KEYS. ARGV holds three texts a key: what kind of change it is
+-- (w for whole, e for erasing, p for partial) with its expiry in seconds, if it has one; the ids
+-- that it removes and, for a whole one, those that stand for nothing; and what it puts, packed.
+local byte, sub, char, unpacked = string.byte, string.sub, string.char, struct.unpack
+local ZERO = '\211\0\0\0\0\0\0\0\0'
+local LATEST, BASE, WIDTH, ERASED = '@', '~', '%', '!'
+local SUPERSEDED, PARTLY, WHOLLY, DAMAGED = 0, 1, 2, 3
+local BOOKKEEPING = {[LATEST] = true, [BASE] = true, [WIDTH] = true, [ERASED] = true}
+
+-- Bytes of what begins with a byte; or bytes before its content, and how the content's are given.
+local FIXED = {[0xc0]=1, [0xc2]=1, [0xc3]=1, [0xca]=5, [0xcb]=9, [0xcc]=2, [0xcd]=3, [0xce]=5,
+  [0xcf]=9, [0xd0]=2, [0xd1]=3, [0xd2]=5, [0xd3]=9, [0xd4]=3, [0xd5]=4, [0xd6]=6, [0xd7]=10,
+  [0xd8]=18}
+local SIZED = {[0xc4]=2, [0xc5]=3, [0xc6]=5, [0xc7]=3, [0xc8]=4, [0xc9]=6, [0xd9]=2, [0xda]=3,
+  [0xdb]=5}
+local SIZE = {[0xc4]='>I1', [0xc5]='>I2', [0xc6]='>I4', [0xc7]='>I1', [0xc8]='>I2', [0xc9]='>I4',
+  [0xd9]='>I1', [0xda]='>I2', [0xdb]='>I4'}
+
+local function past(text, at)
+  local first = byte(text, at)
+  if first < 0x80 or first >= 0xe0 then return at + 1 end
+  if first >= 0xa0 and first < 0xc0 then return at + 1 + first - 0xa0 end
+  if FIXED[first] then return at + FIXED[first] end
+  return at + SIZED[first] + unpacked(SIZE[first], text, at + 1)
+end
+
+-- An item: its names in order, and what each stands for, packed.
+local function parse(text)
+  local first, at = byte(text, 1), 2
+  local count = first - 0x80
+  if first == 0xde then count, at = unpacked('>I2', text, 2) end
+  if count < 0 or (first ~= 0xde and count > 15) then error('no item') end
+  local item = {names = {}, values = {}}
+  for place = 1, count do
+    local value = past(text, at)
+    local stop = past(text, value)
+    local name = sub(text, at + 1, value - 1)
+    item.names[place] = name
+    item.values[name] = sub(text, value, stop - 1)
+    at = stop
+  end
+  if at ~= #text + 1 then error('no item') end
+  return item
+end
+
+local function put(item, name, value)
+  if item.values[name] == nil then item.names[#item.names + 1] = name end
+  item.values[name] = value
+end
+
+local function render(item)
+  local parts, count, placed = {''}, 0, {}
+  for _, name in ipairs(item.names) do
+    local value = item.values[name]
+    if value and not placed[name] then
+      placed[name] = true
+      count = count + 1
+      parts[#parts + 1] = char(0xa0 + #name)
+      parts[#parts + 1] = name
+      parts[#parts + 1] = value
+    end
+  end
+  parts[1] = count < 16 and char(0x80 + count) or struct.pack('>I1I2', 0xde, count)
+  return table.concat(parts)
+end
+
+local function before(one, other)
+  local high, low = unpacked('>i4I4', one, 2)
+  local other_high, other_low = unpacked('>i4I4', other, 2)
+  return high < other_high or (high == other_high and low < other_low)
+end
+
+-- When a feature's value, or its absence, was true.
+local function time_of(item, id)
+  local values = item.values
+  return values[LATEST .. id]
+    or (values[id] and (values[BASE] or values[LATEST]) or values[ERASED]) or ZERO
+end
+
+local function features(item)
+  local found, seen = {}, {}
+  for _, name in ipairs(item.names) do
+    if not BOOKKEEPING[name] then
+      local id = byte(name, 1) == 64 and sub(name, 2) or name
+      if not seen[id] then
+        seen[id] = true
+        found[#found + 1] = id
+      end
+    end
+  end
+  return found
+end
+
+-- Each of the following answers what became of the change, the item, and whether its expiry holds.
+
+local function rebase(item, new, at, known)
+  local kept = false
+  for _, id in ipairs(features(item)) do
+    if not known[id] then
+      kept = true
+      put(new, BASE, at)
+      put(new, LATEST .. id, time_of(item, id))
+      if item.values[id] then put(new, id, item.values[id]) end
+    end
+  end
+  if item.values[ERASED] then
+    kept = true
+    put(new, ERASED, item.values[ERASED])
+  end
+  return kept and PARTLY or WHOLLY, new, true
+end
+
+local function erase_late(item, at)
+  local erased, found = item.values[ERASED] or ZERO, false
+  for _, id in ipairs(features(item)) do
+    local time = time_of(item, id)
+    if before(time, at) or (not before(at, time) and item.values[id]) then
+      found = true
+      item.values[id], item.values[LATEST .. id] = nil, nil
+    end
+  end
+  if not found and not before(erased, at) then return SUPERSEDED end
+  put(item, ERASED, before(erased, at) and at or erased)
+  return PARTLY, item, false
+end
+
+local function set(item, new, at, gone, unless_newer)
+  local news = {}
+  local function consider(id)
+    if not unless_newer or not before(at, time_of(item, id)) then news[#news + 1] = id end
+  end
+  for _, name in ipairs(new.names) do
+    if not BOOKKEEPING[name] then consider(name) end
+  end
+  for _, id in ipairs(gone) do consider(id) end
+  if unless_newer and #news == 0 then return SUPERSEDED end
+  local values = item.values
+  if not values[BASE] then put(item, BASE, values[LATEST] or ZERO) end
+  for _, name in ipairs(news) do
+    put(item, LATEST .. name, at)
+    if new.values[name] then put(item, name, new.values[name]) else values[name] = nil end
+  end
+  local newest = not before(at, values[LATEST] or ZERO)
+  if newest then put(item, LATEST, at) end
+  return PARTLY, item, newest
+end
+
+local function split(ids)
+  local found = {}
+  for id in string.gmatch(ids, '[^ ]+') do found[#found + 1] = id end
+  return found
+end
+
+local function merge(old, kind, names, packed)
+  if not old and kind ~= 'p' then return WHOLLY, packed, true end
+  local new = parse(packed)
+  local at = new.values[LATEST]
+  local removed, dropped = string.match(names, '^([^|]*)|(.*)$')
+  local gone = split(removed)
+  if not old then
+    local _, item, newest = set({names = {}, values = {}}, new, at, gone, false)
+    return WHOLLY, render(item), newest
+  end
+  local item = parse(old)
+  local outcome, merged, newest
+  if kind ~= 'p' and not before(at, item.values[LATEST] or ZERO) then
+    if kind == 'e' then return WHOLLY, packed, true end
+    local known = {}
+    for _, id in ipairs(features(new)) do known[id] = true end
+    for _, id in ipairs(gone) do known[id] = true end
+    for _, id in ipairs(split(dropped)) do known[id] = true end
+    outcome, merged, newest = rebase(item, new, at, known)
+  elseif kind == 'e' then
+    outcome, merged, newest = erase_late(item, at)
+  else
+    outcome, merged, newest = set(item, new, at, gone, true)
+  end
+  return outcome, merged and render(merged), newest
+end
+
+local outcomes = {}
+for place, key in ipairs(KEYS) do
+  local first = 3 * place - 2
+  local kind, expires = sub(ARGV[first], 1, 1), sub(ARGV[first], 2)
+  local old = redis.call('GET', key)
+  local whole, outcome, item, newest = pcall(merge, old, kind, ARGV[first + 1], ARGV[first + 2])
+  if not whole then
+    outcome = DAMAGED
+  elseif item then
+    if newest and expires ~= '' then
+      redis.call('SET', key, item, 'EXAT', expires)
+    elseif newest then
+      redis.call('SET', key, item)
+    else
+      redis.call('SET', key, item, 'KEEPTTL')
+    end
+  end
+  outcomes[place] = outcome
+end
+return outcomes
+"""
+)
+"""Applies changes to entities; answers what became of each."""
+
+SWAP = Script(
+    rb"""
+-- Performs all swaps or none; answers 1 or 0. KEYS are partitions: sorted sets whose members are a
+-- sort key, a zero byte and an item. ARGV holds three texts a swap: its sort key; the member that
+-- has to be there, '' for none, '*' for whatever is; and the one that it becomes, '' for none.
+local found = {}
+for place, key in ipairs(KEYS) do
+  local first = 3 * place - 2
+  local sk, expected = ARGV[first], ARGV[first + 1]
+  local members = redis.call('ZRANGEBYLEX', key, '[' .. sk .. '\0', '(' .. sk .. '\1')
+  found[place] = members[1]
+  if expected ~= '*' and expected ~= (members[1] or '') then return 0 end
+end
+for place, key in ipairs(KEYS) do
+  local after = ARGV[3 * place]
+  if found[place] and found[place] ~= after then redis.call('ZREM', key, found[place]) end
+  if after ~= '' then redis.call('ZADD', key, 0, after) end
+end
+return 1
+"""
+)
+"""Swaps items of reserved partitions."""

@@ -1,0 +1,155 @@
+"""URLs of Valkey and Redis.
+
+| URL | what is opened |
+|---|---|
+| `valkey://[user:password@]host[:port][/db]` | one server |
+| `valkeys://…` | the same over TLS |
+| `valkey+unix:///path.sock?db=0` | a Unix socket |
+| `valkey+sentinel://host:port,host:port/service?db=0` | the primary that the sentinels name |
+
+`redis` may stand for `valkey`, and `rediss` for `valkeys`. Options: `prefix`, which goes before
+every key, so that several environments share a server; `connect_timeout`, `read_timeout` and
+`max_pool_connections` as in a DynamoDB URL; `keep_expired`, for how many seconds an item is kept
+after none of its values can be served any more (300); `db`; and for TLS `ssl_ca_certs`,
+`ssl_certfile` and `ssl_keyfile`, paths of files in PEM.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, unquote
+
+from chalk_online_store.errors import InvalidURL
+
+SCHEME = re.compile(r"(valkey|redis)(s?)(?:\+(unix|sentinel))?")
+"""Of every URL here: whether over TLS, and what is at the other end."""
+
+_NUMBERS: dict[str, type] = {
+    "connect_timeout": float,
+    "read_timeout": float,
+    "max_pool_connections": int,
+    "keep_expired": int,
+}
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_OPTIONS = frozenset(("prefix", "db", *_NUMBERS, *_FILES))
+_PORTS = {"": 6379, "sentinel": 26379}
+
+
+@dataclass(frozen=True, slots=True)
+class ValkeyTarget:
+    """A database of a server: at one of `nodes`, at `path`, or where sentinels say it is.
+
+    `service` is the name that the sentinels, which are the nodes then, know it by.
+    """
+
+    nodes: tuple[tuple[str, int], ...] = ()
+    path: str = ""
+    service: str = ""
+    db: int = 0
+    username: str = ""
+    password: str = field(default="", repr=False)
+    tls: bool = False
+    files: tuple[tuple[str, str], ...] = ()
+    prefix: str = ""
+    connect_timeout: float = 1.0
+    read_timeout: float = 3.0
+    max_pool_connections: int = 32
+    keep_expired: int = 300
+
+    @property
+    def name(self) -> str:
+        """Which database it is, without secrets."""
+        host, port = self.nodes[0] if self.nodes else ("", 0)
+        return f"{self.service or self.path or f'{host}:{port}'}/{self.db}"
+
+
+def parse(parts: SplitResult) -> ValkeyTarget:
+    """What a URL of Valkey names; raises `InvalidURL`."""
+    found = SCHEME.fullmatch(parts.scheme)
+    if found is None:
+        raise InvalidURL(f"{parts.scheme!r} is no scheme of a Valkey URL.")
+    _, secure, kind = found.groups(default="")
+    options = _read_options(parts.query)
+    userinfo, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = userinfo.partition(":")
+    path = parts.path.removeprefix("/")
+    if kind:
+        place = _unix(parts, bool(secure), hosts) if kind == "unix" else _sentinel(hosts, path)
+        db = options.get("db", "0")
+    else:
+        place = {"nodes": (_host(hosts, _PORTS[""]),)}
+        db = path or options.get("db", "0")
+        if path and "db" in options:
+            raise InvalidURL("A Valkey URL states the database once: as /0 or as db=0.")
+    if not db.isdecimal():
+        raise InvalidURL("The database of a Valkey URL is a number, as in valkey://host:6379/0.")
+    files = tuple((name, options[name]) for name in _FILES if name in options)
+    if files and not secure:
+        raise InvalidURL(f"{files[0][0]} is for TLS: the URL begins with valkeys:// then.")
+    return ValkeyTarget(
+        **place,
+        db=int(db),
+        username=unquote(username),
+        password=unquote(password),
+        tls=bool(secure),
+        files=files,
+        prefix=_prefix(options.get("prefix", "")),
+        **{name: _number(name, options[name]) for name in _NUMBERS if name in options},
+    )
+
+
+def _unix(parts: SplitResult, secure: bool, hosts: str) -> dict[str, Any]:
+    if hosts or secure or not parts.path:
+        raise InvalidURL("A Unix socket is valkey+unix:///path.sock, without a host or TLS.")
+    return {"path": unquote(parts.path)}
+
+
+def _sentinel(hosts: str, service: str) -> dict[str, Any]:
+    if not service:
+        raise InvalidURL(
+            "A URL of sentinels is valkey+sentinel://host:port,host:port/service: the service's "
+            "name comes last."
+        )
+    nodes = tuple(_host(host, _PORTS["sentinel"]) for host in hosts.split(","))
+    return {"nodes": nodes, "service": unquote(service)}
+
+
+def _host(text: str, port: int) -> tuple[str, int]:
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:]+)(?::(\d{1,5}))?", text)
+    if found is None or int(found[2] or 0) > 65535:
+        raise InvalidURL("A Valkey URL is valkey://host:port/db: it has no host, or no such port.")
+    return found[1].strip("[]"), int(found[2] or port)
+
+
+def _prefix(text: str) -> str:
+    """In a cluster braces say where a key lies, and the reserved partitions have their own."""
+    if "{" in text or "}" in text:
+        raise InvalidURL("The prefix of a Valkey URL holds no braces.")
+    return text
+
+
+def _read_options(query: str) -> Mapping[str, str]:
+    options = parse_qs(query, keep_blank_values=True)
+    for name, values in options.items():
+        if name not in _OPTIONS:
+            known = ", ".join(sorted(_OPTIONS))
+            raise InvalidURL(f"A Valkey URL has no option {name!r}; it has: {known}.")
+        if len(values) != 1 or not values[0]:
+            raise InvalidURL(f"The option {name!r} of a Valkey URL takes one value.")
+    return {name: values[0] for name, values in options.items()}
+
+
+def _number(name: str, text: str) -> Any:
+    """Seconds, or a number of connections."""
+    try:
+        value = _NUMBERS[name](text)
+    except ValueError:
+        value = -1
+    least = "0 or more" if name == "keep_expired" else "above 0"
+    if not 0 <= value < math.inf or (value == 0 and least == "above 0"):
+        raise InvalidURL(f"The option {name!r} of a Valkey URL takes a number, {least}.")
+    return value
