@@ -47,6 +47,14 @@ class KeyPage(NamedTuple):
     units: float
 
 
+class ItemPage(NamedTuple):
+    """Some of the items of a table, as they lie there; `next` and `units` as a `KeyPage`'s."""
+
+    items: Sequence[Attributes]
+    next: bytes
+    units: float
+
+
 class Applied(Enum):
     """What became of a change."""
 
@@ -198,5 +206,14 @@ class Backend(Protocol):
         """A page of at most `limit` items, eventually consistent, of one of so many segments.
 
         `start` is the `next` of the page before, or empty.
+        """
+        ...
+
+    def scan_items(
+        self, segment: int, segments: int, start: bytes, limit: int, call: Call
+    ) -> Operation[ItemPage]:
+        """As `scan_keys`, of whole items; those of reserved partitions may be among them.
+
+        An item may come twice.
         """
         ...

@@ -114,6 +114,13 @@ class SqliteEngine:
                     (*after, limit),
                 )
                 return list(starmap(ItemKey, found))
+            case requests.ScanItems(after, limit):
+                found = self._connection.execute(
+                    "SELECT pk, sk, item FROM items WHERE (pk, sk) > (?, ?) ORDER BY pk, sk "
+                    "LIMIT ?",
+                    (*after, limit),
+                )
+                return {ItemKey(pk, sk): item for pk, sk, item in found}
             case requests.Transact(swaps):
                 with self._transaction():
                     return self._swap_all(swaps)

@@ -11,6 +11,7 @@ from chalk_online_store.backend import (
     Applied,
     Call,
     Found,
+    ItemPage,
     KeyPage,
     Outcome,
     Route,
@@ -165,7 +166,16 @@ class DynamoDBBackend:
         self, segment: int, segments: int, start: bytes, limit: int, call: Call
     ) -> Operation[KeyPage]:
         """One Scan that projects the partition keys."""
-        body = self._bodies.scan_keys(segment, segments, start, limit)
+        body = self._bodies.scan(segment, segments, start, limit, keys_only=True)
         answer = yield from self._wire.ask("Scan", body, answers.queried, call)
         pks = [self._key(item).pk for item in answer.Items]
         return KeyPage(pks, bytes(answer.LastEvaluatedKey), answer.units)
+
+    def scan_items(
+        self, segment: int, segments: int, start: bytes, limit: int, call: Call
+    ) -> Operation[ItemPage]:
+        """One Scan."""
+        body = self._bodies.scan(segment, segments, start, limit, keys_only=False)
+        answer = yield from self._wire.ask("Scan", body, answers.queried, call)
+        items = [{name: bytes(raw) for name, raw in item.items()} for item in answer.Items]
+        return ItemPage(items, bytes(answer.LastEvaluatedKey), answer.units)

@@ -112,14 +112,22 @@ class Bodies:
         key = self.key(swap.key(self.layout))
         return "Delete", b'"TableName":%b,"Key":%b,%b' % (self._table, key, condition)
 
-    def scan_keys(self, segment: int, segments: int, start: bytes, limit: int) -> bytes:
-        """Scan of one segment for keys alone."""
+    def scan(
+        self, segment: int, segments: int, start: bytes, limit: int, *, keys_only: bool
+    ) -> bytes:
+        """Scan of one segment: of whole items, or for keys alone."""
         page = b'"ExclusiveStartKey":%b,' % start if start else b""
         return (
-            b'{"TableName":%b,"Segment":%d,"TotalSegments":%d,"Limit":%d,%b'
-            b'"ProjectionExpression":"#p,#s","ExpressionAttributeNames":{"#p":%b,"#s":%b},'
+            b'{"TableName":%b,"Segment":%d,"TotalSegments":%d,"Limit":%d,%b%b'
             b'"ReturnConsumedCapacity":"TOTAL"}'
-        ) % (self._table, segment, segments, limit, page, self._pk, self._sk)
+        ) % (self._table, segment, segments, limit, page, self._projected if keys_only else b"")
+
+    @property
+    def _projected(self) -> bytes:
+        return (b'"ProjectionExpression":"#p,#s","ExpressionAttributeNames":{"#p":%b,"#s":%b},') % (
+            self._pk,
+            self._sk,
+        )
 
     def _unchanged(self, item: Attributes | None) -> bytes:
         """The members that state the condition that an item is still the same."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from chalk_online_store.backend import Call, Found, KeyPage, Outcome, Wanted
+from chalk_online_store.backend import Call, Found, ItemPage, KeyPage, Outcome, Wanted
 from chalk_online_store.codec.changes import Attributes, Change, parse_item
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.swaps import Swap
@@ -73,10 +73,18 @@ class EmbeddedBackend:
         """One SELECT; the first segment has everything."""
         if segment:
             return KeyPage([], b"", 0.0)
-        after = ItemKey(*msgspec.json.decode(start)) if start else ItemKey("", "")
-        keys: list[ItemKey] = yield from self._ask(requests.ScanKeys(after, limit), call)
-        more = msgspec.json.encode(keys[-1]) if len(keys) == limit else b""
-        return KeyPage([key.pk for key in keys], more, 0.0)
+        keys: list[ItemKey] = yield from self._ask(requests.ScanKeys(_after(start), limit), call)
+        return KeyPage([key.pk for key in keys], _next(keys, limit), 0.0)
+
+    def scan_items(
+        self, segment: int, segments: int, start: bytes, limit: int, call: Call
+    ) -> Operation[ItemPage]:
+        """One SELECT; the first segment has everything."""
+        if segment:
+            return ItemPage([], b"", 0.0)
+        request = requests.ScanItems(_after(start), limit)
+        found: dict[ItemKey, bytes] = yield from self._ask(request, call)
+        return ItemPage(list(map(parse_item, found.values())), _next(list(found), limit), 0.0)
 
     def _ask(self, request: requests.Request, call: Call) -> Operation[Any]:
         now: Instant = yield NOW
@@ -85,3 +93,11 @@ class EmbeddedBackend:
             raise RequestTimeout("SQLite: no time was left before the call's deadline.")
         call.report.requests += 1
         return (yield Send(request, left))
+
+
+def _after(start: bytes) -> ItemKey:
+    return ItemKey(*msgspec.json.decode(start)) if start else ItemKey("", "")
+
+
+def _next(keys: Sequence[ItemKey], limit: int) -> bytes:
+    return msgspec.json.encode(keys[-1]) if len(keys) == limit else b""

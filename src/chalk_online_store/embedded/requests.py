@@ -54,4 +54,12 @@ class ScanKeys:
     limit: int
 
 
-Request = Get | Merge | Replace | ListPartition | Transact | ScanKeys
+@dataclass(frozen=True, slots=True)
+class ScanItems:
+    """Some items, in the order of their keys, after one of them; answered by their JSON by key."""
+
+    after: ItemKey
+    limit: int
+
+
+Request = Get | Merge | Replace | ListPartition | Transact | ScanKeys | ScanItems

@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from chalk_online_store.backend import Applied, Call, Found, KeyPage, Outcome, Wanted
-from chalk_online_store.codec.changes import Attributes, Change, fresh_item, key_attributes
-from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.backend import Applied, Call, Found, ItemPage, KeyPage, Outcome, Wanted
+from chalk_online_store.codec.changes import Attributes, Change, fresh_item, key_attributes, number
+from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.effects import NOW, Instant, Operation, Send
@@ -170,16 +170,45 @@ class ValkeyBackend:
         """One SCAN; the first segment has everything. A key may come twice, as SCAN has it."""
         if segment:
             return KeyPage([], b"", 0.0)
-        cursor, pks = msgspec.json.decode(start) if start else ("0", [])
-        if len(pks) < limit and cursor:
-            pattern, count = self._keys.pattern(), max(1, limit - len(pks))
+        places, more = yield from self._scan(start, limit, call)
+        return KeyPage([place.pk for place in places], more, 0.0)
+
+    def scan_items(
+        self, segment: int, segments: int, start: bytes, limit: int, call: Call
+    ) -> Operation[ItemPage]:
+        """One SCAN, then one request for values and when they expire."""
+        if segment:
+            return ItemPage([], b"", 0.0)
+        places, more = yield from self._scan(start, limit, call)
+        keys = [self._keys.item(*place) for place in places]
+        values = yield from self._values(keys, call)
+        expiries = yield from self._ask([("EXPIRETIME", key) for key in keys], call)
+        found = []
+        for place, value, expiry in zip(places, values, expiries, strict=True):
+            for reply in (value, expiry):
+                if isinstance(reply, RequestError):
+                    raise reply
+            if value is not None:
+                found.append(self._whole(place, value, expiry))
+        return ItemPage(found, more, 0.0)
+
+    def _whole(self, place: ItemKey, value: bytes, expiry: int) -> Attributes:
+        """An item with its key and its expiry, which the server keeps."""
+        item = key_attributes(self.layout, place) | attributes_of(value)
+        return item if expiry < 0 else item | {self.layout.ttl: number(expiry - self._keep_expired)}
+
+    def _scan(self, start: bytes, limit: int, call: Call) -> Operation[tuple[list[ItemKey], bytes]]:
+        """Some keys, and where the next ones begin."""
+        cursor, held = msgspec.json.decode(start) if start else ("0", [])
+        places = [ItemKey(*place) for place in held]
+        if len(places) < limit and cursor:
+            pattern, count = self._keys.pattern(), max(1, limit - len(places))
             command = ("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "string")
             found, some = yield from self._only(command, call)
-            pks += [self._keys.split(key).pk for key in some]
+            places += map(self._keys.split, some)
             cursor = "" if found == b"0" else found.decode()
-        page, rest = pks[:limit], pks[limit:]
-        more = msgspec.json.encode((cursor, rest)) if cursor or rest else b""
-        return KeyPage(page, more, 0.0)
+        page, rest = places[:limit], places[limit:]
+        return page, msgspec.json.encode((cursor, rest)) if cursor or rest else b""
 
     # --- requests ---
 

@@ -54,8 +54,8 @@ def take_up(path: Path, source: dict[str, Any], target: str, now: datetime) -> P
     return found
 
 
-def keep(path: Path, progress: Progress) -> None:
-    """Put it on disk, whole or not at all."""
+def keep(path: Path, progress: msgspec.Struct) -> None:
+    """Put progress of any kind on disk, whole or not at all."""
     beside = path.with_name(f"{path.name}.new")
     with beside.open("wb") as file:
         file.write(msgspec.json.encode(progress))

@@ -1,0 +1,1 @@
+"""`chalk-online-store copy`: a store into another one, whatever engine each is on."""

@@ -1,0 +1,129 @@
+"""The command `copy`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from chalk_online_store.cli.copying.run import (
+    Progress,
+    Table,
+    compare_tables,
+    copy_items,
+    copy_registry,
+    opened,
+    take_up,
+)
+from chalk_online_store.cli.loading.command import INTERRUPTED
+from chalk_online_store.cli.signals import terminated_as_interrupted
+from chalk_online_store.cli.tables import print_table
+from chalk_online_store.connect import table_size
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.operations.copying import Comparison
+
+
+def copy(
+    source: Annotated[str, typer.Argument(help="The URL of the store to copy.")],
+    target: Annotated[str, typer.Argument(help="The URL of the store to copy into.")],
+    items_per_second: Annotated[
+        float, typer.Option(min=0.1, help="At most so many items a second.")
+    ] = math.inf,
+    progress: Annotated[
+        Path, typer.Option(help="Where to keep how far it is, to go on after an interruption.")
+    ] = Path("copy.progress"),
+    verify: Annotated[
+        bool, typer.Option(help="Compare both stores afterwards, item by item.")
+    ] = True,
+    only_verify: Annotated[
+        bool, typer.Option("--only-verify", help="Copy nothing, compare alone.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Copy a store into another one: a table, SQLite, Valkey, in any direction.
+
+    Items are merged by event time: both stores may be written meanwhile, and what is newer in
+    the target stays. Query servers can then be moved one by one. Bloom filters are built anew.
+    Exits with status 1 where the stores differ afterwards.
+
+    Example: chalk-online-store copy sqlite:///features.db "dynamodb:///features?region=us-east-1"
+    """
+    if source == target:
+        raise InvalidValue("Source and target are one store.")
+    state = take_up(progress, source, target)
+    found = None
+    with opened(source) as ours, opened(target) as theirs, terminated_as_interrupted():
+        if not only_verify:
+            if not (yes or typer.confirm(f"Copy about {_count(source):,} items?", err=True)):
+                raise typer.Abort
+            _copy(ours, theirs, state, progress, items_per_second, _count(source))
+        if verify or only_verify:
+            found = _compared(ours, theirs)
+    _tell(state, found, as_json)
+    if found is not None and not found.same:
+        raise typer.Exit(1)
+
+
+def _copy(
+    source: Table, target: Table, state: Progress, path: Path, per_second: float, count: int
+) -> None:
+    registry = copy_registry(source, target)
+    with _bar("Copying", count) as tell:
+        try:
+            copy_items(source, target, state, path, per_second, lambda each: tell(each.items))
+        except KeyboardInterrupt:
+            typer.echo("Interrupted: the same command goes on where it was.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+    path.unlink(missing_ok=True)
+    for namespace in sorted(registry.filtered):
+        typer.echo(f"{namespace} has a Bloom filter: build it anew in the target.", err=True)
+
+
+def _compared(source: Table, target: Table) -> Comparison:
+    with _bar("Comparing", 0) as tell:
+        return compare_tables(source, target, tell)
+
+
+def _count(url: str) -> int:
+    """How many items there are about; 0 where nobody knows."""
+    try:
+        return table_size(url).items
+    except InvalidValue:
+        return 0
+
+
+@contextmanager
+def _bar(what: str, count: int) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(what, total=count or None)
+        yield lambda items: bars.update(task, completed=items)
+
+
+def _tell(state: Progress, found: Comparison | None, as_json: bool) -> None:
+    told: dict[str, Any] = {
+        "items": state.items,
+        "expired": state.expired,
+        "rcu": state.rcu,
+        "wcu": state.wcu,
+    }
+    if found is not None:
+        told["compared"] = {**asdict(found), "same": found.same}
+    if as_json:
+        typer.echo(json.dumps(told))
+        return
+    compared = told.pop("compared", {})
+    rows = [(name.replace("_", " "), f"{value:,}") for name, value in (told | compared).items()]
+    print_table(("what", "how many"), [row for row in rows if row[0] != "same"])
+    if found is not None:
+        typer.echo("The stores are the same." if found.same else "The stores differ.", err=True)

@@ -1,0 +1,157 @@
+"""A copy page by page: what is under way, kept on disk, and paced."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import xxhash
+
+from chalk_online_store.backend import Backend, Call
+from chalk_online_store.cli.loading.progress import keep
+from chalk_online_store.codec.registry import Registry
+from chalk_online_store.connect import connect
+from chalk_online_store.drivers.steps import read_clocks
+from chalk_online_store.drivers.sync import SyncDriver
+from chalk_online_store.effects import Operation
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.operations.copying import (
+    Comparison,
+    Fingerprint,
+    Page,
+    compare,
+    read_page,
+    write_items,
+)
+from chalk_online_store.operations.registry import RegistryKeeper
+
+T = TypeVar("T")
+
+KEEP_EVERY = 1.0
+"""Seconds between two times that a copy's progress is put on disk."""
+
+_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One of the two stores, opened without a schema."""
+
+    backend: Backend
+    driver: SyncDriver
+
+    def run(self, operation: Operation[T]) -> T:
+        """Perform an operation."""
+        return self.driver.run(operation)
+
+    def pages(self, start: bytes = b"") -> Iterator[Page]:
+        """All pages from one on."""
+        while True:
+            page = self.run(read_page(self.backend, start))
+            yield page
+            start = page.next
+            if not start:
+                return
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Table]:
+    """Open a store; raises what `connect` raises."""
+    backend, transports, _ = connect(url, None)
+    driver = SyncDriver(transports)
+    try:
+        yield Table(backend, driver)
+    finally:
+        driver.close()
+
+
+class Progress(msgspec.Struct):
+    """How far a copy is: `next` begins its next page.
+
+    `stores` is a hash of the two URLs, which may hold passwords.
+    """
+
+    stores: str
+    next: bytes = b""
+    items: int = 0
+    expired: int = 0
+    rcu: float = 0.0
+    wcu: float = 0.0
+
+
+def take_up(path: Path, source: str, target: str) -> Progress:
+    """What an interrupted copy has left, or a new beginning.
+
+    Raises `InvalidValue` for the progress of another one.
+    """
+    stores = xxhash.xxh3_128_hexdigest(msgspec.json.encode((source, target)))
+    if not path.exists():
+        return Progress(stores)
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Progress)
+    except msgspec.DecodeError:
+        raise InvalidValue(f"{path} is no progress of a copy: remove it.") from None
+    if found.stores != stores:
+        raise InvalidValue(
+            f"{path} is the progress of another copy: remove it, or name another one with "
+            "--progress."
+        )
+    return found
+
+
+def copy_registry(source: Table, target: Table) -> Registry:
+    """Put what short ids stand for under the same ids into the target.
+
+    Raises `RegistryError` where they stand for something else there.
+    """
+    registry = source.run(RegistryKeeper(source.backend).load(_call()))
+    target.run(RegistryKeeper(target.backend).adopt(registry.entries, _call()))
+    return registry
+
+
+def _call() -> Call:
+    return Call(read_clocks().monotonic + _TIMEOUT)
+
+
+def copy_items(
+    source: Table,
+    target: Table,
+    progress: Progress,
+    path: Path,
+    per_second: float,
+    tell: Callable[[Progress], None],
+) -> None:
+    """Copy all items from where `progress` is on; each page is told, and kept on disk."""
+    began, before, kept_at = time.monotonic(), progress.items, -KEEP_EVERY
+    for page in source.pages(progress.next):
+        layout = source.backend.layout
+        progress.wcu += target.run(write_items(target.backend, layout, page.items))
+        progress.rcu += page.rcu
+        progress.items += len(page.items)
+        progress.expired += page.expired
+        progress.next = page.next
+        tell(progress)
+        if time.monotonic() - kept_at > KEEP_EVERY:
+            keep(path, progress)
+            kept_at = time.monotonic()
+        ahead = (progress.items - before) / per_second - (time.monotonic() - began)
+        time.sleep(max(0.0, ahead))
+
+
+def compare_tables(source: Table, target: Table, tell: Callable[[int], None]) -> Comparison:
+    """Read both wholly, and compare what each item says."""
+    found = []
+    read = 0
+    for table in (source, target):
+        seen = Fingerprint()
+        for page in table.pages():
+            seen.add(table.backend.layout, page.items)
+            read += len(page.items)
+            tell(read)
+        found.append(seen)
+    return compare(*found)
