@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from chalk_online_store.cli import bloom, caching, regions, registry, require
+from chalk_online_store.cli.bench.command import bench
 from chalk_online_store.cli.capacity.command import capacity
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.loading.command import load
@@ -30,7 +31,7 @@ app.add_typer(regions.app, name="regions")
 app.add_typer(caching.app, name="cache")
 app.add_typer(scaling.app, name="autoscale")
 app.add_typer(provision.app, name="provision")
-for command in (get, put, scan, load, capacity, terraform):
+for command in (get, put, scan, load, bench, capacity, terraform):
     app.command()(command)
 
 
