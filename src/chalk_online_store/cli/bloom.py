@@ -8,10 +8,10 @@ from dataclasses import asdict, fields
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.bars import bars
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Schemas, Url, Yes
 from chalk_online_store.cli.prices import PRICE, PRICE_OF
@@ -139,7 +139,7 @@ def _text(value: object) -> str:
 def _progress(size: TableSize, wait: float) -> Iterator[Callable[[int, float], None]]:
     """A progress bar over the items of the table, on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bars(*columns) as progress:
         task = progress.add_task(f"waiting {wait:.0f} s for writers", total=size.items or None)
 
         def tell(items: int, units: float) -> None:

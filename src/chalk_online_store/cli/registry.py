@@ -25,8 +25,11 @@ from chalk_online_store.operations.registry import RegistryKeeper
 
 T = TypeVar("T")
 
+ANSWERS_WITHIN = 10.0
+"""Seconds that a table has to show its registry."""
+
 TIMEOUT = 60.0
-"""Seconds that a command may take."""
+"""Seconds that a change of it may take."""
 
 app = typer.Typer(
     help="The registry of a table: which short id stands for which name.", no_args_is_help=True
@@ -64,7 +67,7 @@ def rename(
 
     Example: chalk-online-store registry rename user.risk user.score --url sqlite:///features.db
     """
-    _run(url, lambda keeper, call: keeper.rename(old, new, call))
+    _change(url, lambda keeper, call: keeper.rename(old, new, call))
     _say(f"{old} is now {new}.", {"renamed": {old: new}}, as_json)
 
 
@@ -78,7 +81,7 @@ def drop(
 
     Example: chalk-online-store registry drop user.risk --url sqlite:///features.db
     """
-    _run(url, lambda keeper, call: keeper.drop(names, call))
+    _change(url, lambda keeper, call: keeper.drop(names, call))
     _say(f"Dropped {', '.join(names)}.", {"dropped": names}, as_json)
 
 
@@ -107,7 +110,7 @@ def import_lock(lock: LockFile, url: Url, as_json: Json = False) -> None:
     Example: chalk-online-store registry import registry.lock --url sqlite:///features.db
     """
     entries = _read_lock(lock)
-    _run(url, lambda keeper, call: keeper.adopt(entries, call))
+    _change(url, lambda keeper, call: keeper.adopt(entries, call))
     _say(f"The table has all {len(entries)} entries.", {"entries": len(entries)}, as_json)
 
 
@@ -190,14 +193,19 @@ def _read_lock(path: Path) -> tuple[Entry, ...]:
 
 
 def _load(url: str) -> Registry:
-    return _run(url, lambda keeper, call: keeper.load(call))
+    return _run(url, lambda keeper, call: keeper.load(call), ANSWERS_WITHIN)
 
 
-def _run(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]]) -> T:
+def _change(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]]) -> T:
+    _load(url)  # Whether the engine is there is known soon.
+    return _run(url, operation, TIMEOUT)
+
+
+def _run(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]], timeout: float) -> T:
     backend, transports, _ = connect(url, None)
     driver = SyncDriver(transports)
     try:
-        call = Call(read_clocks().monotonic + TIMEOUT)
+        call = Call(read_clocks().monotonic + timeout)
         return driver.run(operation(RegistryKeeper(backend), call))
     finally:
         driver.close()

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from chalk_online_store.cli import require
 from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.bars import bars
 from chalk_online_store.cli.bench.calls import Tell
 from chalk_online_store.cli.bench.run import Phase, Plan, run
 from chalk_online_store.cli.bench.statistics import Measured
@@ -94,7 +93,7 @@ def _question(plan: Plan) -> str:
 @contextmanager
 def _bars() -> Iterator[Phase]:
     """A progress bar for each phase, on a terminal."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with bars() as progress:
 
         def phase(what: str, calls: int) -> Tell:
             task = progress.add_task(what, total=calls)

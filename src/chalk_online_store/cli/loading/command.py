@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from chalk_online_store.cli import INTERRUPTED, WrongUsage, require
 from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.bars import bars
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Url, Yes, given
 from chalk_online_store.cli.prices import IMPORT_PRICE, PRICE_OF, WRITE_PRICE
@@ -211,7 +211,7 @@ def _print_price(found: Estimate, rate: float | None, write: float, imported: fl
 @contextmanager
 def _bar(rows: int) -> Iterator[Tell]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bars(*columns) as progress:
         task = progress.add_task("", total=rows)
 
         def tell(state: kept.Progress, stats: WriterStats) -> None:
@@ -254,7 +254,7 @@ def _export(
     from chalk_online_store.cli.loading.export import export
 
     columns = (TextColumn("{task.completed:,.0f} rows"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bars(*columns) as progress:
         task = progress.add_task("", total=source.count)
 
         def tell(rows: int) -> None:

@@ -29,7 +29,9 @@ from chalk_online_store.operations.rows import Row
 from chalk_online_store.schema import Namespace
 from chalk_online_store.store import OnlineStore
 
-TIMEOUT = 30.0
+TIMEOUT = 10.0
+"""Seconds that an engine has to answer: people wait."""
+
 _PAGE = 100
 _SCANNED = 1000
 
