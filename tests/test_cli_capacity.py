@@ -82,7 +82,7 @@ def test_it_writes_the_table(mix: Path, tmp_path: Path) -> None:
     assert isinstance(spec.capacity, Provisioned)
     assert run(mix, "--table", table, "--mode", "on-demand") == 0
     assert read_spec(table).capacity == OnDemand()
-    assert run(mix, "--table", table, "--mode", "free") == 1
+    assert run(mix, "--table", table, "--mode", "free") == 2
 
 
 def test_rows_of_a_file_size_items(

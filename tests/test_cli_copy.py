@@ -215,7 +215,7 @@ def test_mistakes_are_told(
 ) -> None:
     """One store twice, and the progress of another copy; passwords are in no file."""
     source, target, progress = make("sqlite"), make("sqlite"), tmp_path / "progress"
-    assert run(source, source) == 1
+    assert run(source, source) == 2
     keep(progress, copying.take_up(progress, "valkey://me:secret@h", target))
     assert "secret" not in progress.read_text()
     assert run(source, target, "--progress", progress, "--yes") == 1

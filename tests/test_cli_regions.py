@@ -287,7 +287,7 @@ def test_a_store_without_regions(command: list[str], capsys: pytest.CaptureFixtu
     assert isinstance(refusal(*command, "--url", "sqlite://"), InvalidURL)
     with pytest.raises(SystemExit) as ended:
         main(["regions", *command, "--url", "sqlite://"])
-    assert ended.value.code == 1
+    assert ended.value.code == 2
     err = capsys.readouterr().err
     assert "region=A,B" in err
     assert "Traceback" not in err

@@ -170,7 +170,7 @@ def test_a_mistake_has_no_traceback(
     """What is wrong is said in one line, and nothing is written."""
     run("put", '{"id": 1, "name": "a", "risk": 0.5}', "--schema", USER, "--url", url)
     capsys.readouterr()
-    assert run(*arguments, "--url", url) == 1
+    assert run(*arguments, "--url", url) == (2 if "--observed-at" in arguments else 1)
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error

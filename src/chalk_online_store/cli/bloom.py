@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.bars import bars
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import Json, Schemas, Url, Yes
 from chalk_online_store.cli.prices import PRICE, PRICE_OF
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
@@ -23,11 +26,6 @@ _SCAN_BYTES_A_UNIT = 8 * 1024
 """AWS: half an RCU for each 4 KB of an eventually consistent Scan."""
 
 app = typer.Typer(help="The Bloom filters of namespaces.", no_args_is_help=True)
-
-Url = Annotated[str, typer.Option(help="The URL of the store.")]
-Schemas = Annotated[
-    list[str], typer.Option("--schema", help="A schema, as module:Class. Can be repeated.")
-]
 
 
 @app.command()
@@ -51,19 +49,21 @@ def build(
         float,
         typer.Option(help=f"Dollars for a million read request units; the default is {PRICE_OF}."),
     ] = PRICE,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Build filters anew, beside reads and writes, by one Scan of the whole table.
 
     First every process that writes to the namespaces must declare the filter and be restarted:
     one that does not know of it would write entities that the filter does not have.
+
+    Example: chalk-online-store bloom build --schema app:User --url sqlite:///features.db
     """
     namespaces = [namespace_called(name) for name in schema]
     size = table_size(url)
     if url.startswith("dynamodb:"):  # Other engines count no units.
         _print_price(size, price, rcu_per_second)
-    if not (yes or typer.confirm("Scan it?", err=True)):
-        raise typer.Abort
+    ask("Scan it?", yes)
     with OnlineStore.open(url, namespaces) as store:
         if wait is None:
             wait = wait_of(len(store.regions()))
@@ -75,25 +75,40 @@ def build(
                 rcu_per_second=rcu_per_second,
                 progress=tell,
             )
-    _print_report(report)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        _print_report(report)
 
 
 @app.command()
-def status(url: Url, schema: Schemas) -> None:
-    """Load filters as a query server does, and say what is known of them."""
+def status(url: Url, schema: Schemas, as_json: Json = False) -> None:
+    """Load filters as a query server does, and say what is known of them.
+
+    Exits with status 1 where one cannot be trusted.
+
+    Example: chalk-online-store bloom status --schema app:User --url sqlite:///features.db
+    """
     namespaces = [namespace_called(name) for name in schema]
     with OnlineStore.open(url, namespaces) as store:
         store.warm(1)
         stats = store.stats().namespaces
     blooms = {name: stats[name].bloom for name in stats}
+    if as_json:
+        print_json({name: asdict(bloom) if bloom else None for name, bloom in blooms.items()})
+    else:
+        _print_filters(blooms)
+    if not all(bloom and bloom.trusted for bloom in blooms.values()):
+        raise typer.Exit(1)
+
+
+def _print_filters(blooms: Mapping[str, FilterStats | None]) -> None:
     names = [field.name for field in fields(FilterStats)]
     rows = [
         [name.replace("_", " "), *(_text(getattr(bloom, name, "")) for bloom in blooms.values())]
         for name in names[: names.index("empirical_false_positive_rate")]
     ]
     print_table(["filter", *blooms], rows)
-    if not all(bloom and bloom.trusted for bloom in blooms.values()):
-        raise typer.Exit(1)
 
 
 def _print_price(size: TableSize, price: float, rate: float | None) -> None:
@@ -124,7 +139,7 @@ def _text(value: object) -> str:
 def _progress(size: TableSize, wait: float) -> Iterator[Callable[[int, float], None]]:
     """A progress bar over the items of the table, on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bars(*columns) as progress:
         task = progress.add_task(f"waiting {wait:.0f} s for writers", total=size.items or None)
 
         def tell(items: int, units: float) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.bar import Bar
@@ -14,11 +15,12 @@ from rich.console import Console
 from chalk_online_store.capacity.caching import Cache, Filter, Item, Outcome, memory_curve, simulate
 from chalk_online_store.capacity.traces import read_trace
 from chalk_online_store.capacity.traffic import READS_PER_SECOND, Workload, zipf
-from chalk_online_store.cli import require
+from chalk_online_store.cli import WrongUsage, require
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.plots import check_format, plot_curves
 from chalk_online_store.cli.prices import PRICE, PRICE_OF
 from chalk_online_store.cli.tables import Cell, print_table
-from chalk_online_store.errors import InvalidValue
 from chalk_online_store.schema.durations import seconds
 
 CACHED_SHARE = 0.1
@@ -87,8 +89,12 @@ def simulate_cache(
     plot: Annotated[
         Path | None, typer.Option(help="Draw what memory buys into this .png or .svg.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Simulate reads behind a cache and a Bloom filter: which RCUs remain, and what memory buys."""
+    """Simulate reads behind a cache and a Bloom filter: which RCUs remain, and what memory buys.
+
+    Example: chalk-online-store cache simulate --entities 1000 --reads 20000 --ttl 10m
+    """
     if plot is not None:
         require("plots", "matplotlib")
         check_format(plot)
@@ -105,8 +111,11 @@ def simulate_cache(
             name: memory_curve(workload, item, None, lasts, store_cache_misses, which)
             for name, which in (("cache alone", None), ("cache and filter", bloom))
         }
-    _print_outcomes(workload, cache, outcomes, price)
-    _print_curves(curves)
+    if as_json:
+        print_json(_plain(workload, cache, outcomes, curves, price))
+    else:
+        _print_outcomes(workload, cache, outcomes, price)
+        _print_curves(curves)
     if plot is not None:
         plot_curves(curves, plot)
         typer.echo(f"Drawn: {plot}", err=True)
@@ -125,7 +134,7 @@ def _workload(
     reads_per_second: float,
 ) -> Workload:
     if (trace is None) == (entities is None):
-        raise InvalidValue("Say what is read: give either --trace or --entities.")
+        raise WrongUsage("Say what is read: give either --trace or --entities.")
     if trace is not None:
         return read_trace(trace, reads_per_second)
     return zipf(reads, entities or 0, exponent, absent, reads_per_second)
@@ -138,6 +147,27 @@ def _four(workload: Workload, item: Item, cache: Cache, bloom: Filter) -> Mappin
         "filter alone": simulate(workload, item, bloom=bloom),
         "both": simulate(workload, item, cache, bloom),
     }
+
+
+def _plain(
+    workload: Workload,
+    cache: Cache,
+    outcomes: Mapping[str, Outcome],
+    curves: Mapping[str, Sequence[Outcome]],
+    price: float,
+) -> dict[str, Any]:
+    """As JSON has it: units, bytes, and dollars for a million reads."""
+    return {
+        "reads": workload.reads,
+        "entities": workload.existing,
+        "max_size": cache.max_size,
+        "outcomes": {name: _counted(outcome, price) for name, outcome in outcomes.items()},
+        "curves": {name: [_counted(o, price) for o in curve] for name, curve in curves.items()},
+    }
+
+
+def _counted(outcome: Outcome, price: float) -> dict[str, Any]:
+    return {**asdict(outcome), "dollars_per_million": outcome.dollars_per_million(price)}
 
 
 _OUTCOMES = (

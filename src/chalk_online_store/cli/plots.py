@@ -1,4 +1,4 @@
-"""What memory buys, and how capacity follows a demand, as images by matplotlib."""
+"""What memory buys, how capacity follows a demand, and latencies, as images by matplotlib."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chalk_online_store.capacity.caching import Outcome
 from chalk_online_store.capacity.demand import Units
 from chalk_online_store.capacity.runs import Run
+from chalk_online_store.cli import WrongUsage
 from chalk_online_store.errors import InvalidValue
 
 _MEGABYTE = 1024 * 1024
@@ -25,7 +27,7 @@ _COLUMNS = 1_500
 def check_format(path: Path) -> None:
     """Refuse a file that is neither PNG nor SVG by its name."""
     if path.suffix.lower() not in (".png", ".svg"):
-        raise InvalidValue(f"--plot {path}: its name must end in .png or .svg.")
+        raise WrongUsage(f"--plot {path}: its name must end in .png or .svg.")
 
 
 def plot_curves(curves: Mapping[str, Sequence[Outcome]], path: Path) -> None:
@@ -43,6 +45,24 @@ def plot_curves(curves: Mapping[str, Sequence[Outcome]], path: Path) -> None:
     axes.set_xlabel("memory of cache and filter, MiB, logarithmic")
     axes.set_ylabel("RCUs that remain, per cent of those without either")
     axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def plot_latencies(latencies: Mapping[str, NDArray[np.float64]], path: Path) -> None:
+    """Draw which share of the calls kept within a latency: a line for each kind, seconds given."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, seconds in latencies.items():
+        shares = np.arange(1, len(seconds) + 1) * 100 / len(seconds)
+        axes.step(np.sort(seconds) * 1e3, shares, where="post", label=name)
+    axes.set_xscale("log")
+    axes.set_ylim(0, 101)
+    axes.set_xlabel("latency, ms, logarithmic")
+    axes.set_ylabel("per cent of the calls within it")
+    axes.grid(alpha=0.3, which="both")
     axes.legend()
     _save(figure, path)
 

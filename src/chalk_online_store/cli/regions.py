@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,10 +11,14 @@ import typer
 from rich.console import Console, Group
 from rich.live import Live
 
+from chalk_online_store.cli import WrongUsage
+from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import URL_VARIABLE, Json, Yes
 from chalk_online_store.cli.surveys import Regions, Survey, opened, survey
 from chalk_online_store.cli.tables import draw_table, print_table
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.errors import InvalidValue, OnlineStoreError, RegionUnavailable
+from chalk_online_store.errors import OnlineStoreError, RegionUnavailable
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.routing.orders import Orders
 from chalk_online_store.schema import microseconds
@@ -34,9 +37,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Url = Annotated[str, typer.Option(help="The URL of the store, with all of its regions.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Url = Annotated[
+    str,
+    typer.Option(envvar=URL_VARIABLE, help="The URL of the store, with all of its regions."),
+]
 Some = Annotated[list[str], typer.Argument(metavar="REGION", help="Such as us-east-1.")]
 
 
@@ -60,6 +64,8 @@ def status(
     """Read every region now, and measure the replication between them.
 
     Exits with status 1 where the preferred region, the first one of the URL, does not answer.
+
+    Example: chalk-online-store regions status --url "dynamodb:///t1?region=us-east-1,us-west-2"
     """
     seconds = _seconds(every)
     with opened(url) as regions:
@@ -76,7 +82,7 @@ def status(
 def _seconds(every: str) -> float:
     exact = microseconds(every)
     if not exact:
-        raise InvalidValue('--every takes a time such as "2s".')
+        raise WrongUsage('--every takes a time such as "2s".')
     return exact / 1e6
 
 
@@ -96,7 +102,7 @@ def _watch(look: Callable[[], Survey], seconds: float, as_json: bool) -> None:
 
 def _print(found: Survey, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found.plain()))
+        print_json(found.plain())
         return
     for head, rows in found.tables():
         print_table(head, rows)
@@ -111,20 +117,29 @@ def pin(
     url: Url,
     as_json: Json = False,
 ) -> None:
-    """Have the whole fleet ask this region alone, whatever becomes of it."""
+    """Have the whole fleet ask this region alone, whatever becomes of it.
+
+    Example: chalk-online-store regions pin us-west-2 --url "$URL"
+    """
     _order(url, lambda held: held.pin(region), as_json)
 
 
 @app.command()
 def drain(names: Some, url: Url, as_json: Json = False) -> None:
-    """Drain regions as well: they lose their traffic gradually, and serve where others are down."""
+    """Drain regions as well: they lose their traffic gradually, and serve where others are down.
+
+    Example: chalk-online-store regions drain us-east-1 --url "$URL"
+    """
     _order(url, lambda held: held.drain(names), as_json)
 
 
 @app.command()
 def evacuate(names: Some, url: Url, yes: Yes = False, as_json: Json = False) -> None:
-    """Evacuate regions as well: nobody asks them at all, not even where all others are down."""
-    _confirm(yes, f"Have the whole fleet leave {', '.join(names)} at once?")
+    """Evacuate regions as well: nobody asks them at all, not even where all others are down.
+
+    Example: chalk-online-store regions evacuate us-east-1 --url "$URL" --yes
+    """
+    ask(f"Have the whole fleet leave {', '.join(names)} at once?", yes)
     _order(url, lambda held: held.evacuate(names), as_json)
 
 
@@ -136,17 +151,15 @@ def release(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take orders back: the routers of all processes decide again."""
+    """Take orders back: the routers of all processes decide again.
+
+    Example: chalk-online-store regions release us-east-1 --url "$URL"
+    """
 
     def change(held: Orders) -> Orders:
         return held.release(names) if names else Orders(held.at)
 
     _order(url, change, as_json, named=names or ())
-
-
-def _confirm(yes: bool, question: str) -> None:
-    if not (yes or typer.confirm(question, err=True)):
-        raise typer.Abort
 
 
 def _order(
@@ -164,7 +177,7 @@ def _order(
         heard = regions.run(regions.keeper.order(wanted, regions.call(TIMEOUT)))
     if as_json:
         plain = {"before": _plain(held), "now": _plain(wanted)}
-        typer.echo(json.dumps({**plain, "not_heard": {n: why for n, why in heard.items() if why}}))
+        print_json({**plain, "not_heard": {n: why for n, why in heard.items() if why}})
         return
     print_table(("orders", *_KINDS), [_row("before", held), _row("now", wanted)])
     print_table(("region", "heard"), [(name, why or "yes") for name, why in heard.items()])
@@ -202,13 +215,15 @@ def home(
 
     It moves only where its home is lost for good, or the table moves. First no process may
     register features through the old home any more: two homes give one id to two features.
+
+    Example: chalk-online-store regions home us-west-2 --url "$URL" --yes
     """
     with opened(url) as regions:
         if region is not None:
             _move_home(regions, region, yes)
         found = [_home_in(regions, name) for name in regions.router.regions]
     if as_json:
-        typer.echo(json.dumps([dict(zip(_HOME, row, strict=True)) for row in found]))
+        print_json([dict(zip(_HOME, row, strict=True)) for row in found])
     else:
         print_table(_HOME, [["" if cell is None else str(cell) for cell in row] for row in found])
 
@@ -226,10 +241,10 @@ def _home_in(regions: Regions, name: str) -> tuple[str, str | None, int | None, 
 def _move_home(regions: Regions, region: str, yes: bool) -> None:
     names = regions.router.regions
     Orders(pinned=region).check(names)
-    _confirm(
-        yes,
+    ask(
         "Does no process register features through the old home any more? Otherwise one id will "
         f"stand for two features. Move the registry's home to {region}?",
+        yes,
     )
     keeper = RegistryKeeper(regions.backend)
     if not regions.run(keeper.move_home(region, names, regions.call(4 * TIMEOUT))):

@@ -9,15 +9,16 @@ from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.operations.registry import RegistryKeeper
 
-_TIMEOUT = 30.0
+TIMEOUT = 10.0
+"""Seconds that an engine has to answer: people wait."""
 
 
 def load_registry(url: str) -> Registry:
-    """Read the registry, within half a minute; raises what `connect` and a read raise."""
+    """Read the registry; raises what `connect` and a read raise."""
     backend, transports, _ = connect(url, None)
     driver = SyncDriver(transports)
     try:
-        call = Call(read_clocks().monotonic + _TIMEOUT)
+        call = Call(read_clocks().monotonic + TIMEOUT)
         return driver.run(RegistryKeeper(backend).load(call))
     finally:
         driver.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from chalk_online_store.backend import Call
+from chalk_online_store.cli import WrongUsage
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import URL_VARIABLE, Json, Url, given
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.codec.lockfile import Difference, differences, parse_lock, render_lock
@@ -22,14 +25,16 @@ from chalk_online_store.operations.registry import RegistryKeeper
 
 T = TypeVar("T")
 
+ANSWERS_WITHIN = 10.0
+"""Seconds that a table has to show its registry."""
+
 TIMEOUT = 60.0
-"""Seconds that a command may take."""
+"""Seconds that a change of it may take."""
 
 app = typer.Typer(
     help="The registry of a table: which short id stands for which name.", no_args_is_help=True
 )
 
-Url = Annotated[str, typer.Option(help="The URL of the store.")]
 LockFile = Annotated[Path, typer.Argument(help="A lock file.")]
 
 
@@ -37,12 +42,17 @@ LockFile = Annotated[Path, typer.Argument(help="A lock file.")]
 def list_entries(
     url: Url,
     prefix: Annotated[str, typer.Option(help="Only names that begin with this.")] = "",
+    as_json: Json = False,
 ) -> None:
-    """List what is registered, retired ids included."""
-    entries = _load(url).entries
-    print_table(
+    """List what is registered, retired ids included.
+
+    Example: chalk-online-store registry list --prefix user. --url sqlite:///features.db
+    """
+    entries = [entry for entry in _load(url).entries if entry.name.startswith(prefix)]
+    _print(
         ("name", "id", "type", "group", "state"),
-        [(e.name, e.id, e.type, e.group, e.state) for e in entries if e.name.startswith(prefix)],
+        [(entry.name, entry.id, entry.type, entry.group, entry.state) for entry in entries],
+        as_json,
     )
 
 
@@ -51,19 +61,28 @@ def rename(
     old: Annotated[str, typer.Argument(help="Such as user.risk.")],
     new: Annotated[str, typer.Argument(help="Such as user.risk_score.")],
     url: Url,
+    as_json: Json = False,
 ) -> None:
-    """Rename a feature. It keeps its id and values; the old name stays an alias."""
-    _run(url, lambda keeper, call: keeper.rename(old, new, call))
-    typer.echo(f"{old} is now {new}.")
+    """Rename a feature. It keeps its id and values; the old name stays an alias.
+
+    Example: chalk-online-store registry rename user.risk user.score --url sqlite:///features.db
+    """
+    _change(url, lambda keeper, call: keeper.rename(old, new, call))
+    _say(f"{old} is now {new}.", {"renamed": {old: new}}, as_json)
 
 
 @app.command()
 def drop(
-    names: Annotated[list[str], typer.Argument(help="Full names, such as user.risk.")], url: Url
+    names: Annotated[list[str], typer.Argument(help="Full names, such as user.risk.")],
+    url: Url,
+    as_json: Json = False,
 ) -> None:
-    """Drop features: their names become free, also for another type; their ids never again."""
-    _run(url, lambda keeper, call: keeper.drop(names, call))
-    typer.echo(f"Dropped {', '.join(names)}.")
+    """Drop features: their names become free, also for another type; their ids never again.
+
+    Example: chalk-online-store registry drop user.risk --url sqlite:///features.db
+    """
+    _change(url, lambda keeper, call: keeper.drop(names, call))
+    _say(f"Dropped {', '.join(names)}.", {"dropped": names}, as_json)
 
 
 @app.command()
@@ -73,7 +92,10 @@ def export(
         Path | None, typer.Option("--output", "-o", help="Write here, not to the terminal.")
     ] = None,
 ) -> None:
-    """Write the registry as a lock file, to check it in."""
+    """Write the registry as a lock file, which is JSON, to check it in.
+
+    Example: chalk-online-store registry export --output registry.lock --url sqlite:///features.db
+    """
     text = render_lock(_load(url).entries)
     if output is None:
         typer.echo(text, nl=False)
@@ -82,28 +104,43 @@ def export(
 
 
 @app.command("import")
-def import_lock(lock: LockFile, url: Url) -> None:
-    """Register what a lock file has, with its ids, in a table that has nothing against it."""
+def import_lock(lock: LockFile, url: Url, as_json: Json = False) -> None:
+    """Register what a lock file has, with its ids, in a table that has nothing against it.
+
+    Example: chalk-online-store registry import registry.lock --url sqlite:///features.db
+    """
     entries = _read_lock(lock)
-    _run(url, lambda keeper, call: keeper.adopt(entries, call))
-    typer.echo(f"The table has all {len(entries)} entries.")
+    _change(url, lambda keeper, call: keeper.adopt(entries, call))
+    _say(f"The table has all {len(entries)} entries.", {"entries": len(entries)}, as_json)
 
 
 @app.command()
 def check(
-    url: Annotated[str | None, typer.Option(help="The URL of a store.")] = None,
+    context: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            envvar=URL_VARIABLE,
+            help="The URL of a store; from the environment only where one more is needed.",
+        ),
+    ] = None,
     lock: Annotated[Path | None, typer.Option(help="A lock file.")] = None,
     schema: Annotated[
         list[str] | None, typer.Option(help="A schema, as module:Class. Can be repeated.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Compare lock file and table, or schemas with either. Writes nothing.
 
     Exits with status 1 where something is missing or other than it should be.
+
+    Example: chalk-online-store registry check --lock registry.lock --schema app:User
     """
     wanted = [entry for name in schema or () for entry in entries_of(namespace_called(name))]
+    if lock is not None and wanted and not given(context, "url"):
+        url = None
     if (lock is None) + (url is None) + (not wanted) > 1:
-        raise RegistryError("check compares two things: give two of --url, --lock and --schema.")
+        raise WrongUsage("check compares two things: give two of --url, --lock and --schema.")
     registries = {}
     if lock is not None:
         registries["the lock file"] = Registry(_read_lock(lock))
@@ -117,18 +154,35 @@ def check(
     if len(registries) == 2:
         locked, table = registries.values()
         found += [("the table", d) for d in differences(locked.entries, table)]
-    _conclude(found)
+    _conclude(found, as_json)
 
 
-def _conclude(found: Sequence[tuple[str, Difference]]) -> None:
-    if not found:
+def _conclude(found: Sequence[tuple[str, Difference]], as_json: bool) -> None:
+    if not (found or as_json):
         typer.echo("Nothing differs.")
         return
-    print_table(
+    _print(
         ("name", "in", "is", "should be", "but is"),
         [(d.name, where, d.what, d.wanted, d.found) for where, d in dict.fromkeys(found)],
+        as_json,
     )
-    raise typer.Exit(1)
+    if found:
+        raise typer.Exit(1)
+
+
+def _print(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
+    if as_json:
+        names = [name.replace(" ", "_") for name in head]
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        print_table(head, rows)
+
+
+def _say(text: str, plain: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(plain)
+    else:
+        typer.echo(text)
 
 
 def _read_lock(path: Path) -> tuple[Entry, ...]:
@@ -139,14 +193,19 @@ def _read_lock(path: Path) -> tuple[Entry, ...]:
 
 
 def _load(url: str) -> Registry:
-    return _run(url, lambda keeper, call: keeper.load(call))
+    return _run(url, lambda keeper, call: keeper.load(call), ANSWERS_WITHIN)
 
 
-def _run(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]]) -> T:
+def _change(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]]) -> T:
+    _load(url)  # Whether the engine is there is known soon.
+    return _run(url, operation, TIMEOUT)
+
+
+def _run(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]], timeout: float) -> T:
     backend, transports, _ = connect(url, None)
     driver = SyncDriver(transports)
     try:
-        call = Call(read_clocks().monotonic + TIMEOUT)
+        call = Call(read_clocks().monotonic + timeout)
         return driver.run(operation(RegistryKeeper(backend), call))
     finally:
         driver.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +11,11 @@ import typer
 from chalk_online_store.capacity.mix import read_mix
 from chalk_online_store.capacity.modes import TARGET, Mode
 from chalk_online_store.capacity.prices import read_prices
-from chalk_online_store.cli import require
+from chalk_online_store.cli import WrongUsage, require
 from chalk_online_store.cli.capacity.account import Account, reckon
 from chalk_online_store.cli.capacity.show import MODES, show
-from chalk_online_store.errors import InvalidValue
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import Json
 from chalk_online_store.provision.sizes import spec_for
 from chalk_online_store.provision.spec import render_spec
 
@@ -40,7 +40,7 @@ def capacity(
     report: Annotated[
         Path | None, typer.Option(help="Write a page with charts here, as HTML.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Size a table: units, bytes, limits, groups, and what each capacity mode costs.
 
@@ -52,7 +52,7 @@ def capacity(
         require("plots", "jinja2", "matplotlib")
     account = reckon(read_mix(mix), read_prices(prices), target)
     if as_json:
-        typer.echo(json.dumps(account.plain()))
+        print_json(account.plain())
     else:
         show(account)
     if table is not None:
@@ -76,4 +76,4 @@ def _mode(text: str) -> Mode:
     for mode in MODES:
         if mode == text:
             return mode
-    raise InvalidValue(f"--mode is one of {', '.join(MODES)}.")
+    raise WrongUsage(f"--mode is one of {', '.join(MODES)}.")

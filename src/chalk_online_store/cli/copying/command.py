@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
+from chalk_online_store.cli import WrongUsage
+from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.bars import bars
 from chalk_online_store.cli.copying.run import (
     Progress,
     Table,
@@ -24,7 +24,8 @@ from chalk_online_store.cli.copying.run import (
     opened,
     take_up,
 )
-from chalk_online_store.cli.loading.command import INTERRUPTED
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import Json, Yes
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.connect import table_size
@@ -47,8 +48,8 @@ def copy(
     only_verify: Annotated[
         bool, typer.Option("--only-verify", help="Copy nothing, compare alone.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Copy a store into another one: a table, SQLite, Valkey, in any direction.
 
@@ -59,14 +60,14 @@ def copy(
     Example: chalk-online-store copy sqlite:///features.db "dynamodb:///features?region=us-east-1"
     """
     if source == target:
-        raise InvalidValue("Source and target are one store.")
+        raise WrongUsage("Source and target are one store.")
     state = take_up(progress, source, target)
     found = None
     with opened(source) as ours, opened(target) as theirs, terminated_as_interrupted():
         if not only_verify:
-            if not (yes or typer.confirm(f"Copy about {_count(source):,} items?", err=True)):
-                raise typer.Abort
-            _copy(ours, theirs, state, progress, items_per_second, _count(source))
+            count = _count(source)
+            ask(f"Copy about {count:,} items?", yes)
+            _copy(ours, theirs, state, progress, items_per_second, count)
         if verify or only_verify:
             found = _compared(ours, theirs)
     _tell(state, found, as_json)
@@ -83,7 +84,7 @@ def _copy(
             copy_items(source, target, state, path, per_second, lambda each: tell(each.items))
         except KeyboardInterrupt:
             typer.echo("Interrupted: the same command goes on where it was.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise
     path.unlink(missing_ok=True)
     for namespace in sorted(registry.filtered):
         typer.echo(f"{namespace} has a Bloom filter: build it anew in the target.", err=True)
@@ -105,9 +106,9 @@ def _count(url: str) -> int:
 @contextmanager
 def _bar(what: str, count: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(what, total=count or None)
-        yield lambda items: bars.update(task, completed=items)
+    with bars(*columns) as shown:
+        task = shown.add_task(what, total=count or None)
+        yield lambda items: shown.update(task, completed=items)
 
 
 def _tell(state: Progress, found: Comparison | None, as_json: bool) -> None:
@@ -120,7 +121,7 @@ def _tell(state: Progress, found: Comparison | None, as_json: bool) -> None:
     if found is not None:
         told["compared"] = {**asdict(found), "same": found.same}
     if as_json:
-        typer.echo(json.dumps(told))
+        print_json(told)
         return
     compared = told.pop("compared", {})
     rows = [(name.replace("_", " "), f"{value:,}") for name, value in (told | compared).items()]

@@ -6,7 +6,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,19 @@ class Phase:
         """A percentile of the calls' times, in seconds."""
         return float(np.percentile(self.seconds, percent))
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "title": self.title,
+            "calls": len(self.seconds),
+            "p50_seconds": self.percentile(50),
+            "p99_seconds": self.percentile(99),
+            "rows_per_second": self.rate,
+            "requests": self.report.requests,
+            "rcu": self.report.rcu,
+            "wcu": self.report.wcu,
+        }
+
     @property
     def rate(self) -> float:
         """Rows a second."""
@@ -65,6 +79,23 @@ class Account:
     def right(self) -> bool:
         """Whether every value was right, and every late write came too late."""
         return not self.verdict.wrong and self.superseded == self.late_items
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it; seconds, bytes, and units as the engine reports them."""
+        return {
+            "engine": self.engine,
+            "flights": self.flights,
+            "right": self.right,
+            "checked": self.verdict.checked,
+            "wrong": self.verdict.wrong,
+            "superseded": self.superseded,
+            "late_items": self.late_items,
+            "cache_hits": self.cache_hits,
+            "hot_items": self.hot_items,
+            "seconds": self.seconds,
+            "sizes": {schema.__name__: asdict(sizes) for schema, sizes in self.sizes.items()},
+            "phases": [phase.plain() for phase in self.phases],
+        }
 
     def phase(self, title: str) -> Phase:
         """Begin a phase."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from chalk_online_store.cli.demo.account import Account, Phase
 from chalk_online_store.cli.demo.reads import READERS
 from chalk_online_store.cli.demo.sizes import Sizes
+from chalk_online_store.cli.tables import print_table
 from chalk_online_store.report import Report
 from chalk_online_store.schema import namespace_of
 
-_SIZES = ("", "features", "entities", "items", "bytes", "JSON bytes", "WCU", "JSON WCU")
-_PHASES = ("", "calls", "p50 ms", "p99 ms", "rows/s", "requests")
+_SIZES = ("entity", "features", "entities", "items", "bytes", "JSON bytes", "WCU", "JSON WCU")
+_PHASES = ("phase", "calls", "p50 ms", "p99 ms", "rows/s", "requests")
 _CAPACITY = ("RCU", "WCU")
 
 
@@ -25,24 +24,16 @@ def print_account(account: Account, console: Console) -> None:
     title = f"{account.flights:,} real flights were read; features on {account.engine}\n"
     console.print(title, markup=False)
     sizes = [_size_cells(schema, sizes) for schema, sizes in account.sizes.items()]
-    console.print(_table("Mean of an entity, stored and as JSON under full names", _SIZES, sizes))
+    title = "Mean of an entity, stored and as JSON under full names"
+    print_table(_SIZES, sizes, title=title, numbers=True)
     console.print()
     headings = _PHASES + _CAPACITY * account.counts_capacity
     phases = [_phase_cells(phase)[: len(headings)] for phase in account.phases]
-    console.print(_table("Calls, as they were made", headings, phases))
+    print_table(headings, phases, title="Calls, as they were made", numbers=True)
     for remark in _remarks(account):
         console.print(remark)
     for line in _verdict(account):
         console.print(line)
-
-
-def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _size_cells(schema: type, sizes: Sizes) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.progress import Progress
 
+from chalk_online_store.cli.bars import bars
 from chalk_online_store.cli.demo.account import Account
 from chalk_online_store.cli.demo.data import Tables, read_tables
 from chalk_online_store.cli.demo.engines import Place, open_engine
@@ -29,7 +29,7 @@ def run_demo(engine: str, entities: int | None, console: Console) -> Account:
             tables = read_tables()
             workloads = plan(tables, entities)
         account = _account_of(place, tables)
-        with Progress(console=console, transient=True) as progress:
+        with bars(console=console) as progress:
             _perform(Stage(place, workloads, account, progress))
     account.seconds = time.perf_counter() - start
     return account

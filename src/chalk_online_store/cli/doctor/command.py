@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -17,6 +16,7 @@ from botocore.exceptions import ProfileNotFound
 
 from chalk_online_store.capacity.mix import read_mix
 from chalk_online_store.capacity.sizing import size
+from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.capacity.account import sample_of
 from chalk_online_store.cli.doctor.checks import (
     ORDER,
@@ -31,11 +31,13 @@ from chalk_online_store.cli.doctor.live import (
     of_regions,
     of_registry,
 )
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import URL_VARIABLE, Json
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.connect import DynamoDBTarget, parse_url
 from chalk_online_store.drivers.credentials import resolve_endpoint
-from chalk_online_store.errors import InvalidURL, InvalidValue, RequestError
+from chalk_online_store.errors import InvalidURL, RequestError
 from chalk_online_store.provision.control_plane import ControlPlane
 from chalk_online_store.provision.observing import observe
 from chalk_online_store.provision.planning import plan
@@ -44,7 +46,10 @@ from chalk_online_store.provision.state import RegionState, TableState, Unknown
 
 
 def doctor(
-    url: Annotated[str, typer.Argument(help="The URL of the store, with all of its regions.")],
+    url: Annotated[
+        str,
+        typer.Argument(envvar=URL_VARIABLE, help="The URL of the store, with all of its regions."),
+    ],
     schema: Annotated[
         list[str] | None,
         typer.Option(help="A schema, as module:Class, to hold against the registry. Repeatable."),
@@ -61,7 +66,7 @@ def doctor(
     beat: Annotated[
         bool, typer.Option(help="Measure replication by a heartbeat in each region.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Look a store over: table, safety, capacity, replicas, permissions, registry and clocks.
 
@@ -75,7 +80,7 @@ def doctor(
         key=lambda check: ORDER.index(check.verdict),
     )
     if as_json:
-        typer.echo(json.dumps([asdict(check) for check in found]))
+        print_json([asdict(check) for check in found])
     else:
         _print(found)
     if any(check.verdict == "error" for check in found):
@@ -96,7 +101,7 @@ def _examine(
     if isinstance(target, DynamoDBTarget):
         yield from _of_dynamodb(url, target, table, mix, writes=writes, beat=beat)
     elif table or mix:
-        raise InvalidURL("--table and --mix are for a DynamoDB table; this URL is of none.")
+        raise WrongUsage("--table and --mix are for a DynamoDB table; this URL is of none.")
     yield from of_registry(url, namespaces)
 
 
@@ -148,7 +153,7 @@ def _observed(
 def _spec(path: Path, table: str) -> TableSpec:
     spec = read_spec(path)
     if spec.name != table:
-        raise InvalidValue(f"{path} describes the table {spec.name!r}, not {table!r} of the URL.")
+        raise WrongUsage(f"{path} describes the table {spec.name!r}, not {table!r} of the URL.")
     return spec
 
 

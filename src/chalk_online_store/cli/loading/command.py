@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-from chalk_online_store.cli import require
+from chalk_online_store.cli import INTERRUPTED, WrongUsage, require
+from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.bars import bars
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import Json, Url, Yes, given
 from chalk_online_store.cli.prices import IMPORT_PRICE, PRICE_OF, WRITE_PRICE
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.connect import provisioned_wcu
-from chalk_online_store.errors import InvalidValue
 from chalk_online_store.writer.stats import WriterStats
 
 if TYPE_CHECKING:
@@ -29,8 +33,6 @@ if TYPE_CHECKING:
     from chalk_online_store.cli.loading.export import Exported
     from chalk_online_store.cli.loading.run import Order, Tell
     from chalk_online_store.cli.loading.source import Source
-
-INTERRUPTED = 130
 
 
 class Ordering(StrEnum):
@@ -41,10 +43,11 @@ class Ordering(StrEnum):
 
 
 def load(
+    context: typer.Context,
     file: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="Parquet, Arrow or CSV.")
     ],
-    url: Annotated[str, typer.Option(help="The URL of the store.")] = "",
+    url: Url = "",
     namespace: Annotated[str, typer.Option(help="The namespace, as the table shall know it.")] = "",
     key: Annotated[
         list[str] | None, typer.Option(help="A column of the primary key. Can be repeated.")
@@ -90,31 +93,37 @@ def load(
     import_price: Annotated[
         float, typer.Option(help=f"Dollars for a GB that is imported; as of {PRICE_OF}.")
     ] = IMPORT_PRICE,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Load a file of rows into a table, after showing what that costs.
 
     An interrupted load goes on where it was when the same command is given again. Rows that can
     never be written end in a file of dead letters, with the reason, and make the exit status 1.
+
+    Example: chalk-online-store load users.csv --schema app:User --url sqlite:///features.db
     """
     require("arrow", "pyarrow")
     from chalk_online_store.cli.loading.estimate import estimate
     from chalk_online_store.cli.loading.run import Order
     from chalk_online_store.cli.loading.source import Source
 
+    if import_format and not given(context, "url"):
+        url = ""
     if bool(url) == bool(import_format):
-        raise InvalidValue("Load into a table (--url), or write files (--import-format DIR).")
+        raise WrongUsage("Load into a table (--url), or write files (--import-format DIR).")
     if bool(schema) == bool(namespace):
-        raise InvalidValue("Name the namespace (--namespace, with --key), or a --schema.")
-    given = namespace_called(schema) if schema else None
-    keys = key or ([given.key_name] if given else [])
-    source = Source(file, namespace, keys, observed_at, given, time_zone)
+        raise WrongUsage("Name the namespace (--namespace, with --key), or a --schema.")
+    if namespace and not key:
+        raise WrongUsage("Name the columns of the primary key: --key, for each one.")
+    declared = namespace_called(schema) if schema else None
+    keys = key or ([declared.key_name] if declared else [])
+    source = Source(file, namespace, keys, observed_at, declared, time_zone)
     rate = _rate(wcu_per_second, url)
     _print_price(estimate(source), rate, write_price, import_price)
-    if not (yes or typer.confirm("Go on?", err=True)):
-        raise typer.Abort
+    ask("Go on?", yes)
     if import_format:
-        _export(source, import_format, table, s3_bucket, s3_prefix)
+        _export(source, import_format, table, s3_bucket, s3_prefix, as_json)
         return
     order = Order(
         url,
@@ -124,7 +133,10 @@ def load(
         dead_letters or file.with_name(f"{file.name}.dead-letters.jsonl"),
         progress or file.with_name(f"{file.name}.load-progress.json"),
     )
-    _load(order)
+    for path in (order.dead_letters, order.progress):
+        if not path.parent.is_dir():
+            raise WrongUsage(f"{path} cannot be written: there is no directory {path.parent}.")
+    _load(order, as_json)
 
 
 def _rate(text: str, url: str) -> float | None:
@@ -132,12 +144,15 @@ def _rate(text: str, url: str) -> float | None:
     if text == "table":
         return provisioned_wcu(url)
     try:
-        return float(text) if text else None
+        rate = float(text) if text else None
     except ValueError:
-        raise InvalidValue(f"--wcu-per-second {text}: it is a number, or table.") from None
+        rate = 0.0
+    if rate is not None and not 1 <= rate < math.inf:
+        raise WrongUsage(f"--wcu-per-second {text}: it is a number of 1 or more, or table.")
+    return rate
 
 
-def _load(order: Order) -> None:
+def _load(order: Order, as_json: bool) -> None:
     from chalk_online_store.cli.loading.progress import take_up
     from chalk_online_store.cli.loading.run import load as run
 
@@ -157,7 +172,10 @@ def _load(order: Order) -> None:
         )
         raise typer.Exit(INTERRUPTED) from None
     order.progress.unlink(missing_ok=True)
-    _print_summary(state, stats, order)
+    if as_json:
+        print_json(_plain(state, stats, order))
+    else:
+        _print_summary(state, stats, order)
     if state.dead:
         raise typer.Exit(1)
 
@@ -193,7 +211,7 @@ def _print_price(found: Estimate, rate: float | None, write: float, imported: fl
 @contextmanager
 def _bar(rows: int) -> Iterator[Tell]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bars(*columns) as progress:
         task = progress.add_task("", total=rows)
 
         def tell(state: kept.Progress, stats: WriterStats) -> None:
@@ -216,23 +234,43 @@ def _print_summary(state: kept.Progress, stats: WriterStats, order: Order) -> No
     print_table(("load", order.source.namespace.name), rows)
 
 
-def _export(source: Source, directory: Path, table: str, bucket: str, prefix: str) -> None:
+def _plain(state: kept.Progress, stats: WriterStats, order: Order) -> dict[str, Any]:
+    return {
+        "namespace": order.source.namespace.name,
+        "rows": state.rows,
+        "written": state.rows - state.dead,
+        "dead_letters": state.dead,
+        "dead_letters_file": str(order.dead_letters) if state.dead else None,
+        "wcu": stats.wcu,
+        "requests": stats.requests,
+        "retries": stats.retries,
+        "throttles": stats.throttles,
+    }
+
+
+def _export(
+    source: Source, directory: Path, table: str, bucket: str, prefix: str, as_json: bool
+) -> None:
     from chalk_online_store.cli.loading.export import export
 
     columns = (TextColumn("{task.completed:,.0f} rows"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bars(*columns) as progress:
         task = progress.add_task("", total=source.count)
 
         def tell(rows: int) -> None:
             progress.update(task, completed=rows)
 
         found = export(source, directory, table, bucket, prefix, datetime.now(UTC), tell)
-    _print_exported(found, directory, bucket, prefix)
+    if as_json:
+        print_json({"directory": str(directory), **asdict(found)})
+    else:
+        _print_exported(found, directory)
+    _print_next(directory, bucket, prefix)
     if found.refused:
         raise typer.Exit(1)
 
 
-def _print_exported(found: Exported, directory: Path, bucket: str, prefix: str) -> None:
+def _print_exported(found: Exported, directory: Path) -> None:
     rows = [
         ("files", f"{found.files:,}"),
         ("items", f"{found.items:,}"),
@@ -241,6 +279,9 @@ def _print_exported(found: Exported, directory: Path, bucket: str, prefix: str) 
         ("older rows of a key", f"{found.older:,}"),
     ]
     print_table(("import", str(directory)), rows)
+
+
+def _print_next(directory: Path, bucket: str, prefix: str) -> None:
     typer.echo(
         f"Next: aws s3 cp --recursive {directory / 'data'} s3://{bucket}/{prefix}\n"
         f"then: aws dynamodb import-table --cli-input-json file://{directory}/import-table.json\n"

@@ -55,6 +55,7 @@ def load(order: Order, progress: Progress, tell: Tell) -> WriterStats:
     )
     following = _Following(order, progress, tell)
     with OnlineStore.open(order.url, [order.source.namespace]) as store:
+        store.read(order.source.namespace, [])  # A writer would await an engine that is not there.
         following.writer = PersistenceWriter(store, settings, dead_letters=following.bury)
         try:
             for rows in order.source.read(progress.rows):

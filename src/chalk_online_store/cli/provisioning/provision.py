@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,11 @@ import boto3
 import typer
 from botocore.exceptions import ProfileNotFound
 
-from chalk_online_store.errors import InvalidURL, InvalidValue
+from chalk_online_store.cli import WrongUsage
+from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import Json, Yes
+from chalk_online_store.errors import InvalidURL
 from chalk_online_store.provision.applying import Progress
 from chalk_online_store.provision.applying import apply as apply_plan
 from chalk_online_store.provision.changes import Plan
@@ -46,7 +49,6 @@ ScalingEndpoints = Annotated[
     list[str] | None,
     typer.Option("--autoscaling-url", help="As --endpoint-url, of Application Auto Scaling."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("plan")
@@ -78,7 +80,7 @@ def apply_changes(
     profile: Profile = None,
     endpoint_url: Endpoints = None,
     autoscaling_url: ScalingEndpoints = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Make the table as its description wants it, after showing what that changes.
@@ -94,11 +96,10 @@ def apply_changes(
             _print_plan(wanted, as_json=False)
         left = wanted
         if wanted.changes:
-            if not (yes or typer.confirm(f"Make {len(wanted.changes)} changes?", err=True)):
-                raise typer.Abort
+            ask(f"Make {len(wanted.changes)} changes?", yes)
             left = apply_plan(wanted, plane, progress=_tell)
     if as_json:
-        typer.echo(json.dumps({"applied": wanted.plain(), "left": left.plain()}))
+        print_json({"applied": wanted.plain(), "left": left.plain()})
     elif wanted.changes:
         typer.echo("What remains:" if not left.empty else "The table is as it should be.")
         _print_lines(left)
@@ -112,7 +113,7 @@ def _planned(spec: TableSpec, plane: ControlPlane, destroy: list[str] | None) ->
 
 def _print_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(plan.plain()))
+        print_json(plan.plain())
         return
     _print_lines(plan)
     if plan.empty:
@@ -158,5 +159,5 @@ def _by_region(option: str, given: Sequence[str], spec: TableSpec) -> Mapping[st
         elif region in spec.regions:
             found[region] = url
         else:
-            raise InvalidValue(f"{option} {region}=...: the table has no region {region!r}.")
+            raise WrongUsage(f"{option} {region}=...: the table has no region {region!r}.")
     return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provision.spec import read_spec
 from chalk_online_store.provision.terraform import render
@@ -33,7 +33,7 @@ def terraform(
         for name, text in files.items():
             typer.echo(f"# {name}\n\n{text}")
     if as_json:
-        typer.echo(json.dumps(files))
+        print_json(files)
 
 
 def _write(files: dict[str, str], directory: Path) -> None:

@@ -12,6 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from chalk_online_store.backend import Call
+from chalk_online_store.cli import WrongUsage
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import Features, Json, JsonLines, OneSchema, Url
 from chalk_online_store.cli.registries import load_registry
 from chalk_online_store.cli.rows.plain import from_plain, to_plain
 from chalk_online_store.cli.rows.registered import parse_key, registered_namespace
@@ -24,12 +27,12 @@ from chalk_online_store.operations.rows import Row
 from chalk_online_store.schema import Namespace
 from chalk_online_store.store import OnlineStore
 
-TIMEOUT = 30.0
+TIMEOUT = 10.0
+"""Seconds that an engine has to answer: people wait."""
+
 _PAGE = 100
 _SCANNED = 1000
 
-Url = Annotated[str, typer.Option(help="The URL of the store.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 Given = Annotated[
     str | None,
     typer.Option(
@@ -38,9 +41,6 @@ Given = Annotated[
         "counts as stale.",
     ),
 ]
-Some = Annotated[
-    list[str] | None, typer.Option("--feature", help="Only this one. Can be repeated.")
-]
 
 
 def get(
@@ -48,9 +48,9 @@ def get(
     keys: Annotated[list[str], typer.Argument(help="Primary keys: 7, or 7:abc for a tuple.")],
     url: Url,
     schema: Given = None,
-    feature: Some = None,
+    feature: Features = None,
     consistent: Annotated[bool, typer.Option("--consistent", help="A strong read.")] = False,
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Show features of entities: each with its value, status and observed-at.
 
@@ -78,16 +78,17 @@ def put(
         ),
     ],
     url: Url,
-    schema: Annotated[str, typer.Option(help="The schema, as module:Class.")],
+    schema: OneSchema,
     observed_at: Annotated[
         str | None, typer.Option(help="When the values were true, in ISO 8601; unless stated, now.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write rows, each a JSON object or, from standard input, a JSON line.
 
     Bytes are base64, moments ISO 8601.
 
-    Example: chalk-online-store put '{"id": 7, "risk": 0.5}' --schema app:User --url ...
+    Example: chalk-online-store put '{"id": 7, "risk": 0.5}' --schema app:User --url sqlite:///features.db
     """
     namespace = namespace_called(schema)
     moment = None if observed_at is None else _moment(observed_at)
@@ -97,17 +98,20 @@ def put(
         while batch := [from_plain(namespace, _object(line)) for line in islice(lines, _PAGE)]:
             store.write(namespace, batch, observed_at=moment)
             written += len(batch)
-    typer.echo(f"{written:,} rows are written.")
+    if as_json:
+        print_json({"written": written})
+    else:
+        typer.echo(f"{written:,} rows are written.")
 
 
 def scan(
     namespace: Annotated[str, typer.Argument(help="Such as user.")],
     url: Url,
     schema: Given = None,
-    feature: Some = None,
+    feature: Features = None,
     limit: Annotated[int, typer.Option(min=0, help="At most so many entities; 0 for all.")] = 20,
     keys_only: Annotated[bool, typer.Option("--keys", help="Primary keys alone.")] = False,
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Show entities of a namespace, in no order.
 
@@ -125,7 +129,7 @@ def scan(
         while some := list(islice(keys, _PAGE)):
             if keys_only:
                 for key in some:
-                    typer.echo(json.dumps(to_plain(key)))
+                    print_json(to_plain(key))
                 continue
             rows = store.read(found, some, feature)
             for row in rows:
@@ -140,7 +144,7 @@ def _namespace(registry: Registry | None, name: str, schema: str | None) -> Name
         return registered_namespace(registry or Registry(), name)
     found = namespace_called(schema)
     if found.name != name:
-        raise InvalidValue(f"--schema {schema} is of {found.name!r}, not {name!r}.")
+        raise WrongUsage(f"--schema {schema} is of {found.name!r}, not {name!r}.")
     return found
 
 
@@ -162,7 +166,7 @@ def _keys(store: OnlineStore, namespace: Namespace, prefix: str) -> Iterator[Any
 def _print(row: Row, names: list[str], as_json: bool) -> None:
     if as_json:
         told = {name: _told(row, name) for name in names}
-        typer.echo(json.dumps({"key": to_plain(row.key), "features": told}))
+        print_json({"key": to_plain(row.key), "features": told})
         return
     typer.echo(f"{json.dumps(to_plain(row.key))}")
     print_table(
@@ -208,7 +212,7 @@ def _moment(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidValue("--observed-at is ISO 8601, such as 2026-01-02T03:04:05Z.") from None
+        raise WrongUsage("--observed-at is ISO 8601, such as 2026-01-02T03:04:05Z.") from None
     if found.tzinfo is None:
-        raise InvalidValue("--observed-at has no time zone: end it in Z, or in +01:00.")
+        raise WrongUsage("--observed-at has no time zone: end it in Z, or in +01:00.")
     return found

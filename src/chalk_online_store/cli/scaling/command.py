@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +16,8 @@ from chalk_online_store.capacity.prices import SECONDS_A_MONTH, ClassPrices, rea
 from chalk_online_store.capacity.runs import ProvisionedRun, Run
 from chalk_online_store.capacity.search import search
 from chalk_online_store.cli import require
+from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.plots import check_format, plot_run
 from chalk_online_store.cli.scaling.loads import (
     Base,
@@ -40,7 +41,6 @@ app = typer.Typer(
 Plot = Annotated[
     Path | None, typer.Option(help="Draw load, capacity and throttles into this .png or .svg.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Burst = Annotated[bool, typer.Option(help="Count on burst capacity, which AWS does not promise.")]
 Region = Annotated[str, typer.Option(help="The region whose prices count.")]
 PriceFile = Annotated[
@@ -215,7 +215,7 @@ _SHOWN = {
 
 def _tell(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(told))
+        print_json(told)
         return
     rows = [*told.pop("setting", {}).items(), *told.items()]
     print_table(

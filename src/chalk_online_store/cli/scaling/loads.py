@@ -17,7 +17,7 @@ from chalk_online_store.capacity.demand import (
     read_demand,
     spike,
 )
-from chalk_online_store.errors import InvalidValue
+from chalk_online_store.cli import WrongUsage
 
 
 class Shape(StrEnum):
@@ -66,9 +66,9 @@ def load_of(
     minutes: float,
     noise: float,
 ) -> Demand:
-    """The load that options describe; raises `InvalidValue`."""
+    """The load that options describe; raises `WrongUsage`, `InvalidValue`."""
     if (trace is None) == (peak is None):
-        raise InvalidValue("Say what the load is: give either --trace or --peak.")
+        raise WrongUsage("Say what the load is: give either --trace or --peak.")
     if trace is not None:
         return read_demand(trace)
     highest = peak or 0.0

@@ -1,0 +1,23 @@
+"""Asking before what costs something, or cannot be taken back."""
+
+from __future__ import annotations
+
+import typer
+
+
+def ask(question: str, yes: bool) -> None:
+    """Go on where the answer is yes, or was given by `--yes`; the question goes to stderr.
+
+    Raises `typer.Abort` where it is no, or where nobody can answer.
+    """
+    if yes:
+        return
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        typer.echo("Nobody answers: give --yes.", err=True)
+        raise
+    if not agreed:
+        raise typer.Abort
