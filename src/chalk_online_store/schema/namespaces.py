@@ -1,7 +1,7 @@
 """Namespaces and their features: what a schema is made of.
 
 A class under `@features` and a hand-built `Namespace` are the same thing; `namespace_of` takes
-either.
+either, and a class of chalkpy's.
 """
 
 from __future__ import annotations
@@ -227,13 +227,20 @@ def features(
 
 
 def namespace_of(schema: Namespace | type) -> Namespace:
-    """The namespace that a class or a hand-built `Namespace` stands for."""
+    """The namespace that a class or a hand-built `Namespace` stands for.
+
+    The class may be one under chalkpy's `@features`: see docs/chalkpy.md.
+    """
     if isinstance(schema, Namespace):
         return schema
     found = getattr(schema, "__chalk_namespace__", None)
-    if not isinstance(found, Namespace):
-        raise InvalidSchema(f"{schema!r} is no namespace: put @features(...) on the class.")
-    return found
+    if isinstance(found, Namespace):
+        return found
+    if isinstance(found, str) and getattr(schema, "__chalk_feature_set__", False):
+        from chalk_online_store.schema.chalkpy import of_class  # It needs this module.
+
+        return of_class(schema)
+    raise InvalidSchema(f"{schema!r} is no namespace: put @features(...) on the class.")
 
 
 def _from_class(
