@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from chalk_online_store.backend import Backend, Call
+from chalk_online_store.codec.columns import ColumnBatch, Stored
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.codec.registry import entries_of
 from chalk_online_store.codec.results import RESULTS, key_of
@@ -35,7 +36,7 @@ from chalk_online_store.schema import (
     namespaces,
 )
 
-ObservedAt: TypeAlias = datetime | Sequence[datetime] | None
+ObservedAt: TypeAlias = datetime | Sequence[datetime] | Stored | None
 """When the values of a write were true: of all rows, of each, or now."""
 
 Schema: TypeAlias = Iterable[Namespace | type]
@@ -206,7 +207,7 @@ class Core:
         """See `OnlineStore.write`."""
         namespace = self.namespace(schema)
         writing.check_ordering(ordering)
-        rows = list(rows)
+        rows = rows if isinstance(rows, ColumnBatch) else list(rows)
         call = yield from self._call(timeout)
         times = times_of(observed_at, len(rows))
         if times is None:
@@ -444,7 +445,15 @@ def times_of(observed_at: ObservedAt, count: int) -> list[int] | None:
     given = list(observed_at)
     if len(given) != count:
         raise InvalidValue(f"observed_at has {len(given)} times for {count} rows.")
+    if isinstance(observed_at, Stored):
+        return _times_stored(given)
     return [_time(time) for time in given]
+
+
+def _times_stored(times: Sequence[Any]) -> list[int]:
+    if None in times or min(times, default=0) < 0:
+        raise InvalidValue("observed_at has a null, or a time before 1970.")
+    return list(times)
 
 
 def _time(time: Any) -> int:

@@ -57,6 +57,7 @@ def plan_read(
     sources = Sources()
     for feature in features:
         name = feature.name
+        sources.kinds[name] = feature.type
         if name in wanted.get(feature.group, ()):
             shape = groups[feature.group].shape
             place = places[feature.group]
