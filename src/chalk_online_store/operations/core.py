@@ -35,6 +35,7 @@ from chalk_online_store.schema import (
     namespace_of,
     namespaces,
 )
+from chalk_online_store.schema.instances import rows_of
 
 ObservedAt: TypeAlias = datetime | Sequence[datetime] | Stored | None
 """When the values of a write were true: of all rows, of each, or now."""
@@ -198,7 +199,7 @@ class Core:
     def write(
         self,
         schema: Namespace | type,
-        rows: Iterable[Mapping[str, Any]],
+        rows: Iterable[Any],
         *,
         observed_at: ObservedAt,
         ordering: writing.Ordering,
@@ -207,7 +208,8 @@ class Core:
         """See `OnlineStore.write`."""
         namespace = self.namespace(schema)
         writing.check_ordering(ordering)
-        rows = rows if isinstance(rows, ColumnBatch) else list(rows)
+        if not isinstance(rows, ColumnBatch):
+            rows = rows_of(namespace, list(rows))
         call = yield from self._call(timeout)
         times = times_of(observed_at, len(rows))
         if times is None:

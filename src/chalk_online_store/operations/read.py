@@ -55,6 +55,7 @@ def plan_read(
     groups = {name: _group_read(codec.groups[name], some, cached) for name, some in wanted.items()}
     places = {name: place for place, name in enumerate(groups)}
     sources = Sources()
+    sources.key_name = codec.namespace.key_name
     for feature in features:
         name = feature.name
         sources.kinds[name] = feature.type

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from chalk_online_store.backend import Found
 from chalk_online_store.codec.decoding import FIRST, LATEST_AT, TIMES
@@ -19,11 +19,15 @@ from chalk_online_store.errors import (
     UnknownFeature,
 )
 from chalk_online_store.operations import arrays
+from chalk_online_store.operations.instances import NOTHING, instances
 from chalk_online_store.report import Report
 from chalk_online_store.schema.types import FeatureType
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+C = TypeVar("C")
+D = TypeVar("D")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -63,12 +67,13 @@ class Source(NamedTuple):
 class Sources(dict[str, Source]):
     """Where each feature of a read comes from, in the order asked; the same for many reads.
 
-    `kinds` are the features' types.
+    `kinds` are the features' types, `key_name` is what rows call the primary key.
     """
 
     def __init__(self, sources: Mapping[str, Source] | None = None) -> None:
         super().__init__(sources or {})
         self.kinds: dict[str, FeatureType] = {}
+        self.key_name = ""
 
     @cached_property
     def groups(self) -> dict[int, tuple[Shape, int | None]]:
@@ -280,6 +285,23 @@ class Rows(Sequence["Row"]):
             for row, value in zip(rows, column):  # noqa: B905 - as long as the keys, and hot
                 row[name] = value
         return rows
+
+    @overload
+    def to(self, cls: type[C]) -> list[C]: ...
+    @overload
+    def to(self, cls: type[C], default: D) -> list[C | D]: ...
+    def to(self, cls: type[Any], default: Any = NOTHING) -> list[Any]:
+        """An instance of a class for each key: a dataclass, attrs class, pydantic model, ….
+
+        Its fields are the primary key and features that were read, of the same types; it may be
+        the class of the schema, or one of some of its features. What is missing or stale is left
+        to the class's default, or else is None where the field may be None. Where neither is so,
+        the row becomes `default`. Nothing is validated again.
+
+        Raises `IncompleteRow` where there is no `default`, naming what is lacking, `InvalidSchema`
+        for a field that is not made of what was read, and as `value` does.
+        """
+        return instances(self, self._sources.key_name, self._sources.kinds, cls, default)
 
     def to_numpy(self, name: str, missing: Any = None) -> Any:
         """One feature as a numpy array; raises as `value` does, and `InvalidValue`.

@@ -134,3 +134,21 @@ def _config(cls: Any) -> OnlineStoreConfig:
     if lru is None:
         return OnlineStoreConfig()
     return OnlineStoreConfig(LRUCache(lru.max_size, _duration(lru.ttl), lru.store_cache_misses))
+
+
+@cache
+def attributes_of(cls: type) -> dict[str, str]:
+    """What features, and the primary key, are called in instances of a class, by name."""
+    return {f.name: f.attribute_name for f in _declared(cls) if f.is_scalar and not f.is_windowed}
+
+
+def row_of(namespace: Namespace, instance: Any) -> dict[str, Any]:
+    """What is set on an instance and is stored, by feature name; vectors as numpy arrays."""
+    stored, found = {namespace.key_name, *namespace.by_name}, {}
+    cls: Any = type(instance)
+    for name, attribute in attributes_of(cls).items():
+        if name in stored and attribute in vars(instance):
+            value = vars(instance)[attribute]
+            is_vector = isinstance(value, sys.modules["chalk.features"].Vector)
+            found[name] = value.to_numpy() if is_vector else value
+    return found
