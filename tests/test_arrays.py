@@ -69,6 +69,8 @@ def store() -> Iterator[OnlineStore]:
 def comparable(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if isinstance(value, Decimal):  # In Arrow it is text, with every digit.
+        return str(value)
     return repr(value) if isinstance(value, float) else value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from chalk_online_store.backend import Backend
 from chalk_online_store.connect import connect_async
@@ -30,6 +30,9 @@ from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.router import RegionStatus
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.schema import Duration, LRUCache, Namespace
+
+C = TypeVar("C")
+"""A class whose instances are rows."""
 
 
 class AsyncOnlineStore:
@@ -147,8 +150,8 @@ class AsyncOnlineStore:
 
     async def write(
         self,
-        schema: Namespace | type,
-        rows: Iterable[Mapping[str, Any]],
+        schema: Namespace | type[C],
+        rows: Iterable[Mapping[str, Any] | C],
         *,
         observed_at: ObservedAt = None,
         ordering: Ordering = "event",

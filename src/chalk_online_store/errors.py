@@ -176,6 +176,18 @@ class ConditionFailed(RequestError):
 # --- what a call could not finish ----------------------------------------------------------
 
 
+class IncompleteRow(OnlineStoreError):
+    """A row lacks what an instance of a class needs, and the class has no default for it.
+
+    `lacking` maps the positions of such rows to the features that they lack and why: "missing",
+    "stale" or "null".
+    """
+
+    def __init__(self, message: str, lacking: Mapping[int, Mapping[str, str]]) -> None:
+        super().__init__(message)
+        self.lacking = lacking
+
+
 class ReadFailed(OnlineStoreError):
     """A value was asked for whose read did not succeed before the call's deadline."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from chalk_online_store.backend import Backend
 from chalk_online_store.connect import connect
@@ -30,6 +30,9 @@ from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.router import RegionStatus
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.schema import Duration, LRUCache, Namespace
+
+C = TypeVar("C")
+"""A class whose instances are rows."""
 
 
 class OnlineStore:
@@ -196,8 +199,8 @@ class OnlineStore:
 
     def write(
         self,
-        schema: Namespace | type,
-        rows: Iterable[Mapping[str, Any]],
+        schema: Namespace | type[C],
+        rows: Iterable[Mapping[str, Any] | C],
         *,
         observed_at: ObservedAt = None,
         ordering: Ordering = "event",
@@ -205,7 +208,9 @@ class OnlineStore:
     ) -> Report:
         """Write rows: mappings with the primary key and any of the features.
 
-        A feature that a row does not name keeps its value; None is a null. `observed_at`, a
+        A feature that a row does not name keeps its value; None is a null. A row may as well be an
+        instance of a dataclass, attrs class or pydantic model: all of its fields are written, and
+        so are its Nones. `observed_at`, a
         datetime with a time zone or one for each row, says when the values were true: now,
         unless stated. A late, older value never overwrites a newer one.
 

@@ -38,6 +38,17 @@ def encode_each(encode: Encode) -> EncodeAll:
     return lambda values: list(map(encode, values))
 
 
+def encoder_of_stored(nullable: bool) -> EncodeAll:
+    """An encoder of moments that are integers already, as they are stored."""
+
+    def encode_all(numbers: Sequence[int]) -> list[bytes]:
+        if None in numbers:
+            raise TypeError
+        return _cut(b"N", _json(numbers)[1:-1], b",") if numbers else []
+
+    return _with_nulls(encode_all) if nullable else encode_all
+
+
 def encoder_of_all(kind: FeatureType, encode: Encode, nullable: bool) -> EncodeAll:
     """An encoder of many values of a type, of which `encode` stores one."""
     encode_all = encode_each(encode)

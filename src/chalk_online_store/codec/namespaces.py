@@ -9,8 +9,9 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
-from chalk_online_store.codec.bulk import EncodeAll, encoder_of_all
+from chalk_online_store.codec.bulk import EncodeAll, encoder_of_all, encoder_of_stored
 from chalk_online_store.codec.changes import Change, Form
+from chalk_online_store.codec.columns import ColumnBatch, Row, Stored
 from chalk_online_store.codec.keys import keys_encoder
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.policies import Action, Policy, policy_of
@@ -22,8 +23,6 @@ from chalk_online_store.schema import Feature, Namespace
 from chalk_online_store.schema.types import struct_fields
 
 T = TypeVar("T")
-
-Row = Mapping[str, Any]
 
 Planned = tuple[int, Change]
 """The position of a row among others, and a change that it makes."""
@@ -37,14 +36,21 @@ _MOST_CLEARED = 100
 class Run(NamedTuple):
     """Features of one type: their values, of many rows, are encoded together."""
 
+    names: tuple[str, ...]
     values_of: Callable[[Iterable[Row]], Sequence[Any]]
-    width: int
     encode_all: EncodeAll
+    encode_stored: EncodeAll
 
     def encode(self, rows: Iterable[Row]) -> Iterator[Sequence[bytes]]:
         """A column of attributes for each feature."""
-        encoded = self.encode_all(self.values_of(rows))
-        return (encoded[place :: self.width] for place in range(self.width))
+        encoded, width = self.encode_all(self.values_of(rows)), len(self.names)
+        return (encoded[place::width] for place in range(width))
+
+    def encode_columns(self, columns: Mapping[str, Sequence[Any]]) -> Iterator[Sequence[bytes]]:
+        """The same of values that come as columns."""
+        for column in map(columns.__getitem__, self.names):
+            encode = self.encode_stored if isinstance(column, Stored) else self.encode_all
+            yield encode(column)
 
 
 class Plan(NamedTuple):
@@ -159,8 +165,11 @@ class GroupCodec:
         self, plan: Plan, pks: Sequence[str], rows: Sequence[Row], times: Sequence[int]
     ) -> list[Change | None]:
         """As `change` says of each row. Raises anything for a bad value: `change` says what."""
-        columns = chain.from_iterable(run.encode(rows) for run in plan.runs)
-        encoded = zip(*columns, strict=True)
+        if isinstance(rows, ColumnBatch):
+            columns = (run.encode_columns(rows.columns) for run in plan.runs)
+        else:
+            columns = (run.encode(rows) for run in plan.runs)
+        encoded = zip(*chain.from_iterable(columns), strict=True)
         form, sk = plan.form, self.sk
         if form is None:
             values = (dict(zip(plan.ids, attributes, strict=True)) for attributes in encoded)
@@ -174,14 +183,15 @@ class GroupCodec:
 
 def _run(columns: Sequence[Column]) -> Run:
     feature, encode = columns[0].feature, columns[0].codec.encode
-    get = itemgetter(*(column.feature.name for column in columns))
+    names = tuple(column.feature.name for column in columns)
+    get = itemgetter(*names)
 
     def values_of(rows: Iterable[Row]) -> Sequence[Any]:
         values = map(get, rows)
         return list(values if len(columns) == 1 else chain.from_iterable(values))
 
     encode_all = encoder_of_all(feature.type, encode, feature.nullable)
-    return Run(values_of, len(columns), encode_all)
+    return Run(names, values_of, encode_all, encoder_of_stored(feature.nullable))
 
 
 def _at(positions: Sequence[int], of: Sequence[T]) -> Sequence[T]:
@@ -272,6 +282,8 @@ class NamespaceCodec:
 
         Raises anything for what `changes` refuses: call that to learn what is wrong.
         """
+        if isinstance(rows, ColumnBatch):
+            return self._of_columns(rows, times)
         alike: dict[tuple[str, ...], list[int]] = {}
         for position, row in enumerate(rows):
             alike.setdefault(tuple(row), []).append(position)
@@ -286,6 +298,10 @@ class NamespaceCodec:
         planned.sort(key=itemgetter(0))
         return planned
 
+    def _of_columns(self, batch: ColumnBatch, times: Sequence[int]) -> list[Planned]:
+        planned = self._together(tuple(batch.columns), range(len(batch)), batch, times)
+        return sorted(planned, key=itemgetter(0))
+
     def _together(
         self,
         names: tuple[str, ...],
@@ -294,7 +310,10 @@ class NamespaceCodec:
         times: Sequence[int],
     ) -> Iterator[Planned]:
         """The changes of rows of the same names, group by group."""
-        keys = list(map(itemgetter(self.namespace.key_name), rows))
+        if isinstance(rows, ColumnBatch):
+            keys = rows.columns[self.namespace.key_name]
+        else:
+            keys = list(map(itemgetter(self.namespace.key_name), rows))
         pks = self.partition_keys(keys)
         for group, plan in self._plans(names):
             changes = group.changes(plan, pks, rows, times)

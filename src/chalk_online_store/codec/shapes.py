@@ -203,11 +203,15 @@ class Columns:
             return [*map(converter.checked, found)]
         return list(found)
 
+    def times(self, position: int) -> list[int | None]:
+        """When each was observed (UTC us), stale ones included; None where that is not known."""
+        return [_time(row, position) for row in self._rows]
+
     def _fresh(self, position: int, oldest: int | None) -> Sequence[Any]:
         found: Sequence[Any] = self.places[FIRST + position]
         if oldest is None or self._oldest >= oldest:
             return found
-        times = (_time(row, position) for row in self._rows)
+        times = self.times(position)
         return [
             None if time is None or time < oldest else value
             for value, time in zip(found, times, strict=True)

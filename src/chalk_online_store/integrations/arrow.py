@@ -20,19 +20,18 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.types as kinds
 
 from chalk_online_store.errors import InvalidSchema, InvalidValue
+from chalk_online_store.integrations.arrow_columns import FLOATS, values_of, vectors_of
 from chalk_online_store.schema import Document, Feature, Namespace, Vector
 
 KEY = "id"
 """What rows call a primary key of several columns."""
 
 _VECTOR: Any = Vector  # Type checkers take no subscript of it outside of annotations.
-_FLOATS = {pa.float16(): "f2", pa.float32(): "f4", pa.float64(): "f8"}
 _PLAIN: tuple[tuple[Callable[[Any], bool], Any], ...] = (
     (kinds.is_boolean, bool),
     (kinds.is_integer, int),
@@ -100,8 +99,8 @@ def _type(kind: pa.DataType, column: str) -> Any:
         return _type(kind.value_type, column)
     if kinds.is_timestamp(kind):
         return moment_type(pa.field(column, kind))
-    if kinds.is_fixed_size_list(kind) and kind.value_type in _FLOATS:
-        return _VECTOR[kind.list_size, _FLOATS[kind.value_type]]
+    if kinds.is_fixed_size_list(kind) and kind.value_type in FLOATS:
+        return _VECTOR[kind.list_size, FLOATS[kind.value_type]]
     if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
         return list[_annotation(kind.value_field)]  # type: ignore[misc]
     if kinds.is_map(kind) and _type(kind.key_type, column) is str:
@@ -140,33 +139,10 @@ def rows_of(batch: pa.RecordBatch, key: Sequence[str], key_name: str) -> list[di
 
 
 def _values(array: pa.Array, column: str) -> list[Any]:
-    kind = array.type
-    if kinds.is_dictionary(kind):
+    if kinds.is_dictionary(array.type):
         return _values(array.dictionary_decode(), column)
-    if kinds.is_fixed_size_list(kind) and kind.value_type in _FLOATS:
-        return _vectors(array)
-    if kinds.is_map(kind):
+    if kinds.is_fixed_size_list(array.type) and array.type.value_type in FLOATS:
+        return vectors_of(array, column)
+    if kinds.is_map(array.type):
         return [None if pairs is None else dict(pairs) for pairs in array.to_pylist()]
-    try:
-        found: list[Any] = array.cast(_in_microseconds(kind)).to_pylist()
-    except (pa.ArrowInvalid, ValueError) as error:
-        raise InvalidValue(f"Column {column!r} is not whole microseconds: {kind}.") from error
-    return found
-
-
-def _in_microseconds(kind: pa.DataType) -> pa.DataType:
-    """A type that Python's moments have the precision of."""
-    if kinds.is_timestamp(kind):
-        return pa.timestamp("us", kind.tz)
-    if kinds.is_duration(kind):
-        return pa.duration("us")
-    if kinds.is_time64(kind):
-        return pa.time64("us")
-    return kind
-
-
-def _vectors(array: pa.Array) -> list[Any]:
-    size = array.type.list_size
-    flat = array.flatten().to_numpy(zero_copy_only=False)
-    rows = iter(np.ascontiguousarray(flat.reshape(-1, size)))  # Nulls have none.
-    return [next(rows) if valid else None for valid in array.is_valid().to_pylist()]
+    return values_of(array, column)

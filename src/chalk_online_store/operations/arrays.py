@@ -6,13 +6,14 @@ one matrix, moments from integers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from chalk_online_store.codec.shapes import Column
 from chalk_online_store.errors import InvalidValue, MissingDependency
+from chalk_online_store.operations.arrow_types import arrow_type, to_plain
 from chalk_online_store.schema.types import ChoiceType, FeatureType, VectorType
 
 if TYPE_CHECKING:
@@ -126,24 +127,32 @@ def import_arrow(what: str = "to_arrow()") -> Any:
 
 
 def arrow_array(column: Column, contents: Sequence[Any]) -> pa.Array:
-    """A column's contents as an Arrow array."""
+    """A column's contents as an Arrow array; raises `InvalidValue` where Arrow cannot hold them."""
     pa = import_arrow()
     kind = column.feature.type
     if isinstance(kind, VectorType):
         return _fixed_size_list(pa, kind, contents)
-    makers: dict[str, Callable[[], Any]] = {
-        "float": lambda: pa.array(contents, pa.float64()),
-        "int": lambda: _integers(pa, contents),
-        "bool": lambda: pa.array(contents, pa.bool_()),
-        "str": lambda: pa.array(contents, pa.string()),
-        "bytes": lambda: pa.array(contents, pa.binary()),
-        "datetime": lambda: pa.array(contents, pa.int64()).cast(pa.timestamp("us", "UTC")),
-        "date": lambda: pa.array(contents, pa.int32()).cast(pa.date32()),
-        "time": lambda: pa.array(contents, pa.int64()).cast(pa.time64("us")),
-        "timedelta": lambda: pa.array(contents, pa.int64()).cast(pa.duration("us")),
-    }
-    make = makers.get(stored_kind(kind))
-    return pa.array(contents) if make is None else make()
+    if stored_kind(kind) == "int":
+        return _integers(pa, contents)
+    found = arrow_type(pa, kind)
+    plain = to_plain(kind)
+    if plain is not None:
+        contents = [None if value is None else plain(value) for value in contents]
+    try:
+        if arrow_takes_stored(kind) and pa.types.is_temporal(found):
+            number = pa.int32() if pa.types.is_date32(found) else pa.int64()
+            return pa.array(contents, number).cast(found)
+        return pa.array(contents, found)
+    except (OverflowError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InvalidValue(
+            f"{column.full_name} has a value that Arrow cannot hold: read it by column()."
+        ) from error
+
+
+def arrow_nothing(kind: FeatureType | None, count: int) -> pa.Array:
+    """The array of a feature of which nothing was ever written."""
+    pa = import_arrow()
+    return pa.nulls(count, None if kind is None else arrow_type(pa, kind))
 
 
 def _integers(pa: Any, contents: Sequence[Any]) -> Any:
@@ -155,8 +164,8 @@ def _integers(pa: Any, contents: Sequence[Any]) -> Any:
 
 
 def _fixed_size_list(pa: Any, vector: VectorType, contents: Sequence[Any]) -> Any:
-    element = {"f2": pa.float16(), "f4": pa.float32(), "f8": pa.float64()}[vector.dtype]
     buffers = [None, pa.py_buffer(_joined(vector, contents))]
-    flat = pa.Array.from_buffers(element, len(contents) * vector.size, buffers)
+    found: Any = arrow_type(pa, vector)
+    flat = pa.Array.from_buffers(found.value_type, len(contents) * vector.size, buffers)
     gaps = pa.array([content is None for content in contents], pa.bool_())
     return pa.FixedSizeListArray.from_arrays(flat, vector.size, mask=gaps)

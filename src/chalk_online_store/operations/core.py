@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from chalk_online_store.backend import Backend, Call
+from chalk_online_store.codec.columns import ColumnBatch, Stored
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.codec.registry import entries_of
 from chalk_online_store.codec.results import RESULTS, key_of
@@ -34,8 +35,9 @@ from chalk_online_store.schema import (
     namespace_of,
     namespaces,
 )
+from chalk_online_store.schema.instances import rows_of
 
-ObservedAt: TypeAlias = datetime | Sequence[datetime] | None
+ObservedAt: TypeAlias = datetime | Sequence[datetime] | Stored | None
 """When the values of a write were true: of all rows, of each, or now."""
 
 Schema: TypeAlias = Iterable[Namespace | type]
@@ -197,7 +199,7 @@ class Core:
     def write(
         self,
         schema: Namespace | type,
-        rows: Iterable[Mapping[str, Any]],
+        rows: Iterable[Any],
         *,
         observed_at: ObservedAt,
         ordering: writing.Ordering,
@@ -206,7 +208,8 @@ class Core:
         """See `OnlineStore.write`."""
         namespace = self.namespace(schema)
         writing.check_ordering(ordering)
-        rows = list(rows)
+        if not isinstance(rows, ColumnBatch):
+            rows = rows_of(namespace, list(rows))
         call = yield from self._call(timeout)
         times = times_of(observed_at, len(rows))
         if times is None:
@@ -444,7 +447,15 @@ def times_of(observed_at: ObservedAt, count: int) -> list[int] | None:
     given = list(observed_at)
     if len(given) != count:
         raise InvalidValue(f"observed_at has {len(given)} times for {count} rows.")
+    if isinstance(observed_at, Stored):
+        return _times_stored(given)
     return [_time(time) for time in given]
+
+
+def _times_stored(times: Sequence[Any]) -> list[int]:
+    if None in times or min(times, default=0) < 0:
+        raise InvalidValue("observed_at has a null, or a time before 1970.")
+    return list(times)
 
 
 def _time(time: Any) -> int:

@@ -55,8 +55,10 @@ def plan_read(
     groups = {name: _group_read(codec.groups[name], some, cached) for name, some in wanted.items()}
     places = {name: place for place, name in enumerate(groups)}
     sources = Sources()
+    sources.key_name = codec.namespace.key_name
     for feature in features:
         name = feature.name
+        sources.kinds[name] = feature.type
         if name in wanted.get(feature.group, ()):
             shape = groups[feature.group].shape
             place = places[feature.group]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from chalk_online_store.backend import Found
 from chalk_online_store.codec.decoding import FIRST, LATEST_AT, TIMES
@@ -19,10 +19,15 @@ from chalk_online_store.errors import (
     UnknownFeature,
 )
 from chalk_online_store.operations import arrays
+from chalk_online_store.operations.instances import NOTHING, instances
 from chalk_online_store.report import Report
+from chalk_online_store.schema.types import FeatureType
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+C = TypeVar("C")
+D = TypeVar("D")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -60,7 +65,15 @@ class Source(NamedTuple):
 
 
 class Sources(dict[str, Source]):
-    """Where each feature of a read comes from, in the order asked; the same for many reads."""
+    """Where each feature of a read comes from, in the order asked; the same for many reads.
+
+    `kinds` are the features' types, `key_name` is what rows call the primary key.
+    """
+
+    def __init__(self, sources: Mapping[str, Source] | None = None) -> None:
+        super().__init__(sources or {})
+        self.kinds: dict[str, FeatureType] = {}
+        self.key_name = ""
 
     @cached_property
     def groups(self) -> dict[int, tuple[Shape, int | None]]:
@@ -273,6 +286,23 @@ class Rows(Sequence["Row"]):
                 row[name] = value
         return rows
 
+    @overload
+    def to(self, cls: type[C]) -> list[C]: ...
+    @overload
+    def to(self, cls: type[C], default: D) -> list[C | D]: ...
+    def to(self, cls: type[Any], default: Any = NOTHING) -> list[Any]:
+        """An instance of a class for each key: a dataclass, attrs class, pydantic model, ….
+
+        Its fields are the primary key and features that were read, of the same types; it may be
+        the class of the schema, or one of some of its features. What is missing or stale is left
+        to the class's default, or else is None where the field may be None. Where neither is so,
+        the row becomes `default`. Nothing is validated again.
+
+        Raises `IncompleteRow` where there is no `default`, naming what is lacking, `InvalidSchema`
+        for a field that is not made of what was read, and as `value` does.
+        """
+        return instances(self, self._sources.key_name, self._sources.kinds, cls, default)
+
     def to_numpy(self, name: str, missing: Any = None) -> Any:
         """One feature as a numpy array; raises as `value` does, and `InvalidValue`.
 
@@ -289,22 +319,37 @@ class Rows(Sequence["Row"]):
         with self._damage_first(name, source):
             return arrays.numpy_array(column, self._column(name, source, stored), missing)
 
-    def to_arrow(self) -> pa.Table:
+    def to_arrow(self, *, statuses: bool = False, observed_at: bool = False) -> pa.Table:
         """The columns as an Arrow table; raises as `value` does, and `MissingDependency`.
 
-        Vectors are fixed-size lists; datetimes timestamps in UTC.
+        Each type has its Arrow type, listed in docs/frames.md. With `statuses` there is a column
+        `risk.status` of text beside each `risk`, with `observed_at` one `risk.observed_at` of
+        moments in UTC.
         """
-        pa = arrays.import_arrow()
-        columns = {name: self._arrow(pa, name, source) for name, source in self._sources.items()}
-        return pa.table(columns)
+        pa, table = arrays.import_arrow(), {}
+        for name, source in self._sources.items():
+            table[name] = self._arrow(name, source)
+            if statuses:
+                table[f"{name}.status"] = pa.array(map(str, self.statuses(name)), pa.string())
+            if observed_at:
+                times = pa.array(self._times(source), pa.int64())
+                table[f"{name}.observed_at"] = times.cast(pa.timestamp("us", "UTC"))
+        return pa.table(table)
 
-    def _arrow(self, pa: Any, name: str, source: Source) -> Any:
+    def _arrow(self, name: str, source: Source) -> Any:
         if source.shape is None:
-            return pa.nulls(len(self))
+            return arrays.arrow_nothing(self._sources.kinds.get(name), len(self))
         column = source.shape.columns[source.position]
         stored = arrays.arrow_takes_stored(column.feature.type)
         with self._damage_first(name, source):
             return arrays.arrow_array(column, self._column(name, source, stored))
+
+    def _times(self, source: Source) -> list[int | None]:
+        """A feature's observed-at (UTC us) of each key."""
+        if source.shape is None:
+            return [None] * len(self)
+        times = self._group(source.group, source.shape).times(source.position)
+        return times if self._positions is None else [times[place] for place in self._positions]
 
     @contextmanager
     def _damage_first(self, name: str, source: Source) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Namespaces and their features: what a schema is made of.
 
 A class under `@features` and a hand-built `Namespace` are the same thing; `namespace_of` takes
-either.
+either, and a class of chalkpy's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chalk_online_store.errors import InvalidSchema, UnknownFeature
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.config import OnlineStoreConfig
 from chalk_online_store.schema.durations import Duration, microseconds
-from chalk_online_store.schema.structs import hints_of
+from chalk_online_store.schema.structs import hints_of, read_class
 from chalk_online_store.schema.types import FeatureType
 
 C = TypeVar("C")
@@ -154,9 +154,9 @@ class Namespace:
         return f"{self.name}.{feature.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Declared:
-    """What `feature(...)` leaves in a class body for `@features` to read."""
+    """What `feature(...)` leaves in a class body, or an annotation, for `@features` to read."""
 
     primary: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -172,6 +172,9 @@ def feature(
     cache_defaults: CacheDefaults = True,
 ) -> Any:
     """Say more about a feature than its annotation does.
+
+    As a value in the class, or in the annotation, `Annotated[float, feature(max_staleness="1h")]`:
+    there in classes that have instances of their own, such as dataclasses.
 
     `primary` makes it the primary key (else the field named `id` is). `max_staleness`
     overrides the class's. `group` names the group it is written with. The others are as for
@@ -209,7 +212,8 @@ def features(
 
     The namespace is called `name`, or the class's name in snake_case. `max_staleness` holds
     for each feature that does not state its own. The class stays what it was; pass it to
-    `OnlineStore.open(schema=[...])` and to `read` and `write`. `@features` alone will do.
+    `OnlineStore.open(schema=[...])` and to `read` and `write`. `@features` alone will do. It may
+    be a dataclass, an attrs class or a pydantic model: then rows may be its instances.
 
     Raises `InvalidSchema` for what cannot be declared.
     """
@@ -227,20 +231,27 @@ def features(
 
 
 def namespace_of(schema: Namespace | type) -> Namespace:
-    """The namespace that a class or a hand-built `Namespace` stands for."""
+    """The namespace that a class or a hand-built `Namespace` stands for.
+
+    The class may be one under chalkpy's `@features`: see docs/chalkpy.md.
+    """
     if isinstance(schema, Namespace):
         return schema
     found = getattr(schema, "__chalk_namespace__", None)
-    if not isinstance(found, Namespace):
-        raise InvalidSchema(f"{schema!r} is no namespace: put @features(...) on the class.")
-    return found
+    if isinstance(found, Namespace):
+        return found
+    if isinstance(found, str) and getattr(schema, "__chalk_feature_set__", False):
+        from chalk_online_store.schema.chalkpy import of_class  # It needs this module.
+
+        return of_class(schema)
+    raise InvalidSchema(f"{schema!r} is no namespace: put @features(...) on the class.")
 
 
 def _from_class(
     cls: type, name: str, max_staleness: Duration, config: OnlineStoreConfig
 ) -> Namespace:
-    hints = hints_of(cls)
-    declared = {field: _declared(cls, field) for field in hints}
+    hints, given = _fields_of(cls)
+    declared = {field: _declared(cls, field, hint, given) for field, hint in hints.items()}
     key = _primary_of(cls, declared)
     return Namespace(
         name,
@@ -255,20 +266,49 @@ def _from_class(
     )
 
 
+def _fields_of(cls: type) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The annotation of each field and, of a class with instances of its own, their defaults."""
+    struct = read_class(cls)
+    if struct is None:
+        return hints_of(cls), None
+    defaults = {f.name: f.default() for f in struct.fields if f.default is not None}
+    return {field.name: field.annotation for field in struct.fields}, defaults
+
+
 def _plain(annotation: Any) -> Any:
     noted = typing.get_origin(annotation) is typing.Annotated
     return typing.get_args(annotation)[0] if noted else annotation
 
 
-def _declared(cls: type, field: str) -> Declared:
+def _declared(cls: type, field: str, hint: Any, given: Mapping[str, Any] | None) -> Declared:
+    notes = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
+    noted = next((note for note in notes if isinstance(note, Declared)), None)
+    if given is not None:
+        return _of_instances(cls, field, noted or Declared(), given)
     found = getattr(cls, field, None)
     if found is None:
-        return Declared()
+        return noted or Declared()
     if not isinstance(found, Declared):
         raise InvalidSchema(
-            f"{cls.__name__}.{field} has a default value; use feature(...) or no value."
+            f"{cls.__name__}.{field} has a default value; use feature(...) or no value. "
+            "For a dataclass, put @features above @dataclass."
         )
     return found
+
+
+def _of_instances(cls: type, field: str, noted: Declared, given: Mapping[str, Any]) -> Declared:
+    """Where values in the class are those of its instances, they are the features' defaults."""
+    if field not in given:
+        return noted
+    if isinstance(given[field], Declared):
+        raise InvalidSchema(
+            f"{cls.__name__}.{field}: instances would have feature(...) for a value. Say it in the "
+            "annotation: Annotated[float, feature(...)]."
+        )
+    options = dict(noted.options)
+    if options.get("default", NO_DEFAULT) is NO_DEFAULT:
+        options["default"] = given[field]
+    return Declared(noted.primary, options)
 
 
 def _primary_of(cls: type, declared: dict[str, Declared]) -> str:

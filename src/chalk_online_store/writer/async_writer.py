@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.drivers.aio import AsyncDriver, InThread
@@ -22,6 +22,9 @@ from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.settings import Writing
 from chalk_online_store.writer.stats import WriterStats
 from chalk_online_store.writer.tickets import AsyncTicket, Priority
+
+C = TypeVar("C")
+"""A class whose instances are rows."""
 
 
 class AsyncPersistenceWriter:
@@ -64,8 +67,8 @@ class AsyncPersistenceWriter:
 
     async def submit(
         self,
-        schema: Namespace | type,
-        rows: Iterable[Mapping[str, Any]],
+        schema: Namespace | type[C],
+        rows: Iterable[Mapping[str, Any] | C],
         observed_at: ObservedAt = None,
         *,
         priority: Priority = "live",

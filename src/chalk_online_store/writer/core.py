@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from chalk_online_store.errors import (
 )
 from chalk_online_store.operations.core import Core, ObservedAt, times_of
 from chalk_online_store.schema import Namespace, seconds
+from chalk_online_store.schema.instances import rows_of
 from chalk_online_store.writer.dead_letters import DeadLetters
 from chalk_online_store.writer.inbox import Inbox, bytes_of
 from chalk_online_store.writer.intake import Intake
@@ -116,7 +117,7 @@ class WriterCore:
     def submission(
         self,
         schema: Namespace | type,
-        rows: Iterable[Mapping[str, Any]],
+        rows: Iterable[Any],
         observed_at: ObservedAt,
         priority: Priority,
         now: Instant,
@@ -127,7 +128,9 @@ class WriterCore:
         if priority not in ("live", "backfill"):
             raise InvalidValue(f'priority={priority!r}: it is "live" or "backfill".')
         namespace = self.core.namespace(schema)
-        copies = [dict(row) for row in rows]  # The caller may use its own again.
+        copies = [
+            dict(row) for row in rows_of(namespace, list(rows))
+        ]  # The caller may use its own again.
         times = times_of(observed_at, len(copies)) or [now.wall] * len(copies)
         size = bytes_of(copies) / (len(copies) or 1)
         ticket = self._tickets(len(copies), size, now.monotonic, self.inbox.lock, self.intake.bell)

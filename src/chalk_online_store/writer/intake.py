@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from chalk_online_store.backend import Call
-from chalk_online_store.codec.namespaces import NamespaceCodec, Planned, Row
+from chalk_online_store.codec.columns import Row
+from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.effects import NOW, Instant, Operation, Send, Sleep
 from chalk_online_store.errors import (
     OnlineStoreError,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.drivers.steps import read_clocks
@@ -23,6 +23,9 @@ from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.settings import Writing
 from chalk_online_store.writer.stats import WriterStats
 from chalk_online_store.writer.tickets import Priority, Ticket
+
+C = TypeVar("C")
+"""A class whose instances are rows."""
 
 
 class PersistenceWriter:
@@ -90,8 +93,8 @@ class PersistenceWriter:
 
     def submit(
         self,
-        schema: Namespace | type,
-        rows: Iterable[Mapping[str, Any]],
+        schema: Namespace | type[C],
+        rows: Iterable[Mapping[str, Any] | C],
         observed_at: ObservedAt = None,
         *,
         priority: Priority = "live",

@@ -1,0 +1,455 @@
+"""Tables and data frames, written and read: `pip install 'chalk-online-store[arrow]'`.
+
+A table is a `pyarrow.Table` or `RecordBatch`, a data frame of pandas or polars, or whatever else
+has Arrow's `__arrow_c_stream__`. None of these libraries but pyarrow is imported. Columns go to
+the table, and come from it, without a dictionary for each row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, NoReturn
+
+import pyarrow as pa
+import pyarrow.types as kinds
+
+from chalk_online_store.async_store import AsyncOnlineStore
+from chalk_online_store.codec.columns import ColumnBatch
+from chalk_online_store.errors import InvalidValue, OnlineStoreError, WriteFailed
+from chalk_online_store.integrations.arrow import in_zone
+from chalk_online_store.integrations.arrow_columns import column_of, moments_of
+from chalk_online_store.operations.core import ObservedAt
+from chalk_online_store.operations.rows import Rows
+from chalk_online_store.operations.write import Ordering
+from chalk_online_store.report import Report
+from chalk_online_store.schema import Duration, Namespace, namespace_of
+from chalk_online_store.schema.types import SCALARS, FeatureType
+from chalk_online_store.store import OnlineStore
+from chalk_online_store.writer.async_writer import AsyncPersistenceWriter
+from chalk_online_store.writer.tickets import AsyncTicket, Priority, Ticket
+from chalk_online_store.writer.writer import PersistenceWriter
+
+CHUNK = 5_000
+"""Rows that are written, or read, by one call of the store."""
+
+_INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas calls an index without a name, which only counts the rows."""
+
+
+class _Chunk(NamedTuple):
+    """Some rows of a table, the first of which is at `first`."""
+
+    first: int
+    rows: ColumnBatch
+    observed_at: ObservedAt
+
+
+class _Source:
+    """A table, and what its columns are to a namespace."""
+
+    def __init__(
+        self,
+        schema: Namespace | type,
+        table: Any,
+        key: Sequence[str] | None,
+        observed_at: str | datetime | None,
+        time_zone: str | None,
+        chunk: int,
+    ) -> None:
+        self._namespace = namespace_of(schema)
+        self._key = _key_columns(self._namespace, key)
+        self._observed_at = observed_at
+        self._time_zone = time_zone
+        self._size = _checked_chunk(chunk)
+        self._table = _table_of(table)
+        self._check()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def _check(self) -> None:
+        """Every column is known, and once; nothing of the table is read for that."""
+        names = self._table.column_names
+        needed = {*self._key, *filter(None, [self._moments])}
+        for name in needed - {*names}:
+            raise InvalidValue(f"The table has no column {name!r}; it has {', '.join(names)}.")
+        if len({*names}) != len(names):
+            raise InvalidValue("The table has two columns of one name.")
+        for name in names:
+            if name not in needed:
+                self._namespace.feature(name)
+
+    @property
+    def _moments(self) -> str | None:
+        return self._observed_at if isinstance(self._observed_at, str) else None
+
+    def chunks(self) -> Iterator[_Chunk]:
+        for first in range(0, len(self), self._size):
+            batch = _batch_of(self._table.slice(first, self._size))
+            if self._time_zone is not None:
+                batch = in_zone(batch, self._time_zone)
+            times: Any = self._observed_at
+            if self._moments is not None:
+                times = moments_of(batch.column(self._moments), self._moments)
+            yield _Chunk(first, self._columns(batch), times)
+
+    def _columns(self, batch: pa.RecordBatch) -> ColumnBatch:
+        namespace = self._namespace
+        keys = [
+            column_of(batch.column(name), SCALARS[part], name)
+            for name, part in zip(self._key, namespace.key.parts, strict=True)
+        ]
+        columns = {namespace.key_name: _joined(keys) if namespace.key.composite else keys[0]}
+        for name in batch.schema.names:
+            if name not in self._key and name != self._moments:
+                feature = namespace.feature(name)
+                columns[feature.name] = column_of(batch.column(name), feature.type, name)
+        return ColumnBatch(columns)
+
+
+def _joined(keys: Sequence[Sequence[Any]]) -> list[Any]:
+    return list(zip(*keys, strict=True))
+
+
+def _key_columns(namespace: Namespace, key: Sequence[str] | None) -> list[str]:
+    count = len(namespace.key.parts)
+    if isinstance(key, str):
+        key = [key]
+    if key is None and not namespace.key.composite:
+        key = [namespace.key_name]
+    if key is None or len(key) != count:
+        raise InvalidValue(
+            f"The primary key of {namespace.name!r} has {count} parts: name the column of each, "
+            "key=[...]."
+        )
+    return list(key)
+
+
+def _checked_chunk(chunk: int) -> int:
+    if chunk < 1:
+        raise InvalidValue("chunk= is a number of rows, 1 or more.")
+    return chunk
+
+
+def _table_of(data: Any) -> pa.Table:
+    try:
+        if type(data).__module__.partition(".")[0] == "pandas":
+            table = pa.Table.from_pandas(data, preserve_index=True)
+        else:
+            table = pa.table(data)
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise InvalidValue(f"{type(data).__name__} is no table that Arrow knows: {error}") from None
+    unnamed = [name for name in table.column_names if _INDEX.fullmatch(name)]
+    return table.drop_columns(unnamed) if unnamed else table
+
+
+def _batch_of(table: pa.Table) -> pa.RecordBatch:
+    """A table as one batch."""
+    columns = [pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+               for column in table.columns]  # fmt: skip
+    return pa.record_batch(columns, schema=table.schema)
+
+
+# --- writing -------------------------------------------------------------------------------
+
+
+def batches_of(
+    schema: Namespace | type,
+    table: Any,
+    *,
+    key: Sequence[str] | None = None,
+    time_zone: str | None = None,
+    chunk: int = CHUNK,
+) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """The rows of a table, `chunk` at a time: what `write` of any store takes, by columns.
+
+    Columns are as for `write_table`. Raises `InvalidValue`, `UnknownFeature`.
+    """
+    source = _Source(schema, table, key, None, time_zone, chunk)
+    return (found.rows for found in source.chunks())
+
+
+def write_table(
+    store: OnlineStore,
+    schema: Namespace | type,
+    table: Any,
+    *,
+    key: Sequence[str] | None = None,
+    observed_at: str | datetime | None = None,
+    time_zone: str | None = None,
+    ordering: Ordering = "event",
+    chunk: int = CHUNK,
+    timeout: float | None = None,
+) -> Report:
+    """Write a table: a row for each entity, a column for each feature, nulls as nulls.
+
+    `key` names the columns of the primary key, unless that is one of its own name.
+    `observed_at` is a moment for all rows, or the name of a column of them; timestamps without a
+    time zone are in `time_zone`, and refused where that is not stated. `ordering` is as in
+    `OnlineStore.write`. `chunk` rows are written by each call, which may take `timeout` seconds.
+
+    A chunk is checked before it is sent; the chunks before it are written by then, which the
+    error tells. Raises `InvalidValue` naming a column that is of no use here, and as
+    `OnlineStore.write` does; `WriteFailed` has the positions of all rows of the table that are
+    not written, those that were not tried included.
+    """
+    source, report = _Source(schema, table, key, observed_at, time_zone, chunk), Report()
+    for found in _told(source):
+        try:
+            written = store.write(
+                schema,
+                found.rows,
+                observed_at=found.observed_at,
+                ordering=ordering,
+                timeout=timeout,
+            )
+        except OnlineStoreError as error:
+            _stop(source, found, error)
+        report.add(written)
+    return report
+
+
+async def write_table_async(
+    store: AsyncOnlineStore,
+    schema: Namespace | type,
+    table: Any,
+    *,
+    key: Sequence[str] | None = None,
+    observed_at: str | datetime | None = None,
+    time_zone: str | None = None,
+    ordering: Ordering = "event",
+    chunk: int = CHUNK,
+    timeout: float | None = None,
+) -> Report:
+    """As `write_table`, for an `AsyncOnlineStore`."""
+    source, report = _Source(schema, table, key, observed_at, time_zone, chunk), Report()
+    for found in _told(source):
+        try:
+            written = await store.write(
+                schema,
+                found.rows,
+                observed_at=found.observed_at,
+                ordering=ordering,
+                timeout=timeout,
+            )
+        except OnlineStoreError as error:
+            _stop(source, found, error)
+        report.add(written)
+    return report
+
+
+def submit_table(
+    writer: PersistenceWriter,
+    schema: Namespace | type,
+    table: Any,
+    *,
+    key: Sequence[str] | None = None,
+    observed_at: str | datetime | None = None,
+    time_zone: str | None = None,
+    priority: Priority = "live",
+    chunk: int = CHUNK,
+) -> list[Ticket]:
+    """Hand a table over to a persistence writer, a ticket for each `chunk` rows.
+
+    Columns are as for `write_table`. Raises `InvalidValue`, and as `PersistenceWriter.submit`.
+    """
+    source = _Source(schema, table, key, observed_at, time_zone, chunk)
+    return [
+        writer.submit(schema, found.rows, found.observed_at, priority=priority)
+        for found in _told(source)
+    ]
+
+
+async def submit_table_async(
+    writer: AsyncPersistenceWriter,
+    schema: Namespace | type,
+    table: Any,
+    *,
+    key: Sequence[str] | None = None,
+    observed_at: str | datetime | None = None,
+    time_zone: str | None = None,
+    priority: Priority = "live",
+    chunk: int = CHUNK,
+) -> list[AsyncTicket]:
+    """As `submit_table`, for an `AsyncPersistenceWriter`."""
+    source = _Source(schema, table, key, observed_at, time_zone, chunk)
+    return [
+        await writer.submit(schema, found.rows, found.observed_at, priority=priority)
+        for found in _told(source)
+    ]
+
+
+def _told(source: _Source) -> Iterator[_Chunk]:
+    """The chunks; what is wrong with one says where it begins."""
+    first = 0
+    try:
+        for chunk in source.chunks():
+            yield chunk
+            first = chunk.first + len(chunk.rows)
+    except InvalidValue as error:
+        error.add_note(_where(first))
+        raise
+
+
+def _where(first: int) -> str:
+    return f"In the chunk of the table that begins at row {first}; those before it went through."
+
+
+def _stop(source: _Source, chunk: _Chunk, error: OnlineStoreError) -> NoReturn:
+    """Raise what ended a write, in terms of the table."""
+    if not isinstance(error, WriteFailed):
+        error.add_note(_where(chunk.first))
+        raise error
+    failed = {chunk.first + position: cause for position, cause in error.failed.items()}
+    after = range(chunk.first + len(chunk.rows), len(source))
+    cause = next(iter(failed.values()))
+    raise WriteFailed(
+        f"{len(failed)} rows of the table were not written, and {len(after)} after them not tried: "
+        f"{cause} Their positions are in .failed; writing them again is safe.",
+        failed | dict.fromkeys(after, cause),
+    ) from error
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def read_table(
+    store: OnlineStore,
+    schema: Namespace | type,
+    keys: Any,
+    features: Sequence[str] | None = None,
+    *,
+    key: Sequence[str] | None = None,
+    types: pa.Schema | None = None,
+    statuses: bool = False,
+    observed_at: bool = False,
+    max_staleness: Mapping[str, Duration] | None = None,
+    consistent: bool = False,
+    chunk: int = CHUNK,
+    timeout: float | None = None,
+) -> pa.Table:
+    """Read features (all, unless named) into a table that begins with the columns of the key.
+
+    `keys` is an Arrow array, a column of pandas or polars, a numpy array or any iterable of
+    primary keys. `key` is as for `write_table`. Types are those of docs/frames.md; columns that
+    `types` has come in its types. `statuses` and `observed_at` are as for `Rows.to_arrow`.
+    `chunk` keys are read by each call, which may take `timeout` seconds.
+
+    Raises as `OnlineStore.read` does, `ReadFailed` where a key could not be read in time, and
+    `InvalidValue` for what is no value of one of the `types`.
+    """
+    frame = _Frame(schema, features, key, types, statuses, observed_at)
+    for some in _chunks_of(keys, chunk):
+        frame.add(
+            store.read(
+                schema,
+                some,
+                features,
+                max_staleness=max_staleness,
+                consistent=consistent,
+                timeout=timeout,
+            )
+        )
+    return frame.table()
+
+
+async def read_table_async(
+    store: AsyncOnlineStore,
+    schema: Namespace | type,
+    keys: Any,
+    features: Sequence[str] | None = None,
+    *,
+    key: Sequence[str] | None = None,
+    types: pa.Schema | None = None,
+    statuses: bool = False,
+    observed_at: bool = False,
+    max_staleness: Mapping[str, Duration] | None = None,
+    consistent: bool = False,
+    chunk: int = CHUNK,
+    timeout: float | None = None,
+) -> pa.Table:
+    """As `read_table`, for an `AsyncOnlineStore`."""
+    frame = _Frame(schema, features, key, types, statuses, observed_at)
+    for some in _chunks_of(keys, chunk):
+        frame.add(
+            await store.read(
+                schema,
+                some,
+                features,
+                max_staleness=max_staleness,
+                consistent=consistent,
+                timeout=timeout,
+            )
+        )
+    return frame.table()
+
+
+def _chunks_of(keys: Any, chunk: int) -> Iterator[list[Any]]:
+    """At least one, if it is an empty one."""
+    found = _keys_of(keys)
+    for first in range(0, max(1, len(found)), _checked_chunk(chunk)):
+        yield found[first : first + chunk]
+
+
+def _keys_of(keys: Any) -> list[Any]:
+    for name in ("to_pylist", "to_list", "tolist"):  # Of Arrow; pandas and polars; numpy.
+        if hasattr(keys, name):
+            found: list[Any] = getattr(keys, name)()
+            return found
+    return list(keys)
+
+
+class _Frame:
+    """A table that is read chunk by chunk."""
+
+    def __init__(
+        self,
+        schema: Namespace | type,
+        features: Iterable[str] | None,
+        key: Sequence[str] | None,
+        types: pa.Schema | None,
+        statuses: bool,
+        observed_at: bool,
+    ) -> None:
+        self._namespace = namespace_of(schema)
+        self._key = _key_columns(self._namespace, key)
+        self._types = {} if types is None else {field.name: field.type for field in types}
+        self._statuses = statuses
+        self._observed_at = observed_at
+        self._parts: list[pa.Table] = []
+
+    def add(self, rows: Rows) -> None:
+        table = rows.to_arrow(statuses=self._statuses, observed_at=self._observed_at)
+        for place, name in enumerate(self._key):
+            table = table.add_column(place, name, self._keys(rows.keys, place))
+        self._parts.append(table)
+
+    def _keys(self, keys: Sequence[Any], place: int) -> pa.Array:
+        key = self._namespace.key
+        values = [part[place] for part in keys] if key.composite else keys
+        kind: FeatureType = SCALARS[key.parts[place]]
+        if kind.name == "int":
+            return pa.array(values, pa.int64())
+        return pa.array(map(str, values), pa.string())
+
+    def table(self) -> pa.Table:
+        """All of it; an integer of more than 64 bits in one chunk is a decimal in all."""
+        table = pa.concat_tables(self._parts, promote_options="permissive")
+        for place, field in enumerate(table.schema):
+            wanted = self._types.get(field.name)
+            if wanted is not None and wanted != field.type:
+                column = self._cast(table.column(place), wanted, field.name)
+                table = table.set_column(place, field.with_type(wanted), column)
+        return table
+
+    def _cast(self, column: pa.ChunkedArray, wanted: pa.DataType, name: str) -> Any:
+        try:
+            if kinds.is_dictionary(wanted):
+                return column.cast(wanted.value_type).dictionary_encode().cast(wanted)
+            return column.cast(wanted)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise InvalidValue(
+                f"Column {name!r} is {column.type}, and not all of it {wanted}."
+            ) from error
