@@ -64,7 +64,7 @@ def exactly(value: Any) -> Any:
         return float, struct.pack(">d", value)
     if isinstance(value, Decimal):
         return Decimal, value.as_tuple()
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.float16):
         return value.dtype, value.shape, value.tobytes()
     if isinstance(value, datetime):
         return datetime, (value - EPOCH) // timedelta(microseconds=1)

@@ -352,12 +352,12 @@ def test_a_column_says_when_rows_were_observed(store: OnlineStore) -> None:
     write_table(store, User, older, observed_at=NOON - timedelta(days=1))
     assert store.read(User, [3])[0]["score"] == 0.5
     assert store.read(User, [3])[0].observed_at("score") == NOON
-    found = read_table(store, User, [3, 9], ["score"], statuses=True, observed_at=True)
+    found = read_table(store, User, [3, 9, 3], ["score"], statuses=True, observed_at=True)
     assert found.to_pydict() == {
-        "id": [3, 9],
-        "score": [0.5, None],
-        "score.status": ["hit", "missing"],
-        "score.observed_at": [NOON, None],
+        "id": [3, 9, 3],
+        "score": [0.5, None, 0.5],
+        "score.status": ["hit", "missing", "hit"],
+        "score.observed_at": [NOON, None, NOON],
     }
 
 

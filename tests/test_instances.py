@@ -26,6 +26,9 @@ from chalk_online_store import (
     Namespace,
     OnlineStore,
     PersistenceWriter,
+    ReadFailed,
+    Report,
+    Rows,
     Status,
     UnknownFeature,
     Vector,
@@ -33,8 +36,10 @@ from chalk_online_store import (
     features,
 )
 from chalk_online_store.integrations.chalkpy import namespace_of as chalk_namespace_of
+from chalk_online_store.operations.rows import Sources
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.schema.namespaces import NO_DEFAULT
+from tests.test_rows import GOOD, LATE, NOW, SOURCES
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 Hourly = Annotated[float, feature(max_staleness="1h", group="fast")]
@@ -162,6 +167,20 @@ def test_a_null_is_not_left_to_a_default(store: OnlineStore) -> None:
     with pytest.raises(IncompleteRow) as caught:
         rows.to(Strict)
     assert caught.value.lacking == {0: {"name": "null"}}
+
+
+def test_a_failed_read_is_no_missing_value() -> None:
+    """A default does not stand for what could not be read."""
+
+    @dataclasses.dataclass
+    class View:
+        risk: float = 0.0
+
+    sources = Sources({"risk": SOURCES["risk"]})
+    sources.kinds["risk"] = Feature("risk", float).type
+    rows = Rows([1, 2], sources, [0, 1], [[GOOD, LATE]], NOW, Report(failed=1))
+    with pytest.raises(ReadFailed, match="position 1"):
+        rows.to(View)
 
 
 def test_a_class_of_some_features(store: OnlineStore) -> None:
