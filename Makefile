@@ -55,7 +55,7 @@ $(STAMPS)/demo: pyproject.toml $(DECODER) $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/dev: pyproject.toml $(DECODER) $(STAMPS)/venv
-	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,testing]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,feast,testing]" --group dev
 	touch $@
 
 $(STAMPS)/docs: pyproject.toml $(DECODER) $(STAMPS)/venv

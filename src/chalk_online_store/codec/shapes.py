@@ -185,6 +185,13 @@ class Columns:
         """Whether moreover everything is there."""
         return not self._odd and self.are_plain(oldest)
 
+    def times(self, position: int) -> Sequence[int | None]:
+        """When the feature at `position` was observed (UTC us); None where it is missing."""
+        if self._odd:
+            return [_time(row, position) for row in self._rows]
+        times: Sequence[int] = self.places[LATEST_AT]
+        return times
+
     def values(self, position: int, oldest: int | None) -> list[Any]:
         """The values of the feature at `position` of the shape's columns.
 

@@ -229,6 +229,22 @@ class Rows(Sequence["Row"]):
             if isinstance(rows[self._position(index)], OnlineStoreError):
                 raise self._failure(index, name)
 
+    def times(self, name: str) -> Sequence[int | None]:
+        """When one feature's values were true (UTC us), in the order of the keys.
+
+        None where there is no value, nor a null; also for those that are stale. Raises
+        `ReadFailed` where one failed.
+        """
+        group, shape, position, _ = self._source(name)
+        if shape is None:
+            return [None] * len(self.keys)
+        if self.report.failed:
+            self._refuse_failed(group, name)
+        times = self._group(group, shape).times(position)
+        if self._positions is None:
+            return times
+        return [times[position] for position in self._positions]
+
     def statuses(self, name: str) -> list[Status]:
         """One feature's statuses, in the order of the keys."""
         source = self._source(name)
