@@ -8,8 +8,6 @@ reads, "sqlite" those of types, "mongodb" the async push. All three are our stor
 from __future__ import annotations
 
 import os
-import tempfile
-from typing import Any
 
 from tests.universal.feature_repos.universal.data_sources.file import (  # type: ignore[import-not-found]
     FileDataSourceCreator,
@@ -19,16 +17,10 @@ from tests.universal.feature_repos.universal.data_sources.file import (  # type:
 # once, and so pass without a check.
 os.environ["FEAST_IS_LOCAL_TEST"] = "False"
 
-_DIRECTORY = tempfile.mkdtemp(prefix="feast-suite-")
-
-
-def _url() -> str:
-    return os.environ.get("CHALK_FEAST_URL") or f"sqlite:///{_DIRECTORY}/features.db"
-
-
-def _store() -> dict[str, Any]:
-    return {"type": "chalk_online_store.integrations.feast.ChalkOnlineStore", "url": _url()}
-
+_STORE = {
+    "type": "chalk_online_store.integrations.feast.ChalkOnlineStore",
+    "url": os.environ["CHALK_FEAST_URL"],
+}
 
 AVAILABLE_OFFLINE_STORES = [("local", FileDataSourceCreator)]
-AVAILABLE_ONLINE_STORES = {name: (_store(), None) for name in ("sqlite", "redis", "mongodb")}
+AVAILABLE_ONLINE_STORES = dict.fromkeys(("sqlite", "redis", "mongodb"), (_STORE, None))

@@ -11,9 +11,8 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnline
 from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chalk_online_store.backend import Call
 from chalk_online_store.effects import NOW, All, Instant, Operation
-from chalk_online_store.integrations.feast.views import Catalogue, JoinKeys, View, keys_of
+from chalk_online_store.integrations.feast.views import Catalogue, JoinKeys, View, informed, keys_of
 from chalk_online_store.operations.rows import Rows
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,19 +51,20 @@ def read(
     Raises `InvalidKey`, `InvalidSchema`, `ReadFailed` where an entity could not be read, and
     what `OnlineStore.read` raises.
     """
-    core = catalogue.core
-    if catalogue.is_behind:
-        now: Instant = yield NOW
-        yield from core.registry.load(Call(now.monotonic + timeout))
-        catalogue.is_behind = False
-    trips = _trips(asked)
-    operations = []
+    attempt = partial(_read, catalogue, project, asked, consistent, timeout)
+    return (yield from informed(catalogue, attempt, timeout))
+
+
+def _read(
+    catalogue: Catalogue, project: str, asked: Sequence[Ask], consistent: bool, timeout: float
+) -> Operation[list[list[Column]]]:
+    core, trips, operations = catalogue.core, _trips(asked), []
     for keys, ids, members in trips:
         namespace = catalogue.namespace(project, keys, [ask.view for ask in members])
         prepared = core.prepare(namespace, _names(members), None)
         operations.append(core.read(prepared, ids, consistent, timeout))
     found: list[Rows] = yield from _all(operations)
-    now = yield NOW
+    now: Instant = yield NOW
     answers = {
         id(ask): _columns(rows, ask, now.wall)
         for rows, (_, _, members) in zip(found, trips, strict=True)

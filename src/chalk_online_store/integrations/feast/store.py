@@ -236,8 +236,8 @@ class ChalkOnlineStore(FeastOnlineStore):
         online = config.online_store
         store.driver.run(writes.update(catalogue, config.project, kept, deleted, online.timeout))
         if self._opened_async:
-            self._opened_async[1].forget([*deleted, *(view.group for view, _ in kept)])
-            self._opened_async[1].is_behind = True
+            groups = [*deleted, *(view.group for view, _ in kept)]
+            self._opened_async[1].look_again(groups)
 
     def plan(self, config: RepoConfig, desired_registry_proto: Registry) -> list[InfraObject]:
         """Nothing: the table is not Feast's. But what `apply` would refuse is refused here.

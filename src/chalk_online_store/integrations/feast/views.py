@@ -6,14 +6,15 @@ a group of it (docs/decisions/0018-feast.md says why). A namespace grows as view
 
 from __future__ import annotations
 
+import math
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from feast import FeatureView, RepoConfig
@@ -21,10 +22,15 @@ from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from chalk_online_store.errors import InvalidKey, UnknownFeature
+from chalk_online_store.backend import Call
+from chalk_online_store.effects import NOW, Instant, Operation
+from chalk_online_store.errors import InvalidKey, TypeConflict, UnknownFeature
 from chalk_online_store.integrations.feast.values import Kind, kind_of
 from chalk_online_store.operations.core import Core
+from chalk_online_store.operations.registry import REFRESH_SECONDS
 from chalk_online_store.schema import Feature, Namespace
+
+T = TypeVar("T")
 
 KEY = "@key"
 """What rows call the entity key: in no name of Feast's, since those are escaped."""
@@ -168,11 +174,16 @@ def view_of(config: RepoConfig, table: FeatureView) -> View:
 
 
 class Catalogue:
-    """The views that one open store has met, and the namespaces they are in."""
+    """The views that one open store has met, and the namespaces they are in.
+
+    It `is_behind` when it meets a view, or an object of it, that it has not seen: then the
+    registry is read again, unless it was `looked_at` (monotonic seconds) a moment before.
+    """
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.is_behind = False  # Whether another store of this process has changed the registry.
+        self.is_behind = True
+        self.looked_at = -math.inf
         self._lock = threading.Lock()
         self._views: dict[int, tuple[Any, View]] = {}
         self._alike: dict[Any, View] = {}  # Feast has many objects of one view.
@@ -192,6 +203,7 @@ class Catalogue:
         known = self._views.get(id(table))
         if known is not None and known[0][0] is table and _same_facts(known[0], facts):
             return known[1]
+        self.is_behind = True  # Whoever applied it may have dropped what it had before.
         fields = tuple((f.name, str(f.dtype), getattr(f, "vector_length", 0)) for f in facts[1])
         view = view_of(config, table)
         view = self._alike.setdefault((view.group, fields, view.max_age, view.expires), view)
@@ -215,12 +227,46 @@ class Catalogue:
             self._members[name] = members  # The last, since others look there first.
             return grown
 
-    def forget(self, groups: Iterable[str]) -> None:
+    def look_again(self, groups: Collection[str]) -> None:
+        """Notice at once what another store has changed in the features of some views."""
+        self.forget(groups)
+        self.is_behind, self.looked_at = True, -math.inf
+
+    def forget(self, groups: Collection[str]) -> None:
         """Leave out views whose features were dropped, until they are met again."""
         with self._lock:
             for name, members in list(self._members.items()):
                 if not members.keys().isdisjoint(groups):
                     del self._members[name]
+
+
+def informed(
+    catalogue: Catalogue, attempt: Callable[[], Operation[T]], timeout: float
+) -> Operation[T]:
+    """Attempt something with a registry that is not too old; and once more with a new one.
+
+    Somebody else may have dropped a field and registered it anew, perhaps with another type.
+    """
+    now: Instant = yield NOW
+    call = Call(now.monotonic + timeout)
+    if catalogue.is_behind and now.monotonic - catalogue.looked_at > REFRESH_SECONDS:
+        yield from _look(catalogue, call)
+    try:
+        return (yield from attempt())
+    except TypeConflict:
+        yield from _look(catalogue, call)
+        return (yield from attempt())
+
+
+def _look(catalogue: Catalogue, call: Call) -> Operation[None]:
+    catalogue.is_behind = False
+    try:
+        yield from catalogue.core.registry.load(call)
+    except BaseException:
+        catalogue.is_behind = True
+        raise
+    now: Instant = yield NOW
+    catalogue.looked_at = now.monotonic
 
 
 def _same_facts(known: Sequence[Any], facts: Sequence[Any]) -> bool:

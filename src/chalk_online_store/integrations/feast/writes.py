@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from feast import FeatureView
@@ -21,6 +22,7 @@ from chalk_online_store.integrations.feast.views import (
     View,
     entity_of,
     escaped,
+    informed,
     join_keys_of,
     keys_of,
 )
@@ -49,7 +51,7 @@ def batch_of(view: View, data: Sequence[FeastRow]) -> Batch:
     )
     latest: dict[Any, list[tuple[datetime, dict[str, Any]]]] = {}
     for when, _, place in ordered:
-        row = {KEY: ids[place], **_encoded(view, data[place][1])}
+        row = {KEY: ids[place], **_encoded(view, keys, data[place][1])}
         of_entity = latest.setdefault(ids[place], [])
         if of_entity and of_entity[-1][1].keys() <= row.keys():
             of_entity.pop()
@@ -63,12 +65,15 @@ def _aware(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-def _encoded(view: View, values: Mapping[str, Value]) -> dict[str, Any]:
+def _encoded(view: View, keys: JoinKeys, values: Mapping[str, Value]) -> dict[str, Any]:
     kinds, names = view.kinds, view.names
-    try:
-        return {names[field]: kinds[field].encode(value, field) for field, value in values.items()}
-    except KeyError as error:
-        raise UnknownFeature(f"{view.group!r} has no field {error.args[0]!r}.") from None
+    row = {}
+    for field, value in values.items():
+        if field in kinds:
+            row[names[field]] = kinds[field].encode(value, field)
+        elif field not in keys.names:  # On-demand views hand over those of their sources, too.
+            raise UnknownFeature(f"The feature view {view.group!r} has no field {field!r}.")
+    return row
 
 
 def write(
@@ -85,7 +90,21 @@ def write(
 
     `key_ttl` is in seconds from now. Raises as `batch_of` does, and `WriteFailed`.
     """
-    keys, rows, times = batch_of(view, data)
+    batch = batch_of(view, data)
+    attempt = partial(_write, catalogue, project, view, batch, ordering, key_ttl, timeout)
+    yield from informed(catalogue, attempt, timeout)
+
+
+def _write(
+    catalogue: Catalogue,
+    project: str,
+    view: View,
+    batch: Batch,
+    ordering: Ordering,
+    key_ttl: int | None,
+    timeout: float,
+) -> Operation[None]:
+    keys, rows, times = batch
     namespace = catalogue.namespace(project, keys, [view])
     expires_at = None
     if view.expires and key_ttl:
