@@ -48,9 +48,12 @@ _MOST_KEPT = 1024
 
 
 def escaped(name: str) -> str:
-    """A name of Feast's as a part of one of ours: without "@", which divides the parts."""
+    """A name of Feast's as a part of one of ours: without "@", which divides the parts.
+
+    Ours begin with a letter or "_"; "_--" before another stands for nothing.
+    """
     text = re.sub(r"[^A-Za-z0-9_]", lambda found: f"-{ord(found[0]):x}-", name)
-    return f"_-{ord(text[0]):x}-{text[1:]}" if text[:1].isdigit() else text
+    return text if re.match("[A-Za-z_]", text) else f"_--{text}"
 
 
 @dataclass(frozen=True, slots=True)
