@@ -10,7 +10,7 @@ BENCH := .bench-venv
 FEAST_SUITE := .feast-venv
 SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
 
-.PHONY: demo test test-feast fuzz sanitize lint bench chaos docs clean
+.PHONY: demo test test-feast fuzz sanitize lint bench bench-feast chaos docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
@@ -35,6 +35,10 @@ lint: $(STAMPS)/dev
 
 bench: $(BENCH)/.ours $(BENCH)/.feast
 	$(BENCH)/main/bin/python -m benchmarks $(PARTS)
+
+bench-feast: $(BENCH)/.ours $(BENCH)/.feast-ours
+	CHALK_DYNOXIDE="$$(ls $(BENCH)/main/engines/node_modules/@dynoxide/*/dynoxide)" \
+		$(BENCH)/feast/bin/python -W ignore -m benchmarks.feast_online
 
 # SCENARIOS="blackhole refused" runs these alone, SCENARIOS=--quick all of them shortly.
 chaos: $(STAMPS)/dev $(STAMPS)/engines
@@ -95,6 +99,11 @@ $(BENCH)/.ours: $(BENCH)/.rivals $(SOURCES)
 $(BENCH)/.feast: benchmarks/requirements-feast.txt
 	$(BENCH_PYTHON) -m venv $(BENCH)/feast
 	$(BENCH)/feast/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+$(BENCH)/.feast-ours: $(BENCH)/.feast $(SOURCES)
+	$(BENCH)/feast/bin/python -m pip install --quiet ".[testing]"
+	$(BENCH)/feast/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	touch $@
 
 $(FEAST_SUITE)/.feast: tests/feast_suite/requirements.txt

@@ -11,6 +11,7 @@ from rich.console import Console
 from chalk_online_store.cli import bloom, caching, regions, registry, require
 from chalk_online_store.cli.capacity.command import capacity
 from chalk_online_store.cli.doctor.command import doctor
+from chalk_online_store.cli.feast import copy_feast
 from chalk_online_store.cli.loading.command import load
 from chalk_online_store.cli.provisioning import provision
 from chalk_online_store.cli.provisioning.terraform import terraform
@@ -29,7 +30,7 @@ app.add_typer(regions.app, name="regions")
 app.add_typer(caching.app, name="cache")
 app.add_typer(scaling.app, name="autoscale")
 app.add_typer(provision.app, name="provision")
-for command in (get, put, scan, load, capacity, terraform, doctor):
+for command in (get, put, scan, load, capacity, terraform, doctor, copy_feast):
     app.command()(command)
 
 

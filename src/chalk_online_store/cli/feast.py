@@ -1,0 +1,43 @@
+"""`copy-feast`: the values of one Feast online store to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chalk_online_store.cli import require
+
+
+def copy_feast(
+    source: Annotated[
+        Path, typer.Argument(help="The Feast repository to copy from: with feature_store.yaml.")
+    ],
+    target: Annotated[Path, typer.Argument(help="The Feast repository to copy to, applied.")],
+    entities: Annotated[
+        Path, typer.Argument(help="A Parquet file with the join keys of all entities.")
+    ],
+    view: Annotated[
+        list[str] | None, typer.Option(help="A feature view to copy; all, unless named.")
+    ] = None,
+) -> None:
+    """Copy all values of these entities from one Feast online store to another.
+
+    What the target has of a later event time stays, so that a copy may be repeated.
+    """
+    require("feast", "feast")
+    import pyarrow.parquet
+    from feast import FeatureStore
+
+    from chalk_online_store.integrations.feast import copy_online
+
+    copied = copy_online(
+        FeatureStore(str(source)),
+        FeatureStore(str(target)),
+        pyarrow.parquet.read_table(entities).to_pylist(),
+        view,
+    )
+    for one in copied:
+        found = one.entities - one.missing
+        typer.echo(f"{one.view}: {found:,} of {one.entities:,} entities copied")
