@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -376,6 +377,21 @@ def test_what_another_process_has_changed_is_noticed(
     monotonic = time.monotonic
     monkeypatch.setattr("chalk_online_store.drivers.steps.time.monotonic", lambda: monotonic() + 6)
     assert there.get(["stats:trips"], [ONE])["trips"] == [Cell(None, "NOT_FOUND")]
+
+
+def test_threads_may_meet_views_at_once(url: str, tmp_path: Path) -> None:
+    """Threads that each begin with another view of the same entities all read what is there."""
+    views = [view(f"view_{n}", [Field(name="trips", dtype=Int64)]) for n in range(8)]
+    with asyncio.Runner() as runner, ThreadPoolExecutor(8) as threads:
+        project = Project(url, tmp_path, runner, False)
+        project.features.apply(views)
+        for number, table in enumerate(views):
+            project.write(table, [(ONE, trips(number))])
+        for _ in range(5):
+            project.close()  # What it has met is forgotten.
+            found = threads.map(lambda table: project.read_rows(table, [ONE]), views)
+            assert list(found) == [[(NOW, trips(number))] for number in range(8)]
+        project.close()
 
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:

@@ -211,6 +211,7 @@ def test_another_field_will_do_if_it_is_the_same_value(
         (Bool, Value(string_val="true")),
         (String, Value(int64_val=1)),
         (Map, Value(string_val="{}")),
+        (Map, Value(bytes_val=b"\xff")),
         (Uuid, Value(uuid_val="no uuid")),
         (Uuid, Value(uuid_val=UUIDS[0].upper().replace("8", "A"))),
         (Decimal, Value(decimal_val="ten")),

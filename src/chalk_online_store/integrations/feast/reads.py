@@ -12,6 +12,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chalk_online_store.effects import NOW, All, Instant, Operation
+from chalk_online_store.integrations.feast.values import Kind
 from chalk_online_store.integrations.feast.views import Catalogue, JoinKeys, View, informed, keys_of
 from chalk_online_store.operations.rows import Rows
 
@@ -35,10 +36,11 @@ class Ask(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One field of a view: a value and a status (a `FieldStatus`) for each entity."""
+    """One field of a view: a feature's value and a `FieldStatus` for each entity."""
 
     field: str
-    values: Sequence[Value]
+    kind: Kind
+    values: Sequence[Any]
     statuses: Sequence[int]
     times: Times
 
@@ -116,7 +118,7 @@ def _columns(rows: Rows, ask: Ask, now: int) -> list[Column]:
         statuses = _statuses(found, times, oldest)
         if _EXPIRED in statuses:
             found = [None if value is _Gone else value for value in found]
-        columns.append(Column(field, view.kinds[field].values(found), statuses, times))
+        columns.append(Column(field, view.kinds[field], found, statuses, times))
     return columns
 
 
@@ -170,10 +172,10 @@ OnlineRow = tuple[datetime | None, dict[str, Value] | None]
 def online_rows(columns: Sequence[Column], count: int) -> list[OnlineRow]:
     """What `online_read` answers for `count` entities: without what is missing or expired."""
     rows: list[dict[str, Value]] = [{} for _ in range(count)]
-    for field, values, statuses, _ in columns:
+    for field, kind, values, statuses, _ in columns:
         for row, value, status in zip(rows, values, statuses, strict=True):
             if status in (_PRESENT, _NULL):
-                row[field] = value
+                row[field] = kind.dump(value)
     times = _event_times(columns) or [None] * count
     return [
         (_EPOCH + timedelta(microseconds=time), row) if row and time is not None else (None, None)
@@ -210,20 +212,17 @@ def respond(
         return found if in_order else [found[place] for place in places]
 
     event_timestamps, found = at_places(moments), 0
-    for _, values, of_entities, _ in columns:
+    for _, kind, values, of_entities, _ in columns:
         statuses = at_places(of_entities)
         found += statuses.count(_PRESENT) + statuses.count(_NULL)
-        response.results.append(
-            GetOnlineFeaturesResponse.FeatureVector(
-                values=at_places(values), statuses=statuses, event_timestamps=event_timestamps
-            )
-        )
+        result = response.results.add(statuses=statuses, event_timestamps=event_timestamps)
+        kind.dump_all(at_places(values), result.values)
     return found
 
 
-def absent(fields: Sequence[str]) -> list[Column]:
+def absent(ask: Ask) -> list[Column]:
     """The columns of no entities."""
-    return [Column(field, (), (), ()) for field in fields]
+    return [Column(field, ask.view.kinds[field], (), (), ()) for field in ask.fields]
 
 
 def _timestamp(time: int | None) -> Timestamp:

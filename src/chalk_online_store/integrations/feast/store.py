@@ -360,7 +360,7 @@ def _answer(
     response: GetOnlineFeaturesResponse, work: _Work, columns: Sequence[Column], full: bool
 ) -> None:
     prefix = f"{work.table.projection.name_to_use()}__" if full else ""
-    columns = columns or reads.absent(work.ask.fields)
+    columns = columns or reads.absent(work.ask)
     found = reads.respond(response, columns, work.places, prefix)
     asked = len(columns) * len(work.places)
     track_feature_statuses(work.table.name, found, asked - found)

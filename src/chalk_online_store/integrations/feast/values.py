@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -12,32 +12,30 @@ from uuid import UUID
 
 import numpy as np
 from feast.field import Field
-from feast.protos.feast.types import Value_pb2
 from feast.protos.feast.types.Value_pb2 import Value
+from google.protobuf.message import DecodeError
 
 from chalk_online_store.errors import InvalidSchema, InvalidValue
 from chalk_online_store.schema import Vector
 
-NULL = Value()
-"""What Feast's own stores answer for a null."""
-
 _VECTOR: Any = Vector  # Type checkers take no subscript of it outside of annotations.
 
 Convert = Callable[[Any], Any]
+Put = Callable[[Value, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A type of Feast's: the field of `Value` that has it, and the annotation it is kept under.
 
-    `load` makes a feature's value of that field, `dump` a `Value` of a feature's value. `load`
-    raises `ValueError` for what cannot be kept exactly.
+    `load` makes a feature's value of that field, `put` puts a feature's value into a `Value`.
+    `load` raises `ValueError` for what cannot be kept exactly.
     """
 
     field: str
     annotation: Any
     load: Convert
-    dump: Callable[[Any], Value]
+    put: Put
 
     def encode(self, value: Value, name: str) -> Any:
         """A feature's value; None for a null. Raises `InvalidValue`, naming the feature."""
@@ -48,7 +46,7 @@ class Kind:
             if field == self.field:
                 return self.load(getattr(value, field))
             return self._converted(getattr(value, field))
-        except (TypeError, ValueError, AttributeError, InvalidOperation) as error:
+        except _INEXACT as error:
             raise InvalidValue(
                 f"{name!r} is declared to be in {self.field}, and this {field} is not exactly that."
             ) from error
@@ -62,10 +60,23 @@ class Kind:
             raise ValueError("not the same value")
         return self.load(kept)
 
-    def values(self, found: Sequence[Any]) -> list[Value]:
-        """A `Value` for each of a column's values."""
-        dump = self.dump
-        return [NULL if value is None else dump(value) for value in found]
+    def dump(self, found: Any) -> Value:
+        """A feature's value as Feast has it."""
+        value = Value()
+        if found is not None:
+            self.put(value, found)
+        return value
+
+    def dump_all(self, column: Iterable[Any], values: Any) -> None:
+        """Add a `Value` for each value of a column to a repeated field: quicker than a list."""
+        add, put = values.add, self.put
+        for found in column:
+            value = add()
+            if found is not None:
+                put(value, found)
+
+
+_INEXACT = (TypeError, ValueError, AttributeError, InvalidOperation, DecodeError)
 
 
 def kind_of(field: Field) -> Kind:
@@ -150,8 +161,8 @@ def _kinds() -> dict[str, Kind]:
 
 def _scalar(field: str, annotation: Any, load: Convert, dump: Convert) -> Kind:
     if dump is _same:
-        return Kind(field, annotation, load, lambda value: Value(**{field: value}))
-    return Kind(field, annotation, load, lambda value: Value(**{field: dump(value)}))
+        return Kind(field, annotation, load, lambda value, found: setattr(value, field, found))
+    return Kind(field, annotation, load, lambda value, found: setattr(value, field, dump(found)))
 
 
 def _many(field: str, make: Any, annotation: Any, load: Convert, dump: Convert) -> Kind:
@@ -160,26 +171,34 @@ def _many(field: str, make: Any, annotation: Any, load: Convert, dump: Convert) 
     def load_all(message: Any) -> Any:
         return make(message.val) if load is _same else make(map(load, message.val))
 
-    def dump_all(values: Any) -> Value:
-        return Value(**{field: {"val": values if dump is _same else map(dump, values)}})
+    def put(value: Value, found: Any) -> None:
+        message = _empty(value, field)
+        message.val.extend(found if dump is _same else map(dump, found))
 
-    return Kind(field, make[annotation], load_all, dump_all)
+    return Kind(field, make[annotation], load_all, put)
+
+
+def _empty(value: Value, field: str) -> Any:
+    """The message of a field, there already though there is nothing in it: no null."""
+    message = getattr(value, field)
+    message.SetInParent()
+    return message
 
 
 def _vector(name: str, size: int) -> Kind:
     field = f"{name.lower()}_val"
 
-    def dump(vector: Any) -> Value:
-        return Value(**{field: {"val": vector.tolist()}})
+    def put(value: Value, found: Any) -> None:
+        _empty(value, field).val.extend(found.tolist())
 
-    return Kind(field, _VECTOR[size, _VECTORS[name]], attrgetter("val"), dump)
+    return Kind(field, _VECTOR[size, _VECTORS[name]], attrgetter("val"), put)
 
 
 def _message(field: str) -> Kind:
-    kind = Value.DESCRIPTOR.fields_by_name[field].message_type.name
-    read = getattr(Value_pb2, kind).FromString
-
     def load(message: Any) -> bytes:
         return bytes(message.SerializeToString(deterministic=True))
 
-    return Kind(field, bytes, load, lambda stored: Value(**{field: read(stored)}))
+    def put(value: Value, found: bytes) -> None:
+        _empty(value, field).ParseFromString(found)
+
+    return Kind(field, bytes, load, put)
