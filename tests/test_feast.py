@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -377,6 +379,23 @@ def test_what_another_process_has_changed_is_noticed(
     monotonic = time.monotonic
     monkeypatch.setattr("chalk_online_store.drivers.steps.time.monotonic", lambda: monotonic() + 6)
     assert there.get(["stats:trips"], [ONE])["trips"] == [Cell(None, "NOT_FOUND")]
+
+
+def test_a_server_may_open_its_connections_first(start: Start) -> None:
+    """`initialize` connects, what it opened serves, and `close` may be repeated."""
+    project = start()
+    project.runner.run(project.store.initialize(project.config))
+    project.write(STATS, [(ONE, trips(7))])
+    assert project.get(["stats:trips"], [ONE])["trips"] == [Cell(7, "PRESENT")]
+    assert project.store.async_supported.read
+    assert project.store.async_supported.write
+    project.close()
+
+
+def test_nothing_else_needs_feast() -> None:
+    """The library and its command line are imported without Feast."""
+    code = "import chalk_online_store.cli.app, sys; sys.exit('feast' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_threads_may_meet_views_at_once(url: str, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,26 @@ def test_entities_that_one_answer_loses_are_asked_for_again(
     monkeypatch.setattr(provider, "online_read", forgetful)
     (copied,) = copy_online(source, target.features, DRIVERS[:50], ["stats"])
     assert copied == Copied("stats", 50, 0)
+
+
+def test_what_redis_and_old_fields_answer_is_understood(
+    source: FeatureStore, target: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Feast's Redis store answers 1970 for nothing; others also what a view had in the past."""
+    provider = source._get_provider()
+    read = provider.online_read
+
+    def redis(config: Any, view: Any, keys: list[Any], *rest: Any) -> Any:
+        for when, values in read(config, view, keys, *rest):
+            if when is None:
+                yield datetime.fromtimestamp(0, UTC), {"trips": Value(), "rating": Value()}
+            else:
+                yield when, {**values, "gone": Value(int64_val=1)}
+
+    monkeypatch.setattr(provider, "online_read", redis)
+    rows = [{"driver_id": number} for number in (1, 5000)]
+    assert copy_online(source, target.features, rows, ["stats"]) == [Copied("stats", 2, 1)]
+    assert target.read_rows(STATS, rows, ["trips"])[1] == (None, None)
 
 
 def test_what_cannot_be_copied_is_refused(source: FeatureStore, target: Project) -> None:

@@ -48,6 +48,8 @@ def copy_online(
     target has of a later event time stays, so a copy may be repeated, and may go on beside
     whoever writes to both.
 
+    Fields that the target's view does not have are left out.
+
     Entities that the source answers nothing for are asked for again, a few at a time: Feast's
     DynamoDB store loses what does not fit into one answer. `progress` hears after each part.
     Raises `InvalidKey` for a row without a join key, `UnknownFeature` for a view that is not
@@ -77,9 +79,13 @@ def _copy(
     copied = Copied(view.name)
     store = target._get_provider().online_store
     into = target.get_feature_view(view.name)
+    fields = {field.name for field in into.features}
     keys = iter(_keys(view, rows))
     while some := list(islice(keys, _READ_AT_ONCE)):
-        data = list(_read(source, view, some))
+        data = [
+            (key, {name: value for name, value in values.items() if name in fields}, when, None)
+            for key, values, when in _read(source, view, some)
+        ]
         if data:
             store.online_write_batch(target.config, into, data, None)
         copied.entities += len(some)
@@ -107,8 +113,8 @@ def _keys(view: FeatureView, rows: Sequence[Mapping[str, Any]]) -> Iterator[Enti
 
 def _read(
     source: FeatureStore, view: FeatureView, keys: Sequence[EntityKey]
-) -> Iterator[tuple[EntityKey, dict[str, Any], datetime, None]]:
-    """What is there of some entities, as it is written."""
+) -> Iterator[tuple[EntityKey, dict[str, Any], datetime]]:
+    """What is there of some entities, and since when; perhaps also of fields from before."""
     left = list(keys)
     for at_once in (_READ_AT_ONCE, _READ_AGAIN):
         missed = []
@@ -118,7 +124,7 @@ def _read(
             for key, (when, values) in zip(some, found, strict=True):
                 moment = _moment(when)
                 if values and moment is not None:
-                    yield key, values, moment, None
+                    yield key, values, moment
                 else:
                     missed.append(key)
         left = missed
