@@ -22,7 +22,7 @@ from feast.types import Float64, Int64, String, UnixTimestamp
 from chalk_online_store import InvalidSchema, InvalidURL, OnlineStoreError, UnknownFeature
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.effects import Operation
-from chalk_online_store.errors import InvalidKey, InvalidValue
+from chalk_online_store.errors import InvalidKey, InvalidValue, TypeConflict
 from chalk_online_store.integrations.feast.writes import FeastRow
 from chalk_online_store.testing import Dynoxide, create_table
 from tests.feast_world import (
@@ -376,8 +376,7 @@ def test_what_another_process_has_changed_is_noticed(
     here.features.apply([], objects_to_delete=[texts], partial=False)
     here.features.apply([texts])
     there.features.refresh_registry()
-    monotonic = time.monotonic
-    monkeypatch.setattr("chalk_online_store.drivers.steps.time.monotonic", lambda: monotonic() + 6)
+    much_later(monkeypatch)
     assert there.get(["stats:trips"], [ONE])["trips"] == [Cell(None, "NOT_FOUND")]
 
 
@@ -398,6 +397,25 @@ def test_nothing_else_needs_feast() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_definition_that_is_out_of_date_harms_no_other_view(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who still has a field's former type is refused for that view, and served the others."""
+    here, there = start(), start()
+    here.write(STATS, [(ONE, trips(7))])
+    here.write(PLACE, [(ONE, {"street": Value(string_val="Main")})])
+    assert there.get(["stats:trips", "place:street"], [ONE])["trips"] == [Cell(7, "PRESENT")]
+    here.features.apply([view("stats", [Field(name="trips", dtype=String)])])
+    much_later(monkeypatch)
+    for _ in range(2):
+        assert there.read_rows(PLACE, [ONE])[0][1] == {"street": Value(string_val="Main")}
+        there.write(PLACE, [(TWO, {"street": Value(string_val="High")})])
+        with pytest.raises(TypeConflict, match="stats@trips"):
+            there.write(STATS, [(ONE, trips(8))])
+        with pytest.raises(TypeConflict, match="stats@trips"):
+            there.read_rows(STATS, [ONE])
+
+
 def test_threads_may_meet_views_at_once(url: str, tmp_path: Path) -> None:
     """Threads that each begin with another view of the same entities all read what is there."""
     views = [view(f"view_{n}", [Field(name="trips", dtype=Int64)]) for n in range(8)]
@@ -411,6 +429,12 @@ def test_threads_may_meet_views_at_once(url: str, tmp_path: Path) -> None:
             found = threads.map(lambda table: project.read_rows(table, [ONE]), views)
             assert list(found) == [[(NOW, trips(number))] for number in range(8)]
         project.close()
+
+
+def much_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let enough time have passed for the registry to be read again."""
+    now = time.monotonic
+    monkeypatch.setattr("chalk_online_store.drivers.steps.time.monotonic", lambda: now() + 6)
 
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:

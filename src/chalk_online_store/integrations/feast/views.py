@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
@@ -47,6 +47,7 @@ _KEY_TYPES: dict[str, tuple[type, Any]] = {
 _MOST_KEPT = 1024
 
 
+@lru_cache(_MOST_KEPT)
 def escaped(name: str) -> str:
     """A name of Feast's as a part of one of ours: without "@", which divides the parts.
 
@@ -164,8 +165,7 @@ class View:
 
 def view_of(config: RepoConfig, table: FeatureView) -> View:
     """A feature view as `config` has it served; raises `InvalidSchema`."""
-    versions = getattr(config.registry, "enable_online_feature_view_versioning", False)
-    group = escaped(compute_versioned_name(table, versions))
+    group = _group_of(config, table)
     online = config.online_store
     ttl = getattr(table, "ttl", None) if online.enforce_view_ttl else None
     return View(
@@ -174,6 +174,11 @@ def view_of(config: RepoConfig, table: FeatureView) -> View:
         ttl // timedelta(microseconds=1) if ttl else None,
         f"{group}@@expires" if online.key_ttl_seconds else None,
     )
+
+
+def _group_of(config: RepoConfig, table: FeatureView) -> str:
+    versions = getattr(config.registry, "enable_online_feature_view_versioning", False)
+    return escaped(compute_versioned_name(table, versions))
 
 
 class Catalogue:
@@ -202,6 +207,7 @@ class Catalogue:
             getattr(table, "ttl", None),
             online.enforce_view_ttl,
             not online.key_ttl_seconds,
+            _group_of(config, table),
         )
         known = self._views.get(id(table))
         if known is not None and known[0][0] is table and _same_facts(known[0], facts):
@@ -235,11 +241,11 @@ class Catalogue:
         self.forget(groups)
         self.is_behind, self.looked_at = True, -math.inf
 
-    def forget(self, groups: Collection[str]) -> None:
-        """Leave out views whose features were dropped, until they are met again."""
+    def forget(self, groups: Collection[str] | None = None) -> None:
+        """Leave out views, or all of them, until they are met again."""
         with self._lock:
             for name, members in list(self._members.items()):
-                if not members.keys().isdisjoint(groups):
+                if groups is None or not members.keys().isdisjoint(groups):
                     del self._members[name]
 
 
@@ -248,7 +254,8 @@ def informed(
 ) -> Operation[T]:
     """Attempt something with a registry that is not too old; and once more with a new one.
 
-    Somebody else may have dropped a field and registered it anew, perhaps with another type.
+    Somebody else may have dropped a field and registered it anew, perhaps with another type. Then
+    whoever still has the old definition is refused, but only for the views that they ask for.
     """
     now: Instant = yield NOW
     call = Call(now.monotonic + timeout)
@@ -257,8 +264,13 @@ def informed(
     try:
         return (yield from attempt())
     except TypeConflict:
+        catalogue.forget()
         yield from _look(catalogue, call)
+    try:
         return (yield from attempt())
+    except TypeConflict:
+        catalogue.forget()
+        raise
 
 
 def _look(catalogue: Catalogue, call: Call) -> Operation[None]:
