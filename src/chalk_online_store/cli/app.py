@@ -13,6 +13,7 @@ from chalk_online_store.cli.bench.command import bench
 from chalk_online_store.cli.capacity.command import capacity
 from chalk_online_store.cli.copying.command import copy
 from chalk_online_store.cli.doctor.command import doctor
+from chalk_online_store.cli.feast import copy_feast
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.loading.command import load
 from chalk_online_store.cli.options import Json
@@ -33,7 +34,7 @@ app.add_typer(regions.app, name="regions")
 app.add_typer(caching.app, name="cache")
 app.add_typer(scaling.app, name="autoscale")
 app.add_typer(provision.app, name="provision")
-for command in (get, put, scan, load, copy, bench, capacity, terraform, doctor):
+for command in (get, put, scan, load, copy, copy_feast, bench, capacity, terraform, doctor):
     app.command()(command)
 
 

@@ -185,6 +185,13 @@ class Columns:
         """Whether moreover everything is there."""
         return not self._odd and self.are_plain(oldest)
 
+    def times(self, position: int) -> Sequence[int | None]:
+        """When the feature at `position` was observed (UTC us), stale or not; None: not known."""
+        if self._odd:
+            return [_time(row, position) for row in self._rows]
+        times: Sequence[int] = self.places[LATEST_AT]
+        return times
+
     def values(self, position: int, oldest: int | None) -> list[Any]:
         """The values of the feature at `position` of the shape's columns.
 
@@ -202,10 +209,6 @@ class Columns:
             converter = self._converters[position]
             return [*map(converter.checked, found)]
         return list(found)
-
-    def times(self, position: int) -> list[int | None]:
-        """When each was observed (UTC us), stale ones included; None where that is not known."""
-        return [_time(row, position) for row in self._rows]
 
     def _fresh(self, position: int, oldest: int | None) -> Sequence[Any]:
         found: Sequence[Any] = self.places[FIRST + position]

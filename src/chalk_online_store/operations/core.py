@@ -106,7 +106,25 @@ class Core:
         )
         self.results = ResultCodec(self.schema, self.registry)
         self._prepared: dict[Any, Prepared] = {}
+        self._declared: dict[int, Namespace] = {}
         self.closed = False
+
+    def declare(self, namespace: Namespace) -> None:
+        """Take a namespace into the schema, in place of the one of its name, if there is one.
+
+        For schemas that grow while the store is open, as Feast's do. Calls under way go on with
+        the namespace that they began with, and others may still name it. What was dropped and is
+        declared again is registered anew when it is written. A namespace keeps the cache and the
+        filter that it had when its name was first declared.
+        """
+        self.check_open()
+        if namespace.name == RESULTS.name:
+            raise InvalidSchema(f"The namespace {RESULTS.name!r} is that of query results.")
+        self.registry.declared_again(entry.name for entry in entries_of(namespace))
+        if namespace.name not in self.schema:
+            self._tiers.add(namespace)
+        self._declared[id(namespace)] = namespace  # Kept, so that its `id` is no other's.
+        self.schema[namespace.name] = namespace
 
     def prepare(
         self,
@@ -204,8 +222,12 @@ class Core:
         observed_at: ObservedAt,
         ordering: writing.Ordering,
         timeout: float | None,
+        expires_at: int | None = None,
     ) -> Operation[Report]:
-        """See `OnlineStore.write`."""
+        """See `OnlineStore.write`. What is written expires at `expires_at` (UTC s) at the latest.
+
+        DynamoDB removes expired items; reads know nothing of it.
+        """
         namespace = self.namespace(schema)
         writing.check_ordering(ordering)
         if not isinstance(rows, ColumnBatch):
@@ -220,6 +242,8 @@ class Core:
         codec = yield from self.registry.for_write(namespace, call)
         if codec is not draft:
             planned = writing.changes_of_rows(codec, rows, times)
+        if expires_at is not None:
+            planned = writing.expiring_by(planned, expires_at)
         return (yield from self.apply(codec, planned, ordering, call))
 
     def delete(
@@ -395,7 +419,8 @@ class Core:
         """The namespace of this store's schema that is meant; raises `UnknownFeature`."""
         self.check_open()
         namespace = namespace_of(schema)
-        if self.schema.get(namespace.name) is not namespace:
+        current = self.schema.get(namespace.name) is namespace
+        if not current and id(namespace) not in self._declared:
             raise UnknownFeature(
                 f"{namespace.name!r} is not in this store's schema: open(url, schema=[...])."
             )

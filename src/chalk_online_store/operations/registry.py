@@ -158,6 +158,13 @@ class RegistryKeeper:
         self._dropped |= gone | families.keys()
         self._registry = replace(self._registry, dropped=self._dropped)
 
+    def declared_again(self, names: Iterable[str]) -> None:
+        """Let features that this process has dropped be registered once more, under new ids."""
+        names = self._dropped.intersection(names)
+        if names:
+            self._dropped -= names
+            self._registry = replace(self._registry, dropped=self._dropped)
+
     def adopt(self, entries: Iterable[Entry], call: Call) -> Operation[None]:
         """Take over entries with their ids; see `codec.registry_edits.adopted`."""
         yield from self._load_at_home(call)
@@ -255,7 +262,8 @@ class RegistryKeeper:
 
     def _codec(self, namespace: Namespace) -> NamespaceCodec:
         codec = self._codecs.get(namespace.name)
-        if codec is None or codec.registry is not self._registry:
+        current = codec is not None and codec.registry is self._registry
+        if codec is None or not current or codec.namespace is not namespace:
             codec = NamespaceCodec(namespace, self._registry, self._backend.layout)
             codec.missing  # noqa: B018 - refuses a schema that the registry contradicts.
             self._codecs[namespace.name] = codec

@@ -242,6 +242,22 @@ class Rows(Sequence["Row"]):
             if isinstance(rows[self._position(index)], OnlineStoreError):
                 raise self._failure(index, name)
 
+    def times(self, name: str) -> Sequence[int | None]:
+        """When one feature's values were true (UTC us), in the order of the keys.
+
+        None where there is no value, nor a null; also for those that are stale. Raises
+        `ReadFailed` where one failed.
+        """
+        group, shape, position, _ = self._source(name)
+        if shape is None:
+            return [None] * len(self.keys)
+        if self.report.failed:
+            self._refuse_failed(group, name)
+        times = self._group(group, shape).times(position)
+        if self._positions is None:
+            return times
+        return [times[position] for position in self._positions]
+
     def statuses(self, name: str) -> list[Status]:
         """One feature's statuses, in the order of the keys."""
         source = self._source(name)
@@ -332,7 +348,7 @@ class Rows(Sequence["Row"]):
             if statuses:
                 table[f"{name}.status"] = pa.array(map(str, self.statuses(name)), pa.string())
             if observed_at:
-                times = pa.array(self._times(source), pa.int64())
+                times = pa.array(self.times(name), pa.int64())
                 table[f"{name}.observed_at"] = times.cast(pa.timestamp("us", "UTC"))
         return pa.table(table)
 
@@ -343,13 +359,6 @@ class Rows(Sequence["Row"]):
         stored = arrays.arrow_takes_stored(column.feature.type)
         with self._damage_first(name, source):
             return arrays.arrow_array(column, self._column(name, source, stored))
-
-    def _times(self, source: Source) -> list[int | None]:
-        """A feature's observed-at (UTC us) of each key."""
-        if source.shape is None:
-            return [None] * len(self)
-        times = self._group(source.group, source.shape).times(source.position)
-        return times if self._positions is None else [times[place] for place in self._positions]
 
     @contextmanager
     def _damage_first(self, name: str, source: Source) -> Iterator[None]:

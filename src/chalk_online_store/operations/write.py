@@ -73,6 +73,18 @@ def row_by_row(
     return planned, refused
 
 
+def expiring_by(planned: Sequence[Planned], expires_at: int) -> list[Planned]:
+    """The same changes, the items of which expire at `expires_at` (UTC s) at the latest."""
+    return [
+        (position, msgspec.structs.replace(change, expires_at=_earlier(change, expires_at)))
+        for position, change in planned
+    ]
+
+
+def _earlier(change: Change, expires_at: int) -> int:
+    return expires_at if change.expires_at is None else min(change.expires_at, expires_at)
+
+
 def _check_size(layout: TableLayout, change: Change) -> None:
     size = item_size(msgspec.json.decode(render_fresh(layout, change)))
     if size > MAX_ITEM_BYTES:

@@ -1,0 +1,6 @@
+"""A Feast online store: `pip install 'chalk-online-store[feast]'`. See docs/feast.md."""
+
+from chalk_online_store.integrations.feast.copying import Copied, copy_online
+from chalk_online_store.integrations.feast.store import ChalkOnlineStore, ChalkOnlineStoreConfig
+
+__all__ = ["ChalkOnlineStore", "ChalkOnlineStoreConfig", "Copied", "copy_online"]

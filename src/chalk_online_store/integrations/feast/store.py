@@ -1,0 +1,374 @@
+"""`ChalkOnlineStore`: what Feast calls. See docs/feast.md."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from feast import Entity, FeatureView, RepoConfig, StreamFeatureView, utils
+from feast.infra.infra_object import InfraObject
+from feast.infra.online_stores.online_store import OnlineStore as FeastOnlineStore
+from feast.infra.supported_async_methods import SupportedAsyncMethods
+from feast.metrics import track_feature_statuses
+from feast.protos.feast.core.Registry_pb2 import Registry
+from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.repo_config import FeastConfigBaseModel
+from pydantic import PositiveFloat, PositiveInt
+
+from chalk_online_store.async_store import AsyncOnlineStore
+from chalk_online_store.connect import parse_url
+from chalk_online_store.effects import Operation
+from chalk_online_store.integrations.feast import reads, writes
+from chalk_online_store.integrations.feast.reads import Ask, Column, OnlineRow
+from chalk_online_store.integrations.feast.views import Catalogue, View, entity_of, view_of
+from chalk_online_store.integrations.feast.writes import FeastRow
+from chalk_online_store.operations.write import Ordering
+from chalk_online_store.schema import LRUCache
+from chalk_online_store.store import OnlineStore
+
+Progress = Callable[[int], Any] | None
+
+_ROWS_A_WRITE = 1000
+"""Rows that share one `timeout`; Feast hands over as many as a materialisation has."""
+
+
+class ChalkOnlineStoreConfig(FeastConfigBaseModel):
+    """The `online_store` of a `feature_store.yaml`."""
+
+    type: Literal["chalk_online_store.integrations.feast.ChalkOnlineStore"] = (
+        "chalk_online_store.integrations.feast.ChalkOnlineStore"
+    )
+
+    url: str
+    """Any store URL, such as `dynamodb:///TABLE?region=us-east-1`."""
+
+    timeout: PositiveFloat = 10.0
+    """Seconds that a read may take, and a write for each thousand rows."""
+
+    key_ttl_seconds: PositiveInt | None = None
+    """Seconds after its write for which a row of a feature view is served; None for ever."""
+
+    enforce_view_ttl: bool = False
+    """Whether a value is served only for its feature view's `ttl` after its event timestamp."""
+
+    ordering: Ordering = "event"
+    """As of `OnlineStore.write`: "arrival" is for loads into views that nobody else writes to."""
+
+    consistent: bool = False
+    """Whether reads are strongly consistent; twice the RCU."""
+
+    lru_cache_size: PositiveInt | None = None
+    """Items to keep in this process; None for none."""
+
+    lru_cache_ttl: str = "1m"
+    """How long such an item is served."""
+
+    def lru_cache(self) -> LRUCache | None:
+        """The cache that a store is opened with."""
+        size = self.lru_cache_size
+        return LRUCache(size, self.lru_cache_ttl, store_cache_misses=True) if size else None
+
+
+class _Work(NamedTuple):
+    """One view of a request: what is asked for, and which entity each answered row is."""
+
+    table: FeatureView
+    ask: Ask
+    places: Sequence[int]
+
+
+class ChalkOnlineStore(FeastOnlineStore):
+    """A Feast online store on any engine of this library, sync and async."""
+
+    _versioned_read_supported = True
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opened: tuple[OnlineStore, Catalogue] | None = None
+        self._opened_async: tuple[AsyncOnlineStore, Catalogue] | None = None
+
+    @property
+    def async_supported(self) -> SupportedAsyncMethods:
+        """Both."""
+        return SupportedAsyncMethods(read=True, write=True)
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[OnlineRow]:
+        """The event time and the values of each entity; neither where nothing is served.
+
+        Raises `ReadFailed` where an entity could not be read in time, and as `reads.read` does.
+        """
+        store, catalogue = self._sync(config)
+        ask = _ask(catalogue, config, table, requested_features, entity_keys)
+        (columns,) = store.driver.run(_read(catalogue, config, [ask]))
+        return reads.online_rows(columns, len(entity_keys))
+
+    async def online_read_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[OnlineRow]:
+        """As `online_read`."""
+        store, catalogue = self._async(config)
+        ask = _ask(catalogue, config, table, requested_features, entity_keys)
+        (columns,) = await store.driver.run(_read(catalogue, config, [ask]))
+        return reads.online_rows(columns, len(entity_keys))
+
+    def _read_features_per_fv(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[Any],
+        join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """All feature views of a request, in one trip."""
+        store, catalogue = self._sync(config)
+        works = list(
+            _works(catalogue, config, grouped_refs, join_key_values, entity_name_to_join_key_map)
+        )
+        found = store.driver.run(_read(catalogue, config, [work.ask for work in works]))
+        for work, columns in zip(works, found, strict=True):
+            _answer(online_features_response, work, columns, full_feature_names)
+            if include_feature_view_version_metadata:
+                _name_version(online_features_response, work.table)
+
+    async def _read_features_per_fv_async(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[Any],
+        join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """As `_read_features_per_fv`."""
+        store, catalogue = self._async(config)
+        works = list(
+            _works(catalogue, config, grouped_refs, join_key_values, entity_name_to_join_key_map)
+        )
+        found = await store.driver.run(_read(catalogue, config, [work.ask for work in works]))
+        for work, columns in zip(works, found, strict=True):
+            _answer(online_features_response, work, columns, full_feature_names)
+            if include_feature_view_version_metadata:
+                _name_version(online_features_response, work.table)
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[FeastRow],
+        progress: Progress,
+    ) -> None:
+        """Write rows in the order of their event times, then of their created times.
+
+        What is older than what is there changes nothing, unless `ordering` is "arrival". Raises
+        as `writes.write` does: then some rows may be written, and writing all again is safe.
+        """
+        store, catalogue = self._sync(config)
+        view = catalogue.view(config, table)
+        for some in _chunks(data):
+            store.driver.run(_write(catalogue, config, view, some))
+            if progress:
+                progress(len(some))
+
+    async def online_write_batch_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[FeastRow],
+        progress: Progress,
+    ) -> None:
+        """As `online_write_batch`."""
+        store, catalogue = self._async(config)
+        view = catalogue.view(config, table)
+        for some in _chunks(data):
+            await store.driver.run(_write(catalogue, config, view, some))
+            if progress:
+                progress(len(some))
+
+    # --- the infrastructure ----------------------------------------------------------------
+
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,
+    ) -> None:
+        """Register the features of views, and drop those of deleted views and fields.
+
+        The table is there: nothing is created. What was dropped is never read again; it goes
+        from the table when its item is written whole again, or expires.
+        """
+        kept = [(view_of(config, table), table) for table in tables_to_keep if _is_kept(table)]
+        self._change(config, kept, [view_of(config, table).group for table in tables_to_delete])
+
+    def teardown(
+        self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]
+    ) -> None:
+        """Drop the features of these views; the table stays."""
+        self._change(config, [], [view_of(config, table).group for table in tables])
+
+    def _change(
+        self, config: RepoConfig, kept: list[tuple[View, FeatureView]], deleted: list[str]
+    ) -> None:
+        store, catalogue = self._sync(config)
+        online = config.online_store
+        store.driver.run(writes.update(catalogue, config.project, kept, deleted, online.timeout))
+        if self._opened_async:
+            groups = [*deleted, *(view.group for view, _ in kept)]
+            self._opened_async[1].look_again(groups)
+
+    def plan(self, config: RepoConfig, desired_registry_proto: Registry) -> list[InfraObject]:
+        """Nothing: the table is not Feast's. But what `apply` would refuse is refused here.
+
+        Raises `InvalidURL`, and `InvalidSchema` for a type that is unknown here or a name that
+        is too long. Sends nothing.
+        """
+        parse_url(config.online_store.url)
+        views = [FeatureView.from_proto(proto) for proto in desired_registry_proto.feature_views]
+        for proto in desired_registry_proto.stream_feature_views:
+            views.append(StreamFeatureView.from_proto(proto))
+        for table in views:
+            _ = view_of(config, table).features
+        return []
+
+    # --- what is open ----------------------------------------------------------------------
+
+    def _sync(self, config: RepoConfig) -> tuple[OnlineStore, Catalogue]:
+        opened = self._opened
+        if opened is None:
+            with self._lock:
+                if self._opened is None:
+                    online = config.online_store
+                    store = OnlineStore.open(
+                        online.url, [], timeout=online.timeout, lru_cache=online.lru_cache()
+                    )
+                    self._opened = store, Catalogue(store.core)
+                opened = self._opened
+        return opened
+
+    def _async(self, config: RepoConfig) -> tuple[AsyncOnlineStore, Catalogue]:
+        opened = self._opened_async
+        if opened is None:
+            with self._lock:
+                if self._opened_async is None:
+                    online = config.online_store
+                    store = AsyncOnlineStore.open(
+                        online.url, [], timeout=online.timeout, lru_cache=online.lru_cache()
+                    )
+                    self._opened_async = store, Catalogue(store.core)
+                opened = self._opened_async
+        return opened
+
+    async def initialize(self, config: RepoConfig) -> None:
+        """Open connections before a server takes traffic."""
+        store, _ = self._async(config)
+        await store.warm(timeout=config.online_store.timeout)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+            opened_async, self._opened_async = self._opened_async, None
+        if opened:
+            opened[0].close()
+        if opened_async:
+            await opened_async[0].close()
+
+
+def _is_kept(table: Any) -> bool:
+    """Whether a view is stored at all: on-demand views are so only where they say it."""
+    return bool(getattr(table, "write_to_online_store", True))
+
+
+def _chunks(data: Sequence[FeastRow]) -> Iterator[Sequence[FeastRow]]:
+    return (data[start : start + _ROWS_A_WRITE] for start in range(0, len(data), _ROWS_A_WRITE))
+
+
+def _ask(
+    catalogue: Catalogue,
+    config: RepoConfig,
+    table: FeatureView,
+    wanted: list[str] | None,
+    keys: Sequence[EntityKey],
+) -> Ask:
+    view = catalogue.view(config, table)
+    return Ask(view, view.fields(wanted), [entity_of(key) for key in keys])
+
+
+def _read(
+    catalogue: Catalogue, config: RepoConfig, asked: Sequence[Ask]
+) -> Operation[list[list[Column]]]:
+    online = config.online_store
+    return reads.read(catalogue, config.project, asked, online.consistent, online.timeout)
+
+
+def _write(
+    catalogue: Catalogue, config: RepoConfig, view: View, data: Sequence[FeastRow]
+) -> Operation[None]:
+    online = config.online_store
+    return writes.write(
+        catalogue,
+        config.project,
+        view,
+        data,
+        ordering=online.ordering,
+        key_ttl=online.key_ttl_seconds,
+        timeout=online.timeout,
+    )
+
+
+def _works(
+    catalogue: Catalogue,
+    config: RepoConfig,
+    grouped_refs: Sequence[tuple[FeatureView, list[str]]],
+    join_key_values: Mapping[str, Sequence[Value]],
+    join_keys: Mapping[str, str],
+) -> Iterator[_Work]:
+    for table, wanted in grouped_refs:
+        entities, indexes, count = utils._get_unique_entities(table, join_key_values, join_keys)
+        places = [0] * count
+        for place, rows in enumerate(indexes):
+            for row in rows:
+                places[row] = place
+        view = catalogue.view(config, table)
+        yield _Work(table, Ask(view, view.fields(wanted), entities), places)
+
+
+def _answer(
+    response: GetOnlineFeaturesResponse, work: _Work, columns: Sequence[Column], full: bool
+) -> None:
+    prefix = f"{work.table.projection.name_to_use()}__" if full else ""
+    columns = columns or reads.absent(work.ask)
+    found = reads.respond(response, columns, work.places, prefix)
+    asked = len(columns) * len(work.places)
+    track_feature_statuses(work.table.name, found, asked - found)
+
+
+def _name_version(response: GetOnlineFeaturesResponse, table: FeatureView) -> None:
+    """Say which version of a view was read, once a view."""
+    name = table.projection.name_alias or table.projection.name
+    metadata = response.metadata.feature_view_metadata
+    if all(known.name != name for known in metadata):
+        metadata.add(name=name, version=getattr(table, "current_version_number", 0) or 0)
