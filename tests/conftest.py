@@ -26,10 +26,16 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[Valkey]:
-    """A Redis server in memory, where this machine has one."""
+def redis_binary() -> str:
+    """A Redis server's binary, where this machine has one."""
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("no redis-server on PATH: on Debian, apt-get install redis-server")
-    with Valkey(binary=binary) as engine:
+    return binary
+
+
+@pytest.fixture(scope="session")
+def redis_server(redis_binary: str) -> Iterator[Valkey]:
+    """One Redis server in memory for the whole session, as `valkey`."""
+    with Valkey(binary=redis_binary) as engine:
         yield engine

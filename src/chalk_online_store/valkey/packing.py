@@ -14,9 +14,8 @@ So `attribute_of(value_of(attribute)) == attribute` for whatever the encoders of
 
 from __future__ import annotations
 
-import base64
-import binascii
 import struct
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,13 +30,11 @@ from chalk_online_store.errors import DamagedItem
 JSON, EIGHT = 1, 8
 """Codes of extensions."""
 
-_INTS = range(-(2**63), 2**64)
-"""What msgpack has integers for."""
-
 _json = msgspec.json.encode
 _text = msgspec.json.Decoder(str)
 _pack = msgspec.msgpack.encode
 _unpack = msgspec.msgpack.Decoder(dict[str, Any])
+_ZERO = ord("0")
 _TRUE, _FALSE = b'{"BOOL":true}', b'{"BOOL":false}'
 
 
@@ -46,29 +43,32 @@ _TRUE, _FALSE = b'{"BOOL":true}', b'{"BOOL":false}'
 
 def value_of(attribute: bytes) -> Any:
     """What stands for an attribute in a packed item."""
-    kind = attribute[:6]
-    if kind == b'{"N":"':
+    kind = attribute[2:4]
+    if kind == b'N"':
         return _number(attribute)
-    if kind == b'{"S":"':
+    if kind == b'S"':
         return _text.decode(attribute[5:-1])
-    if kind == b'{"B":"':
-        content = base64.b64decode(attribute[6:-2])
+    if kind == b'B"':
+        content = a2b_base64(attribute[6:-2])
         return Ext(EIGHT, content) if len(content) == EIGHT else content
-    if kind == b'{"BOOL':
+    if kind == b"BO":
         return attribute == _TRUE
     return None if attribute == NULL else Ext(JSON, attribute)
 
 
 def _number(attribute: bytes) -> Any:
     text = attribute[6:-2]
-    if text.isdigit() or (text[:1] == b"-" and text[1:].isdigit()):
-        whole = int(text)
-        if whole in _INTS and b"%d" % whole == text:
-            return whole
-    else:
+    if text.isdigit():
+        if len(text) < 20 and (text[0] != _ZERO or len(text) == 1):
+            return int(text)  # Less than 2**64.
+    elif b"." in text:
         close = float(text)
         if _json(close) == text:
             return close
+    elif text[1:].isdigit():
+        whole = int(text)
+        if whole >= -(2**63) and b"%d" % whole == text:
+            return whole
     return Ext(JSON, attribute)
 
 
@@ -94,7 +94,7 @@ def _extension(value: Ext) -> bytes:
 
 
 def _binary(value: bytes) -> bytes:
-    return b'{"B":"%b"}' % binascii.b2a_base64(value, newline=False)
+    return b'{"B":"%b"}' % b2a_base64(value, newline=False)
 
 
 _WRITE: dict[type, Any] = {

@@ -7,10 +7,16 @@ from operator import attrgetter
 from typing import Any, TypeAlias
 
 import msgspec
-from msgspec import UNSET, UnsetType
-from msgspec.msgpack import Ext
+from msgspec import UNSET
 
-from chalk_online_store.codec.decoding import Damage, DamagedRow, Reading, Row
+from chalk_online_store.codec.decoding import (
+    FIRST,
+    SK,
+    Damage,
+    DamagedRow,
+    Reading,
+    Row,
+)
 from chalk_online_store.codec.layout import BASE, LATEST, own
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.values import UNREADABLE
@@ -23,9 +29,6 @@ Stored: TypeAlias = "tuple[str, bytes]"
 _TYPES: dict[str, Any] = {"S": str, "B": bytes, "BOOL": bool, "int": int, "float": float}
 """Python's type of a row's values, by the kind of the column."""
 
-_ODD = frozenset((UnsetType, Ext))
-"""Types of what is no row's value as it stands."""
-
 
 class RowReader:
     """Makes rows of one shape."""
@@ -37,46 +40,61 @@ class RowReader:
             msgspec.json.Decoder(reading.codec.attribute, strict=False)
             for reading in self._readings
         ]
-        places = range(len(self._readings))
-        self._values = attrgetter("latest", "base", *(f"v{i}" for i in places))
-        self._owns = attrgetter("latest", "base", *(f"t{i}" for i in places))
-        self._plain = None not in self._kinds
+        self._parsed = [place for place, kind in enumerate(self._kinds) if kind is None]
+        self._ordinary: Any = attrgetter("latest", "base", *self._places)
         struct: Any = self._struct()
+        self._decode = msgspec.msgpack.Decoder(struct).decode
         self._decode_all = msgspec.msgpack.Decoder(list[struct]).decode
 
+    @property
+    def _places(self) -> list[str]:
+        return [f"v{i}" for i in range(len(self._readings))]
+
     def _struct(self) -> type[msgspec.Struct]:
-        fields: list[tuple[str, Any, Any]] = [("latest", int, 0), ("base", int | None, None)]
+        """An item in the ordinary case: all is there, plain as in rows, and of one observed-at.
+
+        Where values have observed-ats of their own, there is a common one beside the latest.
+        """
+        fields: list[Any] = [("latest", int), ("base", None, None)]
         rename = {"latest": LATEST, "base": BASE}
-        for i, (reading, kind) in enumerate(zip(self._readings, self._kinds, strict=True)):
-            content = Any if kind is None else kind | Ext | None | UnsetType
-            fields += [(f"v{i}", content, UNSET), (f"t{i}", int | None, None)]
-            rename |= {f"v{i}": reading.id, f"t{i}": own(reading.id)}
-        return msgspec.defstruct("Packed", fields, rename=rename, gc=False, frozen=True)
+        for place, reading, kind in zip(self._places, self._readings, self._kinds, strict=True):
+            fields.append((place, Any if kind is None else kind | None))
+            rename[place] = reading.id
+        return msgspec.defstruct(
+            "Packed", fields, rename=rename, gc=False, frozen=True, kw_only=True
+        )
 
     def rows(self, sk: str, items: Sequence[Stored]) -> list[Row | DamagedItem]:
         """The row of each item, or why there is none."""
         try:
             found = self._decode_all(_array([item for _, item in items]))
         except UNREADABLE:
-            return [self._row_or_error(pk, sk, item) for pk, item in items]
-        if len(found) != len(items):
-            return [self._row_or_error(pk, sk, item) for pk, item in items]
-        return [self._row(pk, sk, item) for (pk, _), item in zip(items, found, strict=True)]
+            return [self._row(pk, sk, item) for pk, item in items]
+        ordinary = self._ordinary
+        rows: list[Any] = [
+            (pk, sk, *ordinary(item)) for (pk, _), item in zip(items, found, strict=True)
+        ]
+        if not self._parsed:
+            return rows
+        return [self._parse(row, item) for row, (_, item) in zip(rows, items, strict=True)]
 
-    def _row(self, pk: str, sk: str, item: Any) -> Row:
-        latest, base, *values = self._values(item)
-        times = self._owns(item)[2:]
-        if (
-            self._plain
-            and base is None
-            and times.count(None) == len(times)
-            and _ODD.isdisjoint(map(type, values))
-        ):
-            return (pk, sk, latest, None, *values)
-        return self._careful(pk, sk, latest, base, values, times)
+    def _row(self, pk: str, sk: str, item: bytes) -> Row | DamagedItem:
+        try:
+            row = (pk, sk, *self._ordinary(self._decode(item)))
+        except UNREADABLE:
+            return self._odd_row(pk, sk, item)
+        return self._parse(row, item)
 
-    def _row_or_error(self, pk: str, sk: str, item: bytes) -> Row | DamagedItem:
-        """A row of an item that has not the form of the shape: as much as can be read."""
+    def _parse(self, row: Row, item: bytes) -> Row | DamagedItem:
+        """An ordinary row once what only the feature's codec can read is read."""
+        contents = list(row)
+        for place in self._parsed:
+            contents[FIRST + place] = self._content(place, row[FIRST + place])
+        if Damage in map(type, contents):
+            return self._odd_row(row[0], row[SK], item)
+        return tuple(contents)
+
+    def _odd_row(self, pk: str, sk: str, item: bytes) -> Row | DamagedItem:
         try:
             found = unpacked(item)
         except DamagedItem as error:
@@ -84,7 +102,7 @@ class RowReader:
         latest, base = found.get(LATEST, 0), found.get(BASE)
         values = [found.get(reading.id, UNSET) for reading in self._readings]
         times = [found.get(own(reading.id)) for reading in self._readings]
-        if {*map(type, (latest, base, *times))} - {int, type(None)} or latest is None:
+        if not {*map(type, (latest, base, *times))} <= {int, type(None)} or latest is None:
             return DamagedItem("An item's key or times cannot be read.")
         return self._careful(pk, sk, latest, base, values, times)
 

@@ -37,40 +37,61 @@ local LATEST, BASE, WIDTH, ERASED = '@', '~', '%', '!'
 local SUPERSEDED, PARTLY, WHOLLY, DAMAGED = 0, 1, 2, 3
 local BOOKKEEPING = {[LATEST] = true, [BASE] = true, [WIDTH] = true, [ERASED] = true}
 
--- Bytes of what begins with a byte; or bytes before its content, and how the content's are given.
-local FIXED = {[0xc0]=1, [0xc2]=1, [0xc3]=1, [0xca]=5, [0xcb]=9, [0xcc]=2, [0xcd]=3, [0xce]=5,
+-- Of what begins with a byte: its bytes, or those before its content and how many that has.
+local BYTES = {[0xc0]=1, [0xc2]=1, [0xc3]=1, [0xca]=5, [0xcb]=9, [0xcc]=2, [0xcd]=3, [0xce]=5,
   [0xcf]=9, [0xd0]=2, [0xd1]=3, [0xd2]=5, [0xd3]=9, [0xd4]=3, [0xd5]=4, [0xd6]=6, [0xd7]=10,
   [0xd8]=18}
-local SIZED = {[0xc4]=2, [0xc5]=3, [0xc6]=5, [0xc7]=3, [0xc8]=4, [0xc9]=6, [0xd9]=2, [0xda]=3,
+for first = 0x00, 0x7f do BYTES[first] = 1 end
+for first = 0xa0, 0xbf do BYTES[first] = first - 0x9f end
+for first = 0xe0, 0xff do BYTES[first] = 1 end
+local HEAD = {[0xc4]=2, [0xc5]=3, [0xc6]=5, [0xc7]=3, [0xc8]=4, [0xc9]=6, [0xd9]=2, [0xda]=3,
   [0xdb]=5}
 local SIZE = {[0xc4]='>I1', [0xc5]='>I2', [0xc6]='>I4', [0xc7]='>I1', [0xc8]='>I2', [0xc9]='>I4',
   [0xd9]='>I1', [0xda]='>I2', [0xdb]='>I4'}
 
 local function past(text, at)
   local first = byte(text, at)
-  if first < 0x80 or first >= 0xe0 then return at + 1 end
-  if first >= 0xa0 and first < 0xc0 then return at + 1 + first - 0xa0 end
-  if FIXED[first] then return at + FIXED[first] end
-  return at + SIZED[first] + unpacked(SIZE[first], text, at + 1)
+  local bytes = BYTES[first]
+  if bytes then return at + bytes end
+  return at + HEAD[first] + unpacked(SIZE[first], text, at + 1)
+end
+
+-- How many names an item has, and where they begin.
+local function count_of(text)
+  local first = byte(text, 1)
+  if first == 0xde then return unpacked('>I2', text, 2) end
+  if first < 0x80 or first > 0x8f then error('no item') end
+  return first - 0x80, 2
 end
 
 -- An item: its names in order, and what each stands for, packed.
 local function parse(text)
-  local first, at = byte(text, 1), 2
-  local count = first - 0x80
-  if first == 0xde then count, at = unpacked('>I2', text, 2) end
-  if count < 0 or (first ~= 0xde and count > 15) then error('no item') end
-  local item = {names = {}, values = {}}
+  local count, at = count_of(text)
+  local names, values = {}, {}
   for place = 1, count do
-    local value = past(text, at)
+    local value = at + byte(text, at) - 0x9f
     local stop = past(text, value)
     local name = sub(text, at + 1, value - 1)
-    item.names[place] = name
-    item.values[name] = sub(text, value, stop - 1)
+    names[place] = name
+    values[name] = sub(text, value, stop - 1)
     at = stop
   end
   if at ~= #text + 1 then error('no item') end
-  return item
+  return {names = names, values = values}
+end
+
+-- Whether two items have the same names in the same order, and the newest observed-at first.
+local function alike(old, new)
+  local count, at = count_of(old)
+  local new_count, new_at = count_of(new)
+  if count ~= new_count or sub(old, at, at + 2) ~= '\161@\211' then return false end
+  for place = 1, count do
+    local value = at + byte(old, at) - 0x9f
+    local new_value = new_at + byte(new, new_at) - 0x9f
+    if sub(old, at, value - 1) ~= sub(new, new_at, new_value - 1) then return false end
+    at, new_at = past(old, value), past(new, new_value)
+  end
+  return true
 end
 
 local function put(item, name, value)
@@ -79,11 +100,10 @@ local function put(item, name, value)
 end
 
 local function render(item)
-  local parts, count, placed = {''}, 0, {}
+  local parts, count = {''}, 0
   for _, name in ipairs(item.names) do
     local value = item.values[name]
-    if value and not placed[name] then
-      placed[name] = true
+    if value then
       count = count + 1
       parts[#parts + 1] = char(0xa0 + #name)
       parts[#parts + 1] = name
@@ -183,6 +203,12 @@ end
 
 local function merge(old, kind, names, packed)
   if not old and kind ~= 'p' then return WHOLLY, packed, true end
+  if kind == 'w' and alike(old, packed) then  -- Most writes: no name is left, none is unknown.
+    local _, at = count_of(old)
+    if not before(sub(packed, at + 2, at + 10), sub(old, at + 2, at + 10)) then
+      return WHOLLY, packed, true
+    end
+  end
   local new = parse(packed)
   local at = new.values[LATEST]
   local removed, dropped = string.match(names, '^([^|]*)|(.*)$')

@@ -1,14 +1,22 @@
-"""The transport for asyncio: a pool of connections for each event loop."""
+"""The transports for asyncio: a pool of connections for each event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from chalk_online_store.drivers.http.shared import store_closed
 from chalk_online_store.drivers.loops import PerLoop
-from chalk_online_store.drivers.valkey.shared import Connection, Server, leads_astray
+from chalk_online_store.drivers.valkey.shared import (
+    ROLE,
+    Address,
+    Connection,
+    Server,
+    leads_astray,
+)
+from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey.commands import Command, Reply, Request
 from chalk_online_store.valkey.urls import ValkeyTarget
 
@@ -23,67 +31,47 @@ class AsyncValkeyTransport:
     """
 
     def __init__(self, target: ValkeyTarget) -> None:
-        self._server = Server(target)
-        self._pools = PerLoop(lambda loop: _Pool(self._server))
+        server = Server(target)
+        address = target.nodes[0] if target.nodes else ("", 0)
+        self._pools = PerLoop(lambda loop: AsyncPool(server, address))
         self._closed = False
 
     async def send(self, request: Request, timeout: float) -> list[Reply]:
         """The reply to each command; raises `errors.RequestError` where none was had."""
-        pool = self._pool()
-        try:
-            async with asyncio.timeout(timeout):
-                return await pool.exchange(request.commands, time.monotonic() + timeout)
-        except self._server.failures as error:
-            raise self._server.failure(error) from error
+        return await self._pool().exchange(request.commands, time.monotonic() + timeout)
 
     async def warm(self, connections: int, timeout: float) -> int:
         """Open so many connections within `timeout` seconds; how many are idle then."""
-        pool = self._pool()
-        try:
-            async with asyncio.timeout(timeout):
-                return await pool.warm(connections, time.monotonic() + timeout)
-        except self._server.failures as error:
-            raise self._server.failure(error) from error
+        return await self._pool().warm(connections, time.monotonic() + timeout)
 
     async def close(self) -> None:
         """Close the connections; a second call does nothing."""
         self._closed = True
-        while self._pools.made:
-            loop, pool = self._pools.made.popitem()
-            if loop is asyncio.get_running_loop():
-                await pool.close()
-            elif loop.is_running():
-                closing = asyncio.run_coroutine_threadsafe(pool.close(), loop)
-                await asyncio.wait((asyncio.wrap_future(closing),), timeout=_CLOSE_SECONDS)
+        await close_all(self._pools)
 
-    def _pool(self) -> _Pool:
+    def _pool(self) -> AsyncPool:
         if self._closed:
             raise store_closed()
         return self._pools.here()
 
 
-class _Pool:
-    """The connections of one event loop."""
+class AsyncPool:
+    """The connections of one event loop to one address, or to whatever sentinels name."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, address: Address) -> None:
         self._server = server
+        self._address = address
         self._size = server.target.max_pool_connections
         self._slots = asyncio.Semaphore(self._size)
         self._idle: list[Connection] = []
         self._closed = False
 
     async def exchange(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
-        """Send commands and read their replies."""
-        async with self._slots:
+        """Send commands and read their replies; raises `RequestError`."""
+        async with self._limited(deadline), self._slots:
             connection = await self._take(deadline)
-            try:
-                await connection.send_packed_command(
-                    connection.pack_commands(commands), check_health=False
-                )
-                replies = [await self._read(connection) for _ in commands]
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
+            async with _whole(connection):
+                replies = await self._ask(connection, commands)
             if leads_astray(replies) or self._closed:
                 await connection.disconnect(nowait=True)
             else:
@@ -91,10 +79,11 @@ class _Pool:
             return replies
 
     async def warm(self, connections: int, deadline: float) -> int:
-        """Open connections up to so many; how many are idle then."""
-        missing = min(connections, self._size) - len(self._idle)
-        opening = [self._connect(deadline) for _ in range(missing)]
-        self._idle += await asyncio.gather(*opening)
+        """Open connections up to so many; how many are idle then. Raises `RequestError`."""
+        async with self._limited(deadline):
+            missing = min(connections, self._size) - len(self._idle)
+            opening = [self._connect(deadline) for _ in range(missing)]
+            self._idle += await asyncio.gather(*opening)
         return len(self._idle)
 
     async def close(self) -> None:
@@ -103,6 +92,8 @@ class _Pool:
         while self._idle:
             await self._idle.pop().disconnect(nowait=True)
         await asyncio.sleep(0)  # The event loop closes them at its next turn.
+
+    # --- connections ---
 
     async def _take(self, deadline: float) -> Connection:
         """One that idles, if it is still there, else a new one."""
@@ -114,16 +105,44 @@ class _Pool:
         return await self._connect(deadline)
 
     async def _connect(self, deadline: float) -> Connection:
+        if not self._server.target.service:
+            return await self._open(self._address, deadline)
+        connection = await self._open(await self._primary(deadline), deadline)
+        async with _whole(connection):
+            (role,) = await self._ask(connection, [ROLE])
+            self._server.check_primary(role)
+        return connection
+
+    async def _open(self, address: Address, deadline: float, *, login: bool = True) -> Connection:
         import redis.asyncio
 
         # The whole exchange has its time; a timer for each reply would cost more than the reply.
-        connection = self._server.connection(redis.asyncio, deadline, socket_timeout=None)
-        try:
+        connection = self._server.connection(
+            redis.asyncio, address, deadline, login=login, socket_timeout=None
+        )
+        async with _whole(connection):
             await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
         return connection
+
+    async def _primary(self, deadline: float) -> Address:
+        """What the first sentinel says that knows."""
+        for address in self._server.target.nodes:
+            with suppress(*self._server.failures):
+                sentinel = await self._open(address, deadline, login=False)
+                try:
+                    (found,) = await self._ask(sentinel, [self._server.whereabouts])
+                finally:
+                    await sentinel.disconnect(nowait=True)
+                if found and not isinstance(found, RequestError):
+                    return found[0].decode(), int(found[1])
+        raise self._server.nowhere()
+
+    # --- exchanges ---
+
+    async def _ask(self, connection: Connection, commands: Sequence[Command]) -> list[Reply]:
+        packed = connection.pack_commands(commands)
+        await connection.send_packed_command(packed, check_health=False)
+        return [await self._read(connection) for _ in commands]
 
     async def _read(self, connection: Connection) -> Reply:
         from redis import ResponseError
@@ -132,3 +151,33 @@ class _Pool:
             return await connection.read_response(disable_decoding=True)
         except ResponseError as error:
             return self._server.failure(error)
+
+    @asynccontextmanager
+    async def _limited(self, deadline: float) -> AsyncIterator[None]:
+        """Bounds what is done within; raises `RequestError` for what fails."""
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                yield
+        except self._server.failures as error:
+            raise self._server.failure(error) from error
+
+
+@asynccontextmanager
+async def _whole(connection: Connection) -> AsyncIterator[None]:
+    """Closes a connection of which something went wrong halfway: the next reply is unknown."""
+    try:
+        yield
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+
+
+async def close_all(pools: PerLoop[AsyncPool]) -> None:
+    """Close pools, each on the event loop that it belongs to."""
+    while pools.made:
+        loop, pool = pools.made.popitem()
+        if loop is asyncio.get_running_loop():
+            await pool.close()
+        elif loop.is_running():
+            closing = asyncio.run_coroutine_threadsafe(pool.close(), loop)
+            await asyncio.wait((asyncio.wrap_future(closing),), timeout=_CLOSE_SECONDS)

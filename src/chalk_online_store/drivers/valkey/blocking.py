@@ -1,15 +1,22 @@
-"""The transport for threads."""
+"""The transports for threads: one server, or the primary that sentinels name."""
 
 from __future__ import annotations
 
 import os
 import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from chalk_online_store.drivers.http.shared import store_closed
-from chalk_online_store.drivers.valkey.shared import Connection, Server, leads_astray
+from chalk_online_store.drivers.valkey.shared import (
+    ROLE,
+    Address,
+    Connection,
+    Server,
+    leads_astray,
+    seconds_until,
+)
 from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey.commands import Command, Reply, Request
 from chalk_online_store.valkey.urls import ValkeyTarget
@@ -20,47 +27,19 @@ class ValkeyTransport:
 
     def __init__(self, target: ValkeyTarget) -> None:
         self._server = Server(target)
-        self._pool_size = target.max_pool_connections
-        self._idle: list[Connection] = []
-        self._pid = os.getpid()
-        self._closed = False
+        self._pool = Pool(self._server, target.nodes[0] if target.nodes else ("", 0))
 
     def send(self, request: Request, timeout: float) -> list[Reply]:
         """The reply to each command; raises `errors.RequestError` where none was had.
 
-        Waits `timeout` seconds at most for the connection, and for each part of the answer only
+        Waits `timeout` seconds at most for the connection, and for each piece of the answer only
         as long as is left of them.
         """
-        deadline = time.monotonic() + timeout
-        try:
-            connection = self._take(deadline)
-            try:
-                replies = self._exchange(connection, request.commands, deadline)
-            except BaseException:
-                connection.disconnect()
-                raise
-        except self._server.failures as error:
-            raise self._server.failure(error) from error
-        if leads_astray(replies):
-            connection.disconnect()
-        else:
-            self._give_back(connection)
-        return replies
+        return self._pool.exchange(request.commands, time.monotonic() + timeout)
 
     def warm(self, connections: int, timeout: float) -> int:
         """Open so many connections within `timeout` seconds; how many are idle then."""
-        deadline = time.monotonic() + timeout
-        opened: list[Connection] = []
-        try:
-            for _ in range(connections):
-                opened.append(self._take(deadline))
-        except self._server.failures as error:
-            if not opened:
-                raise self._server.failure(error) from error
-        finally:
-            for connection in opened:
-                self._give_back(connection)
-        return len(self._idle)
+        return self._pool.warm(connections, time.monotonic() + timeout)
 
     def size(self, timeout: float) -> tuple[int, int]:
         """How many keys the database has, and the bytes of all the server's data."""
@@ -73,6 +52,64 @@ class ValkeyTransport:
 
     def close(self) -> None:
         """Close the connections; a second call does nothing."""
+        self._pool.close()
+
+
+class Pool:
+    """The connections to one address, or to whatever sentinels name."""
+
+    def __init__(self, server: Server, address: Address) -> None:
+        self._server = server
+        self._address = address
+        self._idle: list[Connection] = []
+        self._pid = os.getpid()
+        self._closed = False
+
+    def exchange(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
+        """Send commands and read their replies; raises `RequestError`."""
+        return self.finish(self.begin(commands, deadline), commands, deadline)
+
+    def begin(self, commands: Sequence[Command], deadline: float) -> Connection:
+        """Send commands, without waiting for their replies; raises `RequestError`."""
+        try:
+            connection = self._take(deadline)
+            with _whole(connection):
+                _send(connection, commands, deadline)
+        except self._server.failures as error:
+            raise self._server.failure(error) from error
+        return connection
+
+    def finish(
+        self, connection: Connection, commands: Sequence[Command], deadline: float
+    ) -> list[Reply]:
+        """Read the replies to what was begun; raises `RequestError`."""
+        try:
+            with _whole(connection):
+                replies = [self._read(connection, deadline) for _ in commands]
+        except self._server.failures as error:
+            raise self._server.failure(error) from error
+        if leads_astray(replies):
+            connection.disconnect()
+        else:
+            self._give_back(connection)
+        return replies
+
+    def warm(self, connections: int, deadline: float) -> int:
+        """Open so many connections; how many are idle then. Raises `RequestError`."""
+        opened: list[Connection] = []
+        try:
+            for _ in range(connections):
+                opened.append(self._take(deadline))
+        except self._server.failures as error:
+            if not opened:
+                raise self._server.failure(error) from error
+        finally:
+            for connection in opened:
+                self._give_back(connection)
+        return len(self._idle)
+
+    def close(self) -> None:
+        """Close what is idle, and what is under way when it ends."""
         self._closed = True
         while self._idle:
             self._idle.pop().disconnect()
@@ -94,39 +131,72 @@ class ValkeyTransport:
         return self._connect(deadline)
 
     def _give_back(self, connection: Connection) -> None:
-        if self._closed or len(self._idle) >= self._pool_size:
+        if self._closed or len(self._idle) >= self._server.target.max_pool_connections:
             connection.disconnect()
         else:
             self._idle.append(connection)
 
     def _connect(self, deadline: float) -> Connection:
+        if not self._server.target.service:
+            return self._open(self._address, deadline)
+        connection = self._open(self._primary(deadline), deadline)
+        with _whole(connection):
+            (role,) = self._ask(connection, ROLE, deadline)
+            self._server.check_primary(role)
+        return connection
+
+    def _open(self, address: Address, deadline: float, *, login: bool = True) -> Connection:
         import redis
 
-        connection = self._server.connection(redis, deadline)
+        connection = self._server.connection(redis, address, deadline, login=login)
         connection.connect()
         return connection
 
-    def _exchange(
-        self, connection: Connection, commands: Sequence[Command], deadline: float
-    ) -> list[Reply]:
-        packed = connection.pack_commands(commands)
-        _wait_until(connection, deadline)
-        connection.send_packed_command(packed, check_health=False)
-        return [self._read(connection, deadline) for _ in commands]
+    def _primary(self, deadline: float) -> Address:
+        """What the first sentinel says that knows."""
+        for address in self._server.target.nodes:
+            with suppress(*self._server.failures):
+                sentinel = self._open(address, deadline, login=False)
+                try:
+                    (found,) = self._ask(sentinel, self._server.whereabouts, deadline)
+                finally:
+                    sentinel.disconnect()
+                if found and not isinstance(found, RequestError):
+                    return found[0].decode(), int(found[1])
+        raise self._server.nowhere()
+
+    # --- exchanges ---
+
+    def _ask(self, connection: Connection, command: Command, deadline: float) -> list[Reply]:
+        _send(connection, [command], deadline)
+        return [self._read(connection, deadline)]
 
     def _read(self, connection: Connection, deadline: float) -> Reply:
         from redis import ResponseError
 
-        _wait_until(connection, deadline)
+        _limit(connection, deadline)
         try:
             return connection.read_response(disable_decoding=True)
         except ResponseError as error:
             return self._server.failure(error)
 
 
-def _wait_until(connection: Connection, deadline: float) -> None:
+@contextmanager
+def _whole(connection: Connection) -> Iterator[None]:
+    """Closes a connection of which something went wrong halfway: the next reply is unknown."""
+    try:
+        yield
+    except BaseException:
+        connection.disconnect()
+        raise
+
+
+def _send(connection: Connection, commands: Sequence[Command], deadline: float) -> None:
+    packed = connection.pack_commands(commands)
+    _limit(connection, deadline)
+    connection.send_packed_command(packed, check_health=False)
+
+
+def _limit(connection: Connection, deadline: float) -> None:
     """Have what comes next end by then."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    connection._sock.settimeout(left)
+    connection._sock.settimeout(seconds_until(deadline))

@@ -1,8 +1,9 @@
-"""What both transports are built on: how to connect, and what redis-py's errors are to us."""
+"""What the transports are built on: how to connect, and what redis-py's errors are to us."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from chalk_online_store.errors import (
@@ -16,11 +17,20 @@ from chalk_online_store.errors import (
     ServerError,
     Throttled,
 )
-from chalk_online_store.valkey.commands import Reply, ScriptUnknown
+from chalk_online_store.valkey.commands import Argument, Command, Reply, ScriptUnknown
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 Connection: TypeAlias = Any
 """One of redis-py's: it is typed in part only."""
+
+Address: TypeAlias = tuple[str, int]
+
+REDIRECTS = 5
+"""How often a command follows a key that moves within a cluster."""
+
+ROLE: Command = ("ROLE",)
+SLOTS: Command = ("CLUSTER", "SLOTS")
+ASKING: Command = ("ASKING",)
 
 _AWAY = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MISCONF")
 _CODES: dict[str, type[RequestError]] = {
@@ -58,6 +68,14 @@ _SAYS: dict[type[RequestError], str] = {
 }
 
 
+class KeyMoved(RequestError):
+    """Another node has the key; with `asking`, for this one command alone."""
+
+    retryable = True
+    address: Address
+    asking: bool
+
+
 class Server:
     """How to reach what a target names, and what to call it.
 
@@ -76,33 +94,39 @@ class Server:
         """What a connection fails with."""
         self._redis = redis
 
-    def connection(self, package: Any, deadline: float, **more: Any) -> Connection:
+    def connection(
+        self, package: Any, address: Address, deadline: float, *, login: bool = True, **more: Any
+    ) -> Connection:
         """A connection that has to be there by then: one of `redis` or of `redis.asyncio`."""
-        target, left = self.target, deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
+        target = self.target
+        left = seconds_until(deadline)
         options: dict[str, Any] = {
-            "db": target.db,
-            "username": target.username or None,
-            "password": target.password or None,
             "socket_connect_timeout": min(left, target.connect_timeout),
             "socket_timeout": left,
             "protocol": 2,
             **more,
         }
+        if login:
+            options["db"] = target.db
+            options["username"] = target.username or None
+            options["password"] = target.password or None
         if target.path:
             return package.UnixDomainSocketConnection(path=target.path, **options)
-        options["host"], options["port"] = target.nodes[0]
+        options["host"], options["port"] = address
         if not target.tls:
             return package.Connection(**options)
         return package.SSLConnection(ssl_check_hostname=True, **dict(target.files), **options)
 
     def failure(self, error: Exception) -> RequestError:
         """What to raise, or to answer, for one of redis-py's exceptions, or of the system's."""
-        code = _CLASSES.get(type(error).__name__) or str(error).partition(" ")[0]
+        text = str(error)
+        moved = _moved(text)
+        if moved is not None:
+            return moved
+        code = _CLASSES.get(type(error).__name__) or text.partition(" ")[0]
         kind = _CODES.get(code) or self._kind(error)
         found = kind(f"Valkey at {self.target.name}: {_SAYS.get(kind, code)}.")
-        found.engine_message = str(error)
+        found.engine_message = text
         return found
 
     def _kind(self, error: Exception) -> type[RequestError]:
@@ -112,7 +136,68 @@ class Server:
             return ConnectionFailed
         return RequestRefused
 
+    # --- sentinels ---
 
-def leads_astray(replies: list[Reply]) -> bool:
-    """Whether a connection leads to a server that is not the primary any more."""
+    @property
+    def whereabouts(self) -> Command:
+        """Asks a sentinel for the primary."""
+        return "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.target.service
+
+    def nowhere(self) -> RequestError:
+        """No sentinel knows of a primary."""
+        return ConnectionFailed(
+            f"Valkey at {self.target.name}: no sentinel that answers knows of a primary."
+        )
+
+    def check_primary(self, role: Reply) -> None:
+        """Raise `ServerError` for a server that is a replica: a sentinel may be behind."""
+        if isinstance(role, RequestError):
+            raise role
+        if role[0] != b"master":
+            raise ServerError(f"Valkey at {self.target.name}: the primary is a replica by now.")
+
+
+def _moved(text: str) -> KeyMoved | None:
+    """What `MOVED 3999 127.0.0.1:6381` or `ASK …` says."""
+    code, _, rest = text.partition(" ")
+    if code not in ("MOVED", "ASK"):
+        return None
+    host, _, port = rest.partition(" ")[2].rpartition(":")
+    found = KeyMoved("A key lies on another node of the cluster.")
+    found.address, found.asking = (host, int(port)), code == "ASK"
+    return found
+
+
+def seconds_until(deadline: float) -> float:
+    """What is left; raises `TimeoutError` where nothing is."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def leads_astray(replies: Iterable[Reply]) -> bool:
+    """Whether a connection leads to a server that should not be asked, or not any more."""
     return any(isinstance(reply, ServerError) for reply in replies)
+
+
+class SlotMap:
+    """Which node of a cluster has which keys."""
+
+    def __init__(self, slots: Reply, asked: Address) -> None:
+        """Take the answer to `SLOTS`, and the address of who gave it."""
+        from redis.crc import key_slot
+
+        self._slot_of = key_slot
+        self._owners: dict[int, Address] = {}
+        for first, last, (host, port, *_), *_ in slots:
+            # A node that does not know its own name leaves it out.
+            owner = (host.decode() if host and host != b"?" else asked[0], int(port))
+            self._owners.update(dict.fromkeys(range(first, last + 1), owner))
+        self.nodes = sorted(set(self._owners.values()))
+        """Those that have keys."""
+
+    def owner(self, key: Argument) -> Address:
+        """The node that has a key; any one where none has it, which will say so."""
+        text = key.encode() if isinstance(key, str) else bytes(key)
+        return self._owners.get(self._slot_of(text)) or self.nodes[0]
