@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from chalk_online_store import OnlineStore
-from chalk_online_store.cli import bloom, main, registry
+from chalk_online_store.cli import bloom, main, registries, registry
 from chalk_online_store.cli.asking import ask
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.rows import command as rows
@@ -159,8 +159,8 @@ ROW = '{"id": 1, "name": "a", "risk": 0.5}'
         (2, "get user 7 --url dynamodb:///table?region=us-east-1&endpoint_url=nope", "has no host"),
         (1, "get user 7 --url sqlite:///bad.db", "not a database"),
         (1, "get user 7 --url sqlite:////no/such/features.db", "cannot be opened"),
-        (1, f"get user 7 --url {NOBODY}", "Connection refused"),
-        (1, f"registry list --url {NOBODY}", "Connection refused"),
+        (1, f"get user 7 --url {NOBODY}", "127.0.0.1:9"),
+        (1, f"registry list --url {NOBODY}", "127.0.0.1:9"),
         (
             1,
             f"load users.csv --schema ends_app:User --yes --url {NOBODY}",
@@ -214,6 +214,7 @@ def test_a_mistake_has_no_traceback(
     """It is told on standard error, with the status that the documentation has for it."""
     monkeypatch.setattr(registry, "ANSWERS_WITHIN", 3.0)
     monkeypatch.setattr(rows, "TIMEOUT", 3.0)
+    monkeypatch.setattr(registries, "TIMEOUT", 3.0)
     defaults = OnlineStore.open.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "timeout", 3.0)

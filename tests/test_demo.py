@@ -181,7 +181,7 @@ def test_rows_that_cannot_be_deleted_are_owned_up_to(
     assert "the network is gone" in printed
 
 
-@pytest.mark.parametrize("engine", ["mysql", "sqlite://", "redis://localhost"])
+@pytest.mark.parametrize("engine", ["mysql", "sqlite://", "mongodb://localhost"])
 def test_an_unknown_engine_is_refused(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot run the demo is refused in one line, before any work."""
     assert status_of("demo", "--engine", engine) == 2

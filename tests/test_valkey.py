@@ -192,7 +192,7 @@ def test_a_full_server_is_a_throttle(kind: type, valkey: Valkey, ordering: str) 
         store.write(User, ROWS)
         with client_of(server) as client:
             client.config_set("maxmemory", "1mb")
-        assert failed(store, timeout=0.3, ordering=ordering) == {Throttled}
+        assert failed(store, timeout=1.5, ordering=ordering) == {Throttled}
         assert store.read(User, [7])[0]["a"] == 7
         with client_of(server) as client:
             client.config_set("maxmemory", "0")
@@ -204,7 +204,7 @@ def test_a_replica_is_no_place_to_write(kind: type, valkey: Valkey) -> None:
     with Valkey() as server, store_at(kind, server.url()) as store, client_of(server) as client:
         store.write(User, ROWS)
         client.replicaof("127.0.0.1", 1)
-        assert failed(store, timeout=0.3) == {ServerError}
+        assert failed(store, timeout=1.5) == {ServerError}
         client.replicaof("NO", "ONE")
         store.write(User, ROWS)
 
@@ -280,7 +280,7 @@ def test_nobody_listens(kind: type) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"valkey://127.0.0.1:{nobody.getsockname()[1]}"
-        with store_at(kind, url, timeout=0.3) as store:
+        with store_at(kind, url, timeout=1.5) as store:
             with pytest.raises(RequestError):
                 store.warm(1)
             with pytest.raises(RegistryUnavailable) as raised:

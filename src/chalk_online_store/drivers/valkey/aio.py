@@ -73,7 +73,7 @@ class AsyncPool:
             async with _whole(connection):
                 replies = await self._ask(connection, commands)
             if leads_astray(replies) or self._closed:
-                await connection.disconnect(nowait=True)
+                await drop(connection)
             else:
                 self._idle.append(connection)
             return replies
@@ -90,7 +90,7 @@ class AsyncPool:
         """Close what is idle, and what is under way when it ends."""
         self._closed = True
         while self._idle:
-            await self._idle.pop().disconnect(nowait=True)
+            await drop(self._idle.pop())
         await asyncio.sleep(0)  # The event loop closes them at its next turn.
 
     # --- connections ---
@@ -101,7 +101,7 @@ class AsyncPool:
             connection = self._idle.pop()
             if connection._reader is not None and not connection._reader.at_eof():
                 return connection
-            await connection.disconnect(nowait=True)
+            await drop(connection)
         return await self._connect(deadline)
 
     async def _connect(self, deadline: float) -> Connection:
@@ -132,7 +132,7 @@ class AsyncPool:
                 try:
                     (found,) = await self._ask(sentinel, [self._server.whereabouts])
                 finally:
-                    await sentinel.disconnect(nowait=True)
+                    await drop(sentinel)
                 if found and not isinstance(found, RequestError):
                     return found[0].decode(), int(found[1])
         raise self._server.nowhere()
@@ -168,8 +168,15 @@ async def _whole(connection: Connection) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
-        await connection.disconnect(nowait=True)
+        await drop(connection)
         raise
+
+
+async def drop(connection: Connection) -> None:
+    """Close a connection at once, whatever it has still to send."""
+    if connection._writer is not None:
+        connection._writer.transport.abort()
+    await connection.disconnect(nowait=True)
 
 
 async def close_all(pools: PerLoop[AsyncPool]) -> None:
