@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -139,6 +140,10 @@ class LineLog:
         new.write_text(str(self._file.tell()))
         new.replace(self._committed)
 
+    def close(self) -> None:
+        """Close the file; what was not committed is handed over again."""
+        self._file.close()
+
 
 def main(log: str, spool: str) -> None:
     """Write what is appended to `log`, until SIGTERM or SIGINT."""
@@ -149,8 +154,9 @@ def main(log: str, spool: str) -> None:
     with (
         OnlineStore.open(os.environ["CHALK_ONLINE_STORE_URL"], schema=[User]) as store,
         PersistenceWriter(store, spool=spool, dead_letters=dead_letters) as writer,
+        closing(LineLog(Path(log))) as consumer,
     ):
-        persist(LineLog(Path(log)), writer, dead_letters, stop)
+        persist(consumer, writer, dead_letters, stop)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class State(TypedDict):
 async def lifespan(_: FastAPI) -> AsyncIterator[State]:
     """Open the store, and have its connections ready before the first request."""
     url = os.environ["CHALK_ONLINE_STORE_URL"]
-    async with AsyncOnlineStore.open(url, schema=[User], timeout=1.0) as store:
+    async with AsyncOnlineStore.open(url, schema=[User], timeout=2.0) as store:
         await store.warm()
         yield {"store": store, "health": health.asgi(store)}
 

@@ -12,6 +12,9 @@ CHALK_ONLINE_STORE_URL the same cells run on a table of DynamoDB.
 # %%
 import os
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import numpy as np
 
 from chalk_online_store import (
     InvalidValue,
@@ -32,7 +35,7 @@ class User:
     id: int
     email: str | None
     visits: int
-    embedding: Vector[4]
+    embedding: Annotated[np.ndarray, Vector[4]]  # half floats
     risk: float = feature(max_staleness="1h", group="realtime")
 
 
