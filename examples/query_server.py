@@ -78,21 +78,28 @@ class Query(BaseModel):
 class Column(BaseModel):
     """One feature: a value and a status for each key, in the order of the keys."""
 
-    model_config = ConfigDict(ser_json_inf_nan="strings")  # JSON has no numbers for these.
-
     values: list[Any]
     statuses: list[Status]
 
 
+class Answer(BaseModel):
+    """A column for each feature that was asked for."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")  # JSON has no numbers for these.
+
+    features: dict[str, Column]
+
+
 @app.post("/features")
-async def read(query: Query, request: Request) -> dict[str, Column]:
+async def read(query: Query, request: Request) -> Answer:
     """Read features. What could not be read in time has the status "failed", and no value."""
     store: AsyncOnlineStore = request.state.store
     rows = await store.read(User, query.keys, query.features)
-    return {
+    columns = {
         name: Column(values=[row.get(name) for row in rows], statuses=rows.statuses(name))
         for name in rows.features
     }
+    return Answer(features=columns)
 
 
 @app.exception_handler(UnknownFeature)
