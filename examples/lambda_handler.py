@@ -54,6 +54,6 @@ def handler(event: Event, context: Context) -> list[dict[str, Any]]:
     seconds = context.get_remaining_time_in_millis() / 1000 - MARGIN
     rows = store.read(User, event["keys"], event.get("features"), timeout=max(seconds, 0.0))
     return [
-        {name: {"value": row.get(name), "status": row.status(name)} for name in rows.features}
+        {name: {"value": row.get(name), "status": str(row.status(name))} for name in rows.features}
         for row in rows
     ]

@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.routing import Route
 
 from chalk_online_store import (
@@ -76,30 +76,24 @@ class Query(BaseModel):
 
 
 class Column(BaseModel):
-    """One feature: a value and a status for each key, in the order of the keys."""
+    """One feature: a value and a status for each key, in the order of the keys.
+
+    JSON has no NaN and no infinity: there the value is null, while the status is "hit".
+    """
 
     values: list[Any]
     statuses: list[Status]
 
 
-class Answer(BaseModel):
-    """A column for each feature that was asked for."""
-
-    model_config = ConfigDict(ser_json_inf_nan="strings")  # JSON has no numbers for these.
-
-    features: dict[str, Column]
-
-
 @app.post("/features")
-async def read(query: Query, request: Request) -> Answer:
+async def read(query: Query, request: Request) -> dict[str, Column]:
     """Read features. What could not be read in time has the status "failed", and no value."""
     store: AsyncOnlineStore = request.state.store
     rows = await store.read(User, query.keys, query.features)
-    columns = {
+    return {
         name: Column(values=[row.get(name) for row in rows], statuses=rows.statuses(name))
         for name in rows.features
     }
-    return Answer(features=columns)
 
 
 @app.exception_handler(UnknownFeature)
