@@ -440,7 +440,7 @@ def test_a_container_opens_its_store_once(load: Load, table: str, fault_proxy: F
     assert after.connections == before.connections == 1
 
 
-@pytest.mark.parametrize("seconds", [0.1, 3.0])
+@pytest.mark.parametrize("seconds", [0.2, 3.0])
 def test_the_handler_answers_before_lambda_ends_it(
     load: Load, table: str, fault_proxy: FaultProxy, seconds: float
 ) -> None:
