@@ -2,8 +2,11 @@
 
     from chalk_online_store.integrations import health
 
-    app.mount("/healthz", health.asgi(store))                        # FastAPI, Starlette
+    app.router.routes.append(Route("/healthz", health.asgi(store)))  # FastAPI, Starlette
     DispatcherMiddleware(app, {"/healthz": health.wsgi(store)})      # Flask
+
+(`app.mount` of Starlette would redirect /healthz to /healthz/, which a load balancer may take for
+ill health.)
 
 Each answer stands on a real read of every region, `store.health()`; what is asked within `cache`,
 or while a read is under way, shares one, so that a flood of checks costs no units. It is 200
