@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -32,6 +32,11 @@ CHANGES_A_SCRIPT = 64
 
 _SCANNED = 1000
 """Keys that the server looks at in one step of a SCAN for one entity."""
+
+Scanned: TypeAlias = tuple[int, str]
+"""How far a SCAN has come: the number of the node, and its cursor."""
+
+_START: Scanned = (0, "0")
 
 _APPLIED = {
     scripts.SUPERSEDED: Applied.SUPERSEDED,
@@ -151,13 +156,26 @@ class ValkeyBackend:
         return [item for _, item in sorted(found, key=lambda pair: pair[0].encode())]
 
     def _scan_partition(self, pk: str, call: Call) -> Operation[list[str]]:
-        pattern, keys, cursor = self._keys.pattern(pk), set[bytes](), b"0"
-        while True:
-            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCANNED, "TYPE", "string")
-            cursor, some = yield from self._only(command, call)
+        keys = set[bytes]()
+        scanned: Scanned | None = _START
+        while scanned is not None:
+            scanned, some = yield from self._scan(scanned, self._keys.pattern(pk), _SCANNED, call)
             keys.update(some)
-            if cursor == b"0":
-                return [key.decode() for key in keys if self._keys.split(key).pk == pk]
+        return [key.decode() for key in keys if self._keys.split(key).pk == pk]
+
+    def _scan(
+        self, scanned: Scanned, pattern: str, count: int, call: Call
+    ) -> Operation[tuple[Scanned | None, list[bytes]]]:
+        """Some keys, and where to go on; None at the end."""
+        node, cursor = scanned
+        command = ("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "string")
+        reply = yield from self._only(command, call, node if self._clustered else None)
+        if reply is None:  # There are no more nodes.
+            return None, []
+        found, keys = reply
+        if found != b"0":
+            return (node, found.decode()), keys
+        return ((node + 1, "0") if self._clustered else None), keys
 
     def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
         """One script."""
@@ -170,32 +188,33 @@ class ValkeyBackend:
         """One SCAN; the first segment has everything. A key may come twice, as SCAN has it."""
         if segment:
             return KeyPage([], b"", 0.0)
-        cursor, pks = msgspec.json.decode(start) if start else ("0", [])
-        if len(pks) < limit and cursor:
-            pattern, count = self._keys.pattern(), max(1, limit - len(pks))
-            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "string")
-            found, some = yield from self._only(command, call)
-            pks += [self._keys.split(key).pk for key in some]
-            cursor = "" if found == b"0" else found.decode()
+        scanned: Scanned | None
+        scanned, pks = msgspec.json.decode(start) if start else (_START, [])
+        if len(pks) < limit and scanned is not None:
+            pattern, count = self._keys.pattern(), limit - len(pks)
+            scanned, found = yield from self._scan(scanned, pattern, count, call)
+            pks += [self._keys.split(key).pk for key in found]
         page, rest = pks[:limit], pks[limit:]
-        more = msgspec.json.encode((cursor, rest)) if cursor or rest else b""
+        more = msgspec.json.encode((scanned, rest)) if scanned or rest else b""
         return KeyPage(page, more, 0.0)
 
     # --- requests ---
 
-    def _only(self, command: Command, call: Call) -> Operation[Any]:
+    def _only(self, command: Command, call: Call, node: int | None = None) -> Operation[Any]:
         """The reply to one command; raises `RequestError`."""
-        (reply,) = yield from self._ask([command], call)
+        (reply,) = yield from self._ask([command], call, node)
         if isinstance(reply, RequestError):
             raise reply
         return reply
 
-    def _ask(self, asked: Sequence[Command], call: Call) -> Operation[list[Reply]]:
+    def _ask(
+        self, asked: Sequence[Command], call: Call, node: int | None = None
+    ) -> Operation[list[Reply]]:
         """The reply to each command; those that fail are sent again until time is up."""
         left, replies = dict(enumerate(asked)), dict[int, Reply]()
         backoff = Backoff(self._retry, self._rng)
         while left:
-            answers = yield from self._attempt(list(left.values()), call)
+            answers = yield from self._attempt(Request(list(left.values()), node), call)
             replies.update(zip(left, answers, strict=True))
             failed = {i: replies[i] for i in left if isinstance(replies[i], RequestError)}
             left = {
@@ -212,19 +231,19 @@ class ValkeyBackend:
                 break
         return [replies[i] for i in range(len(asked))]
 
-    def _attempt(self, asked: Sequence[Command], call: Call) -> Operation[list[Reply]]:
+    def _attempt(self, request: Request, call: Call) -> Operation[list[Reply]]:
         now, call.as_of = call.as_of, None
         if now is None:
             now = yield NOW
         left = call.deadline - now.monotonic
         if left <= 0:
             error = RequestTimeout("Valkey: no time was left before the call's deadline.")
-            return [error] * len(asked)
+            return [error] * len(request.commands)
         call.report.requests += 1
         try:
-            replies: list[Reply] = yield Send(Request(asked), min(left, self._attempt_timeout))
+            replies: list[Reply] = yield Send(request, min(left, self._attempt_timeout))
         except RequestError as error:
-            return [error] * len(asked)
+            return [error] * len(request.commands)
         return replies
 
 

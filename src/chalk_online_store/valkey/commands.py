@@ -41,6 +41,9 @@ class ScriptUnknown(RequestError):
     retryable = True
 
 
+SIZE: Sequence[Command] = [("DBSIZE",), ("INFO", "memory")]
+"""Asks how many keys a database has, and how many bytes a server."""
+
 SCRIPTS = {script.sha: script for script in (MERGE, SWAP)}
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol, TypeVar
 
 from chalk_online_store.drivers.http.shared import store_closed
 from chalk_online_store.drivers.loops import PerLoop
@@ -172,7 +173,17 @@ async def _whole(connection: Connection) -> AsyncIterator[None]:
         raise
 
 
-async def close_all(pools: PerLoop[AsyncPool]) -> None:
+class Closing(Protocol):
+    """What is closed on its event loop."""
+
+    async def close(self) -> None:
+        """Give everything back."""
+
+
+C = TypeVar("C", bound=Closing)
+
+
+async def close_all(pools: PerLoop[C]) -> None:
     """Close pools, each on the event loop that it belongs to."""
     while pools.made:
         loop, pool = pools.made.popitem()
