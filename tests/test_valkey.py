@@ -8,9 +8,9 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import redis
@@ -19,7 +19,9 @@ from benchmarks.certificate import self_signed
 from chalk_online_store import (
     AccessDenied,
     AsyncOnlineStore,
+    Feature,
     InvalidCredentials,
+    Namespace,
     OnlineStore,
     ReadFailed,
     Status,
@@ -321,6 +323,51 @@ def test_a_fork_has_connections_of_its_own(valkey: Valkey) -> None:
             os._exit(int(found != list(range(50))))
         assert [store.read(User, [i])[0]["a"] for i in range(50)] == list(range(50))
         assert os.waitpid(child, 0)[1] == 0
+
+
+# --- what a server loses -------------------------------------------------------------------
+
+
+THING = Namespace("thing", int, [Feature("x", int), Feature("y", int)])
+TURNED = Namespace("thing", int, [Feature("y", int), Feature("x", int)])
+
+
+def test_ids_of_a_lost_registry_are_not_mistaken_for_new_ones(kind: type) -> None:
+    """A process that goes on after the server lost all has a table of its own, never wrong values.
+
+    Ids are given anew then: what the one calls `a`, the other calls `b`.
+    """
+    with Valkey() as server, AnyStores(kind, server) as stores:
+        first, second = stores.open(THING), stores.open(TURNED)
+        first.write(THING, [{"id": 1, "x": 1, "y": 2}])
+        with client_of(server) as client:
+            client.flushall()
+        second.write(TURNED, [{"id": 1, "y": 20, "x": 10}])
+        first.write(THING, [{"id": 1, "x": 3}])
+        assert second.read(TURNED, [1]).to_dict() == {"y": [20], "x": [10]}
+        assert first.read(THING, [1]).to_dict() == {"x": [3], "y": [None]}
+        third = stores.open(THING)
+        assert third.read(THING, [1]).to_dict() == {"x": [10], "y": [20]}
+
+
+class AnyStores:
+    """Stores of one kind on one server."""
+
+    def __init__(self, kind: type, server: Valkey) -> None:
+        self._kind, self._url = kind, server.url()
+        self._ending = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.close()
+
+    def open(self, schema: Namespace) -> AnyStore:
+        runner = self._ending.enter_context(asyncio.Runner())
+        store = AnyStore(self._kind.open(self._url, [schema]), runner)  # type: ignore[attr-defined]
+        self._ending.callback(store.close)
+        return store
 
 
 # --- requests and keys ---------------------------------------------------------------------

@@ -11,7 +11,9 @@ import msgspec
 
 from chalk_online_store.backend import Applied, Call, Found, KeyPage, Outcome, Wanted
 from chalk_online_store.codec.changes import Attributes, Change, fresh_item, key_attributes
+from chalk_online_store.codec.ids import ALPHABET
 from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.codec.registry import PARTITION as REGISTRY
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.effects import NOW, Instant, Operation, Send
@@ -32,6 +34,9 @@ CHANGES_A_SCRIPT = 64
 
 _SCANNED = 1000
 """Keys that the server looks at in one step of a SCAN for one entity."""
+
+_PATIENCE = 1000
+"""Milliseconds in which a replica, and the disk, are to have what was entered in the registry."""
 
 Scanned: TypeAlias = tuple[int, str]
 """How far a SCAN has come: the number of the node, and its cursor."""
@@ -80,7 +85,8 @@ class ValkeyBackend:
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """One request of MGETs; in a cluster, of a GET for each key."""
-        keys = [self._keys.item(pk, want.sk) for want in wanted for pk in want.pks]
+        here = yield from self._here(call)
+        keys = [here.item(pk, want.sk) for want in wanted for pk in want.pks]
         found = iter((yield from self._values(keys, call)))
         return [self._rows(want, [next(found) for _ in want.pks]) for want in wanted]
 
@@ -109,16 +115,16 @@ class ValkeyBackend:
 
     def change(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         """One request of scripts, each of which applies some changes one after the other."""
-        expiry = yield from self._expiry()
+        here, expiry = (yield from self._here(call)), (yield from self._expiry())
         batches = list(_chunks(changes, 1 if self._clustered else CHANGES_A_SCRIPT))
-        merges = [commands.merging(self._keys, batch, expiry) for batch in batches]
+        merges = [commands.merging(here, batch, expiry) for batch in batches]
         replies = yield from self._ask(merges, call)
         return _spread(batches, replies, lambda reply, batch: map(_outcome, reply))
 
     def replace(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         """One request of a SET or DEL for each change."""
-        expiry = yield from self._expiry()
-        replies = yield from self._ask([self._replacing(c, expiry) for c in changes], call)
+        here, expiry = (yield from self._here(call)), (yield from self._expiry())
+        replies = yield from self._ask([self._replacing(here, c, expiry) for c in changes], call)
         return [
             unless_final(reply) if isinstance(reply, RequestError) else Applied.WHOLLY
             for reply in replies
@@ -128,11 +134,11 @@ class ValkeyBackend:
         now: Instant = yield NOW
         return Expiry(now.wall // 1_000_000, self._keep_expired)
 
-    def _replacing(self, change: Change, expiry: Expiry) -> Command:
+    def _replacing(self, here: Keys, change: Change, expiry: Expiry) -> Command:
         if not change.key.pk.startswith(RESERVED):
-            return commands.replacing(self._keys, change, expiry)
+            return commands.replacing(here, change, expiry)
         item = None if change.erases else fresh_item(self.layout, change)
-        return commands.overwriting(self._keys, change.key, item)
+        return commands.overwriting(here, change.key, item)
 
     # --- partitions ---
 
@@ -141,27 +147,30 @@ class ValkeyBackend:
 
         An entity's items are in no index: to find them, a SCAN goes through all keys.
         """
+        if pk == REGISTRY:
+            return (yield from self._list_registry(after, call))
         if pk.startswith(RESERVED):
             members = yield from self._only(commands.listing(self._keys, pk, after), call)
             return list(map(commands.item_of, members))
-        keys = yield from self._scan_partition(pk, call)
+        here = yield from self._here(call)
+        keys = yield from self._scan_partition(here, pk, call)
         values = yield from self._values(keys, call)
         found: list[tuple[str, Attributes]] = []
         for key, value in zip(keys, values, strict=True):
             if isinstance(value, RequestError):
                 raise value
-            place = self._keys.split(key.encode())
+            place = here.split(key.encode())
             if value is not None and place.sk.encode() > after.encode():
                 found.append((place.sk, key_attributes(self.layout, place) | attributes_of(value)))
         return [item for _, item in sorted(found, key=lambda pair: pair[0].encode())]
 
-    def _scan_partition(self, pk: str, call: Call) -> Operation[list[str]]:
+    def _scan_partition(self, here: Keys, pk: str, call: Call) -> Operation[list[str]]:
         keys = set[bytes]()
         scanned: Scanned | None = _START
         while scanned is not None:
-            scanned, some = yield from self._scan(scanned, self._keys.pattern(pk), _SCANNED, call)
+            scanned, some = yield from self._scan(scanned, here.pattern(pk), _SCANNED, call)
             keys.update(some)
-        return [key.decode() for key in keys if self._keys.split(key).pk == pk]
+        return [key.decode() for key in keys if here.split(key).pk == pk]
 
     def _scan(
         self, scanned: Scanned, pattern: str, count: int, call: Call
@@ -178,7 +187,9 @@ class ValkeyBackend:
         return ((node + 1, "0") if self._clustered else None), keys
 
     def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
-        """One script."""
+        """One script; for the registry, as durable as the server can make it."""
+        if any(swap.key(self.layout).pk == REGISTRY for swap in swaps):
+            return (yield from self._transact_durably(swaps, call))
         command = commands.swapping(self._keys, self.layout, swaps)
         return bool((yield from self._only(command, call)))
 
@@ -191,12 +202,51 @@ class ValkeyBackend:
         scanned: Scanned | None
         scanned, pks = msgspec.json.decode(start) if start else (_START, [])
         if len(pks) < limit and scanned is not None:
-            pattern, count = self._keys.pattern(), limit - len(pks)
-            scanned, found = yield from self._scan(scanned, pattern, count, call)
-            pks += [self._keys.split(key).pk for key in found]
+            here, count = (yield from self._here(call)), limit - len(pks)
+            scanned, found = yield from self._scan(scanned, here.pattern(), count, call)
+            pks += [here.split(key).pk for key in found]
         page, rest = pks[:limit], pks[limit:]
         more = msgspec.json.encode((scanned, rest)) if scanned or rest else b""
         return KeyPage(page, more, 0.0)
+
+    # --- the registry ---
+
+    def _here(self, call: Call) -> Operation[Keys]:
+        """The keys of the registry's generation: that which was there when it was read last."""
+        if not self._keys.generation:
+            found = yield from self._only(("GET", self._keys.place), call)
+            self._keys = self._keys.of((found or b"").decode())
+        return self._keys
+
+    def _list_registry(self, after: str, call: Call) -> Operation[list[Attributes]]:
+        """The registry, and the generation that goes with it."""
+        listing = commands.listing(self._keys, REGISTRY, after)
+        replies = yield from self._ask([("GET", self._keys.place), listing], call)
+        for reply in replies:
+            if isinstance(reply, RequestError):
+                raise reply
+        generation, members = replies
+        self._keys = self._keys.of((generation or b"").decode())
+        return list(map(commands.item_of, members))
+
+    def _transact_durably(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+        """Swap, and wait until a replica has it, and the disk, where there are such.
+
+        An id that is lost would be given a second time, while whoever got it first goes on.
+        """
+        replicas = yield from self._only(commands.counting_replicas(self._keys), call)
+        generation = "".join(self._rng.choices(ALPHABET, k=4)) + "/"
+        # By its text: were it sent again for that, nothing would wait for it.
+        swap = commands.with_text(commands.swapping(self._keys, self.layout, swaps, generation))
+        waits: list[Command] = [("WAITAOF", 1, 0, _PATIENCE)]
+        if replicas:
+            waits.append(("WAIT", 1, _PATIENCE))
+        done, *confirmed = yield from self._ask([swap, *waits], call)
+        if isinstance(done, RequestError):
+            raise done
+        if done and replicas and confirmed[-1] == 0:
+            raise RequestTimeout("Valkey: no replica has confirmed the registry's new entries.")
+        return bool(done)
 
     # --- requests ---
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -54,8 +54,7 @@ class Routed:
         self.lost = False
         """Whether some key was not where the map says, or some node not there."""
         self._commands = commands
-        owners = [(slots.owner(key_of_command(command)), False) for command in commands]
-        self._left = dict(enumerate(owners))
+        self._left = dict(enumerate((owner, False) for owner in _owners(commands, slots)))
         self._rounds = 1 + REDIRECTS
 
     def batches(self) -> list[Batch]:
@@ -83,6 +82,14 @@ class Routed:
                 if self._rounds:
                     host, port = reply.address  # Without a host, it is that of who says so.
                     self._left[place] = ((host or batch.address[0], port), reply.asking)
+
+
+def _owners(commands: Sequence[Command], slots: SlotMap) -> Iterator[Address]:
+    owner = slots.nodes[0]
+    for command in commands:
+        key = key_of_command(command)
+        owner = owner if key is None else slots.owner(key)
+        yield owner
 
 
 class _Nodes(Generic[P]):
