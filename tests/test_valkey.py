@@ -176,6 +176,30 @@ def test_a_user_who_may_only_read(kind: type) -> None:
                     store.write(User, ROWS, ordering=ordering)
 
 
+LEAST = "+@read +@write +@scripting +@connection +scan +info +wait +waitaof ~dev:*"
+"""As docs/valkey.md has it."""
+
+
+def test_the_least_that_a_user_needs(kind: type) -> None:
+    """With what the documentation asks for, and no more, everything works under the prefix."""
+    with Valkey() as server:
+        with client_of(server) as client:
+            client.execute_command("ACL", "SETUSER", "least", "on", ">secret", *LEAST.split())
+        url = server.url("dev:").replace("://", "://least:secret@")
+        with store_at(kind, url) as store:
+            store.write(User, ROWS)
+            store.write(User, ROWS, ordering="arrival")
+            store.delete(User, [3])
+            assert store.read(User, [7])[0]["b"] == "b7"
+            call = Call(time.monotonic() + 10)
+            page = store.run(store.core.backend.scan_keys(0, 1, b"", 1000, call))
+            assert len(page.pks) == 50
+            assert table_size(url).items > 50
+        other = server.url("prod:").replace("://", "://least:secret@")
+        with store_at(kind, other) as store, pytest.raises(AccessDenied):
+            store.read(User, [1])
+
+
 # --- servers that refuse -------------------------------------------------------------------
 
 
@@ -374,12 +398,13 @@ class AnyStores:
 
 
 def test_requests_are_counted(kind: type, valkey: Valkey) -> None:
-    """A read, and a write, of many entities is one request each once the registry is known."""
+    """Many entities are read, and written, by one request a thousand at least."""
     with store_at(kind, valkey.url("requests:")) as store:
         store.write(User, ROWS)
         rows = [{"id": i, "a": i, "b": "b"} for i in range(3000)]
         for ordering in ("event", "arrival"):
-            assert store.write(User, rows, ordering=ordering).requests == 1
+            assert store.write(User, rows, ordering=ordering).requests == 3
+            assert store.write(User, rows[:900], ordering=ordering).requests == 1
         found = store.read(User, range(3000))
         assert found.report.requests == 1
         assert found.column("a") == list(range(3000))

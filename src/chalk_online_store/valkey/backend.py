@@ -32,6 +32,9 @@ KEYS_A_GET = 1000
 CHANGES_A_SCRIPT = 64
 """Changes that one script applies: the same."""
 
+_LIGHT, _HEAVY = 1000, 16
+"""Commands of one request, so that each attempt has its time: of one key, or of many."""
+
 _SCANNED = 1000
 """Keys that the server looks at in one step of a SCAN for one entity."""
 
@@ -93,10 +96,11 @@ class ValkeyBackend:
     def _values(self, keys: Sequence[str], call: Call) -> Operation[list[Reply]]:
         """The value of each key: None where there is none, or the error that kept it."""
         if self._clustered:
-            replies = yield from self._ask([("GET", key) for key in keys], call)
+            replies = yield from self._ask_all([("GET", key) for key in keys], _LIGHT, call)
             return list(map(_tolerated, replies))
         batches = list(_chunks(keys, KEYS_A_GET))
-        replies = yield from self._ask([("MGET", *batch) for batch in batches], call)
+        gets: list[Command] = [("MGET", *batch) for batch in batches]
+        replies = yield from self._ask_all(gets, _HEAVY, call)
         return _spread(batches, replies, lambda reply, batch: reply)
 
     def _rows(self, want: Wanted, values: Sequence[Reply]) -> list[Found]:
@@ -118,13 +122,14 @@ class ValkeyBackend:
         here, expiry = (yield from self._here(call)), (yield from self._expiry())
         batches = list(_chunks(changes, 1 if self._clustered else CHANGES_A_SCRIPT))
         merges = [commands.merging(here, batch, expiry) for batch in batches]
-        replies = yield from self._ask(merges, call)
+        replies = yield from self._ask_all(merges, _LIGHT if self._clustered else _HEAVY, call)
         return _spread(batches, replies, lambda reply, batch: map(_outcome, reply))
 
     def replace(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         """One request of a SET or DEL for each change."""
         here, expiry = (yield from self._here(call)), (yield from self._expiry())
-        replies = yield from self._ask([self._replacing(here, c, expiry) for c in changes], call)
+        puts = [self._replacing(here, change, expiry) for change in changes]
+        replies = yield from self._ask_all(puts, _LIGHT, call)
         return [
             unless_final(reply) if isinstance(reply, RequestError) else Applied.WHOLLY
             for reply in replies
@@ -256,6 +261,15 @@ class ValkeyBackend:
         if isinstance(reply, RequestError):
             raise reply
         return reply
+
+    def _ask_all(
+        self, asked: Sequence[Command], at_once: int, call: Call
+    ) -> Operation[list[Reply]]:
+        """As `_ask`, in as many requests as it takes."""
+        replies: list[Reply] = []
+        for some in _chunks(asked, at_once):
+            replies += yield from self._ask(some, call)
+        return replies
 
     def _ask(
         self, asked: Sequence[Command], call: Call, node: int | None = None
