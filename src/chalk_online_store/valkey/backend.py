@@ -38,8 +38,8 @@ _LIGHT, _HEAVY = 1000, 16
 _SCANNED = 1000
 """Keys that the server looks at in one step of a SCAN for one entity."""
 
-_PATIENCE = 1000
-"""Milliseconds in which a replica, and the disk, are to have what was entered in the registry."""
+_PATIENCE = 1.0
+"""Seconds in which the disk, and then a replica, are to have what was entered in the registry."""
 
 Scanned: TypeAlias = tuple[int, str]
 """How far a SCAN has come: the number of the node, and its cursor."""
@@ -243,9 +243,12 @@ class ValkeyBackend:
         generation = "".join(self._rng.choices(ALPHABET, k=4)) + "/"
         # By its text: were it sent again for that, nothing would wait for it.
         swap = commands.with_text(commands.swapping(self._keys, self.layout, swaps, generation))
-        waits: list[Command] = [("WAITAOF", 1, 0, _PATIENCE)]
+        now: Instant = yield NOW
+        patience = min(_PATIENCE, (call.deadline - now.monotonic) / 3, self._attempt_timeout / 3)
+        milliseconds = max(1, int(patience * 1000))  # 0 would be for ever.
+        waits: list[Command] = [("WAITAOF", 1, 0, milliseconds)]
         if replicas:
-            waits.append(("WAIT", 1, _PATIENCE))
+            waits.append(("WAIT", 1, milliseconds))
         done, *confirmed = yield from self._ask([swap, *waits], call)
         if isinstance(done, RequestError):
             raise done
@@ -279,7 +282,10 @@ class ValkeyBackend:
         backoff = Backoff(self._retry, self._rng)
         while left:
             answers = yield from self._attempt(Request(list(left.values()), node), call)
-            replies.update(zip(left, answers, strict=True))
+            for i, answer in zip(left, answers, strict=True):
+                # What failed before says more than an attempt that had no time left.
+                if i not in replies or not isinstance(answer, RequestTimeout):
+                    replies[i] = answer
             failed = {i: replies[i] for i in left if isinstance(replies[i], RequestError)}
             left = {
                 i: commands.with_text(left[i]) if isinstance(e, commands.ScriptUnknown) else left[i]
