@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +15,12 @@ from redis.crc import key_slot
 from chalk_online_store import AsyncOnlineStore, OnlineStore, Status, WriteFailed
 from chalk_online_store.backend import Call
 from chalk_online_store.connect import table_size
-from chalk_online_store.errors import ConnectionFailed, RequestError, RequestTimeout
+from chalk_online_store.errors import (
+    ConnectionFailed,
+    RegistryUnavailable,
+    RequestError,
+    RequestTimeout,
+)
 from chalk_online_store.testing import Valkey, ValkeyCluster, ValkeySentinels
 from tests.test_valkey import ROWS, User, store_at
 
@@ -188,6 +195,17 @@ def test_a_replica_takes_over(binary: str | None, kind: type) -> None:
         with redis.Redis(port=group.replica.port or 0) as client:
             role: Any = client.role()
             assert role[0] == b"master"
+
+
+def test_an_id_that_no_replica_has_is_not_given(kind: type) -> None:
+    """Where the replica does not confirm what is registered, nothing is written under it."""
+    with ValkeySentinels() as group, store_at(kind, group.url()) as store:
+        os.kill(group.replica.pid, signal.SIGSTOP)
+        with pytest.raises(RegistryUnavailable, match="no replica has confirmed"):
+            store.write(User, ROWS, timeout=2)
+        assert b"a:1:a" not in group.primary.ask("KEYS", "*")
+        os.kill(group.replica.pid, signal.SIGCONT)
+        store.write(User, ROWS)
 
 
 def replicated(group: ValkeySentinels) -> bool:
