@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from chalk_online_store.testing import Valkey
+from chalk_online_store.testing import Valkey, ValkeyCluster
 
 # CI tests one commit the same way each time; at a desk every run looks at other examples.
 settings.register_profile("ci", derandomize=True)
@@ -39,3 +39,10 @@ def redis_server(redis_binary: str) -> Iterator[Valkey]:
     """One Redis server in memory for the whole session, as `valkey`."""
     with Valkey(binary=redis_binary) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster() -> Iterator[ValkeyCluster]:
+    """One cluster in memory for the whole session, as `valkey`."""
+    with ValkeyCluster() as cluster:
+        yield cluster

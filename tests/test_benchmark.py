@@ -20,6 +20,7 @@ from benchmarks import (
     results,
     tips,
     transports,
+    valkey_layouts,
     writing,
 )
 from benchmarks import bytes as weighing
@@ -264,3 +265,11 @@ def test_one_round_measures_every_transport(tls: bool) -> None:
     assert {"HttpTransport", "urllib3", "AsyncHttpTransport x 16", "aiohttp x 16"} <= names
     table = transports.as_text(sampled)
     assert all(name in table for name in names)
+
+
+def test_layouts_in_valkey_are_measured() -> None:
+    """Every layout is read and weighed on a real server, and ours is the smallest."""
+    ours, *others = found = valkey_layouts.run(rounds=1, times=1)
+    assert all(ours.bytes < other.bytes for other in others)
+    table = valkey_layouts.report(found)
+    assert all(measured.layout in table for measured in found)

@@ -47,7 +47,12 @@ from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.drivers.sqlite import SqliteEngine
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import Transport
-from chalk_online_store.drivers.valkey import AsyncValkeyTransport, ValkeyTransport
+from chalk_online_store.drivers.valkey import (
+    AsyncClusterTransport,
+    AsyncValkeyTransport,
+    ClusterTransport,
+    ValkeyTransport,
+)
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import InvalidURL, InvalidValue
@@ -197,7 +202,7 @@ def connect(
     if isinstance(target, SqliteTarget):
         return Connected(EmbeddedBackend(), {"": SqliteEngine(target.path)})
     if isinstance(target, ValkeyTarget):
-        return Connected(_valkey(target), {"": ValkeyTransport(target)})
+        return Connected(_valkey(target), {"": _server(target)})
     endpoints, session = _resolve(target, session)
     source = CredentialSource(session)
     transports: list[Transport] = [
@@ -218,7 +223,8 @@ def connect_async(
     if isinstance(target, SqliteTarget):
         return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
     if isinstance(target, ValkeyTarget):
-        return Connected(_valkey(target), {"": AsyncValkeyTransport(target)})
+        server = AsyncClusterTransport if target.clustered else AsyncValkeyTransport
+        return Connected(_valkey(target), {"": server(target)})
     endpoints, session = _resolve(target, session)
     source = AsyncCredentialSource(session)
     transports: list[AsyncTransport] = [
@@ -227,12 +233,17 @@ def connect_async(
     return _connected(target, endpoints, transports, routing)
 
 
+def _server(target: ValkeyTarget) -> ClusterTransport | ValkeyTransport:
+    return ClusterTransport(target) if target.clustered else ValkeyTransport(target)
+
+
 def _valkey(target: ValkeyTarget) -> ValkeyBackend:
     return ValkeyBackend(
         target.name,
         target.prefix,
         attempt_timeout=target.read_timeout,
         keep_expired=target.keep_expired,
+        clustered=target.clustered,
     )
 
 
@@ -277,7 +288,7 @@ def table_size(url: str) -> TableSize:
         with closing(SqliteEngine(target.path)) as engine:
             return TableSize(*engine.size())
     if isinstance(target, ValkeyTarget):
-        with closing(ValkeyTransport(target)) as server:
+        with closing(_server(target)) as server:
             return TableSize(*server.size(target.read_timeout))
     from chalk_online_store.drivers.tables import describe_table  # As boto3: slow to import.
 

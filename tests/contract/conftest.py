@@ -31,13 +31,14 @@ from chalk_online_store import (
 )
 from chalk_online_store.effects import Operation
 from chalk_online_store.operations.core import Core
-from chalk_online_store.testing import Dynoxide, Valkey, create_table
+from chalk_online_store.testing import Dynoxide, Valkey, ValkeyCluster, create_table
 
 Open = Callable[..., "AnyStore"]
 
 ENDPOINT = os.environ.get("CHALK_TEST_ENDPOINT")
 REGION = os.environ.get("CHALK_TEST_REGION", "us-east-1")
-ENGINES = ["sqlite", "dynoxide", "valkey", "redis_server"] + (["endpoint"] if ENDPOINT else [])
+SERVERS = ["valkey", "redis_server", "valkey_cluster"]
+ENGINES = ["sqlite", "dynoxide", *SERVERS] + (["endpoint"] if ENDPOINT else [])
 
 
 class AnyStore:
@@ -131,8 +132,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/features.db"
         return
-    if request.param in ("valkey", "redis_server"):
-        server: Valkey = request.getfixturevalue(request.param)
+    if request.param in SERVERS:
+        server: Valkey | ValkeyCluster = request.getfixturevalue(request.param)
         yield server.url(f"{uuid.uuid4().hex}:")
         return
     if request.param == "endpoint":

@@ -25,6 +25,7 @@ from chalk_online_store.testing.engines import (
 from chalk_online_store.testing.local_global_table import LocalGlobalTable, NotReplicated, Region
 from chalk_online_store.testing.proxy import FaultProxy, ProxyStats
 from chalk_online_store.testing.valkey import Valkey
+from chalk_online_store.testing.valkey_groups import ValkeyCluster, ValkeySentinels
 from chalk_online_store.testing.world.faults import (
     Blackhole,
     ClockSkew,
@@ -69,5 +70,7 @@ __all__ = [
     "Truncated",
     "Unprocessed",
     "Valkey",
+    "ValkeyCluster",
+    "ValkeySentinels",
     "create_table",
 ]

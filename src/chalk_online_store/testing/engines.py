@@ -116,7 +116,7 @@ class LocalProcess(ABC):
     def start(self) -> Self:
         """Start, and return once it answers. After `kill` or `stop`, it is on the same port."""
         if self._process is None:
-            self.port = _free_port(self.port or 0)
+            self.port = free_port(self.port or 0)
             command, environment = self._command(), {**os.environ, **self._environment()}
             self._process, ending = _spawn(command, environment, self._answers, self.timeout)
             # Runs also when this object is forgotten and when the interpreter exits.
@@ -331,7 +331,7 @@ def local_session() -> boto3.Session:
     return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local")
 
 
-def _free_port(port: int) -> int:
+def free_port(port: int = 0) -> int:
     """`port` itself if nobody listens on it; any free one for 0."""
     with socket.socket() as probe:
         # Connections of an earlier engine that are still winding down do not count.

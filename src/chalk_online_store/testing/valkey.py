@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlencode
+from uuid import uuid4
 
 from chalk_online_store.testing.engines import (
     HOST,
@@ -44,15 +45,20 @@ class Valkey(LocalProcess):
     ) -> None:
         super().__init__(port=port, timeout=timeout)
         self._binary = binary
-        self._settings = {
-            "bind": HOST,
-            "save": "",
-            "appendonly": "no" if path is None else "yes",
-            "appendfsync": "always",
-            "dir": os.fspath(path or tempfile.gettempdir()),
-            **({"unixsocket": os.fspath(unix_socket)} if unix_socket else {}),
-            **(settings or {}),
-        }
+        self._settings = {"bind": HOST, "save": "", "repl-diskless-load": "on-empty-db"}
+        if path is None:  # It reads a file where there is one: so not one that others have left.
+            self._settings |= {"dir": tempfile.gettempdir(), "dbfilename": f"{uuid4().hex}.rdb"}
+        else:
+            kept = {"appendonly": "yes", "appendfsync": "always"}
+            self._settings |= {"dir": os.fspath(path), **kept}
+        if unix_socket is not None:
+            self._settings["unixsocket"] = os.fspath(unix_socket)
+        self._settings |= settings or {}
+
+    @property
+    def cluster_port(self) -> int:
+        """Where nodes of a cluster talk to it; 0 for none."""
+        return int(self._settings.get("cluster-port", "0"))
 
     def url(self, prefix: str = "", **options: str | int) -> str:
         """The store URL of a database in it, for `OnlineStore.open`.
@@ -67,15 +73,20 @@ class Valkey(LocalProcess):
 
     def _command(self) -> list[str]:
         command = [self._binary or find_valkey(), "--port", str(self.port)]
-        return command + [
-            part for name, value in self._settings.items() for part in (f"--{name}", value)
-        ]
+        for name, value in self._settings.items():
+            command += [f"--{name}", *(value.split() or [""])]
+        return command
+
+    def ask(self, *words: object) -> bytes:
+        """What it answers to a command, as it comes: for orders with a short answer."""
+        text = " ".join(map(str, words))
+        with socket.create_connection((HOST, self.port or 0), timeout=5.0) as connection:
+            connection.sendall(f"{text}\r\n".encode())
+            return connection.recv(65536)
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection((HOST, self.port or 0), timeout=1.0) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+            return self.ask("PING").startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from chalk_online_store.backend import Applied, Call, Found, ItemPage, KeyPage, Outcome, Wanted
 from chalk_online_store.codec.changes import Attributes, Change, fresh_item, key_attributes, number
+from chalk_online_store.codec.ids import ALPHABET
 from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.registry import PARTITION as REGISTRY
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.effects import NOW, Instant, Operation, Send
@@ -30,8 +32,19 @@ KEYS_A_GET = 1000
 CHANGES_A_SCRIPT = 64
 """Changes that one script applies: the same."""
 
+_LIGHT, _HEAVY = 1000, 16
+"""Commands of one request, so that each attempt has its time: of one key, or of many."""
+
 _SCANNED = 1000
 """Keys that the server looks at in one step of a SCAN for one entity."""
+
+_PATIENCE = 1.0
+"""Seconds in which the disk, and then a replica, are to have what was entered in the registry."""
+
+Scanned: TypeAlias = tuple[int, str]
+"""How far a SCAN has come: the number of the node, and its cursor."""
+
+_START: Scanned = (0, "0")
 
 _APPLIED = {
     scripts.SUPERSEDED: Applied.SUPERSEDED,
@@ -75,17 +88,19 @@ class ValkeyBackend:
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """One request of MGETs; in a cluster, of a GET for each key."""
-        keys = [self._keys.item(pk, want.sk) for want in wanted for pk in want.pks]
+        here = yield from self._here(call)
+        keys = [here.item(pk, want.sk) for want in wanted for pk in want.pks]
         found = iter((yield from self._values(keys, call)))
         return [self._rows(want, [next(found) for _ in want.pks]) for want in wanted]
 
     def _values(self, keys: Sequence[str], call: Call) -> Operation[list[Reply]]:
         """The value of each key: None where there is none, or the error that kept it."""
         if self._clustered:
-            replies = yield from self._ask([("GET", key) for key in keys], call)
+            replies = yield from self._ask_all([("GET", key) for key in keys], _LIGHT, call)
             return list(map(_tolerated, replies))
         batches = list(_chunks(keys, KEYS_A_GET))
-        replies = yield from self._ask([("MGET", *batch) for batch in batches], call)
+        gets: list[Command] = [("MGET", *batch) for batch in batches]
+        replies = yield from self._ask_all(gets, _HEAVY, call)
         return _spread(batches, replies, lambda reply, batch: reply)
 
     def _rows(self, want: Wanted, values: Sequence[Reply]) -> list[Found]:
@@ -104,16 +119,17 @@ class ValkeyBackend:
 
     def change(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         """One request of scripts, each of which applies some changes one after the other."""
-        expiry = yield from self._expiry()
+        here, expiry = (yield from self._here(call)), (yield from self._expiry())
         batches = list(_chunks(changes, 1 if self._clustered else CHANGES_A_SCRIPT))
-        merges = [commands.merging(self._keys, batch, expiry) for batch in batches]
-        replies = yield from self._ask(merges, call)
+        merges = [commands.merging(here, batch, expiry) for batch in batches]
+        replies = yield from self._ask_all(merges, _LIGHT if self._clustered else _HEAVY, call)
         return _spread(batches, replies, lambda reply, batch: map(_outcome, reply))
 
     def replace(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         """One request of a SET or DEL for each change."""
-        expiry = yield from self._expiry()
-        replies = yield from self._ask([self._replacing(c, expiry) for c in changes], call)
+        here, expiry = (yield from self._here(call)), (yield from self._expiry())
+        puts = [self._replacing(here, change, expiry) for change in changes]
+        replies = yield from self._ask_all(puts, _LIGHT, call)
         return [
             unless_final(reply) if isinstance(reply, RequestError) else Applied.WHOLLY
             for reply in replies
@@ -123,11 +139,11 @@ class ValkeyBackend:
         now: Instant = yield NOW
         return Expiry(now.wall // 1_000_000, self._keep_expired)
 
-    def _replacing(self, change: Change, expiry: Expiry) -> Command:
+    def _replacing(self, here: Keys, change: Change, expiry: Expiry) -> Command:
         if not change.key.pk.startswith(RESERVED):
-            return commands.replacing(self._keys, change, expiry)
+            return commands.replacing(here, change, expiry)
         item = None if change.erases else fresh_item(self.layout, change)
-        return commands.overwriting(self._keys, change.key, item)
+        return commands.overwriting(here, change.key, item)
 
     # --- partitions ---
 
@@ -136,31 +152,49 @@ class ValkeyBackend:
 
         An entity's items are in no index: to find them, a SCAN goes through all keys.
         """
+        if pk == REGISTRY:
+            return (yield from self._list_registry(after, call))
         if pk.startswith(RESERVED):
             members = yield from self._only(commands.listing(self._keys, pk, after), call)
             return list(map(commands.item_of, members))
-        keys = yield from self._scan_partition(pk, call)
+        here = yield from self._here(call)
+        keys = yield from self._scan_partition(here, pk, call)
         values = yield from self._values(keys, call)
         found: list[tuple[str, Attributes]] = []
         for key, value in zip(keys, values, strict=True):
             if isinstance(value, RequestError):
                 raise value
-            place = self._keys.split(key.encode())
+            place = here.split(key.encode())
             if value is not None and place.sk.encode() > after.encode():
                 found.append((place.sk, key_attributes(self.layout, place) | attributes_of(value)))
         return [item for _, item in sorted(found, key=lambda pair: pair[0].encode())]
 
-    def _scan_partition(self, pk: str, call: Call) -> Operation[list[str]]:
-        pattern, keys, cursor = self._keys.pattern(pk), set[bytes](), b"0"
-        while True:
-            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCANNED, "TYPE", "string")
-            cursor, some = yield from self._only(command, call)
+    def _scan_partition(self, here: Keys, pk: str, call: Call) -> Operation[list[str]]:
+        keys = set[bytes]()
+        scanned: Scanned | None = _START
+        while scanned is not None:
+            scanned, some = yield from self._scan(scanned, here.pattern(pk), _SCANNED, call)
             keys.update(some)
-            if cursor == b"0":
-                return [key.decode() for key in keys if self._keys.split(key).pk == pk]
+        return [key.decode() for key in keys if here.split(key).pk == pk]
+
+    def _scan(
+        self, scanned: Scanned, pattern: str, count: int, call: Call
+    ) -> Operation[tuple[Scanned | None, list[bytes]]]:
+        """Some keys, and where to go on; None at the end."""
+        node, cursor = scanned
+        command = ("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "string")
+        reply = yield from self._only(command, call, node if self._clustered else None)
+        if reply is None:  # There are no more nodes.
+            return None, []
+        found, keys = reply
+        if found != b"0":
+            return (node, found.decode()), keys
+        return ((node + 1, "0") if self._clustered else None), keys
 
     def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
-        """One script."""
+        """One script; for the registry, as durable as the server can make it."""
+        if any(swap.key(self.layout).pk == REGISTRY for swap in swaps):
+            return (yield from self._transact_durably(swaps, call))
         command = commands.swapping(self._keys, self.layout, swaps)
         return bool((yield from self._only(command, call)))
 
@@ -170,26 +204,28 @@ class ValkeyBackend:
         """One SCAN; the first segment has everything. A key may come twice, as SCAN has it."""
         if segment:
             return KeyPage([], b"", 0.0)
-        places, more = yield from self._scan(start, limit, call)
-        return KeyPage([place.pk for place in places], more, 0.0)
+        here = yield from self._here(call)
+        keys, more = yield from self._page(here, start, limit, call)
+        return KeyPage([here.split(key.encode()).pk for key in keys], more, 0.0)
 
     def scan_items(
         self, segment: int, segments: int, start: bytes, limit: int, call: Call
     ) -> Operation[ItemPage]:
-        """One SCAN, then one request for values and when they expire."""
+        """One SCAN, then requests for values, and for when they expire."""
         if segment:
             return ItemPage([], b"", 0.0)
-        places, more = yield from self._scan(start, limit, call)
-        keys = [self._keys.item(*place) for place in places]
+        here = yield from self._here(call)
+        keys, more = yield from self._page(here, start, limit, call)
         values = yield from self._values(keys, call)
-        expiries = yield from self._ask([("EXPIRETIME", key) for key in keys], call)
+        asked: list[Command] = [("EXPIRETIME", key) for key in keys]
+        expiries = yield from self._ask_all(asked, _LIGHT, call)
         found = []
-        for place, value, expiry in zip(places, values, expiries, strict=True):
+        for key, value, expiry in zip(keys, values, expiries, strict=True):
             for reply in (value, expiry):
                 if isinstance(reply, RequestError):
                     raise reply
             if value is not None:
-                found.append(self._whole(place, value, expiry))
+                found.append(self._whole(here.split(key.encode()), value, expiry))
         return ItemPage(found, more, 0.0)
 
     def _whole(self, place: ItemKey, value: bytes, expiry: int) -> Attributes:
@@ -197,35 +233,91 @@ class ValkeyBackend:
         item = key_attributes(self.layout, place) | attributes_of(value)
         return item if expiry < 0 else item | {self.layout.ttl: number(expiry - self._keep_expired)}
 
-    def _scan(self, start: bytes, limit: int, call: Call) -> Operation[tuple[list[ItemKey], bytes]]:
+    def _page(
+        self, here: Keys, start: bytes, limit: int, call: Call
+    ) -> Operation[tuple[list[str], bytes]]:
         """Some keys, and where the next ones begin."""
-        cursor, held = msgspec.json.decode(start) if start else ("0", [])
-        places = [ItemKey(*place) for place in held]
-        if len(places) < limit and cursor:
-            pattern, count = self._keys.pattern(), max(1, limit - len(places))
-            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "string")
-            found, some = yield from self._only(command, call)
-            places += map(self._keys.split, some)
-            cursor = "" if found == b"0" else found.decode()
-        page, rest = places[:limit], places[limit:]
-        return page, msgspec.json.encode((cursor, rest)) if cursor or rest else b""
+        scanned: Scanned | None
+        scanned, keys = msgspec.json.decode(start) if start else (_START, [])
+        if len(keys) < limit and scanned is not None:
+            left = limit - len(keys)
+            scanned, found = yield from self._scan(scanned, here.pattern(), left, call)
+            keys += [key.decode() for key in found]
+        page, rest = keys[:limit], keys[limit:]
+        return page, msgspec.json.encode((scanned, rest)) if scanned or rest else b""
+
+    # --- the registry ---
+
+    def _here(self, call: Call) -> Operation[Keys]:
+        """The keys of the registry's generation: that which was there when it was read last."""
+        if not self._keys.generation:
+            found = yield from self._only(("GET", self._keys.place), call)
+            self._keys = self._keys.of((found or b"").decode())
+        return self._keys
+
+    def _list_registry(self, after: str, call: Call) -> Operation[list[Attributes]]:
+        """The registry, and the generation that goes with it."""
+        listing = commands.listing(self._keys, REGISTRY, after)
+        replies = yield from self._ask([("GET", self._keys.place), listing], call)
+        for reply in replies:
+            if isinstance(reply, RequestError):
+                raise reply
+        generation, members = replies
+        self._keys = self._keys.of((generation or b"").decode())
+        return list(map(commands.item_of, members))
+
+    def _transact_durably(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+        """Swap, and wait until a replica has it, and the disk, where there are such.
+
+        An id that is lost would be given a second time, while whoever got it first goes on.
+        """
+        replicas = yield from self._only(commands.counting_replicas(self._keys), call)
+        generation = "".join(self._rng.choices(ALPHABET, k=4)) + "/"
+        # By its text: were it sent again for that, nothing would wait for it.
+        swap = commands.with_text(commands.swapping(self._keys, self.layout, swaps, generation))
+        now: Instant = yield NOW
+        patience = min(_PATIENCE, (call.deadline - now.monotonic) / 3, self._attempt_timeout / 3)
+        milliseconds = max(1, int(patience * 1000))  # 0 would be for ever.
+        waits: list[Command] = [("WAITAOF", 1, 0, milliseconds)]
+        if replicas:
+            waits.append(("WAIT", 1, milliseconds))
+        done, *confirmed = yield from self._ask([swap, *waits], call)
+        if isinstance(done, RequestError):
+            raise done
+        if done and replicas and confirmed[-1] == 0:
+            raise RequestTimeout("Valkey: no replica has confirmed the registry's new entries.")
+        return bool(done)
 
     # --- requests ---
 
-    def _only(self, command: Command, call: Call) -> Operation[Any]:
+    def _only(self, command: Command, call: Call, node: int | None = None) -> Operation[Any]:
         """The reply to one command; raises `RequestError`."""
-        (reply,) = yield from self._ask([command], call)
+        (reply,) = yield from self._ask([command], call, node)
         if isinstance(reply, RequestError):
             raise reply
         return reply
 
-    def _ask(self, asked: Sequence[Command], call: Call) -> Operation[list[Reply]]:
+    def _ask_all(
+        self, asked: Sequence[Command], at_once: int, call: Call
+    ) -> Operation[list[Reply]]:
+        """As `_ask`, in as many requests as it takes."""
+        replies: list[Reply] = []
+        for some in _chunks(asked, at_once):
+            replies += yield from self._ask(some, call)
+        return replies
+
+    def _ask(
+        self, asked: Sequence[Command], call: Call, node: int | None = None
+    ) -> Operation[list[Reply]]:
         """The reply to each command; those that fail are sent again until time is up."""
         left, replies = dict(enumerate(asked)), dict[int, Reply]()
         backoff = Backoff(self._retry, self._rng)
         while left:
-            answers = yield from self._attempt(list(left.values()), call)
-            replies.update(zip(left, answers, strict=True))
+            answers = yield from self._attempt(Request(list(left.values()), node), call)
+            for i, answer in zip(left, answers, strict=True):
+                # What failed before says more than an attempt that had no time left.
+                if i not in replies or not isinstance(answer, RequestTimeout):
+                    replies[i] = answer
             failed = {i: replies[i] for i in left if isinstance(replies[i], RequestError)}
             left = {
                 i: commands.with_text(left[i]) if isinstance(e, commands.ScriptUnknown) else left[i]
@@ -241,19 +333,19 @@ class ValkeyBackend:
                 break
         return [replies[i] for i in range(len(asked))]
 
-    def _attempt(self, asked: Sequence[Command], call: Call) -> Operation[list[Reply]]:
+    def _attempt(self, request: Request, call: Call) -> Operation[list[Reply]]:
         now, call.as_of = call.as_of, None
         if now is None:
             now = yield NOW
         left = call.deadline - now.monotonic
         if left <= 0:
             error = RequestTimeout("Valkey: no time was left before the call's deadline.")
-            return [error] * len(asked)
+            return [error] * len(request.commands)
         call.report.requests += 1
         try:
-            replies: list[Reply] = yield Send(Request(asked), min(left, self._attempt_timeout))
+            replies: list[Reply] = yield Send(request, min(left, self._attempt_timeout))
         except RequestError as error:
-            return [error] * len(asked)
+            return [error] * len(request.commands)
         return replies
 
 

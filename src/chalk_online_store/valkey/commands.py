@@ -12,7 +12,7 @@ from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey.packing import packed_change
-from chalk_online_store.valkey.scripts import MERGE, SWAP, Script
+from chalk_online_store.valkey.scripts import MERGE, REPLICAS, SWAP, Script
 
 Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[Argument, ...]
@@ -41,7 +41,10 @@ class ScriptUnknown(RequestError):
     retryable = True
 
 
-SCRIPTS = {script.sha: script for script in (MERGE, SWAP)}
+SIZE: Sequence[Command] = [("DBSIZE",), ("INFO", "memory")]
+"""Asks how many keys a database has, and how many bytes a server."""
+
+SCRIPTS = {script.sha: script for script in (MERGE, SWAP, REPLICAS)}
 
 
 def with_text(command: Command) -> Command:
@@ -49,38 +52,57 @@ def with_text(command: Command) -> Command:
     return ("EVAL", SCRIPTS[bytes(command[1])].text, *command[2:])  # type: ignore[arg-type]
 
 
-def key_of_command(command: Command) -> Argument:
-    """The key that says which node of a cluster a command goes to."""
+def key_of_command(command: Command) -> Argument | None:
+    """The key that says which node of a cluster a command goes to.
+
+    None for one that concerns what was asked of that node just before.
+    """
+    if command[0] in ("WAIT", "WAITAOF"):
+        return None
     return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
 
 
 class Keys:
     """The keys of one environment.
 
-    An item of an entity has the key `<prefix><partition key>:<group id>`. A reserved partition
-    is one key, `<prefix>{!}<partition key without its "!">`: in a cluster all of them lie in one
-    slot, as what one script touches has to.
+    An item of an entity has the key `<prefix><generation><partition key>:<group id>`. A reserved
+    partition is one key, `<prefix>{!}<partition key without its "!">`: in a cluster all of them
+    lie in one slot, as what one script touches has to.
+
+    The generation is that of the registry. A server may lose what it has, and its registry with
+    it; a process that goes on with ids of the lost one must not meet what they stand for now.
     """
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+    def __init__(self, prefix: str, generation: str = "") -> None:
+        self._prefix = prefix
+        self.generation = generation
+        self._start = prefix + generation
+
+    def of(self, generation: str) -> Keys:
+        """The same of another generation."""
+        return Keys(self._prefix, generation)
+
+    @property
+    def place(self) -> str:
+        """Where the server keeps the generation."""
+        return f"{self._prefix}{{{RESERVED}}}@"
 
     def item(self, pk: str, sk: str) -> str:
         """The key of an entity's item."""
-        return f"{self.prefix}{pk}:{sk}"
+        return f"{self._start}{pk}:{sk}"
 
     def partition(self, pk: str) -> str:
         """The key of a reserved partition."""
-        return f"{self.prefix}{{{RESERVED}}}{pk[1:]}"
+        return f"{self._prefix}{{{RESERVED}}}{pk[1:]}"
 
     def split(self, key: bytes) -> ItemKey:
         """The partition key and the sort key of an entity's item; no group id holds a ":"."""
-        pk, _, sk = key.decode()[len(self.prefix) :].rpartition(":")
+        pk, _, sk = key.decode()[len(self._start) :].rpartition(":")
         return ItemKey(pk, sk)
 
     def pattern(self, pk: str = "") -> str:
         """Matches the keys of a partition's items, or of all entities'."""
-        start = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix + (f"{pk}:" if pk else ""))
+        start = re.sub(r"([*?\[\]\\^])", r"\\\1", self._start + (f"{pk}:" if pk else ""))
         return f"{start}*"
 
 
@@ -129,13 +151,23 @@ def replacing(keys: Keys, change: Change, expiry: Expiry) -> Command:
 # --- reserved partitions -------------------------------------------------------------------
 
 
-def swapping(keys: Keys, layout: TableLayout, swaps: Sequence[Swap]) -> Command:
-    """Perform all swaps or none."""
+def swapping(
+    keys: Keys, layout: TableLayout, swaps: Sequence[Swap], generation: str = ""
+) -> Command:
+    """Perform all swaps or none; with a generation, the registry gets that unless it has one."""
     places = [swap.key(layout) for swap in swaps]
     texts: list[Argument] = []
     for key, swap in zip(places, swaps, strict=True):
         texts += key.sk, _member(key.sk, swap.before), _member(key.sk, swap.after)
-    return _call(SWAP, [keys.partition(key.pk) for key in places], texts)
+    partitions = [keys.partition(key.pk) for key in places]
+    if generation:
+        return _call(SWAP, [*partitions, keys.place], [*texts, generation])
+    return _call(SWAP, partitions, texts)
+
+
+def counting_replicas(keys: Keys) -> Command:
+    """How many replicas there are of the registry."""
+    return _call(REPLICAS, [keys.place], [])
 
 
 def overwriting(keys: Keys, key: ItemKey, item: Attributes | None) -> Command:

@@ -263,20 +263,31 @@ SWAP = Script(
 -- Performs all swaps or none; answers 1 or 0. KEYS are partitions: sorted sets whose members are a
 -- sort key, a zero byte and an item. ARGV holds three texts a swap: its sort key; the member that
 -- has to be there, '' for none, '*' for whatever is; and the one that it becomes, '' for none.
-local found = {}
-for place, key in ipairs(KEYS) do
+-- One more key and text are those of the generation, which is set where there is none yet.
+local found, count = {}, math.floor(#ARGV / 3)
+for place = 1, count do
   local first = 3 * place - 2
   local sk, expected = ARGV[first], ARGV[first + 1]
-  local members = redis.call('ZRANGEBYLEX', key, '[' .. sk .. '\0', '(' .. sk .. '\1')
+  local members = redis.call('ZRANGEBYLEX', KEYS[place], '[' .. sk .. '\0', '(' .. sk .. '\1')
   found[place] = members[1]
   if expected ~= '*' and expected ~= (members[1] or '') then return 0 end
 end
-for place, key in ipairs(KEYS) do
-  local after = ARGV[3 * place]
+for place = 1, count do
+  local key, after = KEYS[place], ARGV[3 * place]
   if found[place] and found[place] ~= after then redis.call('ZREM', key, found[place]) end
   if after ~= '' then redis.call('ZADD', key, 0, after) end
 end
+if KEYS[count + 1] then redis.call('SET', KEYS[count + 1], ARGV[#ARGV], 'NX') end
 return 1
 """
 )
 """Swaps items of reserved partitions."""
+
+REPLICAS = Script(
+    rb"""
+-- How many replicas the server that has a key has, as far as the user may know.
+local info = redis.pcall('INFO', 'replication')
+return type(info) == 'string' and tonumber(string.match(info, 'connected_slaves:(%d+)')) or 0
+"""
+)
+"""Counts replicas."""

@@ -6,6 +6,7 @@
 | `valkeys://…` | the same over TLS |
 | `valkey+unix:///path.sock?db=0` | a Unix socket |
 | `valkey+sentinel://host:port,host:port/service?db=0` | the primary that the sentinels name |
+| `valkey+cluster://host:port,host:port` | a cluster that these nodes, or some of them, are of |
 
 `redis` may stand for `valkey`, and `rediss` for `valkeys`. Options: `prefix`, which goes before
 every key, so that several environments share a server; `connect_timeout`, `read_timeout` and
@@ -25,7 +26,7 @@ from urllib.parse import SplitResult, parse_qs, unquote
 
 from chalk_online_store.errors import InvalidURL
 
-SCHEME = re.compile(r"(valkey|redis)(s?)(?:\+(unix|sentinel))?")
+SCHEME = re.compile(r"(valkey|redis)(s?)(?:\+(unix|sentinel|cluster))?")
 """Of every URL here: whether over TLS, and what is at the other end."""
 
 _NUMBERS: dict[str, type] = {
@@ -36,19 +37,21 @@ _NUMBERS: dict[str, type] = {
 }
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _OPTIONS = frozenset(("prefix", "db", *_NUMBERS, *_FILES))
-_PORTS = {"": 6379, "sentinel": 26379}
+_PORT, _SENTINELS_PORT = 6379, 26379
 
 
 @dataclass(frozen=True, slots=True)
 class ValkeyTarget:
-    """A database of a server: at one of `nodes`, at `path`, or where sentinels say it is.
+    """A database of a server: at `nodes`, at `path`, or where sentinels say it is.
 
-    `service` is the name that the sentinels, which are the nodes then, know it by.
+    `service` is the name that the sentinels, which are the nodes then, know it by. Of a cluster
+    the nodes are those that are asked for the others.
     """
 
     nodes: tuple[tuple[str, int], ...] = ()
     path: str = ""
     service: str = ""
+    clustered: bool = False
     db: int = 0
     username: str = ""
     password: str = field(default="", repr=False)
@@ -77,16 +80,21 @@ def parse(parts: SplitResult) -> ValkeyTarget:
     userinfo, _, hosts = parts.netloc.rpartition("@")
     username, _, password = userinfo.partition(":")
     path = parts.path.removeprefix("/")
-    if kind:
-        place = _unix(parts, bool(secure), hosts) if kind == "unix" else _sentinel(hosts, path)
-        db = options.get("db", "0")
-    else:
-        place = {"nodes": (_host(hosts, _PORTS[""]),)}
-        db = path or options.get("db", "0")
-        if path and "db" in options:
-            raise InvalidURL("A Valkey URL states the database once: as /0 or as db=0.")
+    db = options.get("db", "0")
+    match kind:
+        case "unix":
+            place = _unix(parts, bool(secure), hosts)
+        case "sentinel":
+            place = _sentinel(hosts, path)
+        case "cluster":
+            place = {"nodes": _hosts(hosts, _PORT), "clustered": True}
+        case _:
+            place = {"nodes": (_host(hosts, _PORT),)}
+            db = _database(path, options)
     if not db.isdecimal():
         raise InvalidURL("The database of a Valkey URL is a number, as in valkey://host:6379/0.")
+    if kind == "cluster" and (path or db != "0"):
+        raise InvalidURL("A URL of a cluster names no database: a cluster has one.")
     files = tuple((name, options[name]) for name in _FILES if name in options)
     if files and not secure:
         raise InvalidURL(f"{files[0][0]} is for TLS: the URL begins with valkeys:// then.")
@@ -102,6 +110,12 @@ def parse(parts: SplitResult) -> ValkeyTarget:
     )
 
 
+def _database(path: str, options: Mapping[str, str]) -> str:
+    if path and "db" in options:
+        raise InvalidURL("A Valkey URL states the database once: as /0 or as db=0.")
+    return path or options.get("db", "0")
+
+
 def _unix(parts: SplitResult, secure: bool, hosts: str) -> dict[str, Any]:
     if hosts or secure or not parts.path:
         raise InvalidURL("A Unix socket is valkey+unix:///path.sock, without a host or TLS.")
@@ -114,8 +128,11 @@ def _sentinel(hosts: str, service: str) -> dict[str, Any]:
             "A URL of sentinels is valkey+sentinel://host:port,host:port/service: the service's "
             "name comes last."
         )
-    nodes = tuple(_host(host, _PORTS["sentinel"]) for host in hosts.split(","))
-    return {"nodes": nodes, "service": unquote(service)}
+    return {"nodes": _hosts(hosts, _SENTINELS_PORT), "service": unquote(service)}
+
+
+def _hosts(text: str, port: int) -> tuple[tuple[str, int], ...]:
+    return tuple(_host(host, port) for host in text.split(","))
 
 
 def _host(text: str, port: int) -> tuple[str, int]:

@@ -7,5 +7,6 @@ the layers above do not know of.
 
 from chalk_online_store.drivers.valkey.aio import AsyncValkeyTransport
 from chalk_online_store.drivers.valkey.blocking import ValkeyTransport
+from chalk_online_store.drivers.valkey.cluster import AsyncClusterTransport, ClusterTransport
 
-__all__ = ["AsyncValkeyTransport", "ValkeyTransport"]
+__all__ = ["AsyncClusterTransport", "AsyncValkeyTransport", "ClusterTransport", "ValkeyTransport"]

@@ -18,7 +18,7 @@ from chalk_online_store.drivers.valkey.shared import (
     seconds_until,
 )
 from chalk_online_store.errors import RequestError
-from chalk_online_store.valkey.commands import Command, Reply, Request
+from chalk_online_store.valkey.commands import SIZE, Command, Reply, Request
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 
@@ -43,16 +43,21 @@ class ValkeyTransport:
 
     def size(self, timeout: float) -> tuple[int, int]:
         """How many keys the database has, and the bytes of all the server's data."""
-        keys, memory = self.send(Request([("DBSIZE",), ("INFO", "memory")]), timeout)
-        for reply in (keys, memory):
-            if isinstance(reply, RequestError):
-                raise reply
-        found = re.search(rb"used_memory_dataset:(\d+)", memory)
-        return int(keys), int(found[1]) if found else 0
+        return size_of(self.send(Request(SIZE), timeout))
 
     def close(self) -> None:
         """Close the connections; a second call does nothing."""
         self._pool.close()
+
+
+def size_of(replies: Sequence[Reply]) -> tuple[int, int]:
+    """What the replies to `SIZE` say; raises `RequestError`."""
+    for reply in replies:
+        if isinstance(reply, RequestError):
+            raise reply
+    keys, memory = replies
+    found = re.search(rb"used_memory_dataset:(\d+)", memory)
+    return int(keys), int(found[1]) if found else 0
 
 
 class Pool:

@@ -55,6 +55,8 @@ _CLASSES = {
     "MasterDownError": "MASTERDOWN",
     "ClusterDownError": "CLUSTERDOWN",
     "TryAgainError": "TRYAGAIN",
+    "MovedError": "MOVED",
+    "AskError": "ASK",
 }
 """redis-py takes the word away where it has a class for it."""
 
@@ -120,10 +122,9 @@ class Server:
     def failure(self, error: Exception) -> RequestError:
         """What to raise, or to answer, for one of redis-py's exceptions, or of the system's."""
         text = str(error)
-        moved = _moved(text)
-        if moved is not None:
-            return moved
         code = _CLASSES.get(type(error).__name__) or text.partition(" ")[0]
+        if code in ("MOVED", "ASK"):
+            return _moved(text, code == "ASK")
         kind = _CODES.get(code) or self._kind(error)
         found = kind(f"Valkey at {self.target.name}: {_SAYS.get(kind, code)}.")
         found.engine_message = text
@@ -157,14 +158,11 @@ class Server:
             raise ServerError(f"Valkey at {self.target.name}: the primary is a replica by now.")
 
 
-def _moved(text: str) -> KeyMoved | None:
-    """What `MOVED 3999 127.0.0.1:6381` or `ASK …` says."""
-    code, _, rest = text.partition(" ")
-    if code not in ("MOVED", "ASK"):
-        return None
-    host, _, port = rest.partition(" ")[2].rpartition(":")
+def _moved(text: str, asking: bool) -> KeyMoved:
+    """What `MOVED 3999 127.0.0.1:6381` or `ASK …` says, with that word or without."""
+    host, _, port = text.rsplit(maxsplit=1)[-1].rpartition(":")
     found = KeyMoved("A key lies on another node of the cluster.")
-    found.address, found.asking = (host, int(port)), code == "ASK"
+    found.address, found.asking = (host, int(port)), asking
     return found
 
 
