@@ -9,13 +9,27 @@ DECODER := src/chalk_online_store/codec/_decoder.c
 BENCH := .bench-venv
 SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
 
-.PHONY: demo test fuzz sanitize lint bench chaos docs clean
+# What is tried on other Pythons and on old dependencies: two minutes each.
+PYTHONS ?= 3.11 3.12 3.13 3.14
+TRIED := tests/contract $(addprefix tests/test_,$(addsuffix .py, arrays arrow_rows chalkpy cli_tree \
+	credentials decoder frames golden http instances nested opentelemetry rows signing spool values))
+TRY = $(BIN)/python scripts/try_installed.py
+
+.PHONY: demo test lowest pythons licences fuzz sanitize lint bench chaos docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
 
 test: lint $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
 	$(BIN)/python -m pytest
+
+# The oldest dependencies that pyproject.toml allows, on the oldest Python.
+lowest: $(STAMPS)/dev $(STAMPS)/engines
+	$(TRY) --lowest -- -q $(TRIED)
+
+# PYTHONS="3.13 /path/to/python" runs on these; each has to be on this machine.
+pythons: $(STAMPS)/dev $(STAMPS)/engines
+	set -e; for python in $(PYTHONS); do $(TRY) --python $$python -- -q $(TRIED); done
 
 fuzz: $(STAMPS)/dev
 	CHALK_FUZZ_EXAMPLES=$${CHALK_FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/test_fuzz.py
@@ -39,7 +53,7 @@ docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv $(BENCH) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
+	rm -rf .venv .try $(BENCH) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 
 # A stamp is newer than what it was made from; so a second run is quick, and an edited
 # pyproject.toml or decoder is installed again.
