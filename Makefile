@@ -52,6 +52,10 @@ chaos: $(STAMPS)/dev $(STAMPS)/engines
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict
 
+licences: $(STAMPS)/dev
+	$(BIN)/python -m pip install --quiet --editable ".[chalkpy,otel,plots]"
+	$(BIN)/python -m scripts.licences
+
 clean:
 	rm -rf .venv .try $(BENCH) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 
