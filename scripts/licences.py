@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.metadata import PackageMetadata, metadata
+from email.message import Message
+from importlib.metadata import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 PAGE = Path("docs/licences.md")
 HEAD = """# Licences of what is installed
@@ -46,16 +47,16 @@ def rows_of(part: str, wanted: list[str]) -> list[str]:
 
 def licence_of(package: str) -> str:
     """The licence of an installed package: its SPDX expression, else what is nearest to one."""
-    found = metadata(package)
+    found = cast(Message, metadata(package))  # Typed as less than it is.
     return found.get("License-Expression") or by_classifiers(found) or first_line(found)
 
 
-def by_classifiers(found: PackageMetadata) -> str:
+def by_classifiers(found: Message) -> str:
     named = [text for text in found.get_all("Classifier", []) if text.startswith(CLASSIFIER)]
     return ", ".join(text.removeprefix(CLASSIFIER) for text in named)
 
 
-def first_line(found: PackageMetadata) -> str:
+def first_line(found: Message) -> str:
     return (found.get("License") or "not stated").splitlines()[0]
 
 

@@ -71,7 +71,7 @@ def tell(python: Path) -> None:
 
 def test(python: Path, arguments: list[str]) -> int:
     """Run pytest; the engine is the one of the environment that runs this. Its exit status."""
-    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    command = [str(python), "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     environment = {**os.environ, "CHALK_DYNOXIDE": find_dynoxide()}
     environment.pop("PYTHONPATH", None)
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
