@@ -7,10 +7,12 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from scripts.licences import page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "chalk_online_store"
@@ -125,6 +127,15 @@ def test_the_command_says_what_it_needs(python: Path, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "pip install 'chalk-online-store[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_dependency_has_its_licence_listed() -> None:
+    """docs/licences.md knows the dependencies that pyproject.toml names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = (ROOT / "docs" / "licences.md").read_text()
+    rows = page(project).splitlines()
+    missing = [row for row in rows if row.rpartition("|")[0].rpartition("|")[0] not in listed]
+    assert missing == []
 
 
 def build(source: Path, kind: str, suffix: str) -> Path:
