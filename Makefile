@@ -10,7 +10,13 @@ BENCH := .bench-venv
 FEAST_SUITE := .feast-venv
 SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
 
-.PHONY: demo test test-feast fuzz sanitize lint bench bench-feast chaos docs clean
+# What is tried on other Pythons and on old dependencies: two minutes each.
+PYTHONS ?= 3.11 3.12 3.13 3.14
+TRIED := tests/contract $(addprefix tests/test_,$(addsuffix .py, arrays arrow_rows chalkpy cli_tree \
+	credentials decoder frames golden http instances nested opentelemetry rows signing spool values))
+TRY = $(BIN)/python scripts/try_installed.py
+
+.PHONY: demo test test-feast lowest pythons licences fuzz sanitize lint bench bench-feast chaos docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
@@ -21,6 +27,14 @@ test: lint $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
 # Feast's own tests of online stores: FEAST=DIR is a checkout of it, URL=... a store to test.
 test-feast: $(STAMPS)/dev $(STAMPS)/engines $(FEAST_SUITE)/.ours
 	$(BIN)/python scripts/feast_suite.py $(FEAST) --python $(FEAST_SUITE)/bin/python $(URL:%=--url "%")
+
+# The oldest dependencies that pyproject.toml allows, on the oldest Python.
+lowest: $(STAMPS)/dev $(STAMPS)/engines
+	$(TRY) --lowest -- -q $(TRIED)
+
+# PYTHONS="3.13 /path/to/python" runs on these; each has to be on this machine.
+pythons: $(STAMPS)/dev $(STAMPS)/engines
+	set -e; for python in $(PYTHONS); do $(TRY) --python $$python -- -q $(TRIED); done
 
 fuzz: $(STAMPS)/dev
 	CHALK_FUZZ_EXAMPLES=$${CHALK_FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/test_fuzz.py
@@ -47,8 +61,12 @@ chaos: $(STAMPS)/dev $(STAMPS)/engines
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict
 
+licences: $(STAMPS)/dev
+	$(BIN)/python -m pip install --quiet --editable ".[chalkpy,otel,plots]"
+	$(BIN)/python -m scripts.licences
+
 clean:
-	rm -rf .venv $(BENCH) $(FEAST_SUITE) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
+	rm -rf .venv .try $(BENCH) $(FEAST_SUITE) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 
 # A stamp is newer than what it was made from; so a second run is quick, and an edited
 # pyproject.toml or decoder is installed again.

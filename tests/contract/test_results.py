@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from chalk_online_store import (
+    AsyncOnlineStore,
     InvalidSchema,
     InvalidValue,
     ItemTooLarge,
@@ -166,7 +168,11 @@ def test_a_schema_that_lost_a_feature_fails_the_result(open_store: Open) -> None
     assert open_store([other]).read_result("q", INPUTS).status is Status.FAILED
 
 
-def test_the_namespace_of_results_is_nobody_elses() -> None:
-    """A schema cannot declare it."""
+@pytest.mark.parametrize("kind", [OnlineStore, AsyncOnlineStore])
+def test_the_namespace_of_results_is_nobody_elses(
+    kind: type[OnlineStore | AsyncOnlineStore], tmp_path: Path
+) -> None:
+    """A schema cannot declare it, which is found before anything is opened."""
     with pytest.raises(InvalidSchema, match="__query__"):
-        OnlineStore.open("sqlite://", [Namespace("__query__", int, [])])
+        kind.open(f"sqlite:///{tmp_path}/features.db", [Namespace("__query__", int, [])])
+    assert list(tmp_path.iterdir()) == []

@@ -57,10 +57,14 @@ class SqliteEngine:
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript(_SCHEMA)
-        connection.execute("DELETE FROM items WHERE expires < ?", (int(time.time()),))
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(_SCHEMA)
+            connection.execute("DELETE FROM items WHERE expires < ?", (int(time.time()),))
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def close(self) -> None:

@@ -20,11 +20,17 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute
-import pyarrow.types as kinds
+from chalk_online_store.errors import InvalidSchema, InvalidValue, MissingDependency
 
-from chalk_online_store.errors import InvalidSchema, InvalidValue
+try:
+    import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.types as kinds
+except ImportError as error:
+    raise MissingDependency(
+        "Arrow tables need pyarrow: pip install 'chalk-online-store[arrow]'."
+    ) from error
+
 from chalk_online_store.integrations.arrow_columns import FLOATS, values_of, vectors_of
 from chalk_online_store.schema import Document, Feature, Namespace, Vector
 

@@ -12,12 +12,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
-import pyarrow as pa
-import pyarrow.types as kinds
-
 from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.codec.columns import ColumnBatch
-from chalk_online_store.errors import InvalidValue, OnlineStoreError, WriteFailed
+from chalk_online_store.errors import (
+    InvalidValue,
+    MissingDependency,
+    OnlineStoreError,
+    WriteFailed,
+)
+
+try:
+    import pyarrow as pa
+    import pyarrow.types as kinds
+except ImportError as error:
+    raise MissingDependency(
+        "Tables and data frames need pyarrow: pip install 'chalk-online-store[arrow]'."
+    ) from error
+
 from chalk_online_store.integrations.arrow import in_zone
 from chalk_online_store.integrations.arrow_columns import column_of, moments_of
 from chalk_online_store.operations.core import ObservedAt

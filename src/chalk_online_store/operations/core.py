@@ -91,9 +91,7 @@ class Core:
         self._regions = RegionKeeper(backend, self.router)
         if route is not None:
             route.probe = self._regions.probe
-        self.schema = namespaces(schema)
-        if RESULTS.name in self.schema:
-            raise InvalidSchema(f"The namespace {RESULTS.name!r} is that of query results.")
+        self.schema = _own_namespaces(schema)
         self._timeout = timeout
         self.registry = RegistryKeeper(backend, rng)
         self._tiers = Tiers(
@@ -444,9 +442,16 @@ def checked(
 ) -> list[Namespace | type]:
     """Refuse what no store can be made with, before anything is opened; the schema as a list."""
     found = list(schema)
-    namespaces(found)
+    _own_namespaces(found)
     if coalesce is not None:
         _window(coalesce)
+    return found
+
+
+def _own_namespaces(schema: Iterable[Namespace | type]) -> dict[str, Namespace]:
+    found = namespaces(schema)
+    if RESULTS.name in found:
+        raise InvalidSchema(f"The namespace {RESULTS.name!r} is that of query results.")
     return found
 
 
