@@ -19,6 +19,7 @@ from chalk_online_store.errors import (
     ConnectionFailed,
     RegistryUnavailable,
     RequestError,
+    RequestRefused,
     RequestTimeout,
 )
 from chalk_online_store.testing import Valkey, ValkeyCluster, ValkeySentinels
@@ -144,6 +145,21 @@ def test_a_cluster_is_found_by_any_of_its_nodes(valkey_cluster: ValkeyCluster, k
         with pytest.raises(RequestError) as raised:
             store.warm(1)
         assert isinstance(raised.value, ConnectionFailed | RequestTimeout)
+
+
+def test_the_wrong_kind_of_url_is_told_of(
+    valkey_cluster: ValkeyCluster, valkey: Valkey, kind: type
+) -> None:
+    """A node that is opened as a server, and a server that is opened as a cluster, at once."""
+    registry = valkey_cluster.nodes[owner_of(valkey_cluster, key_slot(b"{!}registry"))]
+    wrong = {
+        registry.url(): r"valkey\+cluster://",
+        valkey.url().replace("valkey:", "valkey+cluster:").replace("/0", ""): "valkey://",
+    }
+    for url, hint in wrong.items():
+        refused = (RequestRefused, WriteFailed)
+        with store_at(kind, url) as store, pytest.raises(refused, match=hint):
+            store.write(User, ROWS)
 
 
 def test_a_scan_goes_through_all_nodes(valkey_cluster: ValkeyCluster, kind: type) -> None:

@@ -22,7 +22,7 @@ from chalk_online_store.drivers.valkey.shared import (
     Server,
     SlotMap,
 )
-from chalk_online_store.errors import RequestError, ServerError
+from chalk_online_store.errors import RequestError, RequestRefused, ServerError
 from chalk_online_store.valkey.commands import SIZE, Command, Reply, Request, key_of_command
 from chalk_online_store.valkey.urls import ValkeyTarget
 
@@ -273,6 +273,8 @@ class _AsyncCluster:
 
 def _unmapped(reply: Reply) -> RequestError:
     """Why there is no map."""
+    if isinstance(reply, RequestRefused):
+        return RequestRefused("The server is not in a cluster: open it by valkey://host:port.")
     if isinstance(reply, RequestError):
         return reply
     return ServerError("Valkey: no node of the cluster has keys.")

@@ -57,6 +57,7 @@ _CLASSES = {
     "TryAgainError": "TRYAGAIN",
     "MovedError": "MOVED",
     "AskError": "ASK",
+    "ClusterCrossSlotError": "CROSSSLOT",
 }
 """redis-py takes the word away where it has a class for it."""
 
@@ -123,8 +124,13 @@ class Server:
         """What to raise, or to answer, for one of redis-py's exceptions, or of the system's."""
         text = str(error)
         code = _CLASSES.get(type(error).__name__) or text.partition(" ")[0]
-        if code in ("MOVED", "ASK"):
+        if code in ("MOVED", "ASK") and self.target.clustered:
             return _moved(text, code == "ASK")
+        if code in ("MOVED", "ASK", "CROSSSLOT"):
+            return RequestRefused(
+                f"Valkey at {self.target.name} is a node of a cluster: open that by "
+                "valkey+cluster://host:port."
+            )
         kind = _CODES.get(code) or self._kind(error)
         found = kind(f"Valkey at {self.target.name}: {_SAYS.get(kind, code)}.")
         found.engine_message = text
