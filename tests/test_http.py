@@ -785,7 +785,7 @@ def test_time_is_up_in_time(connect: Connect, behaviour: Behaviour) -> None:
         assert 0.15 < time.monotonic() - began < 1
         assert_text_is_safe(raised.value, server.port)
         with pytest.raises(RequestTimeout):
-            client.send(timeout=0.01)
+            client.send(timeout=0.1)  # Enough to be accepted, by a busy machine too.
     assert server.connections == 2, "a connection whose answer is still to come must not be kept"
 
 
