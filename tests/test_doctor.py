@@ -18,10 +18,15 @@ from chalk_online_store.capacity.sizing import Sizing, size
 from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.cli import main
 from chalk_online_store.cli.doctor.checks import Check, of_capacity, of_table
+from chalk_online_store.cli.doctor.command import _observed
 from chalk_online_store.cli.doctor.live import of_permissions
 from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.errors import AccessDenied, ConditionFailed
+from chalk_online_store.errors import AccessDenied, ConditionFailed, ConnectionFailed
+from chalk_online_store.provision.applying import apply
 from chalk_online_store.provision.control_plane import Call, ControlPlane
+from chalk_online_store.provision.observing import observe
+from chalk_online_store.provision.planning import plan
+from chalk_online_store.provision.spec import TableSpec
 from chalk_online_store.provision.state import (
     Key,
     Recovery,
@@ -38,6 +43,7 @@ from chalk_online_store.testing import (
     LocalGlobalTable,
     create_table,
 )
+from tests.control_plane import Aws
 
 EAST, WEST = "us-east-1", "us-west-2"
 SOUND = RegionState(
@@ -172,6 +178,25 @@ def test_missing_permissions_are_named() -> None:
     (writer,) = of_permissions(plane, "features", [EAST], layout, writes=True)
     assert "dynamodb:UpdateItem, dynamodb:DeleteItem" in writer.found
     assert len(plane.asked) == 3 + 7
+
+
+class HalfAway(Aws):
+    """A Global Table one region of which does not answer."""
+
+    def call(self, call: Call) -> dict[str, Any]:
+        if call.region == WEST:
+            raise ConnectionFailed("away")
+        return super().call(call)
+
+
+def test_a_region_that_does_not_answer_is_not_taken_for_one_without_a_table() -> None:
+    """Also where the other region tells that it is a replica: nothing is known of it."""
+    plane = HalfAway()
+    apply(plan(TableSpec("features", (EAST,)), observe(plane, "features", [EAST])), plane)
+    plane.tables[WEST] = plane.tables[EAST]
+    state, failed = _observed(plane, "features", [EAST, WEST])
+    assert [*state.regions] == [EAST]
+    assert [(check.where, check.what) for check in failed] == [(WEST, "table")]
 
 
 # --- with engines --------------------------------------------------------------------------

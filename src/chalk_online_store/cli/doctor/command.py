@@ -42,7 +42,7 @@ from chalk_online_store.provision.control_plane import ControlPlane
 from chalk_online_store.provision.observing import observe
 from chalk_online_store.provision.planning import plan
 from chalk_online_store.provision.spec import TableSpec, read_spec
-from chalk_online_store.provision.state import RegionState, TableState, Unknown
+from chalk_online_store.provision.state import RegionState, TableState
 
 
 def doctor(
@@ -140,13 +140,17 @@ def _observed(
     plane: ControlPlane, table: str, regions: list[str]
 ) -> tuple[TableState, list[Check]]:
     """What there is in the regions that answer, and why the others do not."""
-    found: dict[str, RegionState | Unknown] = {}
+    found: dict[str, RegionState] = {}
     failed = []
     for region in regions:
+        if region in found:  # As a replica of one before.
+            continue
         try:
-            found |= observe(plane, table, [region]).regions
+            seen = observe(plane, table, [region]).regions
         except RequestError as error:
             failed.append(Check("error", region, "table", f"not known: {error}", "Try again."))
+        else:
+            found |= {name: each for name, each in seen.items() if isinstance(each, RegionState)}
     return TableState(table, found), failed
 
 

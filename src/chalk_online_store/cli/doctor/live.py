@@ -17,7 +17,6 @@ from chalk_online_store.errors import (
     OnlineStoreError,
     RegistryError,
     RequestError,
-    TableNotFound,
 )
 from chalk_online_store.provision.control_plane import Call, ControlPlane
 from chalk_online_store.schema import Namespace
@@ -76,9 +75,7 @@ def _is_refused(plane: ControlPlane, call: Call) -> bool:
         plane.call(call)
     except AccessDenied:
         return True
-    except TableNotFound:
-        return False
-    except RequestError:  # A condition that did not hold: it may be asked.
+    except RequestError:  # There is no table, or a condition did not hold: it may be asked.
         return False
     return False
 
