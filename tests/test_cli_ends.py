@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from chalk_online_store import OnlineStore
-from chalk_online_store.cli import bloom, main, registries, registry
+from chalk_online_store.cli import bloom, main, stores
 from chalk_online_store.cli.asking import ask
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.rows import command as rows
@@ -212,9 +212,8 @@ def test_a_mistake_has_no_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It is told on standard error, with the status that the documentation has for it."""
-    monkeypatch.setattr(registry, "ANSWERS_WITHIN", 3.0)
-    monkeypatch.setattr(rows, "TIMEOUT", 3.0)
-    monkeypatch.setattr(registries, "TIMEOUT", 3.0)
+    monkeypatch.setattr(stores, "ANSWERS_WITHIN", 3.0)
+    monkeypatch.setattr(rows, "ANSWERS_WITHIN", 3.0)
     defaults = OnlineStore.open.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "timeout", 3.0)

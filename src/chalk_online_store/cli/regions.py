@@ -174,7 +174,7 @@ def _order(
         if wanted != held:
             wanted = wanted.given(read_clocks().wall, held)
         # What holds already is carried to those who have not heard of it.
-        heard = regions.run(regions.keeper.order(wanted, regions.call(TIMEOUT)))
+        heard = regions.store.run(regions.keeper.order(wanted, regions.store.call(TIMEOUT)))
     if as_json:
         plain = {"before": _plain(held), "now": _plain(wanted)}
         print_json({**plain, "not_heard": {n: why for n, why in heard.items() if why}})
@@ -185,7 +185,7 @@ def _order(
 
 def _held(regions: Regions) -> Orders:
     """The latest orders that any region shows: all are read, and their router hears of them."""
-    health = regions.run(regions.keeper.health(regions.call(TIMEOUT)))
+    health = regions.store.run(regions.keeper.health(regions.store.call(TIMEOUT)))
     if not any(check.ok for check in health.regions):
         # Orders state all that holds: without knowing what does, none can be added.
         raise RegionUnavailable(f"No region answers: {health.regions[0].error}")
@@ -231,8 +231,8 @@ def home(
 def _home_in(regions: Regions, name: str) -> tuple[str, str | None, int | None, str]:
     """What a region says of the registry: its home ("" before the first entry), and its size."""
     try:
-        call = regions.call(TIMEOUT, name)
-        registry = regions.run(RegistryKeeper(regions.backend).load(call))
+        call = regions.store.call(TIMEOUT, name)
+        registry = regions.store.run(RegistryKeeper(regions.store.backend).load(call))
     except OnlineStoreError as error:
         return name, None, None, type(error).__name__
     return name, registry.home, len(registry.entries), ""
@@ -246,8 +246,8 @@ def _move_home(regions: Regions, region: str, yes: bool) -> None:
         f"stand for two features. Move the registry's home to {region}?",
         yes,
     )
-    keeper = RegistryKeeper(regions.backend)
-    if not regions.run(keeper.move_home(region, names, regions.call(4 * TIMEOUT))):
+    keeper = RegistryKeeper(regions.store.backend)
+    if not regions.store.run(keeper.move_home(region, names, regions.store.call(4 * TIMEOUT))):
         typer.echo(
             "The old home did not answer: what was registered there last may be lost.", err=True
         )

@@ -13,23 +13,18 @@ from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json, Url, given
 from chalk_online_store.cli.schemas import namespace_called
+from chalk_online_store.cli.stores import load_registry, opened_store
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.codec.lockfile import Difference, differences, parse_lock, render_lock
 from chalk_online_store.codec.registry import Entry, Registry, entries_of
-from chalk_online_store.connect import connect
-from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import RegistryError
 from chalk_online_store.operations.registry import RegistryKeeper
 
 T = TypeVar("T")
 
-ANSWERS_WITHIN = 10.0
-"""Seconds that a table has to show its registry."""
-
 TIMEOUT = 60.0
-"""Seconds that a change of it may take."""
+"""Seconds that a change of the registry may take."""
 
 app = typer.Typer(
     help="The registry of a table: which short id stands for which name.", no_args_is_help=True
@@ -48,7 +43,7 @@ def list_entries(
 
     Example: chalk-online-store registry list --prefix user. --url sqlite:///features.db
     """
-    entries = [entry for entry in _load(url).entries if entry.name.startswith(prefix)]
+    entries = [entry for entry in load_registry(url).entries if entry.name.startswith(prefix)]
     _print(
         ("name", "id", "type", "group", "state"),
         [(entry.name, entry.id, entry.type, entry.group, entry.state) for entry in entries],
@@ -96,7 +91,7 @@ def export(
 
     Example: chalk-online-store registry export --output registry.lock --url sqlite:///features.db
     """
-    text = render_lock(_load(url).entries)
+    text = render_lock(load_registry(url).entries)
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -145,7 +140,7 @@ def check(
     if lock is not None:
         registries["the lock file"] = Registry(_read_lock(lock))
     if url is not None:
-        registries["the table"] = _load(url)
+        registries["the table"] = load_registry(url)
     found = [
         (where, difference)
         for where, registry in registries.items()
@@ -192,20 +187,7 @@ def _read_lock(path: Path) -> tuple[Entry, ...]:
         raise RegistryError(f"The lock file cannot be read: {error}.") from error
 
 
-def _load(url: str) -> Registry:
-    return _run(url, lambda keeper, call: keeper.load(call), ANSWERS_WITHIN)
-
-
 def _change(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]]) -> T:
-    _load(url)  # Whether the engine is there is known soon.
-    return _run(url, operation, TIMEOUT)
-
-
-def _run(url: str, operation: Callable[[RegistryKeeper, Call], Operation[T]], timeout: float) -> T:
-    backend, transports, _ = connect(url, None)
-    driver = SyncDriver(transports)
-    try:
-        call = Call(read_clocks().monotonic + timeout)
-        return driver.run(operation(RegistryKeeper(backend), call))
-    finally:
-        driver.close()
+    load_registry(url)  # Whether the engine is there is known soon.
+    with opened_store(url) as store:
+        return store.run(operation(RegistryKeeper(store.backend), store.call(TIMEOUT)))

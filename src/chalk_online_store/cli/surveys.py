@@ -6,19 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from chalk_online_store.backend import Backend, Call
-from chalk_online_store.connect import connect
+from chalk_online_store.cli.stores import OpenedStore, opened_store
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.sync import SyncDriver
-from chalk_online_store.effects import Operation
 from chalk_online_store.errors import InvalidURL
 from chalk_online_store.operations.regions import Health, MeasuredLag, RegionKeeper
 from chalk_online_store.routing.router import RegionStatus, Router
 from chalk_online_store.routing.settings import Routing
-
-T = TypeVar("T")
 
 _LOOKS = 3
 """A region that does not answer is read so many times, until its router calls it down."""
@@ -29,33 +24,20 @@ _TIMEOUT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """The regions of a URL, opened without a schema."""
+    """The regions of a store."""
 
-    backend: Backend
+    store: OpenedStore
     router: Router
     keeper: RegionKeeper
-    driver: SyncDriver
-
-    def run(self, operation: Operation[T]) -> T:
-        """Perform an operation."""
-        return self.driver.run(operation)
-
-    def call(self, seconds: float, region: str = "") -> Call:
-        """A call that ends so many seconds from now."""
-        return Call(read_clocks().monotonic + seconds, region=region)
 
 
 @contextmanager
 def opened(url: str) -> Iterator[Regions]:
     """Open the regions of a URL; raises `InvalidURL` where it can have none."""
-    backend, transports, route = connect(url, None, Routing())
-    driver = SyncDriver(transports)
-    try:
-        if route is None:
+    with opened_store(url, Routing()) as store:
+        if store.router is None:
             raise InvalidURL("Regions are those of a URL such as dynamodb:///TABLE?region=A,B.")
-        yield Regions(backend, route.router, RegionKeeper(backend, route.router), driver)
-    finally:
-        driver.close()
+        yield Regions(store, store.router, RegionKeeper(store.backend, store.router))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +117,7 @@ def survey(regions: Regions, beat: bool, within: float) -> Survey:
     """Read every region, and measure the replication for at most `within` seconds."""
     health = _health(regions)
     answering = [check.name for check in health.regions if check.ok]
-    measured = regions.run(regions.keeper.measure_lag(answering, within)) if beat else []
+    measured = regions.store.run(regions.keeper.measure_lag(answering, within)) if beat else []
     found = {(lag.source, lag.target): lag for lag in measured}
     status = regions.router.status(read_clocks())
     lags = []
@@ -159,7 +141,7 @@ def _note(lag: MeasuredLag | None, within: float) -> str:
 def _health(regions: Regions) -> Health:
     health = regions.router.health
     for _ in range(_LOOKS):
-        found = regions.run(regions.keeper.health(regions.call(_TIMEOUT)))
+        found = regions.store.run(regions.keeper.health(regions.store.call(_TIMEOUT)))
         if all(check.ok or not health[check.name].well for check in found.regions):
             break
     return found

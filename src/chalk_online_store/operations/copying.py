@@ -29,7 +29,7 @@ _PAGE_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some items of a table, as the changes that make them, each by its own.
+    """Some items of a table.
 
     `expired` items are left out: nobody may read them any more. `next` begins the next page,
     and is empty where there is none.

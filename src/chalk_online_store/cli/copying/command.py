@@ -17,16 +17,15 @@ from chalk_online_store.cli.asking import ask
 from chalk_online_store.cli.bars import bars
 from chalk_online_store.cli.copying.run import (
     Progress,
-    Table,
-    compare_tables,
+    compare_stores,
     copy_items,
     copy_registry,
-    opened,
     take_up,
 )
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Yes
 from chalk_online_store.cli.signals import terminated_as_interrupted
+from chalk_online_store.cli.stores import OpenedStore, opened_store
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.connect import table_size
 from chalk_online_store.errors import InvalidValue
@@ -63,7 +62,7 @@ def copy(
         raise WrongUsage("Source and target are one store.")
     state = take_up(progress, source, target)
     found = None
-    with opened(source) as ours, opened(target) as theirs, terminated_as_interrupted():
+    with opened_store(source) as ours, opened_store(target) as theirs, terminated_as_interrupted():
         if not only_verify:
             count = _count(source)
             ask(f"Copy about {count:,} items?", yes)
@@ -76,7 +75,12 @@ def copy(
 
 
 def _copy(
-    source: Table, target: Table, state: Progress, path: Path, per_second: float, count: int
+    source: OpenedStore,
+    target: OpenedStore,
+    state: Progress,
+    path: Path,
+    per_second: float,
+    count: int,
 ) -> None:
     registry = copy_registry(source, target)
     with _bar("Copying", count) as tell:
@@ -90,9 +94,9 @@ def _copy(
         typer.echo(f"{namespace} has a Bloom filter: build it anew in the target.", err=True)
 
 
-def _compared(source: Table, target: Table) -> Comparison:
+def _compared(source: OpenedStore, target: OpenedStore) -> Comparison:
     with _bar("Comparing", 0) as tell:
-        return compare_tables(source, target, tell)
+        return compare_stores(source, target, tell)
 
 
 def _count(url: str) -> int:

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import xxhash
 
-from chalk_online_store.backend import Backend, Call
 from chalk_online_store.cli.loading.progress import keep
+from chalk_online_store.cli.stores import OpenedStore
 from chalk_online_store.codec.registry import Registry
-from chalk_online_store.connect import connect
-from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.sync import SyncDriver
-from chalk_online_store.effects import Operation
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.copying import (
     Comparison,
@@ -30,44 +23,20 @@ from chalk_online_store.operations.copying import (
 )
 from chalk_online_store.operations.registry import RegistryKeeper
 
-T = TypeVar("T")
-
 KEEP_EVERY = 1.0
 """Seconds between two times that a copy's progress is put on disk."""
 
 _TIMEOUT = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One of the two stores, opened without a schema."""
-
-    backend: Backend
-    driver: SyncDriver
-
-    def run(self, operation: Operation[T]) -> T:
-        """Perform an operation."""
-        return self.driver.run(operation)
-
-    def pages(self, start: bytes = b"") -> Iterator[Page]:
-        """All pages from one on."""
-        while True:
-            page = self.run(read_page(self.backend, start))
-            yield page
-            start = page.next
-            if not start:
-                return
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Table]:
-    """Open a store; raises what `connect` raises."""
-    backend, transports, _ = connect(url, None)
-    driver = SyncDriver(transports)
-    try:
-        yield Table(backend, driver)
-    finally:
-        driver.close()
+def pages(store: OpenedStore, start: bytes = b"") -> Iterator[Page]:
+    """All pages of a store, from one on."""
+    while True:
+        page = store.run(read_page(store.backend, start))
+        yield page
+        start = page.next
+        if not start:
+            return
 
 
 class Progress(msgspec.Struct):
@@ -104,23 +73,20 @@ def take_up(path: Path, source: str, target: str) -> Progress:
     return found
 
 
-def copy_registry(source: Table, target: Table) -> Registry:
+def copy_registry(source: OpenedStore, target: OpenedStore) -> Registry:
     """Put what short ids stand for under the same ids into the target.
 
     Raises `RegistryError` where they stand for something else there.
     """
-    registry = source.run(RegistryKeeper(source.backend).load(_call()))
-    target.run(RegistryKeeper(target.backend).adopt(registry.entries, _call()))
+    registry = source.run(RegistryKeeper(source.backend).load(source.call(_TIMEOUT)))
+    keeper = RegistryKeeper(target.backend)
+    target.run(keeper.adopt(registry.entries, target.call(_TIMEOUT)))
     return registry
 
 
-def _call() -> Call:
-    return Call(read_clocks().monotonic + _TIMEOUT)
-
-
 def copy_items(
-    source: Table,
-    target: Table,
+    source: OpenedStore,
+    target: OpenedStore,
     progress: Progress,
     path: Path,
     per_second: float,
@@ -128,7 +94,7 @@ def copy_items(
 ) -> None:
     """Copy all items from where `progress` is on; each page is told, and kept on disk."""
     began, before, kept_at = time.monotonic(), progress.items, -KEEP_EVERY
-    for page in source.pages(progress.next):
+    for page in pages(source, progress.next):
         layout = source.backend.layout
         progress.wcu += target.run(write_items(target.backend, layout, page.items))
         progress.rcu += page.rcu
@@ -143,13 +109,15 @@ def copy_items(
         time.sleep(max(0.0, ahead))
 
 
-def compare_tables(source: Table, target: Table, tell: Callable[[int], None]) -> Comparison:
+def compare_stores(
+    source: OpenedStore, target: OpenedStore, tell: Callable[[int], None]
+) -> Comparison:
     """Read both wholly, and compare what each item says."""
     found = []
     read = 0
     for table in (source, target):
         seen = Fingerprint()
-        for page in table.pages():
+        for page in pages(table):
             seen.add(table.backend.layout, page.items)
             read += len(page.items)
             tell(read)

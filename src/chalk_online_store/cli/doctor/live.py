@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from chalk_online_store.cli.doctor.checks import Check, Verdict
-from chalk_online_store.cli.registries import load_registry
+from chalk_online_store.cli.stores import load_registry
 from chalk_online_store.cli.surveys import opened, survey
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.registry import Registry

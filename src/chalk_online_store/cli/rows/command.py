@@ -15,10 +15,10 @@ from chalk_online_store.backend import Call
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Features, Json, JsonLines, OneSchema, Url
-from chalk_online_store.cli.registries import load_registry
 from chalk_online_store.cli.rows.plain import from_plain, to_plain
 from chalk_online_store.cli.rows.registered import parse_key, registered_namespace
 from chalk_online_store.cli.schemas import namespace_called
+from chalk_online_store.cli.stores import ANSWERS_WITHIN, load_registry
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.drivers.steps import read_clocks
@@ -26,9 +26,6 @@ from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.rows import Row
 from chalk_online_store.schema import Namespace
 from chalk_online_store.store import OnlineStore
-
-TIMEOUT = 10.0
-"""Seconds that an engine has to answer: people wait."""
 
 _PAGE = 100
 _SCANNED = 1000
@@ -60,7 +57,7 @@ def get(
     """
     found = _namespace(None if schema else load_registry(url), namespace, schema)
     wanted = [parse_key(text, found) for text in keys]
-    with OnlineStore.open(url, [found], timeout=TIMEOUT) as store:
+    with OnlineStore.open(url, [found], timeout=ANSWERS_WITHIN) as store:
         rows = store.read(found, wanted, feature, consistent=consistent)
         names = list(rows.features)
         for row in rows:
@@ -93,7 +90,7 @@ def put(
     namespace = namespace_called(schema)
     moment = None if observed_at is None else _moment(observed_at)
     written = 0
-    with OnlineStore.open(url, [namespace], timeout=TIMEOUT) as store:
+    with OnlineStore.open(url, [namespace], timeout=ANSWERS_WITHIN) as store:
         lines = _lines(rows)
         while batch := [from_plain(namespace, _object(line)) for line in islice(lines, _PAGE)]:
             store.write(namespace, batch, observed_at=moment)
@@ -123,7 +120,7 @@ def scan(
     registry = load_registry(url)
     found = _namespace(registry, namespace, schema)
     entry = registry.by_name.get(namespace)
-    with OnlineStore.open(url, [found], timeout=TIMEOUT) as store:
+    with OnlineStore.open(url, [found], timeout=ANSWERS_WITHIN) as store:
         every = _keys(store, found, f"{entry.id}:") if entry else iter(())
         keys = islice(every, limit or None)
         while some := list(islice(keys, _PAGE)):
@@ -152,7 +149,7 @@ def _keys(store: OnlineStore, namespace: Namespace, prefix: str) -> Iterator[Any
     """The primary keys of a namespace, as the items of a Scan come."""
     start, last = b"", ""
     while True:
-        call = Call(read_clocks().monotonic + TIMEOUT)
+        call = Call(read_clocks().monotonic + ANSWERS_WITHIN)
         page = store.driver.run(store.core.backend.scan_keys(0, 1, start, _SCANNED, call))
         for pk in page.pks:
             if pk.startswith(prefix) and pk != last:  # The items of an entity lie together.
