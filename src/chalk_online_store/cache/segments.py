@@ -31,7 +31,7 @@ from xxhash import xxh3_64_digest
 
 from chalk_online_store.cache.bloom import Hashes, KeyFilter, Layer, Size, sizes_for
 from chalk_online_store.codec.changes import Attributes, key_attributes
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.errors import DamagedItem
 
@@ -134,7 +134,7 @@ class Places:
     """The keys of one namespace's filter, by the id of the namespace."""
 
     def __init__(self, namespace_id: str) -> None:
-        self.control = f"!bloom:{namespace_id}"
+        self.control = f"{RESERVED}bloom:{namespace_id}"
 
     def head(self) -> ItemKey:
         """The head."""

@@ -74,11 +74,10 @@ def _rank(cost: GroupingCost) -> tuple[float, int]:
 
 def _atoms(part: NamespaceMix, sample: Sample) -> list[frozenset[str]]:
     """The finest sets of features that no query or write tells apart."""
-    namespace = sample.namespace
     orders = [*(q.features for q in part.query), *(w.features for w in part.write)]
-    named = [frozenset(namespace.feature(name).name for name in names) for names in orders]
+    named = [sample.names(features) for features in orders]
     alike: dict[tuple[bool, ...], set[str]] = {}
-    for feature in namespace.features:
+    for feature in sample.namespace.features:
         mark = tuple(not names or feature.name in names for names in named)
         alike.setdefault(mark, set()).add(feature.name)
     return [frozenset(names) for names in alike.values()]

@@ -65,6 +65,15 @@ class Sample:
             for name, features in self.namespace.groups.items()
         }
 
+    def names(self, features: Iterable[str]) -> frozenset[str]:
+        """Features by their short names; raises `UnknownFeature`."""
+        return frozenset(self.namespace.feature(name).name for name in features)
+
+    def touched(self, features: Iterable[str]) -> list[str]:
+        """The groups in which features are; all of them, unless some are named."""
+        names = self.names(features)
+        return [name for name, group in self.groups.items() if not names or names & group]
+
     def sizes(self, writes: Sequence[Collection[str]] = ()) -> dict[str, list[int]]:
         """The bytes of each row's item in each group, after all of these writes, one by one.
 

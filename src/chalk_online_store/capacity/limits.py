@@ -7,14 +7,14 @@ in one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.mix import NamespaceMix
 from chalk_online_store.capacity.partitions import READ_LIMIT, WRITE_LIMIT, partition_count
-from chalk_online_store.capacity.sizing import Sizing
+from chalk_online_store.capacity.sizing import GroupSize, Sizing
 from chalk_online_store.capacity.units import read_units, write_units
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
@@ -87,10 +87,8 @@ def _of_items(sizing: Sizing, namespace: str) -> Iterator[Finding]:
 
 
 def _of_queries(part: NamespaceMix, sizing: Sizing, sample: Sample) -> Iterator[Finding]:
-    groups = [group for group in sizing.groups if group.namespace == sample.namespace.name]
     for query in part.query:
-        wanted = {sample.namespace.feature(name).name for name in query.features}
-        read = [g for g in groups if not wanted or wanted & sample.groups[g.group]]
+        read = _touched(sizing, sample, query.features)
         answer = query.entities * sum(group.bytes for group in read)
         if answer > BATCH_BYTES:
             yield Finding(
@@ -105,12 +103,15 @@ def _of_queries(part: NamespaceMix, sizing: Sizing, sample: Sample) -> Iterator[
 
 
 def _of_writes(part: NamespaceMix, sizing: Sizing, sample: Sample) -> Iterator[Finding]:
-    groups = [group for group in sizing.groups if group.namespace == sample.namespace.name]
     for write in part.write:
-        wanted = {sample.namespace.feature(name).name for name in write.features}
-        written = [g for g in groups if not wanted or wanted & sample.groups[g.group]]
+        written = _touched(sizing, sample, write.features)
         units = write.per_second * write.hottest * sum(write_units(round(g.bytes)) for g in written)
         yield from _hot(sample.namespace.name, "write", units, WRITE_LIMIT, "WCU")
+
+
+def _touched(sizing: Sizing, sample: Sample, features: Iterable[str]) -> list[GroupSize]:
+    touched, name = sample.touched(features), sample.namespace.name
+    return [g for g in sizing.groups if g.namespace == name and g.group in touched]
 
 
 _WAYS_OUT = {

@@ -133,20 +133,15 @@ class _Part:
         self._part = part
         self._sample = sample
         self.name = sample.namespace.name
-        writes = [self._names(write.features) for write in part.write]
+        writes = [sample.names(write.features) for write in part.write]
         everything = frozenset(sample.namespace.by_name)
         if all(writes) and everything - frozenset().union(*writes):
             writes.append(everything)  # What no write names was loaded otherwise.
         self._sizes = sample.sizes(writes)
 
-    def _names(self, features: Iterable[str]) -> frozenset[str]:
-        return frozenset(self._sample.namespace.feature(name).name for name in features)
-
     def _touched(self, features: Sequence[str]) -> list[str]:
-        """The groups in which these features are."""
-        names = self._names(features)
-        groups = self._sample.groups
-        return [g for g in self._sizes if not names or names & groups[g]]
+        """The groups in which these features are, and some row has an item."""
+        return [group for group in self._sample.touched(features) if group in self._sizes]
 
     def lines(self) -> Iterator[Line]:
         for query in self._part.query:

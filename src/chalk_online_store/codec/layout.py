@@ -34,6 +34,10 @@ of: a whole write leaves a value of each feature that it knows, so only an erasu
 """
 
 
+RESERVED = "!"
+"""What the partition keys that are no entity's begin with: "!" is in no id."""
+
+
 def own(feature_id: str) -> str:
     """The attribute with a feature's own observed-at: present where it differs from `BASE`."""
     return "@" + feature_id

@@ -20,14 +20,13 @@ import msgspec
 
 from chalk_online_store.codec.changes import Attributes, key_attributes, key_of
 from chalk_online_store.codec.ids import free_ids
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.errors import RegistryError, TypeConflict
 from chalk_online_store.schema import Namespace
 from chalk_online_store.schema.types import struct_fields
 
-PARTITION = "!registry"
-"""No namespace's partition: "!" is in no id."""
+PARTITION = f"{RESERVED}registry"
 
 NAMES_AFTER = "$"
 """Every sort key of a name comes after this one, every sort key of an id before it."""

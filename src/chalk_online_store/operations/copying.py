@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 
 from chalk_online_store.backend import Backend, Call, ItemPage
 from chalk_online_store.codec.changes import Attributes, key_of, read_number
-from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.codec.layout import RESERVED, TableLayout
 from chalk_online_store.codec.moving import changes_of, hash_item
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError, WriteFailed
-
-RESERVED = "!"
-"""What the partition keys that are no entity's begin with: the registry is copied by itself."""
 
 PAGE_ITEMS = 500
 _PAGE_SECONDS = 120.0
@@ -52,7 +49,7 @@ def read_page(table: Backend, start: bytes) -> Operation[Page]:
 
 
 def _entities(layout: TableLayout, items: Sequence[Attributes]) -> Iterator[Attributes]:
-    """Items of entities, each once."""
+    """Items of entities, each once: the registry is copied by itself."""
     seen = set()
     for item in items:
         key = key_of(layout, item)

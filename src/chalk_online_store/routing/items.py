@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from chalk_online_store.codec.changes import Attributes, key_attributes, key_of, number, read_number
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.routing.orders import Orders
 
-PARTITION = "!regions"
-"""No namespace's partition: "!" is in no id."""
+PARTITION = f"{RESERVED}regions"
 
 _BEAT = "beat:"
 """Begins the sort key of a heartbeat; the region that it was written in follows."""

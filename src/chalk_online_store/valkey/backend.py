@@ -12,7 +12,7 @@ import msgspec
 from chalk_online_store.backend import Applied, Call, Found, ItemPage, KeyPage, Outcome, Wanted
 from chalk_online_store.codec.changes import Attributes, Change, fresh_item, key_attributes, number
 from chalk_online_store.codec.ids import ALPHABET
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.registry import PARTITION as REGISTRY
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.swaps import Swap
@@ -20,7 +20,7 @@ from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.errors import DamagedItem, RequestError, RequestTimeout
 from chalk_online_store.retry import Backoff, RetryPolicy, pause, unless_final
 from chalk_online_store.valkey import commands, scripts
-from chalk_online_store.valkey.commands import RESERVED, Command, Expiry, Keys, Reply, Request
+from chalk_online_store.valkey.commands import Command, Expiry, Keys, Reply, Request
 from chalk_online_store.valkey.packing import attributes_of
 from chalk_online_store.valkey.rows import RowReader
 

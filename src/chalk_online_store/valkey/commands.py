@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from chalk_online_store.codec.changes import Attributes, Change, parse_item, render_item
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey.packing import packed_change
@@ -18,9 +18,6 @@ Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[Argument, ...]
 Reply: TypeAlias = Any
 """What the server answered; a `RequestError` where that, or no answer, is an error."""
-
-RESERVED = "!"
-"""What the partition keys that are no entity's begin with."""
 
 
 @dataclass(frozen=True, slots=True)

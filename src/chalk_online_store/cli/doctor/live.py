@@ -10,7 +10,7 @@ from typing import Any
 from chalk_online_store.cli.doctor.checks import Check, Verdict
 from chalk_online_store.cli.stores import load_registry
 from chalk_online_store.cli.surveys import opened, survey
-from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.codec.layout import RESERVED, TableLayout
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.errors import (
     AccessDenied,
@@ -28,8 +28,8 @@ microsecond."""
 
 LAG = 5.0
 
-_NOBODY = "!doctor"
-"""No item: "!" is in no id."""
+_NOBODY = f"{RESERVED}doctor"
+"""No item."""
 
 
 def of_permissions(
