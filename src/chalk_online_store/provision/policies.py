@@ -7,8 +7,8 @@ AWS asks for the permissions of what is in the transaction, and ours hold puts a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -101,9 +101,13 @@ class Policy(Struct, frozen=True):
 
     def document(self, account: str, partition: str = "aws") -> dict[str, object]:
         """The policy's JSON document in an account, by its twelve digits."""
+        return self.written(lambda arn: arn.text(partition, account))
+
+    def written(self, arn: Callable[[Arn], Any]) -> dict[str, Any]:
+        """The document with each ARN as `arn` makes it."""
         return {
             "Version": "2012-10-17",
-            "Statement": [_written(each, account, partition) for each in self.statements],
+            "Statement": [_written(each, arn) for each in self.statements],
         }
 
 
@@ -226,11 +230,8 @@ def _in_each(spec: TableSpec, service: str, before: str, after: str = "") -> tup
     return tuple(Arn(service, region, f"{before}{spec.name}{after}") for region in spec.regions)
 
 
-def _written(statement: Statement, account: str, partition: str) -> dict[str, object]:
-    resources = [
-        each.text(partition, account) if isinstance(each, Arn) else each
-        for each in statement.resources
-    ]
+def _written(statement: Statement, arn: Callable[[Arn], Any]) -> dict[str, Any]:
+    resources = [arn(each) if isinstance(each, Arn) else each for each in statement.resources]
     conditions = {
         operator: {key: list(values) for key, values in keys.items()}
         for operator, keys in statement.conditions.items()

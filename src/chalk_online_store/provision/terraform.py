@@ -20,7 +20,7 @@ from chalk_online_store.provision.hcl import (
     block,
     document,
 )
-from chalk_online_store.provision.policies import Arn, Policy, Statement, policies
+from chalk_online_store.provision.policies import Arn, Policy, policies
 from chalk_online_store.provision.spec import Autoscaling, OnDemand, Provisioned, TableSpec
 
 Body: TypeAlias = Iterator[Attribute | Block]
@@ -261,33 +261,15 @@ def _iam(spec: TableSpec) -> Iterator[Block]:
 
 
 def _policy(policy: Policy) -> dict[str, Value]:
-    statements = [_statement(each) for each in policy.statements]
-    json: Value = {"Version": "2012-10-17", "Statement": statements}
     return {
         "name": policy.name,
         "description": policy.description,
-        "policy": Call("jsonencode", json),
+        "policy": Call("jsonencode", policy.written(_arn)),
     }
 
 
-def _statement(statement: Statement) -> Value:
-    conditions: Value = {
-        operator: {key: list(values) for key, values in keys.items()}
-        for operator, keys in statement.conditions.items()
-    }
-    return {
-        "Sid": statement.sid,
-        "Effect": "Allow",
-        "Action": list(statement.actions),
-        "Resource": [_resource(each) for each in statement.resources],
-        **({"Condition": conditions} if conditions else {}),
-    }
-
-
-def _resource(resource: Arn | str) -> Value:
-    if isinstance(resource, str):
-        return resource
-    service, region, path = resource
+def _arn(arn: Arn) -> Value:
+    service, region, path = arn
     return Template(("arn:", _PARTITION, f":{service}:{region}:", _ACCOUNT, f":{path}"))
 
 
