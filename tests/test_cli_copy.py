@@ -15,7 +15,7 @@ from chalk_online_store import Feature, Namespace, OnlineStore, feature, feature
 from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.cli import main
 from chalk_online_store.cli.copying import run as copying
-from chalk_online_store.cli.loading.progress import keep
+from chalk_online_store.cli.kept import keep
 from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.operations import copying as operations
 from chalk_online_store.schema import namespace_of

@@ -22,8 +22,9 @@ import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, provisioned_wcu
 from chalk_online_store.cli import main
-from chalk_online_store.cli.loading import progress as kept
+from chalk_online_store.cli.kept import keep
 from chalk_online_store.cli.loading import run as loading
+from chalk_online_store.cli.loading.progress import Progress
 from chalk_online_store.integrations.arrow import namespace_of
 from chalk_online_store.testing import Dynoxide, FaultProxy, Latency, create_table
 from chalk_online_store.testing.engines import local_session
@@ -217,7 +218,7 @@ def test_the_progress_of_another_load_is_refused(
 ) -> None:
     """A file that has changed, or another table, is not taken for the same."""
     path = file.with_name(f"{file.name}.load-progress.json")
-    kept.keep(path, kept.Progress({"bytes": 1}, f"user in sqlite:{store_url[9:]}", 0, 10))
+    keep(path, Progress({"bytes": 1}, f"user in sqlite:{store_url[9:]}", 0, 10))
     assert run(file, "--url", store_url, *user()) == 1
     assert "the file is not the same" in capsys.readouterr().err
     path.write_text("nonsense")

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import xxhash
 
-from chalk_online_store.cli.loading.progress import keep
+from chalk_online_store.cli.kept import keep, read_kept
 from chalk_online_store.cli.stores import OpenedStore
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.errors import InvalidValue
@@ -59,12 +59,9 @@ def take_up(path: Path, source: str, target: str) -> Progress:
     Raises `InvalidValue` for the progress of another one.
     """
     stores = xxhash.xxh3_128_hexdigest(msgspec.json.encode((source, target)))
-    if not path.exists():
+    found = read_kept(path, Progress, "copy")
+    if found is None:
         return Progress(stores)
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Progress)
-    except msgspec.DecodeError:
-        raise InvalidValue(f"{path} is no progress of a copy: remove it.") from None
     if found.stores != stores:
         raise InvalidValue(
             f"{path} is the progress of another copy: remove it, or name another one with "

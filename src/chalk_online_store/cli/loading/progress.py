@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from chalk_online_store.cli.kept import read_kept
 from chalk_online_store.errors import InvalidValue
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,13 +38,9 @@ def take_up(path: Path, source: dict[str, Any], target: str, now: datetime) -> P
 
     Raises `InvalidValue` where the file or the table was another one.
     """
-    new = Progress(source, target, (now - _EPOCH) // timedelta(microseconds=1))
-    if not path.exists():
-        return new
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Progress)
-    except msgspec.DecodeError:
-        raise InvalidValue(f"{path} is no progress of a load: remove it.") from None
+    found = read_kept(path, Progress, "load")
+    if found is None:
+        return Progress(source, target, (now - _EPOCH) // timedelta(microseconds=1))
     if (found.source, found.target) != (source, target):
         what = "table" if found.source == source else "file"
         raise InvalidValue(
@@ -52,13 +48,3 @@ def take_up(path: Path, source: dict[str, Any], target: str, now: datetime) -> P
             "begin anew, or name another one with --progress."
         )
     return found
-
-
-def keep(path: Path, progress: msgspec.Struct) -> None:
-    """Put progress of any kind on disk, whole or not at all."""
-    beside = path.with_name(f"{path.name}.new")
-    with beside.open("wb") as file:
-        file.write(msgspec.json.encode(progress))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from chalk_online_store.cli.loading.progress import Progress, keep
+from chalk_online_store.cli.kept import keep
+from chalk_online_store.cli.loading.progress import Progress
 from chalk_online_store.cli.loading.source import Rows, Source
 from chalk_online_store.errors import RowsAbandoned, RowsPending
 from chalk_online_store.store import OnlineStore

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from chalk_online_store.cli.jsons import finite
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.schema import Namespace
 from chalk_online_store.schema.types import VectorType
@@ -15,7 +15,7 @@ from chalk_online_store.schema.types import VectorType
 
 def to_plain(value: Any) -> Any:
     """A value of any feature type, for `json.dumps`; what JSON lacks of floats becomes text."""
-    return _finite(msgspec.to_builtins(value, order="deterministic", enc_hook=_other))
+    return finite(msgspec.to_builtins(value, order="deterministic", enc_hook=_other), str)
 
 
 def _other(value: Any) -> Any:
@@ -24,17 +24,6 @@ def _other(value: Any) -> Any:
     if hasattr(value, "model_dump"):  # pydantic's
         return value.model_dump()
     raise NotImplementedError(type(value).__name__)
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case float() if not math.isfinite(value):
-            return str(value)
-        case list():
-            return [_finite(each) for each in value]
-        case dict():
-            return {name: _finite(each) for name, each in value.items()}
-    return value
 
 
 def from_plain(namespace: Namespace, row: Any) -> dict[str, Any]:
