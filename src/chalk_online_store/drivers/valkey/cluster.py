@@ -113,6 +113,13 @@ class _Nodes(Generic[P]):
         """Whom to ask for the map: nodes that were there last, and those of the URL."""
         return dict.fromkeys([*self.pools, *self._server.target.nodes])
 
+    def mapped(self, reply: Reply, address: Address) -> SlotMap | None:
+        """The map that a node gave, which holds from now on; None where it gave none."""
+        if isinstance(reply, RequestError) or not reply:
+            return None
+        self.slots = SlotMap(reply, address)
+        return self.slots
+
 
 class ClusterTransport:
     """Sends each command to the node that has its key, for threads."""
@@ -168,9 +175,8 @@ class ClusterTransport:
                 (reply,) = self._nodes.pool(address).exchange([SLOTS], deadline)
             except RequestError as error:
                 reply = error
-            if not isinstance(reply, RequestError) and reply:
-                self._nodes.slots = SlotMap(reply, address)
-                return self._nodes.slots
+            if found := self._nodes.mapped(reply, address):
+                return found
         raise _unmapped(reply)
 
     def _begin(self, batch: Batch, deadline: float) -> Connection | RequestError:
@@ -259,9 +265,8 @@ class _AsyncCluster:
                 (reply,) = await self._nodes.pool(address).exchange([SLOTS], deadline)
             except RequestError as error:
                 reply = error
-            if not isinstance(reply, RequestError) and reply:
-                self._nodes.slots = SlotMap(reply, address)
-                return self._nodes.slots
+            if found := self._nodes.mapped(reply, address):
+                return found
         raise _unmapped(reply)
 
     async def _ask(self, batch: Batch, deadline: float) -> list[Reply] | RequestError:

@@ -142,10 +142,9 @@ class ChalkOnlineStore(FeastOnlineStore):
             _works(catalogue, config, grouped_refs, join_key_values, entity_name_to_join_key_map)
         )
         found = store.driver.run(_read(catalogue, config, [work.ask for work in works]))
-        for work, columns in zip(works, found, strict=True):
-            _answer(online_features_response, work, columns, full_feature_names)
-            if include_feature_view_version_metadata:
-                _name_version(online_features_response, work.table)
+        _answer_all(online_features_response, works, found, full_feature_names)
+        if include_feature_view_version_metadata:
+            _name_versions(online_features_response, works)
 
     async def _read_features_per_fv_async(
         self,
@@ -163,10 +162,9 @@ class ChalkOnlineStore(FeastOnlineStore):
             _works(catalogue, config, grouped_refs, join_key_values, entity_name_to_join_key_map)
         )
         found = await store.driver.run(_read(catalogue, config, [work.ask for work in works]))
-        for work, columns in zip(works, found, strict=True):
-            _answer(online_features_response, work, columns, full_feature_names)
-            if include_feature_view_version_metadata:
-                _name_version(online_features_response, work.table)
+        _answer_all(online_features_response, works, found, full_feature_names)
+        if include_feature_view_version_metadata:
+            _name_versions(online_features_response, works)
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -356,6 +354,16 @@ def _works(
         yield _Work(table, Ask(view, view.fields(wanted), entities), places)
 
 
+def _answer_all(
+    response: GetOnlineFeaturesResponse,
+    works: Sequence[_Work],
+    found: Sequence[Sequence[Column]],
+    full: bool,
+) -> None:
+    for work, columns in zip(works, found, strict=True):
+        _answer(response, work, columns, full)
+
+
 def _answer(
     response: GetOnlineFeaturesResponse, work: _Work, columns: Sequence[Column], full: bool
 ) -> None:
@@ -366,9 +374,10 @@ def _answer(
     track_feature_statuses(work.table.name, found, asked - found)
 
 
-def _name_version(response: GetOnlineFeaturesResponse, table: FeatureView) -> None:
-    """Say which version of a view was read, once a view."""
-    name = table.projection.name_alias or table.projection.name
+def _name_versions(response: GetOnlineFeaturesResponse, works: Sequence[_Work]) -> None:
+    """Say which version of each view was read, once a view."""
     metadata = response.metadata.feature_view_metadata
-    if all(known.name != name for known in metadata):
-        metadata.add(name=name, version=getattr(table, "current_version_number", 0) or 0)
+    for table in (work.table for work in works):
+        name = table.projection.name_alias or table.projection.name
+        if all(known.name != name for known in metadata):
+            metadata.add(name=name, version=getattr(table, "current_version_number", 0) or 0)
