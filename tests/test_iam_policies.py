@@ -35,7 +35,7 @@ from tests.terraform import ACCOUNT
 from tests.terraform.specs import EAST, SPECS, WEST
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", ResourceWarning)  # It leaves two files open.
+    warnings.simplefilter("ignore")  # It leaves two files open, and imports pkg_resources.
     import parliament
 
 every_spec = pytest.mark.parametrize("kind", SPECS)
