@@ -11,6 +11,10 @@ Options of a DynamoDB URL: `region`, `endpoint_url`, `profile`, and `pk`, `sk` a
 table whose attributes have other names. What is not stated comes from the boto3 session. An
 engine on this machine needs no credentials: where there are none, they are made up.
 
+`shared_cache` is the URL of a Valkey or Redis that keeps items for all processes, for
+`shared_cache_ttl` seconds (300), and is left alone where it takes more than
+`shared_cache_timeout` seconds (0.1) to answer: see docs/caching.md. "&" is "%26" in it.
+
 `region=us-east-1,us-west-2` names the replicas of a Global Table, the preferred one first, and
 `endpoint_url`, where it is stated, one URL for each. `home` is the region among them that the
 registry is written in: the first one, unless stated. See `routing` for what is done with them.
@@ -56,18 +60,30 @@ from chalk_online_store.drivers.valkey import (
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import InvalidURL, InvalidValue
+from chalk_online_store.operations.shared import SharedCacheBackend
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.logs import log_change
 from chalk_online_store.routing.router import Router
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.valkey import urls
 from chalk_online_store.valkey.backend import ValkeyBackend
+from chalk_online_store.valkey.sharing import SharedItems
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 _TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
-_LIMITS = ("connect_timeout", "read_timeout", "max_pool_connections")
+_NUMBERS: dict[str, type] = {
+    "connect_timeout": float,
+    "read_timeout": float,
+    "max_pool_connections": int,
+    "shared_cache_ttl": int,
+    "shared_cache_timeout": float,
+}
+_CACHE = ("shared_cache", "shared_cache_ttl", "shared_cache_timeout")
 _NAMES = ("pk", "sk", "ttl")
-_OPTIONS = frozenset(("region", "home", "endpoint_url", "profile", *_NAMES, *_LIMITS))
+_OPTIONS = frozenset(("region", "home", "endpoint_url", "profile", *_NAMES, *_NUMBERS, *_CACHE))
+
+SHARED_CACHE = "shared cache"
+"""What the transport of a shared cache is named: no region is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,9 @@ class DynamoDBTarget:
     connect_timeout: float = 1.0
     read_timeout: float = 3.0
     max_pool_connections: int = 32
+    shared_cache: ValkeyTarget | None = None
+    shared_cache_ttl: int = 300
+    shared_cache_timeout: float = 0.1
 
 
 def parse_url(url: str) -> SqliteTarget | DynamoDBTarget | ValkeyTarget:
@@ -146,8 +165,19 @@ def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
         options.get("profile"),
         layout,
         home,
-        **{name: _limit(name, options[name]) for name in _LIMITS if name in options},
+        shared_cache=_shared_cache(options),
+        **{name: _limit(name, options[name]) for name in _NUMBERS if name in options},
     )
+
+
+def _shared_cache(options: dict[str, str]) -> ValkeyTarget | None:
+    url = options.get("shared_cache")
+    target = None if url is None else parse_url(url)
+    if not isinstance(target, ValkeyTarget | None):
+        raise InvalidURL("The shared_cache= of a DynamoDB URL is the URL of a Valkey or Redis.")
+    if target is None and (stray := [name for name in _CACHE if name in options]):
+        raise InvalidURL(f"{stray[0]} is for a shared_cache=, which the URL does not name.")
+    return target
 
 
 def _listed(name: str, options: dict[str, str]) -> tuple[str, ...]:
@@ -160,7 +190,7 @@ def _listed(name: str, options: dict[str, str]) -> tuple[str, ...]:
 def _limit(name: str, text: str) -> Any:
     """Seconds, or a number of connections."""
     try:
-        value = int(text) if name == "max_pool_connections" else float(text)
+        value = _NUMBERS[name](text)
     except ValueError:
         value = 0
     if not 0 < value < math.inf:
@@ -208,7 +238,8 @@ def connect(
     transports: list[Transport] = [
         HttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
     ]
-    return _connected(target, endpoints, transports, routing)
+    cache = _server(target.shared_cache) if target.shared_cache else None
+    return _connected(target, endpoints, transports, routing, cache)
 
 
 def connect_async(
@@ -223,18 +254,22 @@ def connect_async(
     if isinstance(target, SqliteTarget):
         return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
     if isinstance(target, ValkeyTarget):
-        server = AsyncClusterTransport if target.clustered else AsyncValkeyTransport
-        return Connected(_valkey(target), {"": server(target)})
+        return Connected(_valkey(target), {"": _async_server(target)})
     endpoints, session = _resolve(target, session)
     source = AsyncCredentialSource(session)
     transports: list[AsyncTransport] = [
         AsyncHttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
     ]
-    return _connected(target, endpoints, transports, routing)
+    cache = _async_server(target.shared_cache) if target.shared_cache else None
+    return _connected(target, endpoints, transports, routing, cache)
 
 
 def _server(target: ValkeyTarget) -> ClusterTransport | ValkeyTransport:
     return ClusterTransport(target) if target.clustered else ValkeyTransport(target)
+
+
+def _async_server(target: ValkeyTarget) -> AsyncClusterTransport | AsyncValkeyTransport:
+    return AsyncClusterTransport(target) if target.clustered else AsyncValkeyTransport(target)
 
 
 def _valkey(target: ValkeyTarget) -> ValkeyBackend:
@@ -252,6 +287,7 @@ def _connected(
     endpoints: Sequence[Endpoint],
     transports: Sequence[T],
     routing: Routing | None,
+    cache: T | None,
 ) -> Connected[T]:
     regions = [endpoint.region for endpoint in endpoints]
     route = None
@@ -259,15 +295,29 @@ def _connected(
         router = Router(regions, target.home or regions[0], routing)
         router.on_change = lambda region: log_change(router, region, read_clocks())
         route = RoutedAttempts(router)
-    backend = DynamoDBBackend(
+    backend: Backend = DynamoDBBackend(
         target.table,
         target.layout,
         attempt_timeout=target.read_timeout,
         region=regions[0],
         route=route,
     )
-    names = regions if route else [""]
-    return Connected(backend, dict(zip(names, transports, strict=True)), route)
+    by_name = dict(zip(regions if route else [""], transports, strict=True))
+    if target.shared_cache and cache:
+        backend = SharedCacheBackend(backend, _shared_items(target, target.shared_cache, backend))
+        by_name[SHARED_CACHE] = cache
+    return Connected(backend, by_name, route)
+
+
+def _shared_items(target: DynamoDBTarget, server: ValkeyTarget, table: Backend) -> SharedItems:
+    return SharedItems(
+        server.prefix,
+        table.identity,
+        SHARED_CACHE,
+        ttl=target.shared_cache_ttl,
+        timeout=target.shared_cache_timeout,
+        clustered=server.clustered,
+    )
 
 
 class TableSize(NamedTuple):

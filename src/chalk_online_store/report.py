@@ -15,7 +15,8 @@ class Report:
     they are not in `wcu`. `throttles` counts answers that asked for a slower pace. `queries`
     counts the requests that read all groups of an entity at once, because that takes fewer units
     than item by item. `coalesced` counts items that came with the requests of other reads.
-    `cache_hits` are items from memory, known absent ones included; `bloom_skips` items that were
+    `cache_hits` are items from memory, and `shared_hits` those from a cache that processes share,
+    known absent ones included; `bloom_skips` items that were
     not asked for, because the Bloom filter did not have their entity, and
     `bloom_false_positives` entities that it let through in vain. `superseded` counts changes that
     came later than newer values and so changed nothing.
@@ -36,6 +37,7 @@ class Report:
     wcu: float = 0.0
     coalesced: int = 0
     cache_hits: int = 0
+    shared_hits: int = 0
     bloom_skips: int = 0
     bloom_false_positives: int = 0
     items_read: int = 0

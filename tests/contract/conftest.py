@@ -1,5 +1,7 @@
 """Stores on every engine: SQLite, dynoxide, Valkey, Redis, and an endpoint that the user names.
 
+`shared_cache` is dynoxide behind a cache on Valkey.
+
 To run the contract on another engine, or on DynamoDB itself, name it:
 
     CHALK_TEST_ENDPOINT=http://127.0.0.1:8000 CHALK_TEST_REGION=us-east-1 pytest tests/contract
@@ -38,7 +40,7 @@ Open = Callable[..., "AnyStore"]
 ENDPOINT = os.environ.get("CHALK_TEST_ENDPOINT")
 REGION = os.environ.get("CHALK_TEST_REGION", "us-east-1")
 SERVERS = ["valkey", "redis_server", "valkey_cluster"]
-ENGINES = ["sqlite", "dynoxide", *SERVERS] + (["endpoint"] if ENDPOINT else [])
+ENGINES = ["sqlite", "dynoxide", "shared_cache", *SERVERS] + (["endpoint"] if ENDPOINT else [])
 
 
 class AnyStore:
@@ -139,11 +141,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "endpoint":
         endpoint, region = str(ENDPOINT), REGION
     else:
-        engine: Dynoxide = request.getfixturevalue(request.param)
+        engine: Dynoxide = request.getfixturevalue("dynoxide")
         endpoint, region = engine.endpoint_url, REGION
+    cache = ""
+    if request.param == "shared_cache":
+        valkey: Valkey = request.getfixturevalue("valkey")
+        cache = f"&shared_cache_timeout=3&shared_cache={valkey.url(f'{uuid.uuid4().hex}:')}"
     table = f"contract-{uuid.uuid4().hex}"
     create_table(endpoint, table, region=region)
-    yield f"dynamodb:///{table}?region={region}&endpoint_url={endpoint}"
+    yield f"dynamodb:///{table}?region={region}&endpoint_url={endpoint}{cache}"
     client = boto3.client("dynamodb", region_name=region, endpoint_url=endpoint)
     client.delete_table(TableName=table)
     client.close()

@@ -50,7 +50,8 @@ def test_misses_are_not_kept_unless_asked(open_store: Open) -> None:
     open_store([Shop]).write(Shop, [{"id": 1, "a": 1}])
     store.read(Shop, [1, 2])
     again = store.read(Shop, [1, 2])
-    assert (again.report.cache_hits, again.report.requests) == (1, 1)
+    looked = again.report.requests + again.report.shared_hits
+    assert (again.report.cache_hits, looked) == (1, 1)
 
 
 def test_a_whole_write_goes_through_the_cache(open_store: Open) -> None:

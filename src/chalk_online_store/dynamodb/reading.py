@@ -11,6 +11,7 @@ from chalk_online_store.codec.changes import key_of
 from chalk_online_store.codec.decoding import FIRST, SK, TIMES, Row
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
+from chalk_online_store.codec.whole import WholeItems
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies, Reads
 from chalk_online_store.dynamodb.choice import Costs
@@ -174,6 +175,9 @@ class _Prepared:
 
     def split(self, rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
         """Rows of the joined shape to those of each group; without those of other groups."""
+        if isinstance(self._shape, WholeItems):
+            yield from ((row[SK], row) for row in rows)
+            return
         for row in rows:
             place = self._slices.get(row[SK])
             if place is not None:
@@ -182,6 +186,8 @@ class _Prepared:
 
 
 def _joined(layout: TableLayout, shapes: Sequence[Shape]) -> Shape:
+    if isinstance(shapes[0], WholeItems):
+        return shapes[0]
     columns = tuple(column for shape in shapes for column in shape.columns)
     projected = all(shape.projected for shape in shapes) and len(columns) <= MOST_PROJECTED
     return Shape(layout, columns, projected)

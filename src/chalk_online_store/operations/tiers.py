@@ -16,6 +16,7 @@ from chalk_online_store.operations.bloom.log import FilterLog
 from chalk_online_store.operations.bloom.reads import FilteredReads, FilterStats
 from chalk_online_store.operations.bloom.snapshots import merge_apart, merge_is_due
 from chalk_online_store.operations.coalesce import Coalescer
+from chalk_online_store.operations.shared import SharedCacheBackend, SharedCacheStats
 from chalk_online_store.operations.through import CachedReads, Reads
 from chalk_online_store.routing.router import RegionStatus
 from chalk_online_store.schema import LRUCache, Namespace
@@ -34,10 +35,14 @@ class NamespaceStats:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """What a store's caches and filters did since it was opened, by namespace; and its regions."""
+    """What a store's caches and filters did since it was opened, by namespace; and its regions.
+
+    `shared_cache` is None where there is none.
+    """
 
     namespaces: Mapping[str, NamespaceStats] = field(default_factory=dict)
     regions: Sequence[RegionStatus] = ()
+    shared_cache: SharedCacheStats | None = None
 
 
 class Tiers:
@@ -138,7 +143,8 @@ class Tiers:
             yield Spawn(merge_apart(keeper, _MERGE_TIMEOUT))
 
     def stats(self, now: Instant) -> StoreStats:
-        """The accounts of every namespace that has a cache or a filter."""
+        """The accounts of every namespace that has a cache or a filter, and of what they share."""
+        shared = self._backend
         names = self.caches | self.filtered
         return StoreStats(
             {
@@ -147,5 +153,6 @@ class Tiers:
                     self.filtered[name].stats(now) if name in self.filtered else None,
                 )
                 for name in names
-            }
+            },
+            shared_cache=shared.stats() if isinstance(shared, SharedCacheBackend) else None,
         )

@@ -12,7 +12,7 @@ from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey.packing import packed_change
-from chalk_online_store.valkey.scripts import MERGE, REPLICAS, SWAP, Script
+from chalk_online_store.valkey.scripts import FILL, MERGE, REPLICAS, SWAP, UPDATE, Script
 
 Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[Argument, ...]
@@ -41,7 +41,7 @@ class ScriptUnknown(RequestError):
 SIZE: Sequence[Command] = [("DBSIZE",), ("INFO", "memory")]
 """Asks how many keys a database has, and how many bytes a server."""
 
-SCRIPTS = {script.sha: script for script in (MERGE, SWAP, REPLICAS)}
+SCRIPTS = {script.sha: script for script in (MERGE, SWAP, REPLICAS, UPDATE, FILL)}
 
 
 def with_text(command: Command) -> Command:
@@ -129,11 +129,32 @@ def merging(keys: Keys, changes: Sequence[Change], expiry: Expiry) -> Command:
     return _call(MERGE, places, texts)
 
 
-def _merged(change: Change, expiry: Expiry) -> tuple[Argument, ...]:
+def _merged(change: Change, expiry: Expiry | None) -> tuple[Argument, ...]:
     form = change.form
     kind = "e" if change.erases else "w" if form.whole else "p"
     names = f"{' '.join(form.gone)}|{' '.join(form.dropped)}"
-    return f"{kind}{expiry.of(change)}", names, packed_change(change)
+    expires = expiry.of(change) if expiry else ""
+    return f"{kind}{expires}", names, packed_change(change)
+
+
+def updating(keys: Keys, changes: Sequence[Change | ItemKey], hold: int) -> Command:
+    """Have a shared cache hear of changes, and of items that nothing is known of."""
+    places = [keys.item(*_item_key(change)) for change in changes]
+    texts = [text for change in changes for text in _heard(change)]
+    return _call(UPDATE, places, [hold, *texts])
+
+
+def _item_key(change: Change | ItemKey) -> ItemKey:
+    return change.key if isinstance(change, Change) else change
+
+
+def _heard(change: Change | ItemKey) -> tuple[Argument, ...]:
+    return _merged(change, None) if isinstance(change, Change) else ("b", "", "")
+
+
+def filling(keys: Keys, items: Sequence[tuple[ItemKey, bytes]], ttl: int) -> Command:
+    """Have a shared cache keep packed items."""
+    return _call(FILL, [keys.item(*key) for key, _ in items], [ttl, *(item for _, item in items)])
 
 
 def replacing(keys: Keys, change: Change, expiry: Expiry) -> Command:

@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from chalk_online_store.codec.changes import Change, number
-from chalk_online_store.codec.layout import ERASED, LATEST, WIDTH
+from chalk_online_store.codec.changes import Attributes, Change, number, read_number
+from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, TableLayout
 from chalk_online_store.codec.values import NULL, UNREADABLE
 from chalk_online_store.errors import DamagedItem
 
@@ -35,6 +35,8 @@ _text = msgspec.json.Decoder(str)
 _pack = msgspec.msgpack.encode
 _unpack = msgspec.msgpack.Decoder(dict[str, Any])
 _ZERO = ord("0")
+_SPACED = len(b'{"BOOL": ')
+"""Bytes in which an engine that writes spaces has written one."""
 _TRUE, _FALSE = b'{"BOOL":true}', b'{"BOOL":false}'
 
 
@@ -42,7 +44,9 @@ _TRUE, _FALSE = b'{"BOOL":true}', b'{"BOOL":false}'
 
 
 def value_of(attribute: bytes) -> Any:
-    """What stands for an attribute in a packed item."""
+    """What stands for an attribute in a packed item; for one of any engine, however spaced."""
+    if b" " in attribute[:_SPACED]:
+        attribute = _json(msgspec.json.decode(attribute))
     kind = attribute[2:4]
     if kind == b'N"':
         return _number(attribute)
@@ -118,6 +122,24 @@ def packed_change(change: Change) -> bytes:
     times = [LATEST, *([ERASED] if change.erases else [])]
     width = {WIDTH: change.form.width} if change.form.whole else {}
     return _packed(dict.fromkeys(times, change.observed_at), width | values)
+
+
+def packed_item(layout: TableLayout, item: Attributes) -> bytes:
+    """An item of a table, without its key and its expiry.
+
+    Raises as msgspec does, or a `ValueError`, for what is no item.
+    """
+    times, values = {LATEST: 0}, {}
+    left_out = layout.reserved
+    for name, attribute in item.items():
+        if name in left_out:
+            continue
+        if name[0] == LATEST or name in (BASE, ERASED):
+            times[name] = read_number(attribute) or 0
+        else:
+            values[name] = value_of(attribute)
+    # In the order of most changes: what is alike is merged without being parsed.
+    return _packed(times, {name: values[name] for name in sorted(values)})
 
 
 def _packed(times: Mapping[str, int], values: Mapping[str, Any]) -> bytes:

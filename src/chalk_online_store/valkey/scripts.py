@@ -26,11 +26,8 @@ class Script:
         object.__setattr__(self, "sha", sha.encode())
 
 
-MERGE = Script(
-    rb"""
--- codec.changes.merge, for each of KEYS. ARGV holds three texts a key: what kind of change it is
--- (w for whole, e for erasing, p for partial) with its expiry in seconds, if it has one; the ids
--- that it removes and, for a whole one, those that stand for nothing; and what it puts, packed.
+MERGING = rb"""
+-- codec.changes.merge of packed items: what the scripts begin with that know them.
 local byte, sub, char, unpacked = string.byte, string.sub, string.char, struct.unpack
 local ZERO = '\211\0\0\0\0\0\0\0\0'
 local LATEST, BASE, WIDTH, ERASED = '@', '~', '%', '!'
@@ -233,7 +230,14 @@ local function merge(old, kind, names, packed)
   end
   return outcome, merged and render(merged), newest
 end
+"""
 
+MERGE = Script(
+    MERGING
+    + rb"""
+-- Merges changes into KEYS. ARGV holds three texts a key: what kind of change it is (w for whole,
+-- e for erasing, p for partial) with its expiry in seconds, if it has one; the ids that it
+-- removes and, for a whole one, those that stand for nothing; and what it puts, packed.
 local outcomes = {}
 for place, key in ipairs(KEYS) do
   local first = 3 * place - 2
@@ -257,6 +261,80 @@ return outcomes
 """
 )
 """Applies changes to entities; answers what became of each."""
+
+UPDATE = Script(
+    MERGING
+    + rb"""
+-- Has a shared cache hear of what was written: see valkey.sharing for what its keys hold. ARGV
+-- holds for how long what was heard is kept, in seconds, and then three texts a key as for MERGE,
+-- without an expiry; b for what was done to the table, but is not known.
+local hold = tonumber(ARGV[1])
+for place, key in ipairs(KEYS) do
+  local kind, names, packed = ARGV[3 * place - 1], ARGV[3 * place], ARGV[3 * place + 1]
+  local old = redis.call('GET', key)
+  local partial = not old or sub(old, 1, 1) == '?'
+  local item = old and (partial and sub(old, 2) or old)
+  local whole, _, merged = false, nil, nil
+  if kind ~= 'b' and old ~= '!' then whole, _, merged = pcall(merge, item, kind, names, packed) end
+  if not whole then
+    redis.call('SET', key, '!', 'EX', hold)
+  elseif partial or redis.call('TTL', key) < hold then  -- Else a slow read might undo it.
+    redis.call('SET', key, '?' .. (merged or item), 'EX', hold)
+  elseif merged then
+    redis.call('SET', key, merged, 'KEEPTTL')
+  end
+end
+return #KEYS
+"""
+)
+"""Brings a shared cache up to date with writes; answers of how many it has heard."""
+
+FILL = Script(
+    MERGING
+    + rb"""
+-- Has a shared cache keep items as they were read: ARGV holds for how long, in seconds, and an
+-- item for each of KEYS. What is newer of what it has heard since stays.
+local function join(told, item)
+  if told.values[ERASED] then erase_late(item, told.values[ERASED]) end
+  local values = item.values
+  local base = values[BASE] or values[LATEST] or ZERO
+  for _, id in ipairs(features(told)) do
+    local at = time_of(told, id)
+    if before(time_of(item, id), at) then
+      put(item, BASE, base)
+      put(item, LATEST .. id, at)
+      if told.values[id] then put(item, id, told.values[id]) else values[id] = nil end
+    end
+  end
+  local latest = told.values[LATEST] or ZERO
+  if before(values[LATEST] or ZERO, latest) then
+    put(item, BASE, base)
+    put(item, LATEST, latest)
+  end
+  return render(item)
+end
+
+local kept = 0
+for place, key in ipairs(KEYS) do
+  local old, item = redis.call('GET', key), ARGV[place + 1]
+  if not old then
+    redis.call('SET', key, item, 'EX', ARGV[1])
+    kept = kept + 1
+  elseif old ~= '!' and old ~= item then
+    local told = sub(old, 1, 1) == '?' and sub(old, 2) or old
+    local whole, joined = pcall(function() return join(parse(told), parse(item)) end)
+    if whole then
+      redis.call('SET', key, joined, 'EX', ARGV[1])
+      kept = kept + 1
+    else
+      redis.call('DEL', key)
+    end
+  end
+end
+return kept
+"""
+)
+"""Keeps items in a shared cache; answers how many."""
 
 SWAP = Script(
     rb"""
