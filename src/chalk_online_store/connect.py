@@ -171,12 +171,16 @@ def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
 
 
 def _shared_cache(options: dict[str, str]) -> ValkeyTarget | None:
-    url = options.get("shared_cache")
-    target = None if url is None else parse_url(url)
-    if not isinstance(target, ValkeyTarget | None):
+    if "shared_cache" not in options:
+        if stray := [name for name in _CACHE if name in options]:
+            raise InvalidURL(f"{stray[0]} is for a shared_cache=, which the URL does not name.")
+        return None
+    try:
+        target = parse_url(options["shared_cache"])
+    except InvalidURL as error:
+        raise InvalidURL(f"The shared_cache= of a DynamoDB URL: {error}") from None
+    if not isinstance(target, ValkeyTarget):
         raise InvalidURL("The shared_cache= of a DynamoDB URL is the URL of a Valkey or Redis.")
-    if target is None and (stray := [name for name in _CACHE if name in options]):
-        raise InvalidURL(f"{stray[0]} is for a shared_cache=, which the URL does not name.")
     return target
 
 

@@ -293,18 +293,20 @@ FILL = Script(
     MERGING
     + rb"""
 -- Has a shared cache keep items as they were read: ARGV holds for how long, in seconds, and an
--- item for each of KEYS. What is newer of what it has heard since stays.
+-- item for each of KEYS. What it has heard is merged into that, as if it came later.
 local function join(told, item)
-  if told.values[ERASED] then erase_late(item, told.values[ERASED]) end
-  local values = item.values
-  local base = values[BASE] or values[LATEST] or ZERO
+  local values, erased, news = item.values, told.values[ERASED], {}
   for _, id in ipairs(features(told)) do
-    local at = time_of(told, id)
-    if before(time_of(item, id), at) then
-      put(item, BASE, base)
-      put(item, LATEST .. id, at)
-      if told.values[id] then put(item, id, told.values[id]) else values[id] = nil end
-    end
+    local at, was = time_of(told, id), time_of(item, id)
+    local differs = erased or told.values[id] ~= values[id]
+    if before(was, at) or (differs and not before(at, was)) then news[#news + 1] = id end
+  end
+  if erased then erase_late(item, erased) end
+  local base = values[BASE] or values[LATEST] or ZERO
+  for _, id in ipairs(news) do
+    put(item, BASE, base)
+    put(item, LATEST .. id, time_of(told, id))
+    if told.values[id] then put(item, id, told.values[id]) else values[id] = nil end
   end
   local latest = told.values[LATEST] or ZERO
   if before(values[LATEST] or ZERO, latest) then
