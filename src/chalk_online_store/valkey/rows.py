@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
 from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import astuple
 
 from chalk_online_store.codec.decoding import (
     FIRST,
@@ -41,23 +41,21 @@ class RowReader:
             for reading in self._readings
         ]
         self._parsed = [place for place, kind in enumerate(self._kinds) if kind is None]
-        self._ordinary: Any = attrgetter("latest", "base", *self._places)
         struct: Any = self._struct()
         self._decode = msgspec.msgpack.Decoder(struct).decode
         self._decode_all = msgspec.msgpack.Decoder(list[struct]).decode
 
-    @property
-    def _places(self) -> list[str]:
-        return [f"v{i}" for i in range(len(self._readings))]
-
     def _struct(self) -> type[msgspec.Struct]:
         """An item in the ordinary case: all is there, plain as in rows, and of one observed-at.
+
+        Its fields lie as in a row.
 
         Where values have observed-ats of their own, there is a common one beside the latest.
         """
         fields: list[Any] = [("latest", int), ("base", None, None)]
         rename = {"latest": LATEST, "base": BASE}
-        for place, reading, kind in zip(self._places, self._readings, self._kinds, strict=True):
+        for number, (reading, kind) in enumerate(zip(self._readings, self._kinds, strict=True)):
+            place = f"v{number}"
             fields.append((place, Any if kind is None else kind | None))
             rename[place] = reading.id
         return msgspec.defstruct(
@@ -70,9 +68,8 @@ class RowReader:
             found = self._decode_all(_array([item for _, item in items]))
         except UNREADABLE:
             return [self._row(pk, sk, item) for pk, item in items]
-        ordinary = self._ordinary
         rows: list[Any] = [
-            (pk, sk, *ordinary(item)) for (pk, _), item in zip(items, found, strict=True)
+            (pk, sk, *astuple(item)) for (pk, _), item in zip(items, found, strict=True)
         ]
         if not self._parsed:
             return rows
@@ -80,7 +77,7 @@ class RowReader:
 
     def _row(self, pk: str, sk: str, item: bytes) -> Row | DamagedItem:
         try:
-            row = (pk, sk, *self._ordinary(self._decode(item)))
+            row = (pk, sk, *astuple(self._decode(item)))
         except UNREADABLE:
             return self._odd_row(pk, sk, item)
         return self._parse(row, item)
