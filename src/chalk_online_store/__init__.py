@@ -43,6 +43,7 @@ from chalk_online_store.operations.bloom.reads import FilterStats
 from chalk_online_store.operations.regions import Health, RegionCheck
 from chalk_online_store.operations.results import QueryResult
 from chalk_online_store.operations.rows import Answer, Row, Rows, Status
+from chalk_online_store.operations.shared import SharedCacheStats
 from chalk_online_store.operations.tiers import NamespaceStats, StoreStats
 from chalk_online_store.report import Report
 from chalk_online_store.routing.health import RegionState
@@ -120,6 +121,7 @@ __all__ = [
     "RowsAbandoned",
     "RowsPending",
     "ServerError",
+    "SharedCacheStats",
     "SpoolDamaged",
     "SpoolError",
     "SpoolFull",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import astuple
 
 from chalk_online_store.codec.decoding import (
@@ -26,6 +26,9 @@ from chalk_online_store.valkey.packing import attribute_of, unpacked
 Stored: TypeAlias = "tuple[str, bytes]"
 """The partition key of an item, and the packed item."""
 
+Field: TypeAlias = tuple[Any, ...]
+"""A name in a packed item, the type of what it stands for and, if it may be absent, a default."""
+
 _TYPES: dict[str, Any] = {"S": str, "B": bytes, "BOOL": bool, "int": int, "float": float}
 """Python's type of a row's values, by the kind of the column."""
 
@@ -41,49 +44,68 @@ class RowReader:
             for reading in self._readings
         ]
         self._parsed = [place for place, kind in enumerate(self._kinds) if kind is None]
-        struct: Any = self._struct()
-        self._decode = msgspec.msgpack.Decoder(struct).decode
-        self._decode_all = msgspec.msgpack.Decoder(list[struct]).decode
+        self._decode_ordinary = self._decoder(self._ordinary())
+        self._decode_any = self._decoder(self._any())
 
-    def _struct(self) -> type[msgspec.Struct]:
+    def _ordinary(self) -> list[Field]:
         """An item in the ordinary case: all is there, plain as in rows, and of one observed-at.
-
-        Its fields lie as in a row.
 
         Where values have observed-ats of their own, there is a common one beside the latest.
         """
-        fields: list[Any] = [("latest", int), ("base", None, None)]
-        rename = {"latest": LATEST, "base": BASE}
-        for number, (reading, kind) in enumerate(zip(self._readings, self._kinds, strict=True)):
-            place = f"v{number}"
-            fields.append((place, Any if kind is None else kind | None))
-            rename[place] = reading.id
-        return msgspec.defstruct(
-            "Packed", fields, rename=rename, gc=False, frozen=True, kw_only=True
+        values: list[Field] = [
+            (reading.id, Any if kind is None else kind | None)
+            for reading, kind in zip(self._readings, self._kinds, strict=True)
+        ]
+        return [(LATEST, int), (BASE, None, None), *values]
+
+    def _any(self) -> list[Field]:
+        """Any item whose values are of their types."""
+        values: list[Field] = [
+            (reading.id, Any if kind is None else kind | UnsetType | None, UNSET)
+            for reading, kind in zip(self._readings, self._kinds, strict=True)
+        ]
+        owns: list[Field] = [(own(reading.id), int | None, None) for reading in self._readings]
+        return [(LATEST, int, 0), (BASE, int | None, None), *values, *owns]
+
+    def _decoder(self, fields: Sequence[Field]) -> Callable[[bytes], list[tuple[Any, ...]]]:
+        """Makes a tuple of these fields of each item in an array."""
+        named: list[Any] = [(f"f{i}", *types) for i, (_, *types) in enumerate(fields)]
+        rename = {f"f{i}": name for i, (name, *_) in enumerate(fields)}
+        struct: Any = msgspec.defstruct(
+            "Packed", named, rename=rename, gc=False, frozen=True, kw_only=True
         )
+        decode = msgspec.msgpack.Decoder(list[struct]).decode
+        return lambda items: list(map(astuple, decode(items)))
 
     def rows(self, sk: str, items: Sequence[Stored]) -> list[Row | DamagedItem]:
         """The row of each item, or why there is none."""
+        packed = _array([item for _, item in items])
         try:
-            found = self._decode_all(_array([item for _, item in items]))
+            contents = self._contents(packed)
         except UNREADABLE:
-            return [self._row(pk, sk, item) for pk, item in items]
-        rows: list[Any] = [
-            (pk, sk, *astuple(item)) for (pk, _), item in zip(items, found, strict=True)
-        ]
+            return [self._odd_row(pk, sk, item) for pk, item in items]
+        rows: list[Any] = [(pk, sk, *row) for (pk, _), row in zip(items, contents, strict=True)]
         if not self._parsed:
             return rows
         return [self._parse(row, item) for row, (_, item) in zip(rows, items, strict=True)]
 
-    def _row(self, pk: str, sk: str, item: bytes) -> Row | DamagedItem:
+    def _contents(self, packed: bytes) -> list[Row]:
         try:
-            row = (pk, sk, *astuple(self._decode(item)))
+            return self._decode_ordinary(packed)
         except UNREADABLE:
-            return self._odd_row(pk, sk, item)
-        return self._parse(row, item)
+            return [self._with_times(*fields) for fields in self._decode_any(packed)]
+
+    def _with_times(self, latest: int, base: int | None, *rest: Any) -> Row:
+        """What follows upon the keys in a row."""
+        values, owns = rest[: len(self._readings)], rest[len(self._readings) :]
+        if base is None and UNSET not in values and owns.count(None) == len(owns):
+            return (latest, None, *values)
+        common = latest if base is None else base
+        times = tuple(_times(common, values, owns))
+        return (latest, times, *[None if value is UNSET else value for value in values])
 
     def _parse(self, row: Row, item: bytes) -> Row | DamagedItem:
-        """An ordinary row once what only the feature's codec can read is read."""
+        """A row once what only the feature's codec can read is read."""
         contents = list(row)
         for place in self._parsed:
             contents[FIRST + place] = self._content(place, row[FIRST + place])
@@ -138,12 +160,11 @@ class RowReader:
         return self._readings[place].content(attribute)
 
 
-def _times(common: int, values: Iterable[Any], owns: Iterable[int | None]) -> Iterable[int | None]:
-    for value, own_time in zip(values, owns, strict=True):
-        if value is UNSET:
-            yield None
-        else:
-            yield common if own_time is None else own_time
+def _times(common: int, values: Iterable[Any], owns: Iterable[int | None]) -> list[int | None]:
+    return [
+        None if value is UNSET else common if own_time is None else own_time
+        for value, own_time in zip(values, owns, strict=True)
+    ]
 
 
 def _array(items: Sequence[bytes]) -> bytes:

@@ -63,6 +63,7 @@ class Measured:
             "rcu": report.rcu,
             "wcu": report.wcu,
             "cache_hits": report.cache_hits,
+            "shared_hits": report.shared_hits,
             "bloom_skips": report.bloom_skips,
             "retries": report.retries,
             "throttles": report.throttles,
