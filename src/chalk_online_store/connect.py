@@ -24,9 +24,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -202,7 +202,7 @@ def connect(
     if isinstance(target, SqliteTarget):
         return Connected(EmbeddedBackend(), {"": SqliteEngine(target.path)})
     if isinstance(target, ValkeyTarget):
-        return Connected(_valkey(target), {"": _server(target)})
+        return _of_valkey(target, _server, routing)
     endpoints, session = _resolve(target, session)
     source = CredentialSource(session)
     transports: list[Transport] = [
@@ -224,7 +224,7 @@ def connect_async(
         return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
     if isinstance(target, ValkeyTarget):
         server = AsyncClusterTransport if target.clustered else AsyncValkeyTransport
-        return Connected(_valkey(target), {"": server(target)})
+        return _of_valkey(target, server, routing)
     endpoints, session = _resolve(target, session)
     source = AsyncCredentialSource(session)
     transports: list[AsyncTransport] = [
@@ -237,14 +237,35 @@ def _server(target: ValkeyTarget) -> ClusterTransport | ValkeyTransport:
     return ClusterTransport(target) if target.clustered else ValkeyTransport(target)
 
 
-def _valkey(target: ValkeyTarget) -> ValkeyBackend:
-    return ValkeyBackend(
+def _of_valkey(
+    target: ValkeyTarget, server: Callable[[ValkeyTarget], T], routing: Routing | None
+) -> Connected[T]:
+    """A server, and its replicas as the regions of a router, where reads may go to them."""
+    places = target.places
+    route = None
+    if len(places) > 1 or (routing is not None and not target.clustered):
+        home, *replicas = places
+        first = target.read_from == "replica-preferred"
+        nodes = [*replicas, home] if first else [home, *replicas]
+        settings = replace(routing or Routing(), writes="home")
+        if target.read_from == "nearest":
+            settings = replace(settings, reads="nearest")
+        route = _routed(Router(nodes, home, settings, single_writer=True))
+    backend = ValkeyBackend(
         target.name,
         target.prefix,
         attempt_timeout=target.read_timeout,
         keep_expired=target.keep_expired,
         clustered=target.clustered,
+        route=route,
     )
+    named = places if route else {"": target}
+    return Connected(backend, {name: server(place) for name, place in named.items()}, route)
+
+
+def _routed(router: Router) -> RoutedAttempts:
+    router.on_change = lambda region: log_change(router, region, read_clocks())
+    return RoutedAttempts(router)
 
 
 def _connected(
@@ -256,9 +277,7 @@ def _connected(
     regions = [endpoint.region for endpoint in endpoints]
     route = None
     if routing is not None or len(regions) > 1:
-        router = Router(regions, target.home or regions[0], routing)
-        router.on_change = lambda region: log_change(router, region, read_clocks())
-        route = RoutedAttempts(router)
+        route = _routed(Router(regions, target.home or regions[0], routing))
     backend = DynamoDBBackend(
         target.table,
         target.layout,

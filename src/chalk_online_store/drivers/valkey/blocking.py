@@ -144,7 +144,7 @@ class Pool:
     def _connect(self, deadline: float) -> Connection:
         if not self._server.target.service:
             return self._open(self._address, deadline)
-        connection = self._open(self._primary(deadline), deadline)
+        connection = self._open(self._whereabouts(deadline), deadline)
         with _whole(connection):
             (role,) = self._ask(connection, ROLE, deadline)
             self._server.check_primary(role)
@@ -157,7 +157,7 @@ class Pool:
         connection.connect()
         return connection
 
-    def _primary(self, deadline: float) -> Address:
+    def _whereabouts(self, deadline: float) -> Address:
         """What the first sentinel says that knows."""
         for address in self._server.target.nodes:
             with suppress(*self._server.failures):
@@ -166,8 +166,8 @@ class Pool:
                     (found,) = self._ask(sentinel, self._server.whereabouts, deadline)
                 finally:
                     sentinel.disconnect()
-                if found and not isinstance(found, RequestError):
-                    return found[0].decode(), int(found[1])
+                if (place := self._server.place(found)) is not None:
+                    return place
         raise self._server.nowhere()
 
     # --- exchanges ---
