@@ -51,7 +51,7 @@ def kind(request: pytest.FixtureRequest) -> type:
     return found
 
 
-def cause_of_reads(store: AnyStore, timeout: float = 0.7) -> type[BaseException]:
+def cause_of_reads(store: AnyStore, timeout: float = 0.7) -> type[BaseException | None]:
     """What keeps reads from their rows, all of them."""
     rows = store.read(User, range(50), timeout=timeout)
     assert {row.status("a") for row in rows} == {Status.FAILED}
