@@ -26,7 +26,7 @@ from chalk_online_store.testing.engines import (
 from chalk_online_store.testing.local_global_table import LocalGlobalTable, NotReplicated, Region
 from chalk_online_store.testing.proxy import FaultProxy, ProxyStats, ValkeyFaultProxy
 from chalk_online_store.testing.valkey import Valkey
-from chalk_online_store.testing.valkey_groups import ValkeyCluster, ValkeySentinels
+from chalk_online_store.testing.valkey_groups import ValkeyCluster, ValkeyReplicas, ValkeySentinels
 from chalk_online_store.testing.world.faults import (
     Blackhole,
     ClockSkew,
@@ -75,6 +75,7 @@ __all__ = [
     "Valkey",
     "ValkeyCluster",
     "ValkeyFaultProxy",
+    "ValkeyReplicas",
     "ValkeySentinels",
     "create_table",
 ]
