@@ -301,6 +301,7 @@ def test_how_far_behind_a_replica_is(group: ValkeyReplicas, kind: type) -> None:
         behind = store.regions()[0].behind[primary]
         assert behind is not None
         assert behind > 2
+    assert not refusals(group.replicas[0])  # No heartbeat was written to it.
 
 
 def test_a_slow_primary_is_hedged(group: ValkeyReplicas, kind: type) -> None:

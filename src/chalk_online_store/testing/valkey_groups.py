@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -113,12 +114,12 @@ class ValkeyReplicas(_Group):
         self.primary = self._server(repl_diskless_sync_delay="0")
         master = f"{HOST} {self.primary.port}"
         self.replicas = [self._server(replicaof=master) for _ in range(self._count)]
-        self._wait(lambda: _replicas_of(self.primary) == self._count)
+        self.wait_until_replicated()
         return self
 
     def wait_until_replicated(self) -> None:
         """Return once every replica has what the primary has; raises `EngineNotStarted`."""
-        self._wait(lambda: len({_offset(each) for each in (self.primary, *self.replicas)}) == 1)
+        self._wait(lambda: _confirmed(self.primary, self._count))
 
     def url(self, prefix: str = "", **options: str | int) -> str:
         """As `Valkey.url`, of all of them, the primary first."""
@@ -126,16 +127,16 @@ class ValkeyReplicas(_Group):
         return f"valkey://{hosts}/0?{_query(prefix, options)}"
 
 
-def _replicas_of(primary: Valkey) -> int:
-    """How many replicas are up to date, and have said so."""
-    return primary.ask("INFO", "replication").count(b"state=online")
-
-
-def _offset(server: Valkey) -> int:
-    """How far a primary, or a replica, is."""
-    said = server.ask("INFO", "replication")
-    name = b"slave_repl_offset:" if b"role:slave" in said else b"master_repl_offset:"
-    return int(said.partition(name)[2].split()[0])
+def _confirmed(primary: Valkey, replicas: int) -> bool:
+    """Whether so many replicas have what the primary has; they are given two seconds to say so."""
+    if primary.ask("INFO", "replication").count(b"state=online") < replicas:
+        return False
+    with socket.create_connection((HOST, primary.port or 0), timeout=5.0) as connection:
+        # PUBLISH goes to replicas as a write does, and leaves nothing.
+        connection.sendall(b"PUBLISH replicated 1\r\nWAIT %d 2000\r\n" % replicas)
+        with connection.makefile("rb") as answers:
+            answers.readline()
+            return int(answers.readline()[1:]) >= replicas
 
 
 class ValkeySentinels(_Group):
@@ -160,7 +161,7 @@ class ValkeySentinels(_Group):
         )
         config.write_text("".join(f"sentinel {line}\n" for line in lines))
         self.sentinel = self._ending.enter_context(_Sentinel(config, binary=self._binary))
-        self._wait(lambda: _replicas_of(self.primary) == 1)
+        self._wait(lambda: _confirmed(self.primary, 1))
         self._wait(lambda: self._is_known(self.replica))
         return self
 
