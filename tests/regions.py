@@ -100,7 +100,7 @@ class Command(NamedTuple):
     evacuated: tuple[str, ...] = ()
 
 
-class _Router(Router):
+class WatchedRouter(Router):
     """One that remembers when it has looked at each region."""
 
     looked: Mapping[str, float] = {}
@@ -132,7 +132,9 @@ class Regions:
         self.changes: list[tuple[str, str]] = []
         self.changed_at: list[float] = []
         self.sent: list[Sent] = []
-        self.router = _Router(names, self.home or names[0], self.routing, self.rng, self._changed)
+        self.router = WatchedRouter(
+            names, self.home or names[0], self.routing, self.rng, self._changed
+        )
         route = RoutedAttempts(self.router)
         backend = DynamoDBBackend("simulated", rng=self.rng, route=route)
         self.core = Core(

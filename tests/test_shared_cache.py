@@ -539,6 +539,7 @@ def test_a_url_names_the_cache() -> None:
         ("shared_cache=sqlite://", "Valkey or Redis"),
         ("shared_cache=host:6379", "begins with"),
         ("shared_cache=valkey://", "no host"),
+        ("shared_cache=valkey://one,two", "its primary"),
         ("shared_cache_ttl=5", "does not name"),
         ("shared_cache=valkey://host&shared_cache_ttl=1.5", "above 0"),
         ("shared_cache=valkey://host&shared_cache_timeout=0", "above 0"),

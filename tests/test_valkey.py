@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -64,10 +64,12 @@ ACL = "user secure on >secret ~* +@all"
 
 
 @contextmanager
-def store_at(kind: type, url: str, **options: Any) -> Iterator[AnyStore]:
+def store_at(
+    kind: type, url: str, schema: Sequence[type] = (User, Visit), **options: Any
+) -> Iterator[AnyStore]:
     """A store of either kind."""
     with asyncio.Runner() as runner:
-        store = AnyStore(kind.open(url, [User, Visit], **options), runner)  # type: ignore[attr-defined]
+        store = AnyStore(kind.open(url, schema, **options), runner)  # type: ignore[attr-defined]
         try:
             yield store
         finally:

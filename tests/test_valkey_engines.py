@@ -14,6 +14,7 @@ from chalk_online_store.testing import (
     EngineNotStarted,
     Valkey,
     ValkeyCluster,
+    ValkeyReplicas,
     ValkeySentinels,
 )
 from chalk_online_store.testing.valkey import find_valkey
@@ -89,12 +90,25 @@ def test_a_missing_binary_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatc
         find_valkey()
 
 
-@pytest.mark.parametrize("kind", [ValkeyCluster, ValkeySentinels])
-def test_groups_end_as_a_whole(kind: type[ValkeyCluster | ValkeySentinels]) -> None:
+Group = ValkeyCluster | ValkeyReplicas | ValkeySentinels
+
+
+@pytest.mark.parametrize("kind", [ValkeyCluster, ValkeyReplicas, ValkeySentinels])
+def test_groups_end_as_a_whole(kind: type[Group]) -> None:
     """After `stop`, none of the servers is left."""
     with kind() as group:
         ports = [server.port for server in vars(group).values() if isinstance(server, Valkey)]
-        ports += [node.port for node in getattr(group, "nodes", [])]
-        assert len(ports) == 3
+        for several in ("nodes", "replicas"):
+            ports += [node.port for node in getattr(group, several, [])]
+        assert len(ports) == (2 if kind is ValkeyReplicas else 3)
         assert all(map(listens, ports))
     assert not any(map(listens, ports))
+
+
+def test_replicas_are_waited_for() -> None:
+    """After the wait every replica has what was written before it."""
+    with ValkeyReplicas(2) as group:
+        for number in range(100):
+            group.primary.ask("SET", number, number)
+        group.wait_until_replicated()
+        assert [each.ask("GET", 99) for each in group.replicas] == [b"$2\r\n99\r\n"] * 2

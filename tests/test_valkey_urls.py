@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalk_online_store import InvalidURL, OnlineStore, features
+from chalk_online_store import InvalidURL, OnlineStore, Routing, features
 from chalk_online_store.connect import connect, parse_url
 from chalk_online_store.errors import MissingDependency
 from chalk_online_store.valkey.urls import ValkeyTarget
@@ -22,6 +22,8 @@ HOME = (("localhost", 6379),)
 V6 = (("::1", 7),)
 FILES = (("ssl_ca_certs", "/ca"),)
 SENTINELS = (("one", 26379), ("two", 5))
+SEVERAL = (("one", 6379), ("two", 5))
+FIRST, NEAREST = "primary-preferred", "nearest"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,13 @@ SENTINELS = (("one", 26379), ("two", 5))
         ("valkeys://localhost?ssl_ca_certs=/ca", {"nodes": HOME, "tls": True, "files": FILES}),
         ("valkey+unix:///run/valkey.sock?db=1", {"path": "/run/valkey.sock", "db": 1}),
         ("valkey+sentinel://one,two:5/main?db=1", {"nodes": SENTINELS, "service": "main", "db": 1}),
+        ("valkey://one,two:5/3", {"nodes": SEVERAL, "db": 3, "read_from": FIRST}),
+        ("valkey://one,two:5?read_from=primary", {"nodes": SEVERAL}),
+        ("valkey://one,two:5?read_from=nearest", {"nodes": SEVERAL, "read_from": NEAREST}),
+        (
+            "valkey+sentinel://one,two:5/main?read_from=nearest&replicas=2",
+            {"nodes": SENTINELS, "service": "main", "read_from": NEAREST, "replicas": 2},
+        ),
         (
             "valkey://localhost?read_timeout=0.5&max_pool_connections=4&keep_expired=0",
             {"nodes": HOME, "read_timeout": 0.5, "max_pool_connections": 4, "keep_expired": 0},
@@ -72,6 +81,14 @@ def test_what_a_url_names(url: str, expected: dict[str, Any]) -> None:
         "valkey+sentinel:///main",
         "valkey+smoke://localhost",
         "valkey://user:secret@/0",
+        "valkey://one,one",
+        "valkey://one,two?read_from=somewhere",
+        "valkey://one?read_from=nearest",
+        "valkey+unix:///path?read_from=nearest",
+        "valkey+cluster://one,two?read_from=replica-preferred",
+        "valkey://one,two?replicas=2",
+        "valkey+sentinel://one/main?replicas=2",
+        "valkey+sentinel://one/main?read_from=nearest&replicas=0",
     ],
 )
 def test_what_is_no_url(url: str) -> None:
@@ -79,6 +96,36 @@ def test_what_is_no_url(url: str) -> None:
     with pytest.raises(InvalidURL) as raised:
         parse_url(url)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "order"),
+    [
+        ("valkey://one,two:5", ["one:6379", "two:5"]),
+        ("valkey://one,two:5?read_from=replica-preferred", ["two:5", "one:6379"]),
+        ("valkey+sentinel://one/main?read_from=primary-preferred", ["primary", "replica-1"]),
+        (
+            "valkey+sentinel://one/main?read_from=replica-preferred&replicas=2",
+            ["replica-1", "replica-2", "primary"],
+        ),
+    ],
+)
+def test_nodes_are_regions(url: str, order: list[str]) -> None:
+    """The nodes that are read from have names and an order; the primary alone takes writes."""
+    with OnlineStore.open(url, [User]) as store:
+        regions = store.regions()
+        assert [region.name for region in regions] == order
+        assert [region.name for region in regions if region.reads] == order[:1]
+        primary = order[0] if order[0] in ("one:6379", "primary") else order[-1]
+        assert [region.name for region in regions if region.writes] == [primary]
+
+
+def test_one_server_is_routed_only_where_that_is_asked_for() -> None:
+    """With `routing=` a server is a region by itself, so that reads are hedged there."""
+    with OnlineStore.open("valkey://one", [User]) as store:
+        assert store.regions() == []
+    with OnlineStore.open("valkey://one", [User], routing=Routing()) as store:
+        assert [region.name for region in store.regions()] == ["one:6379/0"]
 
 
 def test_a_target_keeps_its_password_to_itself() -> None:

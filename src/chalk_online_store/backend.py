@@ -103,11 +103,16 @@ class Call:
 
 
 class Asked(NamedTuple):
-    """What a route needs to know of a request: the API's name for it, and its size in bytes."""
+    """What a route needs to know of a request: the API's name for it, and its size.
+
+    Requests of one name and about the same size, whatever that counts, take about the same time.
+    A `strong` one may be answered by the region that is written to alone, as one that writes.
+    """
 
     operation: str
     size: int
     writes: bool
+    strong: bool = False
 
 
 Attempt: TypeAlias = Callable[[str, float], Operation[T]]

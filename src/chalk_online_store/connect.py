@@ -28,9 +28,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -181,6 +181,8 @@ def _shared_cache(options: dict[str, str]) -> ValkeyTarget | None:
         raise InvalidURL(f"The shared_cache= of a DynamoDB URL: {error}") from None
     if not isinstance(target, ValkeyTarget):
         raise InvalidURL("The shared_cache= of a DynamoDB URL is the URL of a Valkey or Redis.")
+    if target.read_from != "primary":
+        raise InvalidURL("A shared cache is read from its primary: name that alone in its URL.")
     return target
 
 
@@ -236,13 +238,13 @@ def connect(
     if isinstance(target, SqliteTarget):
         return Connected(EmbeddedBackend(), {"": SqliteEngine(target.path)})
     if isinstance(target, ValkeyTarget):
-        return Connected(_valkey(target), {"": _server(target)})
+        return _of_valkey(target, valkey_server, routing)
     endpoints, session = _resolve(target, session)
     source = CredentialSource(session)
     transports: list[Transport] = [
         HttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
     ]
-    cache = _server(target.shared_cache) if target.shared_cache else None
+    cache = valkey_server(target.shared_cache) if target.shared_cache else None
     return _connected(target, endpoints, transports, routing, cache)
 
 
@@ -258,7 +260,7 @@ def connect_async(
     if isinstance(target, SqliteTarget):
         return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
     if isinstance(target, ValkeyTarget):
-        return Connected(_valkey(target), {"": _async_server(target)})
+        return _of_valkey(target, _async_server, routing)
     endpoints, session = _resolve(target, session)
     source = AsyncCredentialSource(session)
     transports: list[AsyncTransport] = [
@@ -268,7 +270,8 @@ def connect_async(
     return _connected(target, endpoints, transports, routing, cache)
 
 
-def _server(target: ValkeyTarget) -> ClusterTransport | ValkeyTransport:
+def valkey_server(target: ValkeyTarget) -> ClusterTransport | ValkeyTransport:
+    """What carries requests to the servers of a target; raises `MissingDependency`."""
     return ClusterTransport(target) if target.clustered else ValkeyTransport(target)
 
 
@@ -276,14 +279,35 @@ def _async_server(target: ValkeyTarget) -> AsyncClusterTransport | AsyncValkeyTr
     return AsyncClusterTransport(target) if target.clustered else AsyncValkeyTransport(target)
 
 
-def _valkey(target: ValkeyTarget) -> ValkeyBackend:
-    return ValkeyBackend(
+def _of_valkey(
+    target: ValkeyTarget, server: Callable[[ValkeyTarget], T], routing: Routing | None
+) -> Connected[T]:
+    """A server, and its replicas as the regions of a router, where reads may go to them."""
+    places = target.places
+    route = None
+    if len(places) > 1 or (routing is not None and not target.clustered):
+        home, *replicas = places
+        first = target.read_from == "replica-preferred"
+        nodes = [*replicas, home] if first else [home, *replicas]
+        settings = replace(routing or Routing(), writes="home")
+        if target.read_from == "nearest":
+            settings = replace(settings, reads="nearest")
+        route = _routed(Router(nodes, home, settings, single_writer=True))
+    backend = ValkeyBackend(
         target.name,
         target.prefix,
         attempt_timeout=target.read_timeout,
         keep_expired=target.keep_expired,
         clustered=target.clustered,
+        route=route,
     )
+    named = places if route else {"": target}
+    return Connected(backend, {name: server(place) for name, place in named.items()}, route)
+
+
+def _routed(router: Router) -> RoutedAttempts:
+    router.on_change = lambda region: log_change(router, region, read_clocks())
+    return RoutedAttempts(router)
 
 
 def _connected(
@@ -296,9 +320,7 @@ def _connected(
     regions = [endpoint.region for endpoint in endpoints]
     route = None
     if routing is not None or len(regions) > 1:
-        router = Router(regions, target.home or regions[0], routing)
-        router.on_change = lambda region: log_change(router, region, read_clocks())
-        route = RoutedAttempts(router)
+        route = _routed(Router(regions, target.home or regions[0], routing))
     backend: Backend = DynamoDBBackend(
         target.table,
         target.layout,
@@ -342,7 +364,7 @@ def table_size(url: str) -> TableSize:
         with closing(SqliteEngine(target.path)) as engine:
             return TableSize(*engine.size())
     if isinstance(target, ValkeyTarget):
-        with closing(_server(target)) as server:
+        with closing(valkey_server(target)) as server:
             return TableSize(*server.size(target.read_timeout))
     from chalk_online_store.drivers.tables import describe_table  # As boto3: slow to import.
 

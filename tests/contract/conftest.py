@@ -25,8 +25,10 @@ import pytest
 from chalk_online_store import (
     AsyncOnlineStore,
     BuildReport,
+    Health,
     OnlineStore,
     QueryResult,
+    RegionStatus,
     Report,
     Rows,
     StoreStats,
@@ -84,6 +86,15 @@ class AnyStore:
         """`rename` of either store."""
         report: Report = self._settle(self._store.rename(*args, **options))
         return report
+
+    def regions(self) -> list[RegionStatus]:
+        """`regions` of either store."""
+        return self._store.regions()
+
+    def health(self) -> Health:
+        """`health` of either store."""
+        found: Health = self._settle(self._store.health())
+        return found
 
     def stats(self) -> StoreStats:
         """`stats` of either store."""

@@ -170,7 +170,7 @@ def _order(
         held = _held(regions)
         Orders(drained=tuple(named)).check(regions.router.regions)
         wanted = change(held)
-        wanted.check(regions.router.regions)
+        regions.router.check(wanted)
         if wanted != held:
             wanted = wanted.given(read_clocks().wall, held)
         # What holds already is carried to those who have not heard of it.
@@ -241,6 +241,8 @@ def _home_in(regions: Regions, name: str) -> tuple[str, str | None, int | None, 
 def _move_home(regions: Regions, region: str, yes: bool) -> None:
     names = regions.router.regions
     Orders(pinned=region).check(names)
+    if regions.router.single_writer:
+        raise WrongUsage("Valkey's registry is with the primary: it moves when sentinels do that.")
     ask(
         "Does no process register features through the old home any more? Otherwise one id will "
         f"stand for two features. Move the registry's home to {region}?",

@@ -36,7 +36,10 @@ def opened(url: str) -> Iterator[Regions]:
     """Open the regions of a URL; raises `InvalidURL` where it can have none."""
     with opened_store(url, Routing()) as store:
         if store.router is None:
-            raise InvalidURL("Regions are those of a URL such as dynamodb:///TABLE?region=A,B.")
+            raise InvalidURL(
+                "Regions are those of a URL such as dynamodb:///TABLE?region=A,B, or "
+                "valkey://primary:6379,replica:6379/0."
+            )
         yield Regions(store, store.router, RegionKeeper(store.backend, store.router))
 
 

@@ -205,7 +205,7 @@ class Core:
         if self.router is None:
             raise InvalidValue("This store's URL has one region: there is nothing to choose.")
         orders = Orders(0, pinned, tuple(drained), tuple(evacuated))
-        orders.check(self.router.regions)
+        self.router.check(orders)
         call = yield from self._call(timeout)
         now: Instant = yield NOW
         looking = Call(now.monotonic + (call.deadline - now.monotonic) / 4)

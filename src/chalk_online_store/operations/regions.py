@@ -104,10 +104,14 @@ class RegionKeeper:
         call = Call(now.monotonic + PROBE_TIMEOUT, region=region)
         try:
             seen = yield from self._look(region, call)
-            if self.writing and self._router and self._router.routing.heartbeats:
+            if self.writing and self._takes_heartbeats(region):
                 yield from self.beat(region, seen, call)
         except RequestError:
             return  # The router has heard of it.
+
+    def _takes_heartbeats(self, region: str) -> bool:
+        router = self._router
+        return router is not None and router.routing.heartbeats and region in router.writable
 
     def _look(self, region: str, call: Call) -> Operation[Seen]:
         began: Instant = yield NOW
@@ -139,10 +143,12 @@ class RegionKeeper:
     def measure_lag(self, regions: Sequence[str], within: float) -> Operation[list[MeasuredLag]]:
         """Measure the replication between regions, each to each other, by one item from each.
 
-        Writes a heartbeat in each and reads the others until it is there, for at most `within`
-        seconds after it was written. That takes a WCU a region, and an RCU a read.
+        Writes a heartbeat in each that takes writes, and reads the others until it is there, for
+        at most `within` seconds after it was written. That takes a WCU a region, and an RCU a read.
         """
-        sources = [self._measure_from(source, regions, within) for source in regions]
+        writable = regions if self._router is None else self._router.writable
+        written = [name for name in regions if name in writable]
+        sources = [self._measure_from(source, regions, within) for source in written]
         found: list[list[MeasuredLag]] = yield All(sources, max(1, len(sources)))
         return [each for of_one in found for each in of_one]
 
@@ -193,13 +199,14 @@ class RegionKeeper:
     def order(self, orders: Orders, call: Call) -> Operation[dict[str, str]]:
         """Carry orders to every region; answers by region why it did not hear of them, or "".
 
-        Raises `RequestError` where none did.
+        Regions that take no writes hear by replication, and are not in the answer. Raises
+        `RequestError` where none did.
         """
         router = self._router
         assert router is not None  # Whoever gives orders has regions.
-        tasks = [self._order_in(name, orders, call.deadline) for name in router.regions]
+        tasks = [self._order_in(name, orders, call.deadline) for name in router.writable]
         failures: list[RequestError | None] = yield All(tasks, len(tasks))
-        heard = dict(zip(router.regions, failures, strict=True))
+        heard = dict(zip(router.writable, failures, strict=True))
         if None not in failures:
             raise next(failure for failure in failures if failure is not None)
         router.order(orders)

@@ -12,7 +12,7 @@ from chalk_online_store.routing.router import Router
 
 T = TypeVar("T")
 
-_HEDGED = frozenset(("GetItem", "BatchGetItem", "Query"))
+_HEDGED = frozenset(("GetItem", "BatchGetItem", "Query", "MGET"))
 
 Probe = Callable[[str], Operation[None]]
 """Reads a region's heartbeats, so that the router learns how it is."""
@@ -38,7 +38,8 @@ class RoutedAttempts:
                 yield Spawn(self.probe(region))
         regions = self._regions(asked, now, call)
         trip = _Trip(self.router, attempt, asked, call)
-        if asked.operation in _HEDGED and not call.region and not call.consistent:
+        strong = asked.strong or call.consistent
+        if asked.operation in _HEDGED and not call.region and not strong:
             after = self.router.hedge_after(regions[0], trip.kind)
             if after is not None:
                 return (yield from trip.hedge(list(regions), after, now))
@@ -47,7 +48,7 @@ class RoutedAttempts:
     def _regions(self, asked: Asked, now: Instant, call: Call) -> Sequence[str]:
         if call.region:
             return (call.region,)
-        if asked.writes or call.consistent:
+        if asked.writes or asked.strong or call.consistent:
             return (self.router.to_write(now),)
         regions = self.router.to_read(now)
         if not regions:
@@ -63,7 +64,9 @@ class RoutedAttempts:
         A write has one: it is not sent elsewhere as soon as it fails, see docs/failover.md.
         """
         first = _Leg(regions[0])
-        others = 0 if trip.call.region else len(self.router.regions) - 1
+        # Where a write may move to, it keeps time for that.
+        elsewhere = regions if self.router.single_writer else self.router.regions
+        others = 0 if trip.call.region else len(elsewhere) - 1
         try:
             until = trip.begin(first, others, now)
             answer = yield from trip.attempt(first.region, until)

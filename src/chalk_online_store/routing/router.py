@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.effects import Instant
-from chalk_online_store.errors import RequestError, RequestTimeout
+from chalk_online_store.errors import InvalidValue, RequestError, RequestTimeout
 from chalk_online_store.routing.health import RegionHealth, RegionState
 from chalk_online_store.routing.hedging import HedgeBudget
 from chalk_online_store.routing.lag import Lag
@@ -65,7 +65,9 @@ class Router:
     """The regions of one store, their health, and what an operator has ordered. Thread-safe.
 
     `regions` are in the order of preference; `home` is the one that the registry is written in.
-    `on_change` is told, outside of any lock, of each region whose state has changed.
+    With a `single_writer`, that one alone takes writes, whatever happens: the others are copies
+    of it that can only be read, such as a server's replicas. `on_change` is told, outside of any
+    lock, of each region whose state has changed.
     """
 
     def __init__(
@@ -75,9 +77,12 @@ class Router:
         routing: Routing | None = None,
         rng: random.Random | None = None,
         on_change: OnChange = lambda region: None,
+        *,
+        single_writer: bool = False,
     ) -> None:
         self.regions = tuple(regions)
         self.home = home
+        self.single_writer = single_writer
         self.routing = routing or Routing()
         self.lag = Lag()
         self.orders = Orders()
@@ -95,7 +100,8 @@ class Router:
         self._probe_at = dict.fromkeys(regions, 0.0)
         self._next_probe = 0.0
         self._preferred = self.regions[:1] if self.routing.reads == "local" else self.regions
-        self._written = home if self.routing.writes == "home" else self.regions[0]
+        at_home = single_writer or self.routing.writes == "home"
+        self._written = home if at_home else self.regions[0]
         self._calm = self._max_lag is None
         self.begin_anew()
         begin_anew_in_forks(self)
@@ -132,8 +138,15 @@ class Router:
         """The region that writes go to, as far as is known by now."""
         return self._written
 
+    @property
+    def writable(self) -> Sequence[str]:
+        """The regions that take writes."""
+        return (self.home,) if self.single_writer else self.regions
+
     def _choose_written(self) -> str:
         orders = self.orders
+        if self.single_writer:
+            return self.home
         if orders.pinned or self.routing.writes == "home":
             return orders.pinned or self.home
         order = self._preferred if self.routing.writes == "any-region" else self.regions
@@ -340,6 +353,15 @@ class Router:
 
     # --- orders and lag --------------------------------------------------------------------
 
+    def check(self, orders: Orders) -> None:
+        """Refuse orders that cannot be carried out; raises `InvalidValue`."""
+        orders.check(self.regions)
+        if self.single_writer and self.home in orders.evacuated:
+            raise InvalidValue(
+                f"{self.home!r} alone takes writes, and cannot be evacuated: drain it of its "
+                "reads, or have another one promoted."
+            )
+
     def order(self, orders: Orders) -> None:
         """Do as an operator says, unless there is a later order already."""
         with self._lock:
@@ -392,7 +414,7 @@ class Router:
                 probe_seconds=health.latest,
                 behind={
                     source: self.lag.behind(name, source)
-                    for source in self.regions
+                    for source in self.writable
                     if source != name
                 },
                 hedges=health.hedges,

@@ -9,7 +9,8 @@ with Dynoxide() as engine:
     store = OnlineStore.open(url, schema=[User], session=engine.session())
 ```
 
-`FaultProxy` stands before an engine and fails as networks and engines do. `LocalGlobalTable` is
+`FaultProxy` stands before an engine and fails as networks and engines do, and `ValkeyFaultProxy`
+before a Valkey server. `LocalGlobalTable` is
 several engines that replicate. `chalk_online_store.testing.fixtures` has both for pytest.
 """
 
@@ -23,9 +24,9 @@ from chalk_online_store.testing.engines import (
     create_table,
 )
 from chalk_online_store.testing.local_global_table import LocalGlobalTable, NotReplicated, Region
-from chalk_online_store.testing.proxy import FaultProxy, ProxyStats
+from chalk_online_store.testing.proxy import FaultProxy, ProxyStats, ValkeyFaultProxy
 from chalk_online_store.testing.valkey import Valkey
-from chalk_online_store.testing.valkey_groups import ValkeyCluster, ValkeySentinels
+from chalk_online_store.testing.valkey_groups import ValkeyCluster, ValkeyReplicas, ValkeySentinels
 from chalk_online_store.testing.world.faults import (
     Blackhole,
     ClockSkew,
@@ -33,6 +34,7 @@ from chalk_online_store.testing.world.faults import (
     Fault,
     Latency,
     LostAnswer,
+    LostRequest,
     Refused,
     Reset,
     ServerFault,
@@ -56,6 +58,7 @@ __all__ = [
     "Latency",
     "LocalGlobalTable",
     "LostAnswer",
+    "LostRequest",
     "Ministack",
     "Moto",
     "NotReplicated",
@@ -71,6 +74,8 @@ __all__ = [
     "Unprocessed",
     "Valkey",
     "ValkeyCluster",
+    "ValkeyFaultProxy",
+    "ValkeyReplicas",
     "ValkeySentinels",
     "create_table",
 ]

@@ -14,7 +14,7 @@ import pytest
 from chalk_online_store.testing.engines import Dynoxide
 from chalk_online_store.testing.helper import World
 from chalk_online_store.testing.local_global_table import LocalGlobalTable
-from chalk_online_store.testing.proxy import FaultProxy
+from chalk_online_store.testing.proxy import FaultProxy, ValkeyFaultProxy
 from chalk_online_store.testing.valkey import Valkey
 
 
@@ -42,6 +42,13 @@ def _proxies() -> Iterator[World]:
 def fault_proxy(dynoxide: Dynoxide, _proxies: World) -> Iterator[FaultProxy]:
     """A proxy in front of `dynoxide`, without faults, for one test."""
     with FaultProxy(dynoxide, world=_proxies) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def valkey_fault_proxy(valkey: Valkey, _proxies: World) -> Iterator[ValkeyFaultProxy]:
+    """A proxy in front of `valkey`, without faults, for one test."""
+    with ValkeyFaultProxy(valkey, world=_proxies) as proxy:
         yield proxy
 
 

@@ -66,10 +66,7 @@ class Valkey(LocalProcess):
         `prefix` goes before every key; `options` are others of the URL. Raises
         `EngineNotStarted` before the first start.
         """
-        if self.port is None:
-            raise EngineNotStarted("Valkey has no URL before its first start")
-        query = urlencode({**({"prefix": prefix} if prefix else {}), **options})
-        return f"valkey://{HOST}:{self.port}/0" + (f"?{query}" if query else "")
+        return url_of(self.port, prefix, options)
 
     def _command(self) -> list[str]:
         command = [self._binary or find_valkey(), "--port", str(self.port)]
@@ -89,6 +86,14 @@ class Valkey(LocalProcess):
             return self.ask("PING").startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
+
+
+def url_of(port: int | None, prefix: str, options: Mapping[str, str | int]) -> str:
+    """The store URL of a server on this machine; raises `EngineNotStarted` without a port."""
+    if port is None:
+        raise EngineNotStarted("Valkey has no URL before its first start")
+    query = urlencode({**({"prefix": prefix} if prefix else {}), **options})
+    return f"valkey://{HOST}:{port}/0" + (f"?{query}" if query else "")
 
 
 def find_valkey() -> str:

@@ -1,7 +1,8 @@
-"""Several Valkey servers that belong together: a cluster, or a primary that sentinels watch."""
+"""Several Valkey servers that belong together: a cluster, or a primary and its replicas."""
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -99,6 +100,45 @@ class ValkeyCluster(_Group):
         return f"valkey+cluster://{hosts}?{_query(prefix, options)}"
 
 
+class ValkeyReplicas(_Group):
+    """A primary and `count` replicas of it. Nobody makes one of them the primary."""
+
+    def __init__(self, count: int = 1, *, binary: str | None = None, timeout: float = 30) -> None:
+        super().__init__(binary, timeout)
+        self._count = count
+        self.primary: Valkey
+        self.replicas: list[Valkey] = []
+
+    def start(self) -> Self:
+        """Start, and return once every replica is up to date."""
+        self.primary = self._server(repl_diskless_sync_delay="0")
+        master = f"{HOST} {self.primary.port}"
+        self.replicas = [self._server(replicaof=master) for _ in range(self._count)]
+        self.wait_until_replicated()
+        return self
+
+    def wait_until_replicated(self) -> None:
+        """Return once every replica has what the primary has; raises `EngineNotStarted`."""
+        self._wait(lambda: _confirmed(self.primary, self._count))
+
+    def url(self, prefix: str = "", **options: str | int) -> str:
+        """As `Valkey.url`, of all of them, the primary first."""
+        hosts = ",".join(f"{HOST}:{each.port}" for each in (self.primary, *self.replicas))
+        return f"valkey://{hosts}/0?{_query(prefix, options)}"
+
+
+def _confirmed(primary: Valkey, replicas: int) -> bool:
+    """Whether so many replicas have what the primary has; they are given two seconds to say so."""
+    if primary.ask("INFO", "replication").count(b"state=online") < replicas:
+        return False
+    with socket.create_connection((HOST, primary.port or 0), timeout=5.0) as connection:
+        # PUBLISH goes to replicas as a write does, and leaves nothing.
+        connection.sendall(b"PUBLISH replicated 1\r\nWAIT %d 2000\r\n" % replicas)
+        with connection.makefile("rb") as answers:
+            answers.readline()
+            return int(answers.readline()[1:]) >= replicas
+
+
 class ValkeySentinels(_Group):
     """A primary, a replica, and a sentinel that makes the one the other within a second or two."""
 
@@ -121,13 +161,14 @@ class ValkeySentinels(_Group):
         )
         config.write_text("".join(f"sentinel {line}\n" for line in lines))
         self.sentinel = self._ending.enter_context(_Sentinel(config, binary=self._binary))
-        self._wait(lambda: b"master_link_status:up" in self.replica.ask("INFO", "replication"))
+        self._wait(lambda: _confirmed(self.primary, 1))
         self._wait(lambda: self._is_known(self.replica))
         return self
 
     def _is_known(self, replica: Valkey) -> bool:
         found = self.sentinel.ask("SENTINEL", "REPLICAS", SERVICE)
-        return b"%d" % (replica.port or 0) in found and b"s_down" not in found
+        away = b"s_down" in found or b"disconnected" in found
+        return b"%d" % (replica.port or 0) in found and not away
 
     def url(self, prefix: str = "", **options: str | int) -> str:
         """As `Valkey.url`, by way of the sentinel."""

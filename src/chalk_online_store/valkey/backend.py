@@ -9,18 +9,28 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from chalk_online_store.backend import Applied, Call, Found, ItemPage, KeyPage, Outcome, Wanted
+from chalk_online_store.backend import (
+    Applied,
+    Call,
+    Found,
+    ItemPage,
+    KeyPage,
+    Outcome,
+    Route,
+    Wanted,
+)
 from chalk_online_store.codec.changes import Attributes, Change, fresh_item, key_attributes, number
 from chalk_online_store.codec.ids import ALPHABET
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.registry import PARTITION as REGISTRY
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.effects import NOW, Instant, Operation, Send
+from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem, RequestError, RequestTimeout
 from chalk_online_store.retry import Backoff, RetryPolicy, pause, unless_final
 from chalk_online_store.valkey import commands, scripts
 from chalk_online_store.valkey.commands import Command, Expiry, Keys, Reply, Request
+from chalk_online_store.valkey.nodes import Nodes
 from chalk_online_store.valkey.packing import attributes_of
 from chalk_online_store.valkey.rows import RowReader
 
@@ -59,7 +69,9 @@ class ValkeyBackend:
     `server` names it, without secrets. `prefix` goes before every key. `attempt_timeout`, in
     seconds, bounds each request. An item is kept `keep_expired` seconds past its expiry: a read
     may ask for older values than the schema serves. In a cluster each key is asked for by a
-    command of its own, as the keys of one command have to lie in one slot.
+    command of its own, as the keys of one command have to lie in one slot. `route` decides between
+    the primary, which is its home, and replicas, for reads of entities that are not consistent:
+    all else is asked of the primary.
     """
 
     def __init__(
@@ -72,12 +84,14 @@ class ValkeyBackend:
         clustered: bool = False,
         retry: RetryPolicy | None = None,
         rng: random.Random | None = None,
+        route: Route | None = None,
     ) -> None:
         self.layout = TableLayout()
         self.home = self.origin = ""
         self.identity = f"valkey {server} {prefix}"
         self._keys = Keys(prefix)
         self._attempt_timeout = attempt_timeout
+        self._nodes = Nodes(route, attempt_timeout)
         self._keep_expired = keep_expired
         self._clustered = clustered
         self._retry = retry or RetryPolicy()
@@ -90,17 +104,19 @@ class ValkeyBackend:
         """One request of MGETs; in a cluster, of a GET for each key."""
         here = yield from self._here(call)
         keys = [here.item(pk, want.sk) for want in wanted for pk in want.pks]
-        found = iter((yield from self._values(keys, call)))
+        found = iter((yield from self._values(keys, call, strong=False)))
         return [self._rows(want, [next(found) for _ in want.pks]) for want in wanted]
 
-    def _values(self, keys: Sequence[str], call: Call) -> Operation[list[Reply]]:
+    def _values(
+        self, keys: Sequence[str], call: Call, strong: bool = True
+    ) -> Operation[list[Reply]]:
         """The value of each key: None where there is none, or the error that kept it."""
         if self._clustered:
             replies = yield from self._ask_all([("GET", key) for key in keys], _LIGHT, call)
             return list(map(_tolerated, replies))
         batches = list(_chunks(keys, KEYS_A_GET))
         gets: list[Command] = [("MGET", *batch) for batch in batches]
-        replies = yield from self._ask_all(gets, _HEAVY, call)
+        replies = yield from self._ask_all(gets, _HEAVY, call, strong)
         return _spread(batches, replies, lambda reply, batch: reply)
 
     def _rows(self, want: Wanted, values: Sequence[Reply]) -> list[Found]:
@@ -265,7 +281,8 @@ class ValkeyBackend:
             if isinstance(reply, RequestError):
                 raise reply
         generation, members = replies
-        self._keys = self._keys.of((generation or b"").decode())
+        if self._nodes.is_primary(call.region):
+            self._keys = self._keys.of((generation or b"").decode())
         return list(map(commands.item_of, members))
 
     def _transact_durably(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
@@ -300,22 +317,22 @@ class ValkeyBackend:
         return reply
 
     def _ask_all(
-        self, asked: Sequence[Command], at_once: int, call: Call
+        self, asked: Sequence[Command], at_once: int, call: Call, strong: bool = True
     ) -> Operation[list[Reply]]:
         """As `_ask`, in as many requests as it takes."""
         replies: list[Reply] = []
         for some in _chunks(asked, at_once):
-            replies += yield from self._ask(some, call)
+            replies += yield from self._ask(some, call, strong=strong)
         return replies
 
     def _ask(
-        self, asked: Sequence[Command], call: Call, node: int | None = None
+        self, asked: Sequence[Command], call: Call, node: int | None = None, strong: bool = True
     ) -> Operation[list[Reply]]:
         """The reply to each command; those that fail are sent again until time is up."""
         left, replies = dict(enumerate(asked)), dict[int, Reply]()
         backoff = Backoff(self._retry, self._rng)
         while left:
-            answers = yield from self._attempt(Request(list(left.values()), node), call)
+            answers = yield from self._attempt(Request(list(left.values()), node), call, strong)
             for i, answer in zip(left, answers, strict=True):
                 # What failed before says more than an attempt that had no time left.
                 if i not in replies or not isinstance(answer, RequestTimeout):
@@ -335,20 +352,11 @@ class ValkeyBackend:
                 break
         return [replies[i] for i in range(len(asked))]
 
-    def _attempt(self, request: Request, call: Call) -> Operation[list[Reply]]:
-        now, call.as_of = call.as_of, None
-        if now is None:
-            now = yield NOW
-        left = call.deadline - now.monotonic
-        if left <= 0:
-            error = RequestTimeout("Valkey: no time was left before the call's deadline.")
-            return [error] * len(request.commands)
-        call.report.requests += 1
+    def _attempt(self, request: Request, call: Call, strong: bool) -> Operation[list[Reply]]:
         try:
-            replies: list[Reply] = yield Send(request, min(left, self._attempt_timeout))
+            return (yield from self._nodes.attempt(request, self._keys, strong, call))
         except RequestError as error:
             return [error] * len(request.commands)
-        return replies
 
 
 def _spread(

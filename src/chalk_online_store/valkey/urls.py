@@ -3,6 +3,7 @@
 | URL | what is opened |
 |---|---|
 | `valkey://[user:password@]host[:port][/db]` | one server |
+| `valkey://primary:port,replica:port/db` | a primary, and replicas that reads may go to |
 | `valkeys://…` | the same over TLS |
 | `valkey+unix:///path.sock?db=0` | a Unix socket |
 | `valkey+sentinel://host:port,host:port/service?db=0` | the primary that the sentinels name |
@@ -13,6 +14,10 @@ every key, so that several environments share a server; `connect_timeout`, `read
 `max_pool_connections` as in a DynamoDB URL; `keep_expired`, for how many seconds an item is kept
 after none of its values can be served any more (300); `db`; and for TLS `ssl_ca_certs`,
 `ssl_certfile` and `ssl_keyfile`, paths of files in PEM.
+
+`read_from` says where plain reads go: "primary", "primary-preferred", "replica-preferred" or
+"nearest". Where several hosts are named it is "primary-preferred" unless stated, else "primary".
+Of the replicas that sentinels name, `replicas` are read from (1).
 """
 
 from __future__ import annotations
@@ -20,8 +25,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import SplitResult, parse_qs, unquote
 
 from chalk_online_store.errors import InvalidURL
@@ -34,10 +39,14 @@ _NUMBERS: dict[str, type] = {
     "read_timeout": float,
     "max_pool_connections": int,
     "keep_expired": int,
+    "replicas": int,
 }
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-_OPTIONS = frozenset(("prefix", "db", *_NUMBERS, *_FILES))
+_OPTIONS = frozenset(("prefix", "db", "read_from", *_NUMBERS, *_FILES))
 _PORT, _SENTINELS_PORT = 6379, 26379
+
+ReadFrom: TypeAlias = Literal["primary", "primary-preferred", "replica-preferred", "nearest"]
+_READ_FROM: Mapping[str, ReadFrom] = {name: name for name in get_args(ReadFrom)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,9 @@ class ValkeyTarget:
     """A database of a server: at `nodes`, at `path`, or where sentinels say it is.
 
     `service` is the name that the sentinels, which are the nodes then, know it by. Of a cluster
-    the nodes are those that are asked for the others.
+    the nodes are those that are asked for the others; otherwise the first one is the primary, and
+    the rest are its replicas. With `replica`, it is the n-th replica that the sentinels name that
+    is meant, not the primary; `replicas` are as many as reads may go to.
     """
 
     nodes: tuple[tuple[str, int], ...] = ()
@@ -62,6 +73,19 @@ class ValkeyTarget:
     read_timeout: float = 3.0
     max_pool_connections: int = 32
     keep_expired: int = 300
+    read_from: ReadFrom = "primary"
+    replicas: int = 1
+    replica: int = 0
+
+    @property
+    def places(self) -> dict[str, ValkeyTarget]:
+        """Where reads may go, by name: the primary first, then its replicas."""
+        if self.read_from == "primary":
+            return {self.name: self}
+        if self.service:
+            numbers = range(1, self.replicas + 1)
+            return {"primary": self} | {f"replica-{n}": replace(self, replica=n) for n in numbers}
+        return {f"{host}:{port}": replace(self, nodes=((host, port),)) for host, port in self.nodes}
 
     @property
     def name(self) -> str:
@@ -89,7 +113,7 @@ def parse(parts: SplitResult) -> ValkeyTarget:
         case "cluster":
             place = {"nodes": _hosts(hosts, _PORT), "clustered": True}
         case _:
-            place = {"nodes": (_host(hosts, _PORT),)}
+            place = {"nodes": _hosts(hosts, _PORT)}
             db = _database(path, options)
     if not db.isdecimal():
         raise InvalidURL("The database of a Valkey URL is a number, as in valkey://host:6379/0.")
@@ -106,6 +130,7 @@ def parse(parts: SplitResult) -> ValkeyTarget:
         tls=bool(secure),
         files=files,
         prefix=_prefix(options.get("prefix", "")),
+        read_from=_reading(options, kind, len(place.get("nodes", ()))),
         **{name: _number(name, options[name]) for name in _NUMBERS if name in options},
     )
 
@@ -131,8 +156,32 @@ def _sentinel(hosts: str, service: str) -> dict[str, Any]:
     return {"nodes": _hosts(hosts, _SENTINELS_PORT), "service": unquote(service)}
 
 
+def _reading(options: Mapping[str, str], kind: str, hosts: int) -> ReadFrom:
+    """Where plain reads go."""
+    has_replicas = kind == "sentinel" or (not kind and hosts > 1)
+    usual = "primary-preferred" if has_replicas and not kind else "primary"
+    found = options.get("read_from", usual)
+    if found not in _READ_FROM:
+        choices = ", ".join(_READ_FROM)
+        raise InvalidURL(f"The option 'read_from' of a Valkey URL is one of {choices}.")
+    if found != "primary" and not has_replicas:
+        raise InvalidURL(
+            f"read_from={found} needs replicas: valkey://primary:6379,replica:6379/0, or "
+            "sentinels that name them."
+        )
+    if "replicas" in options and (kind != "sentinel" or found == "primary"):
+        raise InvalidURL(
+            "replicas= says how many of those that sentinels name are read from: it goes with "
+            "valkey+sentinel:// and read_from=."
+        )
+    return _READ_FROM[found]
+
+
 def _hosts(text: str, port: int) -> tuple[tuple[str, int], ...]:
-    return tuple(_host(host, port) for host in text.split(","))
+    found = tuple(_host(host, port) for host in text.split(","))
+    if len(set(found)) < len(found):
+        raise InvalidURL("A Valkey URL names each host and port once.")
+    return found
 
 
 def _host(text: str, port: int) -> tuple[str, int]:

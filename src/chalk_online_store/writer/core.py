@@ -73,7 +73,7 @@ class WriterCore:
         self._tickets = tickets
         self.inbox = Inbox(settings.max_rows, settings.max_bytes)
         window = None
-        if core.router is not None and len(core.router.regions) > 1:
+        if core.router is not None and len(core.router.writable) > 1:
             window = Window(seconds(settings.replay_window), settings.replay_bytes)
         self._window = window
         self.ledger = Ledger(self.inbox, window, dead_letters)

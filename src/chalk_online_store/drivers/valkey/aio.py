@@ -17,7 +17,6 @@ from chalk_online_store.drivers.valkey.shared import (
     Server,
     leads_astray,
 )
-from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey.commands import Command, Reply, Request
 from chalk_online_store.valkey.urls import ValkeyTarget
 
@@ -108,7 +107,7 @@ class AsyncPool:
     async def _connect(self, deadline: float) -> Connection:
         if not self._server.target.service:
             return await self._open(self._address, deadline)
-        connection = await self._open(await self._primary(deadline), deadline)
+        connection = await self._open(await self._whereabouts(deadline), deadline)
         async with _whole(connection):
             (role,) = await self._ask(connection, [ROLE])
             self._server.check_primary(role)
@@ -125,7 +124,7 @@ class AsyncPool:
             await connection.connect()
         return connection
 
-    async def _primary(self, deadline: float) -> Address:
+    async def _whereabouts(self, deadline: float) -> Address:
         """What the first sentinel says that knows."""
         for address in self._server.target.nodes:
             with suppress(*self._server.failures):
@@ -134,8 +133,8 @@ class AsyncPool:
                     (found,) = await self._ask(sentinel, [self._server.whereabouts])
                 finally:
                     await drop(sentinel)
-                if found and not isinstance(found, RequestError):
-                    return found[0].decode(), int(found[1])
+                if (place := self._server.place(found)) is not None:
+                    return place
         raise self._server.nowhere()
 
     # --- exchanges ---

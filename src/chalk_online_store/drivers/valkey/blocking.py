@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from chalk_online_store.drivers.http.shared import store_closed
 from chalk_online_store.drivers.valkey.shared import (
@@ -30,11 +33,7 @@ class ValkeyTransport:
         self._pool = Pool(self._server, target.nodes[0] if target.nodes else ("", 0))
 
     def send(self, request: Request, timeout: float) -> list[Reply]:
-        """The reply to each command; raises `errors.RequestError` where none was had.
-
-        Waits `timeout` seconds at most for the connection, and for each piece of the answer only
-        as long as is left of them.
-        """
+        """The reply to each command within `timeout` seconds; raises `errors.RequestError`."""
         return self._pool.exchange(request.commands, time.monotonic() + timeout)
 
     def warm(self, connections: int, timeout: float) -> int:
@@ -90,7 +89,8 @@ class Pool:
         """Read the replies to what was begun; raises `RequestError`."""
         try:
             with _whole(connection):
-                replies = [self._read(connection, deadline) for _ in commands]
+                _limit(connection, deadline)
+                replies = [self._read(connection) for _ in commands]
         except self._server.failures as error:
             raise self._server.failure(error) from error
         if leads_astray(replies):
@@ -130,6 +130,7 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()
             with suppress(*self._server.failures):
+                _limit(connection, deadline)
                 if not connection.can_read(0):
                     return connection
             connection.disconnect()
@@ -144,7 +145,7 @@ class Pool:
     def _connect(self, deadline: float) -> Connection:
         if not self._server.target.service:
             return self._open(self._address, deadline)
-        connection = self._open(self._primary(deadline), deadline)
+        connection = self._open(self._whereabouts(deadline), deadline)
         with _whole(connection):
             (role,) = self._ask(connection, ROLE, deadline)
             self._server.check_primary(role)
@@ -155,9 +156,11 @@ class Pool:
 
         connection = self._server.connection(redis, address, deadline, login=login)
         connection.connect()
+        connection._sock = _Bounded(connection._sock)
+        connection._parser.on_connect(connection)  # From now on it reads from that.
         return connection
 
-    def _primary(self, deadline: float) -> Address:
+    def _whereabouts(self, deadline: float) -> Address:
         """What the first sentinel says that knows."""
         for address in self._server.target.nodes:
             with suppress(*self._server.failures):
@@ -166,20 +169,19 @@ class Pool:
                     (found,) = self._ask(sentinel, self._server.whereabouts, deadline)
                 finally:
                     sentinel.disconnect()
-                if found and not isinstance(found, RequestError):
-                    return found[0].decode(), int(found[1])
+                if (place := self._server.place(found)) is not None:
+                    return place
         raise self._server.nowhere()
 
     # --- exchanges ---
 
     def _ask(self, connection: Connection, command: Command, deadline: float) -> list[Reply]:
         _send(connection, [command], deadline)
-        return [self._read(connection, deadline)]
+        return [self._read(connection)]
 
-    def _read(self, connection: Connection, deadline: float) -> Reply:
+    def _read(self, connection: Connection) -> Reply:
         from redis import ResponseError
 
-        _limit(connection, deadline)
         try:
             return connection.read_response(disable_decoding=True)
         except ResponseError as error:
@@ -204,4 +206,33 @@ def _send(connection: Connection, commands: Sequence[Command], deadline: float) 
 
 def _limit(connection: Connection, deadline: float) -> None:
     """Have what comes next end by then."""
-    connection._sock.settimeout(seconds_until(deadline))
+    connection._sock.deadline = deadline
+
+
+class _Bounded:
+    """A socket whose work ends by a deadline, in however many pieces an answer comes."""
+
+    __slots__ = ("_socket", "deadline")
+
+    def __init__(self, within: socket.socket) -> None:
+        self._socket = within
+        self.deadline = math.inf
+
+    def recv(self, *options: int) -> bytes:
+        """As a socket's."""
+        return self._in_time().recv(*options)
+
+    def recv_into(self, buffer: bytearray) -> int:
+        """As a socket's."""
+        return self._in_time().recv_into(buffer)
+
+    def sendall(self, data: bytes) -> None:
+        """As a socket's."""
+        self._in_time().sendall(data)
+
+    def _in_time(self) -> socket.socket:
+        self._socket.settimeout(seconds_until(self.deadline))
+        return self._socket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)

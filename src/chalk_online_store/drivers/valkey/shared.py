@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from chalk_online_store.errors import (
@@ -31,6 +32,12 @@ REDIRECTS = 5
 ROLE: Command = ("ROLE",)
 SLOTS: Command = ("CLUSTER", "SLOTS")
 ASKING: Command = ("ASKING",)
+
+_FIRST = random.randrange(1 << 16)
+"""Which of several replicas this process takes for the first."""
+
+_AWAY_FLAGS = frozenset((b"s_down", b"o_down", b"disconnected"))
+"""What a sentinel calls a replica that it cannot reach."""
 
 _AWAY = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MISCONF")
 _CODES: dict[str, type[RequestError]] = {
@@ -147,21 +154,52 @@ class Server:
 
     @property
     def whereabouts(self) -> Command:
-        """Asks a sentinel for the primary."""
-        return "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.target.service
+        """Asks a sentinel for the primary, or its replicas."""
+        what = "REPLICAS" if self.target.replica else "GET-MASTER-ADDR-BY-NAME"
+        return "SENTINEL", what, self.target.service
+
+    def place(self, found: Reply) -> Address | None:
+        """Where a sentinel says that what is meant is; None where it does not know."""
+        if not found or isinstance(found, RequestError):
+            return None
+        if not self.target.replica:
+            return found[0].decode(), int(found[1])
+        replicas = _replicas(found)
+        if not replicas:
+            return None
+        # Each process begins elsewhere, so that all replicas are read from.
+        return replicas[(_FIRST + self.target.replica - 1) % len(replicas)]
 
     def nowhere(self) -> RequestError:
-        """No sentinel knows of a primary."""
+        """No sentinel knows of what is meant."""
+        what = "replica that is up" if self.target.replica else "primary"
         return ConnectionFailed(
-            f"Valkey at {self.target.name}: no sentinel that answers knows of a primary."
+            f"Valkey at {self.target.name}: no sentinel that answers knows of a {what}."
         )
 
     def check_primary(self, role: Reply) -> None:
-        """Raise `ServerError` for a server that is a replica: a sentinel may be behind."""
+        """Raise `ServerError` for a replica in the primary's place: a sentinel may be behind."""
         if isinstance(role, RequestError):
             raise role
-        if role[0] != b"master":
+        if role[0] != b"master" and not self.target.replica:
             raise ServerError(f"Valkey at {self.target.name}: the primary is a replica by now.")
+
+
+def _replicas(found: Iterable[Sequence[bytes]]) -> list[Address]:
+    """Those that a sentinel takes for up; the ones with a link to the primary, if there are any.
+
+    While there is no primary, none has a link, and all can be read from.
+    """
+    up, linked = list[Address](), list[Address]()
+    for words in found:
+        said = dict(zip(words[::2], words[1::2], strict=False))
+        if not _AWAY_FLAGS.isdisjoint(said.get(b"flags", b"").split(b",")):
+            continue
+        address = said[b"ip"].decode(), int(said[b"port"])
+        up.append(address)
+        if said.get(b"master-link-status") == b"ok":
+            linked.append(address)
+    return sorted(linked or up)
 
 
 def _moved(text: str, asking: bool) -> KeyMoved:

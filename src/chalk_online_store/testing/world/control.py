@@ -14,13 +14,16 @@ from .active import Injection
 from .faults import load
 from .proxy import Proxy
 from .replication import Replicator
+from .streams import StreamProxy
+
+_KINDS: dict[str, type[Proxy] | type[StreamProxy]] = {"http": Proxy, "stream": StreamProxy}
 
 
 class World:
     """Everything there is in this process. The methods named `do_…` are the orders."""
 
     def __init__(self) -> None:
-        self._proxies: dict[int, Proxy] = {}
+        self._proxies: dict[int, Proxy | StreamProxy] = {}
         self._replicator: Replicator | None = None
 
     async def obey(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -31,9 +34,9 @@ class World:
         except Exception as error:  # noqa: BLE001 - whoever gave the order is to hear of it
             return {"error": f"{type(error).__name__}: {error}"}
 
-    async def do_start(self, host: str, target: int, port: int, seed: int | None) -> int:
+    async def do_start(self, kind: str, host: str, target: int, port: int, seed: int | None) -> int:
         """Start a proxy; its port is its name from then on."""
-        proxy = Proxy((host, target), port, seed)
+        proxy = _KINDS[kind]((host, target), port, seed)
         await proxy.listen()
         self._proxies[proxy.port] = proxy
         return proxy.port
@@ -67,7 +70,9 @@ class World:
         """Begin to replicate a table between engines, by the ports of each region."""
         replicator = self._replicator = Replicator(table, engines, lag)
         for name, port in proxies.items():
-            self._proxies[port].watcher = replicator.watcher(name)
+            proxy = self._proxies[port]
+            assert isinstance(proxy, Proxy)
+            proxy.watcher = replicator.watcher(name)
         replicator.start()
 
     async def do_lag(self, seconds: float, links: list[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""What a `FaultProxy` can do to requests and answers."""
+"""What a `FaultProxy`, or a `ValkeyFaultProxy`, can do to requests and answers."""
 
 from __future__ import annotations
 
@@ -70,14 +70,23 @@ class Refused(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Reset(Fault):
-    """The connection is reset (RST) when `after` bytes of the answer are sent."""
+    """The connection is reset (RST) when `after` bytes of the answer are sent.
+
+    An answer of Valkey's that has no more than that comes unharmed.
+    """
 
     after: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.after >= 0, "after is a number of bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class Truncated(Fault):
-    """The answer's head promises the whole body; the part `keep` of it comes, then the end."""
+    """The answer's head promises the whole body; the part `keep` of it comes, then the end.
+
+    Of Valkey's answers, which have no head, it is a part of what would come first.
+    """
 
     keep: float = 0.5
 
@@ -88,6 +97,19 @@ class Truncated(Fault):
 @dataclass(frozen=True, slots=True)
 class LostAnswer(Fault):
     """The request takes effect in the engine; the connection ends without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostRequest(Fault):
+    """The first `after` bytes of a request reach Valkey; then the connection is reset (RST).
+
+    Those of its commands that are whole by then take effect.
+    """
+
+    after: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.after >= 0, "after is a number of bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +177,7 @@ KINDS: dict[str, type[Fault]] = {
         Reset,
         Truncated,
         LostAnswer,
+        LostRequest,
         DamagedCRC,
         SlowDrip,
         ServerFault,

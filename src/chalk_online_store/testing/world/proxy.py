@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 import time
-from collections import Counter, deque
+from collections import deque
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from httptools import HttpParserError
 
 from . import forms
-from .active import ActiveFaults, Hits, Injection
+from .active import Hits
 from .faults import (
     Blackhole,
     ClockSkew,
     DamagedCRC,
-    Latency,
     LostAnswer,
     Reset,
     ServerFault,
@@ -28,14 +25,12 @@ from .faults import (
     Truncated,
     Unprocessed,
 )
-from .listener import Listener
+from .front import Front, latency, reset
 from .messages import Answer, Request, RequestReader
 from .upstream import EngineGone, Upstream
 
 _DRIP = 0.01
 """Seconds from one piece of a slow body to the next."""
-
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Watcher(Protocol):
@@ -48,68 +43,23 @@ class Watcher(Protocol):
         """The engine has answered it."""
 
 
-class Proxy:
+class Proxy(Front):
     """One proxy: a listener, the faults in force, and the engine behind."""
 
     def __init__(self, target: tuple[str, int], port: int, seed: int | None) -> None:
+        super().__init__(port, seed, lambda: _Client(self))
         self.upstream = Upstream(*target)
         self.watcher: Watcher | None = None
-        self.faults = ActiveFaults(seed)
-        self.connections: set[_Client] = set()
-        self._requests: Counter[str] = Counter()
-        self._listener = Listener(port, lambda: _Client(self))
-        self.port = self._listener.port
-
-    @property
-    def refuses(self) -> bool:
-        """Whether no connection is to be open."""
-        return self._listener.refuses
-
-    async def inject(self, injection: Injection) -> int:
-        """Put a fault in force."""
-        key = self.faults.add(injection)
-        await self.listen()
-        return key
-
-    async def remove(self, key: int) -> None:
-        """End a fault."""
-        self.faults.remove(key)
-        await self.listen()
-
-    async def clear(self) -> None:
-        """End all faults."""
-        self.faults.clear()
-        await self.listen()
-
-    async def listen(self) -> None:
-        """Listen, or not, as the faults say."""
-        if self.faults.refused:
-            await self._listener.turn("refused")
-            for client in list(self.connections):
-                client.reset()
-        else:
-            await self._listener.turn("deaf" if self.faults.deaf else "open")
 
     def close(self) -> None:
         """Stop at once."""
-        self._listener.close()
+        super().close()
         self.upstream.close()
-        for client in list(self.connections):
-            client.reset()
-
-    def stats(self) -> dict[str, Any]:
-        """What was seen since the start."""
-        return {
-            "requests": dict(self._requests),
-            "faulted": dict(self.faults.counts),
-            "connections": len(self.connections),
-        }
 
     async def serve(self, request: Request, client: _Client) -> None:
         """One request, from its arrival to whatever comes of it."""
         operation = request.operation
-        self._requests[operation] += 1
-        hits = self.faults.draw(operation)
+        hits = self.draw(operation)
         if hits.first(Blackhole):
             client.silence()
             return
@@ -164,11 +114,6 @@ def clock(skew: ClockSkew) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=skew.seconds)
 
 
-def latency(hits: Hits, faults: ActiveFaults) -> float:
-    """Seconds that an answer is held back."""
-    return sum(fault.seconds + faults.rng.uniform(0, fault.jitter) for fault in hits.every(Latency))
-
-
 def altered(answer: Answer, hits: Hits) -> Answer:
     """The answer as it leaves."""
     if skew := hits.first(ClockSkew):
@@ -206,9 +151,7 @@ class _Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self._proxy.connections.add(self)
-        if self._proxy.refuses:
-            self.reset()
+        self._proxy.welcome(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._proxy.connections.discard(self)
@@ -245,10 +188,7 @@ class _Client(asyncio.Protocol):
 
     def reset(self) -> None:
         """End the connection by an RST."""
-        sock = self.transport.get_extra_info("socket")
-        if not self.transport.is_closing():
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self.transport.abort()
+        reset(self.transport)
 
     async def drip(self, answer: Answer, bytes_per_second: float) -> None:
         """Send the body in pieces."""

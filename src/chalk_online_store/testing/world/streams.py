@@ -1,0 +1,189 @@
+"""A proxy in front of a Valkey server: bytes in both directions, and the faults among them.
+
+A client of Valkey sends its commands and waits for all replies before it sends more. So a request
+is what comes from it until the server has answered, and the answer what comes from the server
+until the client goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+
+from .active import NO_HITS, Hits
+from .faults import Blackhole, LostAnswer, LostRequest, Reset, Slowdown, SlowDrip, Truncated
+from .front import Front, latency, reset
+
+_DRIP = 0.01
+"""Seconds from one piece of a slow answer to the next."""
+
+_NAME = re.compile(rb"\*\d+\r\n\$\d+\r\n(\w+)|(\w+)")
+
+
+def operation_of(data: bytes) -> str:
+    """The name of the first command of a request."""
+    found = _NAME.match(data)
+    return (found[1] or found[2]).decode().upper() if found else ""
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A request, and how much of it was sent on; its answer, and how much of that."""
+
+    operation: str = ""
+    hits: Hits = NO_HITS
+    began: float = field(default_factory=time.perf_counter)
+    asked: int = 0
+    answered: int = 0
+    heard: bool = False
+    """Whether the server has begun to answer."""
+
+
+class StreamProxy(Front):
+    """One proxy: a listener, the faults in force, and the address of the server behind."""
+
+    def __init__(self, target: tuple[str, int], port: int, seed: int | None) -> None:
+        super().__init__(port, seed, lambda: _Client(self))
+        self.target = target
+
+
+class _Client(asyncio.Protocol):
+    """A client's connection, and the one to the server that goes with it."""
+
+    def __init__(self, proxy: StreamProxy) -> None:
+        self._proxy = proxy
+        self._turn = _Turn(heard=True)
+        self._silent = self._doomed = False
+        self._answers: asyncio.Queue[tuple[_Turn, bytes]] = asyncio.Queue()
+        self._early: list[bytes] = []
+        self._server: asyncio.Transport | None = None
+        self.transport: asyncio.Transport
+
+    # --- what the client does ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._proxy.welcome(self)
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._connect()), loop.create_task(self._deliver_all())]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._proxy.connections.discard(self)
+        for task in self._tasks:
+            task.cancel()
+        if self._server is not None:
+            self._server.close()  # What was sent on arrives.
+
+    def data_received(self, data: bytes) -> None:
+        turn = self._turn
+        if turn.heard:
+            operation = operation_of(data)
+            turn = self._turn = _Turn(operation, self._proxy.draw(operation))
+        if turn.hits.first(Blackhole):
+            self._silent = True
+        lost = turn.hits.first(LostRequest)
+        if lost is None:
+            self._send_on(data)
+            return
+        part = data[: max(0, lost.after - turn.asked)]
+        turn.asked += len(part)
+        self._send_on(part)
+        if len(part) < len(data):
+            self._lose()
+
+    def _lose(self) -> None:
+        """End the connection, once the server has what was sent on."""
+        if self._server is None:
+            self._doomed = True
+        else:
+            self.reset()
+
+    def _send_on(self, data: bytes) -> None:
+        if self._silent:
+            return
+        if self._server is None:
+            self._early.append(data)
+        else:
+            self._server.write(data)
+
+    # --- what the server does ---
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            server, _ = await loop.create_connection(lambda: _Server(self), *self._proxy.target)
+        except OSError:
+            self.reset()
+            return
+        self._server = server
+        server.write(b"".join(self._early))
+        if self._doomed:
+            self.reset()
+
+    def answered(self, data: bytes) -> None:
+        """The server has sent something; nothing where that was the last."""
+        self._turn.heard = True
+        self._answers.put_nowait((self._turn, data))
+
+    async def _deliver_all(self) -> None:
+        while not self.transport.is_closing():
+            turn, data = await self._answers.get()
+            if not data:
+                self.transport.close()
+            elif not self._silent:
+                await self._deliver(turn, data)
+
+    async def _deliver(self, turn: _Turn, data: bytes) -> None:
+        """Send a piece of an answer, as far as the faults let it come."""
+        hits = turn.hits
+        if not turn.answered:
+            await self._hold_back(turn)
+        if self.transport.is_closing():
+            return
+        if self._proxy.faults.swallow(turn.operation):
+            self._silent = True
+        elif hits.first(LostAnswer):
+            self.transport.close()
+        elif (cut := hits.first(Reset)) and turn.answered + len(data) > cut.after:
+            self.transport.write(data[: cut.after - turn.answered])
+            self.reset()
+        elif truncated := hits.first(Truncated):
+            self.transport.write(data[: int(len(data) * truncated.keep)])
+            self.transport.close()
+        elif drip := hits.first(SlowDrip):
+            await self._drip(data, drip.bytes_per_second)
+        else:
+            self.transport.write(data)
+        turn.answered += len(data)
+
+    async def _hold_back(self, turn: _Turn) -> None:
+        took = time.perf_counter() - turn.began
+        seconds = sum(took * (slow.factor - 1) for slow in turn.hits.every(Slowdown))
+        if seconds := seconds + latency(turn.hits, self._proxy.faults):
+            await asyncio.sleep(seconds)
+
+    async def _drip(self, data: bytes, bytes_per_second: float) -> None:
+        size = max(1, int(bytes_per_second * _DRIP))
+        for start in range(0, len(data), size):
+            await asyncio.sleep(size / bytes_per_second)
+            self.transport.write(data[start : start + size])
+
+    def reset(self) -> None:
+        """End the connection by an RST."""
+        reset(self.transport)
+
+
+class _Server(asyncio.Protocol):
+    """The connection to the server, which goes with one of a client."""
+
+    def __init__(self, client: _Client) -> None:
+        self._client = client
+
+    def data_received(self, data: bytes) -> None:
+        self._client.answered(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._client.answered(b"")
