@@ -31,6 +31,7 @@ from chalk_online_store.cli.doctor.live import (
     of_regions,
     of_registry,
 )
+from chalk_online_store.cli.doctor.servers import of_servers
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json
 from chalk_online_store.cli.schemas import namespace_called
@@ -43,6 +44,7 @@ from chalk_online_store.provision.observing import observe
 from chalk_online_store.provision.planning import plan
 from chalk_online_store.provision.spec import TableSpec, read_spec
 from chalk_online_store.provision.state import RegionState, TableState
+from chalk_online_store.valkey.urls import ValkeyTarget
 
 
 def doctor(
@@ -68,7 +70,7 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Look a store over: table, safety, capacity, replicas, permissions, registry and clocks.
+    """Look a store over: table or servers, safety, capacity, replicas, permissions, registry.
 
     Nothing is changed; only --beat writes a heartbeat. Exits with status 1 where something is
     wrong.
@@ -100,8 +102,12 @@ def _examine(
     target = parse_url(url)
     if isinstance(target, DynamoDBTarget):
         yield from _of_dynamodb(url, target, table, mix, writes=writes, beat=beat)
+        if target.shared_cache:
+            yield from of_servers(target.shared_cache, caches=True)
     elif table or mix:
         raise WrongUsage("--table and --mix are for a DynamoDB table; this URL is of none.")
+    if isinstance(target, ValkeyTarget):
+        yield from of_servers(target, caches=False)
     yield from of_registry(url, namespaces)
 
 
