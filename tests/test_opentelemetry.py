@@ -17,7 +17,8 @@ from chalk_online_store import (
     OnlineStoreConfig,
     features,
 )
-from chalk_online_store.integrations.opentelemetry import NAMESPACE, observe
+from chalk_online_store.integrations.opentelemetry import observe
+from chalk_online_store.integrations.opentelemetry.metrics import NAMESPACE
 from chalk_online_store.operations.tiers import StoreStats
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.router import RegionStatus

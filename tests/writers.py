@@ -14,7 +14,8 @@ from chalk_online_store.effects import NOW, Instant, Operation, Send, Spawn
 from chalk_online_store.embedded import requests
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import RequestError
-from chalk_online_store.operations.core import Core, ObservedAt
+from chalk_online_store.operations.core import Core
+from chalk_online_store.operations.times import ObservedAt
 from chalk_online_store.writer.core import WriterCore
 from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.spool import Spool

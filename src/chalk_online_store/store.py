@@ -15,7 +15,6 @@ from chalk_online_store.operations.bloom.build import BuildReport, Progress
 from chalk_online_store.operations.core import (
     DEFAULT_TIMEOUT,
     Core,
-    ObservedAt,
     Prepared,
     Schema,
     checked,
@@ -24,6 +23,7 @@ from chalk_online_store.operations.regions import Health
 from chalk_online_store.operations.results import QueryResult
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats
+from chalk_online_store.operations.times import ObservedAt
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
 from chalk_online_store.routing.attempts import RoutedAttempts

@@ -31,8 +31,8 @@ except ImportError as error:
 
 from chalk_online_store.integrations.arrow import in_zone
 from chalk_online_store.integrations.arrow_columns import column_of, moments_of
-from chalk_online_store.operations.core import ObservedAt
 from chalk_online_store.operations.rows import Rows
+from chalk_online_store.operations.times import ObservedAt
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
 from chalk_online_store.schema import Duration, Namespace, namespace_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from chalk_online_store.backend import Backend, Call
-from chalk_online_store.codec.columns import ColumnBatch, Stored
+from chalk_online_store.codec.columns import ColumnBatch
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.codec.registry import entries_of
 from chalk_online_store.codec.results import RESULTS, key_of
@@ -23,6 +23,8 @@ from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.results import QueryResult, ResultCodec, found_result
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats, Tiers
+from chalk_online_store.operations.times import ObservedAt, times_of
+from chalk_online_store.operations.watching import Watcher, watched
 from chalk_online_store.report import Report
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.orders import Orders
@@ -37,9 +39,6 @@ from chalk_online_store.schema import (
 )
 from chalk_online_store.schema.instances import rows_of
 
-ObservedAt: TypeAlias = datetime | Sequence[datetime] | Stored | None
-"""When the values of a write were true: of all rows, of each, or now."""
-
 Schema: TypeAlias = Iterable[Namespace | type]
 
 DEFAULT_TIMEOUT = 10.0
@@ -47,7 +46,6 @@ DEFAULT_TIMEOUT = 10.0
 
 _PREPARED_KEPT = 1024
 _LONGEST_WINDOW = 1_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(eq=False, slots=True)
@@ -106,6 +104,7 @@ class Core:
         self._prepared: dict[Any, Prepared] = {}
         self._declared: dict[int, Namespace] = {}
         self.closed = False
+        self.watcher: Watcher | None = None
 
     def declare(self, namespace: Namespace) -> None:
         """Take a namespace into the schema, in place of the one of its name, if there is one.
@@ -142,6 +141,7 @@ class Core:
             self._prepared[wanted] = prepared
         return prepared
 
+    @watched
     def read(
         self, prepared: Prepared, keys: Iterable[Any], consistent: bool, timeout: float | None
     ) -> Operation[Rows]:
@@ -165,6 +165,7 @@ class Core:
         through = self._tiers.reads(codec)
         return (yield from reading.read(through, plan, keys, partition_keys, call))
 
+    @watched
     def warm(self, timeout: float | None) -> Operation[None]:
         """Read the registry and the Bloom filters, as the first calls would otherwise."""
         self.check_open()
@@ -181,6 +182,7 @@ class Core:
         """See `OnlineStore.regions`; `now` is a reading of the clocks."""
         return [] if self.router is None else self.router.status(now)
 
+    @watched
     def health(self, timeout: float | None) -> Operation[Health]:
         """See `OnlineStore.health`."""
         self.check_open()
@@ -193,6 +195,7 @@ class Core:
         for region in self.router.due(now.monotonic) if self.router else ():
             yield Spawn(self._regions.probe(region))
 
+    @watched
     def order(
         self,
         pinned: str,
@@ -212,6 +215,7 @@ class Core:
         yield from self._regions.health(looking)
         return (yield from self._regions.order(orders.given(now.wall, self.router.orders), call))
 
+    @watched
     def write(
         self,
         schema: Namespace | type,
@@ -244,6 +248,7 @@ class Core:
             planned = writing.expiring_by(planned, expires_at)
         return (yield from self.apply(codec, planned, ordering, call))
 
+    @watched
     def delete(
         self,
         schema: Namespace | type,
@@ -323,6 +328,7 @@ class Core:
             self.schema[RESULTS.name] = RESULTS
         return RESULTS
 
+    @watched
     def drop(
         self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None
     ) -> Operation[Report]:
@@ -336,6 +342,7 @@ class Core:
         yield from self.registry.drop(names, call, declared)
         return call.report
 
+    @watched
     def rename(
         self, schema: Namespace | type, old: str, new: str, *, timeout: float | None
     ) -> Operation[Report]:
@@ -345,6 +352,7 @@ class Core:
         yield from self.registry.rename(_full(namespace, old), _full(namespace, new), call)
         return call.report
 
+    @watched
     def build_bloom_filters(
         self,
         schemas: Sequence[Namespace | type],
@@ -466,31 +474,3 @@ def _window(coalesce: Duration) -> float:
 def _full(namespace: Namespace, name: str) -> str:
     """`user.risk` of `risk` and of `user.risk`; the schema need not have it any more, or yet."""
     return f"{namespace.name}.{name.removeprefix(f'{namespace.name}.')}"
-
-
-def times_of(observed_at: ObservedAt, count: int) -> list[int] | None:
-    """UTC microseconds for each of `count` rows; None for now."""
-    if observed_at is None:
-        return None
-    if isinstance(observed_at, datetime):
-        return [_time(observed_at)] * count
-    given = list(observed_at)
-    if len(given) != count:
-        raise InvalidValue(f"observed_at has {len(given)} times for {count} rows.")
-    if isinstance(observed_at, Stored):
-        return _times_stored(given)
-    return [_time(time) for time in given]
-
-
-def _times_stored(times: Sequence[Any]) -> list[int]:
-    if None in times or min(times, default=0) < 0:
-        raise InvalidValue("observed_at has a null, or a time before 1970.")
-    return list(times)
-
-
-def _time(time: Any) -> int:
-    if not isinstance(time, datetime) or time.tzinfo is None:
-        raise InvalidValue("observed_at must be a datetime with a time zone.")
-    if time < _EPOCH:
-        raise InvalidValue("observed_at lies before 1970.")
-    return int((time - _EPOCH) // timedelta(microseconds=1))

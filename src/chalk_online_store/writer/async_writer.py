@@ -13,7 +13,7 @@ from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.drivers.aio import AsyncDriver, InThread
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import RowsPending, StoreClosed
-from chalk_online_store.operations.core import ObservedAt
+from chalk_online_store.operations.times import ObservedAt
 from chalk_online_store.schema import Duration, Namespace
 from chalk_online_store.writer.core import WriterCore, spool_for
 from chalk_online_store.writer.dead_letters import DeadLetters

@@ -16,7 +16,8 @@ from chalk_online_store.errors import (
     RowsPending,
     StoreClosed,
 )
-from chalk_online_store.operations.core import Core, ObservedAt, times_of
+from chalk_online_store.operations.core import Core
+from chalk_online_store.operations.times import ObservedAt, times_of
 from chalk_online_store.schema import Namespace, seconds
 from chalk_online_store.schema.instances import rows_of
 from chalk_online_store.writer.dead_letters import DeadLetters

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from chalk_online_store.backend import Call
+from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import (
     ItemTooLarge,
@@ -141,7 +142,7 @@ class Sender:
         planned = [(position, entry.change) for position, entry in enumerate(batch)]
         ordering: Ordering = "event" if self._by_event(batch) else "arrival"
         try:
-            yield from self._core.apply(batch[-1].codec, planned, ordering, call)
+            yield from self._apply(batch[-1].codec, planned, ordering, call)
         except WriteFailed as error:
             return dict(error.failed)
         except OnlineStoreError as error:  # Of all: nothing is known of any.
@@ -150,6 +151,13 @@ class Sender:
             log_mistake("A batch could not be sent; its rows wait", error)
             return dict.fromkeys(range(len(batch)), RequestError(type(error).__name__))
         return {}
+
+    def _apply(
+        self, codec: NamespaceCodec, planned: Sequence[Planned], ordering: Ordering, call: Call
+    ) -> Operation[Report]:
+        writing = self._core.apply(codec, planned, ordering, call)
+        watcher = self._core.watcher
+        return writing if watcher is None else watcher.watch("write", codec.namespace, writing)
 
     def _settle(
         self,

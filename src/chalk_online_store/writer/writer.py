@@ -13,7 +13,7 @@ from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.errors import RowsPending
-from chalk_online_store.operations.core import ObservedAt
+from chalk_online_store.operations.times import ObservedAt
 from chalk_online_store.schema import Duration, Namespace
 from chalk_online_store.store import OnlineStore
 from chalk_online_store.writer.core import WriterCore, spool_for

@@ -24,7 +24,7 @@ from chalk_online_store.cli.loading.source import Rows, Source
 from chalk_online_store.codec.changes import render_fresh, render_item
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.operations.core import times_of
+from chalk_online_store.operations.times import times_of
 from chalk_online_store.operations.write import row_by_row
 
 ITEMS_A_FILE = 500_000

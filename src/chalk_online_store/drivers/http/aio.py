@@ -38,6 +38,11 @@ class AsyncHttpTransport:
         self._closed = False
         self._pools = PerLoop(lambda loop: Pool(loop, self._target, connect_timeout, pool_size))
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the endpoint."""
+        return self._target.host, self._target.port
+
     async def send(self, request: Request, timeout: float) -> Response:
         """As `HttpTransport.send`."""
         deadline = time.monotonic() + timeout

@@ -48,6 +48,11 @@ class HttpTransport:
         self._parked: deque[Connection] = deque()
         self._pid = os.getpid()
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the endpoint."""
+        return self._target.host, self._target.port
+
     def send(self, request: Request, timeout: float) -> Response:
         """Send once and give the whole answer, within `timeout` seconds.
 

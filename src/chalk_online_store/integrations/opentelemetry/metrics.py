@@ -1,12 +1,8 @@
 """What `store.stats()` tells, as OpenTelemetry metrics: read when they are collected.
 
-    from chalk_online_store.integrations.opentelemetry import observe
-
-    observe(store)
-
 Each figure of a cache is `chalk.online_store.cache.<name>`, of a Bloom filter
-`chalk.online_store.bloom.<name>`, with the attribute `chalk.namespace`. What only grows is a
-counter, the rest a gauge. Needs `pip install 'chalk-online-store[otel]'`.
+`chalk.online_store.bloom.<name>`, with the attribute `chalk.namespace`; of a shared cache it is
+`chalk.online_store.shared_cache.<name>`. What only grows is a counter, the rest a gauge.
 
 Of each region, with the attribute `cloud.region`, and `chalk.online_store.region.` before them:
 
@@ -31,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from chalk_online_store.cache.lru import CacheStats
 from chalk_online_store.errors import MissingDependency
 from chalk_online_store.operations.bloom.reads import FilterStats
+from chalk_online_store.operations.shared import SharedCacheStats
 from chalk_online_store.operations.tiers import StoreStats
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.router import RegionStatus
@@ -51,6 +48,7 @@ Figures: TypeAlias = Iterable[tuple[float, dict[str, str]]]
 _GAUGES = frozenset(
     (
         "entries",
+        "untold",
         "bytes",
         "generation",
         "trusted",
@@ -117,6 +115,10 @@ def observe(store: HasStats, meter: Meter | None = None) -> None:
     for tier, name in _figures():
         callback = _reader(store, tier, name, metrics.Observation)
         _observe(meter, f"{tier}.{name}", name, callback, gauge=name in _GAUGES)
+    for found in fields(SharedCacheStats):
+        callback = _shared_reader(store, found.name, metrics.Observation)
+        gauge = found.name in _GAUGES
+        _observe(meter, f"shared_cache.{found.name}", found.name, callback, gauge=gauge)
     _observe_regions(store, meter, metrics.Observation)
 
 
@@ -152,6 +154,17 @@ def _writer_reader(
         value = getattr(writer.stats(), name)
         if value < math.inf:  # A pace that nothing bounds is none.
             yield observation(value, {})
+
+    return read
+
+
+def _shared_reader(
+    store: HasStats, name: str, observation: type[Observation]
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterator[Observation]:
+        stats = store.stats().shared_cache
+        if stats is not None:
+            yield observation(getattr(stats, name), {})
 
     return read
 

@@ -1,0 +1,127 @@
+"""What a span may say of a request and of its answer: names and counts, never keys or values.
+
+Names are those of OpenTelemetry's semantic conventions for database clients (stable since 1.33)
+and, where they begin with `aws.dynamodb`, of those for DynamoDB.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from chalk_online_store import errors
+from chalk_online_store.codec.values import UNREADABLE
+from chalk_online_store.dynamodb import messages as dynamodb
+from chalk_online_store.dynamodb.answers import failure
+from chalk_online_store.embedded import requests as embedded
+from chalk_online_store.valkey import commands as valkey
+
+Attributes: TypeAlias = dict[str, Any]
+
+DYNAMODB, REDIS, SQLITE = "aws.dynamodb", "redis", "sqlite"
+"""Systems. The conventions know no Valkey: it is what speaks Redis's protocol."""
+
+SYSTEM = "db.system.name"
+OPERATION = "db.operation.name"
+COLLECTION = "db.collection.name"
+BATCH_SIZE = "db.operation.batch.size"
+STATUS_CODE = "db.response.status_code"
+ERROR_TYPE = "error.type"
+TABLES = "aws.dynamodb.table_names"
+CAPACITY = "aws.dynamodb.consumed_capacity"
+
+
+class Described(NamedTuple):
+    """A request: the engine's name, the operation's, what is asked, and more of a span's."""
+
+    system: str
+    operation: str
+    collection: str
+    more: Attributes
+
+
+class _Body(msgspec.Struct):
+    """What is of interest in the body of any request to DynamoDB."""
+
+    TableName: str = ""
+    RequestItems: dict[str, _Keys | list[msgspec.Raw]] = {}
+    TransactItems: list[msgspec.Raw] = []
+
+
+class _Keys(msgspec.Struct):
+    Keys: list[msgspec.Raw] = []
+
+
+class _Consumed(msgspec.Struct):
+    TableName: str = ""
+    CapacityUnits: float = 0.0
+
+
+class _Answer(msgspec.Struct):
+    """What is of interest in the body of any answer."""
+
+    ConsumedCapacity: _Consumed | list[_Consumed] | None = None
+
+
+_body = msgspec.json.Decoder(_Body)
+_answer = msgspec.json.Decoder(_Answer)
+
+
+def describe(request: Any) -> Described | None:
+    """A request of any engine; None for what is none of an engine, such as a spool's."""
+    if isinstance(request, dynamodb.Request):
+        return _of_dynamodb(request)
+    if isinstance(request, valkey.Request):
+        return _of_valkey(request)
+    if isinstance(request, embedded.Request):
+        return Described(SQLITE, type(request).__name__, "items", {})
+    return None
+
+
+def _of_dynamodb(request: dynamodb.Request) -> Described:
+    body = _body.decode(request.body)
+    (table, items), *_ = [*body.RequestItems.items(), (body.TableName, [])]
+    count = len(items.Keys if isinstance(items, _Keys) else items) or len(body.TransactItems)
+    more: Attributes = {TABLES: [table]} if table else {}
+    if count > 1:  # As the conventions have it: no batch of one.
+        more[BATCH_SIZE] = count
+    return Described(DYNAMODB, request.operation, table, more)
+
+
+def _of_valkey(request: valkey.Request) -> Described:
+    names = [_name(command) for command in request.commands]
+    several = len(names) > 1
+    operation = "PIPELINE" if len({*names}) > 1 else names[0]
+    more: Attributes = {BATCH_SIZE: len(names)} if several else {}
+    return Described(REDIS, operation, "", more)
+
+
+def _name(command: valkey.Command) -> str:
+    name = command[0]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def tell(request: Any, answer: Any) -> tuple[Attributes, str]:
+    """What a span says of an answer, and the class of the error that it is; "" for none."""
+    if isinstance(request, dynamodb.Request):
+        return _tell_of_dynamodb(answer)
+    if isinstance(request, valkey.Request):
+        failed = [type(reply).__name__ for reply in answer if isinstance(reply, Exception)]
+        return {}, failed[0] if failed else ""
+    return {}, ""
+
+
+def _tell_of_dynamodb(answer: dynamodb.Response) -> tuple[Attributes, str]:
+    if answer.status != 200:
+        kind = type(failure(answer, "")).__name__
+        return {STATUS_CODE: str(answer.status)}, kind
+    try:
+        consumed = _answer.decode(answer.body).ConsumedCapacity or []
+    except UNREADABLE:
+        return {}, errors.MalformedResponse.__name__
+    tables = consumed if isinstance(consumed, list) else [consumed]
+    if not tables:
+        return {}, ""
+    return {CAPACITY: [json.dumps(msgspec.to_builtins(each)) for each in tables]}, ""

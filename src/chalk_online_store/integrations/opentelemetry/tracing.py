@@ -1,0 +1,218 @@
+"""Spans of a store's calls and of the requests that they make, and how long each takes.
+
+A call's operation is run by another one, which passes on what it asks of the world and begins a
+span at each request. So there is one tracing for threads, asyncio and virtual time, and spans have
+their parents wherever a request is sent from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from chalk_online_store.effects import All, Effect, Operation, Race, Send, Spawn
+from chalk_online_store.integrations.opentelemetry.requests import (
+    COLLECTION,
+    DYNAMODB,
+    ERROR_TYPE,
+    OPERATION,
+    SYSTEM,
+    Attributes,
+    describe,
+    tell,
+)
+from chalk_online_store.operations.core import Prepared
+from chalk_online_store.operations.rows import Rows
+from chalk_online_store.report import Report
+from chalk_online_store.schema import Namespace, namespace_of
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import Histogram
+    from opentelemetry.trace import Span, Tracer
+
+T = TypeVar("T")
+
+NAMESPACE = "chalk.namespace"
+CANCELLED = "chalk.cancelled"
+REGION, NODE = "cloud.region", "chalk.node"
+SERVER, PORT = "server.address", "server.port"
+ROWS = "chalk.rows"
+
+_COUNTS = (
+    "requests",
+    "retries",
+    "throttles",
+    "unprocessed",
+    "rcu",
+    "wcu",
+    "cache_hits",
+    "shared_hits",
+    "bloom_skips",
+    "coalesced",
+    "superseded",
+    "failed",
+    "hedges",
+    "failovers",
+)
+"""Of a report, where they are not 0."""
+
+Addresses = Mapping[str, tuple[str, int]]
+"""Host and port by what a request's `to` names."""
+
+
+class Tracing:
+    """Watches the calls of one store: see `operations.watching`."""
+
+    def __init__(
+        self,
+        api: Any,
+        tracer: Tracer,
+        calls: Histogram,
+        requests: Histogram,
+        addresses: Addresses,
+    ) -> None:
+        self._api = api
+        self._tracer = tracer
+        self._calls = calls
+        self._requests = requests
+        self._addresses = addresses
+
+    def watch(self, name: str, subject: object, operation: Operation[T]) -> Operation[T]:
+        """The operation, within a span of its own."""
+        return self._call(name, _namespace(subject), operation, self._api.context.get_current())
+
+    def _call(
+        self, name: str, namespace: str, operation: Operation[T], context: Context
+    ) -> Operation[T]:
+        said: Attributes = {OPERATION: name, **({NAMESPACE: namespace} if namespace else {})}
+        span = self._tracer.start_span(f"{name} {namespace}".rstrip(), context, attributes=said)
+        inside = self._api.trace.set_span_in_context(span, context)
+        began = time.perf_counter()
+        try:
+            result = yield from self._run(operation, inside)
+            self._say(span, said, _of_result(result))
+        except GeneratorExit:
+            span.set_attribute(CANCELLED, True)
+            raise
+        except BaseException as error:
+            self._fail(span, said, type(error).__name__)
+            raise
+        else:
+            return result
+        finally:
+            span.end()
+            self._calls.record(time.perf_counter() - began, said)
+
+    def _run(self, operation: Operation[T], context: Context) -> Operation[T]:
+        """Do what an operation does; within the context of its span, step by step."""
+        api, value, failure = self._api.context, None, None
+        while True:
+            token = api.attach(context)
+            try:
+                effect = operation.send(value) if failure is None else operation.throw(failure)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            finally:
+                api.detach(token)
+            value, failure = None, None
+            try:
+                value = yield from self._perform(effect, context)
+            except GeneratorExit:
+                operation.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is the operation's.
+                failure = error
+
+    def _perform(self, effect: Effect, context: Context) -> Operation[Any]:
+        match effect:
+            case Send():
+                return (yield from self._send(effect, context))
+            case All(operations, limit):
+                return (yield All(self._within(operations, context), limit))
+            case Race(operations, stagger):
+                return (yield Race(self._within(operations, context), stagger))
+            case Spawn(operation):
+                return (yield Spawn(self._run(operation, context)))
+        return (yield effect)
+
+    def _within(
+        self, operations: Sequence[Operation[Any]], context: Context
+    ) -> list[Operation[Any]]:
+        return [self._run(operation, context) for operation in operations]
+
+    def _send(self, send: Send, context: Context) -> Operation[Any]:
+        described = describe(send.request)
+        if described is None:
+            return (yield send)
+        said = {
+            SYSTEM: described.system,
+            OPERATION: described.operation,
+            **({COLLECTION: described.collection} if described.collection else {}),
+            **self._place(described.system, send.to),
+        }
+        span = self._tracer.start_span(
+            f"{described.operation} {described.collection}".rstrip(),
+            context,
+            kind=self._api.trace.SpanKind.CLIENT,
+            attributes=said | described.more,
+        )
+        began = time.perf_counter()
+        try:
+            answer = yield send
+            more, error = tell(send.request, answer)
+            span.set_attributes(more)
+            if error:
+                self._fail(span, said, error)
+        except GeneratorExit:
+            span.set_attribute(CANCELLED, True)
+            raise
+        except BaseException as error:
+            self._fail(span, said, type(error).__name__)
+            raise
+        else:
+            return answer
+        finally:
+            span.end()
+            self._requests.record(time.perf_counter() - began, said)
+
+    def _place(self, system: str, to: str) -> Attributes:
+        found: Attributes = {REGION if system == DYNAMODB else NODE: to} if to else {}
+        if to in self._addresses:
+            found[SERVER], found[PORT] = self._addresses[to]
+        return found
+
+    def _fail(self, span: Span, said: Attributes, kind: str) -> None:
+        said[ERROR_TYPE] = kind
+        span.set_attribute(ERROR_TYPE, kind)
+        span.set_status(self._api.trace.StatusCode.ERROR)
+
+    def _say(self, span: Span, said: Attributes, more: Attributes) -> None:
+        span.set_attributes(more)
+        if REGION in more:
+            said[REGION] = more[REGION]
+
+
+def _namespace(subject: object) -> str:
+    if isinstance(subject, Prepared):
+        return subject.namespace.name
+    if isinstance(subject, Namespace | type):
+        return namespace_of(subject).name
+    return ""
+
+
+def _of_result(result: object) -> Attributes:
+    """What a call was like, by its report."""
+    report = result.report if isinstance(result, Rows) else result
+    if not isinstance(report, Report):
+        return {}
+    found: Attributes = {
+        f"chalk.{name}": amount for name in _COUNTS if (amount := getattr(report, name))
+    }
+    if report.region:
+        found[REGION] = report.region
+    if isinstance(result, Rows):
+        found[ROWS] = len(result)
+    return found
