@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from chalk_online_store.testing import Valkey, ValkeyCluster
+from chalk_online_store.testing import Dynoxide, Valkey, ValkeyCluster, create_table
 
 # CI tests one commit the same way each time; at a desk every run looks at other examples.
 settings.register_profile("ci", derandomize=True)
@@ -46,3 +48,20 @@ def valkey_cluster() -> Iterator[ValkeyCluster]:
     """One cluster in memory for the whole session, as `valkey`."""
     with ValkeyCluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+def table(dynoxide: Dynoxide) -> str:
+    """The name of a new table."""
+    name = f"table-{uuid.uuid4().hex}"
+    create_table(dynoxide.endpoint_url, name)
+    return name
+
+
+@pytest.fixture(params=["sqlite", "dynoxide"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new store on either engine, which processes can share."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/features.db"
+    engine: Dynoxide = request.getfixturevalue("dynoxide")
+    return engine.url(request.getfixturevalue("table"))

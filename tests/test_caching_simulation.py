@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from chalk_online_store.capacity.caching import (
 )
 from chalk_online_store.capacity.traces import read_trace
 from chalk_online_store.capacity.traffic import Workload, zipf
+from tests.files import Write, check_refused, write_rows
 
 PRESENT = range(6)
 """Of the entities in random traces, those that exist; numbers from 6 on do not."""
@@ -412,35 +413,9 @@ ROWS = [
 
 
 @pytest.fixture(params=["csv", "jsonl", "parquet"])
-def write(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[list[dict[str, Any]]], Path]:
+def write(request: pytest.FixtureRequest, tmp_path: Path) -> Write:
     """Writes rows as a trace, in each format."""
-    path = tmp_path / f"trace.{request.param}"
-
-    def write_rows(rows: list[dict[str, Any]]) -> Path:
-        _WRITERS[request.param](path, rows)
-        return path
-
-    return write_rows
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    cells = [["" if value is None else str(value) for value in row.values()] for row in rows]
-    path.write_text("\n".join(",".join(line) for line in ([*rows[0]], *cells)))
-
-
-def write_json(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("\n\n".join(map(json.dumps, rows)))
-
-
-def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pa.Table.from_pylist(rows), path)
-
-
-_WRITERS = {"csv": write_csv, "jsonl": write_json, "parquet": write_parquet}
-
-Write = Callable[[list[dict[str, Any]]], Path]
+    return partial(write_rows, tmp_path / f"trace.{request.param}")
 
 
 def test_a_trace_is_read(write: Write) -> None:
@@ -511,13 +486,7 @@ def test_a_bad_trace_is_refused(
     write: Write, rows: list[dict[str, Any]], place: int, column: str
 ) -> None:
     """The message names file, line and column, and what to do; never what stands there."""
-    path = write(rows)
-    where = {".csv": f"line {place + 1}", ".jsonl": f"line {2 * place - 1}"}
-    with pytest.raises(InvalidValue) as refused:
-        read_trace(path)
-    message = str(refused.value)
-    assert message.startswith(f"{path}, {where.get(path.suffix, f'row {place}')}, {column}")
-    assert "secret" not in message
+    check_refused(read_trace, write(rows), place, column)
 
 
 @pytest.mark.parametrize(

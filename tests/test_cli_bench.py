@@ -6,7 +6,6 @@ import json
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from chalk_online_store.cli.bench.run import own_keys
 from chalk_online_store.cli.bench.statistics import Measured
 from chalk_online_store.errors import RequestRefused
 from chalk_online_store.report import Report
-from chalk_online_store.testing import Dynoxide, create_table
+from chalk_online_store.testing import Dynoxide
 
 
 @features
@@ -50,21 +49,6 @@ class Cached:
 
 USER, CACHED = f"{__name__}:User", f"{__name__}:Cached"
 SMALL = ("--entities", "12", "--queries", "40", "--concurrency", "4")
-
-
-@pytest.fixture
-def table(dynoxide: Dynoxide) -> str:
-    name = f"bench-{uuid.uuid4().hex}"
-    create_table(dynoxide.endpoint_url, name)
-    return name
-
-
-@pytest.fixture(params=["sqlite", "dynoxide"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/features.db"
-    engine: Dynoxide = request.getfixturevalue("dynoxide")
-    return engine.url(request.getfixturevalue("table"))
 
 
 def run(*arguments: str) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from chalk_online_store.capacity.demand import (
     steady,
 )
 from chalk_online_store.capacity.traffic import Workload, zipf
+from tests.files import Write, check_refused, write_rows
 
 
 def test_a_day() -> None:
@@ -153,26 +154,9 @@ ROWS = [{"time": 120 + 60 * n, "units": units} for n, units in enumerate([5, 7.5
 
 
 @pytest.fixture(params=["csv", "jsonl", "parquet"])
-def write(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[list[dict[str, Any]]], Path]:
+def write(request: pytest.FixtureRequest, tmp_path: Path) -> Write:
     """Writes rows as a file, in each format."""
-    path = tmp_path / f"demand.{request.param}"
-
-    def write_rows(rows: list[dict[str, Any]]) -> Path:
-        if path.suffix == ".csv":
-            lines = [[*rows[0]], *([str(value) for value in row.values()] for row in rows)]
-            path.write_text("\n".join(map(",".join, lines)))
-        elif path.suffix == ".jsonl":
-            path.write_text("\n".join(map(json.dumps, rows)))
-        else:
-            pa = pytest.importorskip("pyarrow")
-            parquet = pytest.importorskip("pyarrow.parquet")
-            parquet.write_table(pa.Table.from_pylist(rows), path)
-        return path
-
-    return write_rows
-
-
-Write = Callable[[list[dict[str, Any]]], Path]
+    return partial(write_rows, tmp_path / f"demand.{request.param}")
 
 
 def test_a_file_is_read(write: Write) -> None:
@@ -208,13 +192,7 @@ def test_a_bad_row_is_refused(
     write: Write, rows: list[dict[str, Any]], place: int, column: str
 ) -> None:
     """The message names file, line and column, and what to do; never what stands there."""
-    path = write(rows)
-    where = {".csv": f"line {place + 1}", ".jsonl": f"line {place}"}
-    with pytest.raises(InvalidValue) as refused:
-        read_demand(path)
-    message = str(refused.value)
-    assert message.startswith(f"{path}, {where.get(path.suffix, f'row {place}')}, {column}")
-    assert "secret" not in message
+    check_refused(read_demand, write(rows), place, column)
 
 
 @pytest.mark.parametrize(

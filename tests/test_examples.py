@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,11 +31,9 @@ import chalk_online_store
 from chalk_online_store import DeadLetterFile, OnlineStore, PersistenceWriter
 from chalk_online_store.testing import (
     Blackhole,
-    Dynoxide,
     FaultProxy,
     Latency,
     Refused,
-    create_table,
 )
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -46,25 +43,6 @@ START = datetime.now(UTC) - timedelta(minutes=10)
 KEYS = 200
 PATIENCE = 60.0
 """Seconds after which something will never come."""
-
-_names = count()
-
-
-@pytest.fixture
-def table(dynoxide: Dynoxide) -> str:
-    """The name of a new table."""
-    name = f"examples-{next(_names)}"
-    create_table(dynoxide.endpoint_url, name)
-    return name
-
-
-@pytest.fixture(params=["sqlite", "dynoxide"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A new store on either engine, which processes can share."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/features.db"
-    engine: Dynoxide = request.getfixturevalue("dynoxide")
-    return engine.url(request.getfixturevalue("table"))
 
 
 def wait_until(come: Callable[[], bool]) -> None:

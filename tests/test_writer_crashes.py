@@ -116,10 +116,15 @@ def _pidfd(pid: int) -> int:
 
 def test_nothing_durable_is_lost_in_two_hundred_kills(url: str, spool: Path) -> None:
     """Killed at any moment, 200 times over: what was durable is there, whole, and newest wins."""
+    check_kills(url, spool, 200)
+
+
+def check_kills(url: str, spool: Path, times: int) -> None:
+    """Kill one writer after the other, and compare what was durable with the store."""
     rng = random.Random(7)
     victims = Victims(url, spool)
     try:
-        for number in range(1, 201):
+        for number in range(1, times + 1):
             victims.kill_one(rng)
             if number % 20 == 0:
                 take_up(url, spool)

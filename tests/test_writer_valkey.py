@@ -12,7 +12,7 @@ from chalk_online_store import OnlineStore, PersistenceWriter, RowsPending
 from chalk_online_store.errors import SpoolError
 from chalk_online_store.testing import Valkey, ValkeyCluster, ValkeySentinels
 from tests.crashing import KEYS, User, moment, row
-from tests.test_writer_crashes import Victims, take_up, versions
+from tests.test_writer_crashes import check_kills, versions
 
 
 @pytest.fixture
@@ -29,19 +29,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 def test_nothing_durable_is_lost_in_sixty_kills(url: str, spool: Path) -> None:
     """Killed at any moment, 60 times over: what was durable is there, whole, and newest wins."""
-    rng = random.Random(7)
-    victims = Victims(url, spool)
-    try:
-        for number in range(1, 61):
-            victims.kill_one(rng)
-            if number % 20 == 0:
-                take_up(url, spool)
-                found = versions(url)
-                lost = {k: v for k, v in victims.durable.items() if found.get(k, 0) < v}
-                assert not lost
-    finally:
-        victims.close()
-    assert len(victims.durable) == KEYS
+    check_kills(url, spool, 60)
 
 
 def test_rows_in_any_order_leave_the_newest(url: str) -> None:
