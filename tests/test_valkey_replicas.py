@@ -309,7 +309,7 @@ def test_a_slow_primary_is_hedged(group: ValkeyReplicas, kind: type) -> None:
     _, replica = names_of(group)
     with ValkeyFaultProxy(group.primary) as proxy:
         url = f"valkey://127.0.0.1:{proxy.port},{replica}/0"
-        routing = Routing(hedging=Hedging(burst=5))
+        routing = Routing(hedging=Hedging(burst=1000))
         with store_at(kind, url, routing=routing, timeout=10) as store:
             store.write(User, ROWS)
             group.wait_until_replicated()
