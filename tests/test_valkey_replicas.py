@@ -310,7 +310,7 @@ def test_a_slow_primary_is_hedged(group: ValkeyReplicas, kind: type) -> None:
     with ValkeyFaultProxy(group.primary) as proxy:
         url = f"valkey://127.0.0.1:{proxy.port},{replica}/0"
         soon: Any = {"probe_every": "100ms", "return_after": "100ms", "return_over": "100ms"}
-        routing = Routing(hedging=Hedging(burst=50), **soon)
+        routing = Routing(hedging=Hedging(burst=1000), **soon)
         with store_at(kind, url, routing=routing, timeout=10) as store:
             store.write(User, ROWS)
             group.wait_until_replicated()

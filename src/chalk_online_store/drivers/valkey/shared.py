@@ -172,7 +172,7 @@ class Server:
 
     def nowhere(self) -> RequestError:
         """No sentinel knows of what is meant."""
-        what = "replica that is up" if self.target.replica else "primary"
+        what = "replica" if self.target.replica else "primary"
         return ConnectionFailed(
             f"Valkey at {self.target.name}: no sentinel that answers knows of a {what}."
         )
@@ -186,20 +186,19 @@ class Server:
 
 
 def _replicas(found: Iterable[Sequence[bytes]]) -> list[Address]:
-    """Those that a sentinel takes for up; the ones with a link to the primary, if there are any.
+    """Those that have a link to the primary, else those that are up, else all that are named.
 
-    While there is no primary, none has a link, and all can be read from.
+    While there is no primary none has a link. While one is promoted, sentinels have lost their own
+    connections to it as well, and call it away: it is tried all the same.
     """
-    up, linked = list[Address](), list[Address]()
+    ranks: dict[int, list[Address]] = {}
     for words in found:
         said = dict(zip(words[::2], words[1::2], strict=False))
-        if not _AWAY_FLAGS.isdisjoint(said.get(b"flags", b"").split(b",")):
-            continue
+        linked = said.get(b"master-link-status") == b"ok"
+        away = not _AWAY_FLAGS.isdisjoint(said.get(b"flags", b"").split(b","))
         address = said[b"ip"].decode(), int(said[b"port"])
-        up.append(address)
-        if said.get(b"master-link-status") == b"ok":
-            linked.append(address)
-    return sorted(linked or up)
+        ranks.setdefault(2 if away else 1 - linked, []).append(address)
+    return sorted(ranks[min(ranks)]) if ranks else []
 
 
 def _moved(text: str, asking: bool) -> KeyMoved:
