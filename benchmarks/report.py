@@ -36,6 +36,7 @@ def tables(kept: Mapping[str, Any]) -> dict[str, str]:
     }
     makers |= {name: ("caching", table) for name, table in CACHING.items()}
     makers |= {name: ("writing", table) for name, table in WRITING.items()}
+    makers |= {name: ("feast-redis", table) for name, table in VALKEY.items()}
     return {
         name: make(kept[part]["results"]) for name, (part, make) in makers.items() if part in kept
     } | {f"{part} setting": setting(kept[part]["setting"]) for part in kept}
@@ -286,6 +287,60 @@ def handing_over(results: Results) -> str:
 
 
 WRITING = {"writing streams": streams, "writing handing over": handing_over}
+
+
+def valkey_reads(results: Results) -> str:
+    """Reads from one Valkey server, by size, the least CPU first."""
+    head = ["entities", "client", "CPU us", "x ours", "quartiles", "server us", "p50 ms", "p99 ms"]
+    found = sorted(_of("reads", results), key=lambda r: (-r["entities"], r["cpu_us"]))
+    body = [[f"{r['entities']} x 20", r["client"], *_beside_ours(r), *_latency(r)] for r in found]
+    return as_table(head, body, texts=2)
+
+
+def _beside_ours(result: Mapping[str, Any]) -> list[str]:
+    itself = result["client"] == result["compared_to"]
+    low, high = map(_times, result["quartiles"])
+    return [
+        f"{result['cpu_us']:,.0f}",
+        "1" if itself else _times(result["ratio_to_ours"]),
+        "" if itself else f"{low}-{high}",
+        f"{result['server_us']:,.0f}",
+    ]
+
+
+def _latency(result: Mapping[str, Any]) -> list[str]:
+    """Of one call at a time: several at once wait for each other."""
+    if result["at_once"] > 1:
+        return ["", ""]
+    return [f"{result[name]:.2f}" for name in ("p50_ms", "p99_ms")]
+
+
+def valkey_writes(results: Results) -> str:
+    """Rows into one Valkey server."""
+    head = ["writer", "CPU us a row", "x ours", "quartiles", "server us", "rows/s"]
+    body = [
+        [r["client"], *_beside_ours(r), f"{r['rows_per_second']:,.0f}"]
+        for r in _of("writes", results)
+    ]
+    return as_table(head, body, texts=1)
+
+
+def valkey_memory(results: Results) -> str:
+    """Bytes of an entity in one Valkey server."""
+    head = ["entity", "store", "MEMORY USAGE", "used_memory grows by"]
+    body = [
+        [r["of"], r["store"], f"{r['usage']:,.0f}", f"{r['grown']:,.0f}"]
+        for r in _of("memory", results)
+    ]
+    return as_table(head, body, texts=2)
+
+
+VALKEY = {
+    "valkey reads": valkey_reads,
+    "valkey writes": valkey_writes,
+    "valkey memory": valkey_memory,
+}
+"""The tables of `benchmarks.feast_redis`."""
 
 
 def _times(ratio: float | None) -> str:
