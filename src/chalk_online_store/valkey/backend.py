@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -89,9 +90,9 @@ class ValkeyBackend:
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """One request of MGETs; in a cluster, of a GET for each key."""
         here = yield from self._here(call)
-        keys = [here.item(pk, want.sk) for want in wanted for pk in want.pks]
+        keys = [key for want in wanted for key in here.items(want.pks, want.sk)]
         found = iter((yield from self._values(keys, call)))
-        return [self._rows(want, [next(found) for _ in want.pks]) for want in wanted]
+        return [self._rows(want, [*islice(found, len(want.pks))]) for want in wanted]
 
     def _values(self, keys: Sequence[str], call: Call) -> Operation[list[Reply]]:
         """The value of each key: None where there is none, or the error that kept it."""
