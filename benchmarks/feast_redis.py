@@ -112,6 +112,7 @@ class Bench:
 
     def __init__(self, port: int, directory: Path, dataset: Dataset, stack: ExitStack) -> None:
         self.redis: Any = stack.enter_context(closing(redis.Redis(port=port)))
+        self.raw: Any = stack.enter_context(closing(redis.Redis(port=port, db=Floor.database)))
         self.port = port
         self.ours = stack.enter_context(closing(Ours(port, dataset)))
         self.on_redis = stack.enter_context(closing(theirs(port, directory, dataset)))
@@ -124,10 +125,11 @@ class Bench:
         """Write them by each store, and tell how much memory they take in it."""
         writes = {name: write for name, _, write in self.writers}
         for name, database in DATABASES.items():
+            writes[name](range(ROWS_A_WRITE), datetime.now(UTC))()  # What is needed once is there.
             before = self._memory()
-            for ids in _some(range(entities), ROWS_A_WRITE):
+            for ids in _some(range(ROWS_A_WRITE, entities), ROWS_A_WRITE):
                 writes[name](ids, datetime.now(UTC))()
-            grown = (self._memory() - before) / entities
+            grown = (self._memory() - before) / (entities - ROWS_A_WRITE)
             yield {"store": name, "usage": self._usage(database), "grown": grown}
 
     def _memory(self) -> int:
@@ -136,9 +138,8 @@ class Bench:
     def _usage(self, database: int) -> float:
         """What the server says of each key of an entity, in the mean."""
         with closing(redis.Redis(port=self.port, db=database)) as client:
-            keys = [key for key in client.scan_iter(count=10_000) if b"{!}" not in key]
             pipe = client.pipeline(transaction=False)
-            for key in keys:
+            for key in _keys_of_entities(client):
                 pipe.memory_usage(key, samples=0)
             return statistics.fmean(pipe.execute())
 
@@ -172,19 +173,13 @@ class Bench:
     def clients(self) -> list[Client]:
         """Every way to read."""
         return [
-            Floor(self.port, self._keys()),
+            Floor(self.raw, list(_keys_of_entities(self.raw))),
             *(kind(self.ours) for kind in (AsRead, Rows, Columns, Tasks)),
             *(kind(self.on_redis) for kind in (OnlineRead, OnlineReadRows, OnlineReadTasks)),
             OurOnlineRead(self.on_ours),
             *(kind(self.on_redis) for kind in (Response, Dictionary)),
             *(kind(self.on_ours) for kind in (OurResponse, OurDictionary)),
         ]
-
-    def _keys(self) -> dict[int, bytes]:
-        """The key of each entity in this store's database: its primary key is in base 10."""
-        with closing(redis.Redis(port=self.port, db=AsRead.database)) as client:
-            keys = [key for key in client.scan_iter(count=10_000) if b"{!}" not in key]
-        return dict(enumerate(sorted(keys)))
 
     def reads(self, entities: int, rounds: int) -> Iterator[Line]:
         """What a read takes, of each size in `SIZES`."""
@@ -236,6 +231,10 @@ def _reading(client: Client, size: int, entities: int) -> Contender:
         return [client.reader(_random(size, entities)) for _ in range(times)]
 
     return Contender(client.name, COMPARED[type(client)].name, make, client.at_once)
+
+
+def _keys_of_entities(client: Any) -> Iterator[bytes]:
+    return (key for key in client.scan_iter(count=10_000) if b"{!}" not in key)
 
 
 def _random(count: int, entities: int) -> list[int]:

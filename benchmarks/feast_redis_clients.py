@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
-import redis
 from feast import FeatureStore, RepoConfig
 from feast.repo_config import RegistryConfig
 
@@ -147,8 +146,8 @@ class Floor(Client):
     name = "floor: MGET by redis-py"
     database = 1
 
-    def __init__(self, port: int, keys: dict[int, bytes]) -> None:
-        self._redis: Any = redis.Redis(port=port, db=self.database)
+    def __init__(self, redis: Any, keys: Sequence[bytes]) -> None:
+        self._redis = redis
         self._keys = keys
 
     def reader(self, ids: list[int]) -> Call:
@@ -183,8 +182,12 @@ class Feast:
         )
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close what is open, also what Feast's Redis store leaves open."""
         self.loop.run_until_complete(self.features.close())
+        if client := getattr(self.online, "_client", None):
+            client.close()
+        if client := getattr(self.online, "_client_async", None):
+            self.loop.run_until_complete(client.aclose())
         self.loop.close()
 
 

@@ -106,7 +106,8 @@ class ValkeyBackend:
 
     def _rows(self, want: Wanted, values: Sequence[Reply]) -> list[Found]:
         if {*map(type, values)} == {bytes}:  # All are there, as is usual.
-            return self._reader(want.shape).rows(want.sk, [*zip(want.pks, values, strict=True)])
+            pairs = [*zip(want.pks, values, strict=True)]
+            return [*self._reader(want.shape).rows(want.sk, pairs)]
         found: list[Found] = list(values)
         places = [i for i, value in enumerate(values) if type(value) is bytes]
         items = [(want.pks[i], values[i]) for i in places]
