@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from chalk_online_store import Feature, Namespace
+from chalk_online_store import Feature, Namespace, OnlineStore, Vector
 from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.memory import (
     GIB,
@@ -24,6 +25,7 @@ from chalk_online_store.capacity.prices import Prices, read_prices
 from chalk_online_store.capacity.sizing import Sizing, size
 from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.testing import Valkey
 
 USER = Namespace("user", int, [Feature("name", str)])
 PRICES = read_prices().of("us-east-1")
@@ -137,6 +139,35 @@ def test_memory_buys_nodes() -> None:
     assert found.dollars == pytest.approx(found.shards * 2 * found.node.hour * 730)
     for node in PRICES.valkey.nodes:
         assert found.shards * found.node.hour <= -(-gib // (node.gib * 0.75)) * node.hour
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        {"vector": Vector[256]},
+        {f"{kind.__name__}_{n}": kind for kind in (float, int, str, bool) for n in range(5)},
+    ],
+    ids=["vector", "mixed"],
+)
+def test_a_server_takes_as_much_memory_as_is_reckoned(kinds: dict[str, Any]) -> None:
+    """What `used_memory` of a real Valkey grows by is within 10 % of bytes and overhead."""
+    declared = [Feature(name, kind, max_staleness="30d") for name, kind in kinds.items()]
+    user, more = Namespace("user", int, declared), 10_000
+    some = typical_rows(user)
+    rows = [some[n % len(some)] | {"id": 10_000_000 + n} for n in range(1000 + more)]
+    with Valkey() as server, OnlineStore.open(server.url("dev:"), [user]) as store:
+        store.write(user, rows[:1000], ordering="arrival")
+        before = used_memory(server)
+        store.write(user, rows[1000:], ordering="arrival")
+        grown = used_memory(server) - before
+    sizing = size(Mix((NamespaceMix("user", more),), months=0), {"user": Sample(user, some)})
+    assert in_valkey(sizing, [PRICES]).gib * GIB == pytest.approx(grown, rel=0.10)
+
+
+def used_memory(server: Valkey) -> int:
+    found = re.search(rb"used_memory:(\d+)", server.ask("INFO", "memory"))
+    assert found
+    return int(found[1])
 
 
 def test_prices_are_a_file_that_can_be_replaced(tmp_path: Path) -> None:

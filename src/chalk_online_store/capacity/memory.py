@@ -13,9 +13,11 @@ from chalk_online_store.errors import InvalidValue
 GIB = 1024**3
 
 KEY_OVERHEAD = 100
-"""Bytes that Valkey takes for a key and a value beside their content: two objects, an entry of
-the dictionary, one of the expiry's, and what the allocator rounds up. An assumption until the
-Valkey backend measures its own layout."""
+"""Bytes that an entity takes in Valkey beside what its item counts in DynamoDB.
+
+They are the key, an entry of the dictionary, the expiry, what the allocator rounds up, and what
+msgpack takes more than the item. Measured on Valkey 9.1: 50 for an item of one short text, 70 to
+110 for most, 170 for one of 100 floats. A test holds a server to it."""
 
 REPLICAS = 1
 
