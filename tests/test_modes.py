@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from chalk_online_store.capacity.memory import (
     GIB,
     KEY_OVERHEAD,
     ValkeyCost,
+    break_even,
     choose_store,
     in_valkey,
 )
@@ -28,6 +31,7 @@ from chalk_online_store.errors import InvalidValue
 from chalk_online_store.testing import Valkey
 
 USER = Namespace("user", int, [Feature("name", str)])
+VECTOR: Any = Vector  # Type checkers take no subscript of it outside of annotations.
 PRICES = read_prices().of("us-east-1")
 SECONDS = 730 * 3600
 
@@ -144,7 +148,7 @@ def test_memory_buys_nodes() -> None:
 @pytest.mark.parametrize(
     "kinds",
     [
-        {"vector": Vector[256]},
+        {"vector": VECTOR[256]},
         {f"{kind.__name__}_{n}": kind for kind in (float, int, str, bool) for n in range(5)},
     ],
     ids=["vector", "mixed"],
@@ -207,3 +211,35 @@ def test_memory_is_chosen_where_it_is_clearly_cheaper(dollars: float, name: str,
     valkey = ValkeyCost(10.0, PRICES.valkey.nodes[0], 1, 1, 500.0)
     chosen, reason = choose_store(valkey, dollars)
     assert (chosen, why in reason) == (name, True)
+
+
+def test_at_the_break_even_both_cost_the_same() -> None:
+    """The mix at so many times its load costs on demand what its memory costs."""
+    users = {"user": Sample(USER, typical_rows(USER, 3))}
+
+    def at(times: float) -> Sizing:
+        query, write = Query(200 * times, 10), Write(100 * times)
+        return size(
+            Mix((NamespaceMix("user", 10**8, query=(query,), write=(write,)),), trough=0.1), users
+        )
+
+    advice = replace(compared(at(1)), mode="on-demand")
+    valkey = in_valkey(at(1), [PRICES])
+    even = break_even(valkey, advice)
+    assert even > 0
+    assert in_valkey(at(even), [PRICES]) == valkey
+    assert compared(at(even)).dollars("on-demand") == pytest.approx(valkey.dollars)
+
+
+def test_there_may_be_no_break_even() -> None:
+    """Nothing is asked of the table: infinity. Storage alone costs more than memory: 0."""
+    (part,) = sized().mix.namespaces
+    idle = compared(
+        size(
+            Mix((msgspec.structs.replace(part, query=(), write=()),)),
+            {"user": Sample(USER, typical_rows(USER, 3))},
+        )
+    )
+    valkey = in_valkey(sized(), [PRICES])
+    assert break_even(valkey, idle) == math.inf
+    assert break_even(replace(valkey, dollars=0.0), compared(sized())) == 0
