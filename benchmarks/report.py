@@ -37,9 +37,18 @@ def tables(kept: Mapping[str, Any]) -> dict[str, str]:
     makers |= {name: ("caching", table) for name, table in CACHING.items()}
     makers |= {name: ("writing", table) for name, table in WRITING.items()}
     makers |= {name: ("feast-redis", table) for name, table in VALKEY.items()}
-    return {
-        name: make(kept[part]["results"]) for name, (part, make) in makers.items() if part in kept
-    } | {f"{part} setting": setting(kept[part]["setting"]) for part in kept}
+    return (
+        {name: make(kept[part]["results"]) for name, (part, make) in makers.items() if part in kept}
+        | _from_several(kept)
+        | {f"{part} setting": setting(kept[part]["setting"]) for part in kept}
+    )
+
+
+def _from_several(kept: Mapping[str, Any]) -> dict[str, str]:
+    parts = ("cpu", "feast-redis")
+    if not kept.keys() >= set(parts):
+        return {}
+    return {"engines": engines(*(kept[part]["results"] for part in parts))}
 
 
 def setting(of: Mapping[str, Any]) -> str:
@@ -333,6 +342,20 @@ def valkey_memory(results: Results) -> str:
         for r in _of("memory", results)
     ]
     return as_table(head, body, texts=2)
+
+
+def engines(dynamodb: Results, valkey: Results) -> str:
+    """Reads as dictionaries on each engine: of a canned DynamoDB, and of a Valkey server."""
+    head = ["read", "DynamoDB: CPU us", "Valkey: CPU us", "its server's", "p50 ms", "p99 ms"]
+    on_dynamodb = {(r["workload"], r["client"]): r["cpu_us"] for r in dynamodb}
+    on_valkey = {(r["entities"], r["client"]): r for r in _of("reads", valkey)}
+    body = []
+    for entities, workload in ((100, "BatchGetItem 100 x 20"), (1, "GetItem 1 x 20")):
+        ours = on_valkey[entities, "OnlineStore"]
+        cpu = f"{on_dynamodb[workload, 'OnlineStore']:,.0f}"
+        numbers = [f"{ours[name]:,.0f}" for name in ("cpu_us", "server_us")]
+        body.append([f"{entities} x 20", cpu, *numbers, *_latency(ours)])
+    return as_table(head, body, texts=1)
 
 
 VALKEY = {
