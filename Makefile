@@ -16,7 +16,7 @@ TRIED := tests/contract $(addprefix tests/test_,$(addsuffix .py, arrays arrow_ro
 	credentials decoder frames golden http instances nested opentelemetry rows signing spool values))
 TRY = $(BIN)/python scripts/try_installed.py
 
-.PHONY: demo test test-feast lowest pythons licences fuzz sanitize lint bench bench-feast chaos docs clean
+.PHONY: demo test test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
@@ -53,6 +53,9 @@ bench: $(BENCH)/.ours $(BENCH)/.feast
 bench-feast: $(BENCH)/.ours $(BENCH)/.feast-ours
 	CHALK_DYNOXIDE="$$(ls $(BENCH)/main/engines/node_modules/@dynoxide/*/dynoxide)" \
 		$(BENCH)/feast/bin/python -W ignore -m benchmarks.feast_online
+
+bench-valkey: $(BENCH)/.feast-ours
+	$(BENCH)/feast/bin/python -W ignore -m benchmarks.feast_redis
 
 # SCENARIOS="blackhole refused" runs these alone, SCENARIOS=--quick all of them shortly.
 chaos: $(STAMPS)/dev $(STAMPS)/engines
@@ -120,7 +123,7 @@ $(BENCH)/.feast: benchmarks/requirements-feast.txt
 	touch $@
 
 $(BENCH)/.feast-ours: $(BENCH)/.feast $(SOURCES)
-	$(BENCH)/feast/bin/python -m pip install --quiet ".[testing]"
+	$(BENCH)/feast/bin/python -m pip install --quiet ".[testing,valkey]"
 	$(BENCH)/feast/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	touch $@
 

@@ -36,9 +36,19 @@ def tables(kept: Mapping[str, Any]) -> dict[str, str]:
     }
     makers |= {name: ("caching", table) for name, table in CACHING.items()}
     makers |= {name: ("writing", table) for name, table in WRITING.items()}
-    return {
-        name: make(kept[part]["results"]) for name, (part, make) in makers.items() if part in kept
-    } | {f"{part} setting": setting(kept[part]["setting"]) for part in kept}
+    makers |= {name: ("feast-redis", table) for name, table in VALKEY.items()}
+    return (
+        {name: make(kept[part]["results"]) for name, (part, make) in makers.items() if part in kept}
+        | _from_several(kept)
+        | {f"{part} setting": setting(kept[part]["setting"]) for part in kept}
+    )
+
+
+def _from_several(kept: Mapping[str, Any]) -> dict[str, str]:
+    parts = ("cpu", "feast-redis")
+    if not kept.keys() >= set(parts):
+        return {}
+    return {"engines": engines(*(kept[part]["results"] for part in parts))}
 
 
 def setting(of: Mapping[str, Any]) -> str:
@@ -286,6 +296,74 @@ def handing_over(results: Results) -> str:
 
 
 WRITING = {"writing streams": streams, "writing handing over": handing_over}
+
+
+def valkey_reads(results: Results) -> str:
+    """Reads from one Valkey server, by size, the least CPU first."""
+    head = ["entities", "client", "CPU us", "x ours", "quartiles", "server us", "p50 ms", "p99 ms"]
+    found = sorted(_of("reads", results), key=lambda r: (-r["entities"], r["cpu_us"]))
+    body = [[f"{r['entities']} x 20", r["client"], *_beside_ours(r), *_latency(r)] for r in found]
+    return as_table(head, body, texts=2)
+
+
+def _beside_ours(result: Mapping[str, Any]) -> list[str]:
+    itself = result["client"] == result["compared_to"]
+    low, high = map(_times, result["quartiles"])
+    return [
+        f"{result['cpu_us']:,.0f}",
+        "1" if itself else _times(result["ratio_to_ours"]),
+        "" if itself else f"{low}-{high}",
+        f"{result['server_us']:,.0f}",
+    ]
+
+
+def _latency(result: Mapping[str, Any]) -> list[str]:
+    """Of one call at a time: several at once wait for each other."""
+    if result["at_once"] > 1:
+        return ["", ""]
+    return [f"{result[name]:.2f}" for name in ("p50_ms", "p99_ms")]
+
+
+def valkey_writes(results: Results) -> str:
+    """Rows into one Valkey server."""
+    head = ["writer", "CPU us a row", "x ours", "quartiles", "server us", "rows/s"]
+    body = [
+        [r["client"], *_beside_ours(r), f"{r['rows_per_second']:,.0f}"]
+        for r in _of("writes", results)
+    ]
+    return as_table(head, body, texts=1)
+
+
+def valkey_memory(results: Results) -> str:
+    """Bytes of an entity in one Valkey server."""
+    head = ["entity", "store", "MEMORY USAGE", "used_memory grows by"]
+    body = [
+        [r["of"], r["store"], f"{r['usage']:,.0f}", f"{r['grown']:,.0f}"]
+        for r in _of("memory", results)
+    ]
+    return as_table(head, body, texts=2)
+
+
+def engines(dynamodb: Results, valkey: Results) -> str:
+    """Reads as dictionaries on each engine: of a canned DynamoDB, and of a Valkey server."""
+    head = ["read", "DynamoDB: CPU us", "Valkey: CPU us", "its server's", "p50 ms", "p99 ms"]
+    on_dynamodb = {(r["workload"], r["client"]): r["cpu_us"] for r in dynamodb}
+    on_valkey = {(r["entities"], r["client"]): r for r in _of("reads", valkey)}
+    body = []
+    for entities, workload in ((100, "BatchGetItem 100 x 20"), (1, "GetItem 1 x 20")):
+        ours = on_valkey[entities, "OnlineStore"]
+        cpu = f"{on_dynamodb[workload, 'OnlineStore']:,.0f}"
+        numbers = [f"{ours[name]:,.0f}" for name in ("cpu_us", "server_us")]
+        body.append([f"{entities} x 20", cpu, *numbers, *_latency(ours)])
+    return as_table(head, body, texts=1)
+
+
+VALKEY = {
+    "valkey reads": valkey_reads,
+    "valkey writes": valkey_writes,
+    "valkey memory": valkey_memory,
+}
+"""The tables of `benchmarks.feast_redis`."""
 
 
 def _times(ratio: float | None) -> str:

@@ -20,6 +20,7 @@ DOCUMENTS = (
     ROOT / "benchmarks" / "README.md",
     ROOT / "docs" / "performance.md",
     ROOT / "docs" / "caching.md",
+    ROOT / "docs" / "choosing.md",
     ROOT / "docs" / "writing.md",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,6 +62,7 @@ def test_it_tells_people(mix: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 instead of 2 would save" in out
     assert "Recommended:" in out
     assert "In Valkey:" in out
+    assert re.search(r"cost the same at [0-9.]+ times this load", out)
     assert "Prices as of 2024-11-01" in err
 
 

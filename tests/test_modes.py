@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from chalk_online_store import Feature, Namespace
+from chalk_online_store import Feature, Namespace, OnlineStore, Vector
 from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.memory import (
     GIB,
     KEY_OVERHEAD,
     ValkeyCost,
+    break_even,
     choose_store,
     in_valkey,
 )
@@ -24,8 +28,10 @@ from chalk_online_store.capacity.prices import Prices, read_prices
 from chalk_online_store.capacity.sizing import Sizing, size
 from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.testing import Valkey
 
 USER = Namespace("user", int, [Feature("name", str)])
+VECTOR: Any = Vector  # Type checkers take no subscript of it outside of annotations.
 PRICES = read_prices().of("us-east-1")
 SECONDS = 730 * 3600
 
@@ -139,6 +145,35 @@ def test_memory_buys_nodes() -> None:
         assert found.shards * found.node.hour <= -(-gib // (node.gib * 0.75)) * node.hour
 
 
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        {"vector": VECTOR[256]},
+        {f"{kind.__name__}_{n}": kind for kind in (float, int, str, bool) for n in range(5)},
+    ],
+    ids=["vector", "mixed"],
+)
+def test_a_server_takes_as_much_memory_as_is_reckoned(kinds: dict[str, Any]) -> None:
+    """What `used_memory` of a real Valkey grows by is within 10 % of bytes and overhead."""
+    declared = [Feature(name, kind, max_staleness="30d") for name, kind in kinds.items()]
+    user, more = Namespace("user", int, declared), 10_000
+    some = typical_rows(user)
+    rows = [some[n % len(some)] | {"id": 10_000_000 + n} for n in range(1000 + more)]
+    with Valkey() as server, OnlineStore.open(server.url("dev:"), [user]) as store:
+        store.write(user, rows[:1000], ordering="arrival")
+        before = used_memory(server)
+        store.write(user, rows[1000:], ordering="arrival")
+        grown = used_memory(server) - before
+    sizing = size(Mix((NamespaceMix("user", more),), months=0), {"user": Sample(user, some)})
+    assert in_valkey(sizing, [PRICES]).gib * GIB == pytest.approx(grown, rel=0.10)
+
+
+def used_memory(server: Valkey) -> int:
+    found = re.search(rb"used_memory:(\d+)", server.ask("INFO", "memory"))
+    assert found
+    return int(found[1])
+
+
 def test_prices_are_a_file_that_can_be_replaced(tmp_path: Path) -> None:
     """With a date; a region without prices, and a file that is wrong, are named."""
     prices = read_prices()
@@ -176,3 +211,35 @@ def test_memory_is_chosen_where_it_is_clearly_cheaper(dollars: float, name: str,
     valkey = ValkeyCost(10.0, PRICES.valkey.nodes[0], 1, 1, 500.0)
     chosen, reason = choose_store(valkey, dollars)
     assert (chosen, why in reason) == (name, True)
+
+
+def test_at_the_break_even_both_cost_the_same() -> None:
+    """The mix at so many times its load costs on demand what its memory costs."""
+    users = {"user": Sample(USER, typical_rows(USER, 3))}
+
+    def at(times: float) -> Sizing:
+        query, write = Query(200 * times, 10), Write(100 * times)
+        return size(
+            Mix((NamespaceMix("user", 10**8, query=(query,), write=(write,)),), trough=0.1), users
+        )
+
+    advice = replace(compared(at(1)), mode="on-demand")
+    valkey = in_valkey(at(1), [PRICES])
+    even = break_even(valkey, advice)
+    assert even > 0
+    assert in_valkey(at(even), [PRICES]) == valkey
+    assert compared(at(even)).dollars("on-demand") == pytest.approx(valkey.dollars)
+
+
+def test_there_may_be_no_break_even() -> None:
+    """Nothing is asked of the table: infinity. Storage alone costs more than memory: 0."""
+    (part,) = sized().mix.namespaces
+    idle = compared(
+        size(
+            Mix((msgspec.structs.replace(part, query=(), write=()),)),
+            {"user": Sample(USER, typical_rows(USER, 3))},
+        )
+    )
+    valkey = in_valkey(sized(), [PRICES])
+    assert break_even(valkey, idle) == math.inf
+    assert break_even(replace(valkey, dollars=0.0), compared(sized())) == 0

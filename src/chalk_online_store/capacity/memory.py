@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from chalk_online_store.capacity.modes import ModeAdvice
 from chalk_online_store.capacity.prices import HOURS_A_MONTH, Node, RegionPrices
 from chalk_online_store.capacity.sizing import Sizing
 from chalk_online_store.errors import InvalidValue
@@ -13,9 +14,11 @@ from chalk_online_store.errors import InvalidValue
 GIB = 1024**3
 
 KEY_OVERHEAD = 100
-"""Bytes that Valkey takes for a key and a value beside their content: two objects, an entry of
-the dictionary, one of the expiry's, and what the allocator rounds up. An assumption until the
-Valkey backend measures its own layout."""
+"""Bytes that an entity takes in Valkey beside what its item counts in DynamoDB.
+
+They are the key, an entry of the dictionary, the expiry, what the allocator rounds up, and what
+msgpack takes more than the item. Measured on Valkey 9.1: 50 for an item of one short text, 70 to
+110 for most, 170 for one of 100 floats. A test holds a server to it."""
 
 REPLICAS = 1
 
@@ -52,6 +55,17 @@ def in_valkey(sizing: Sizing, prices: Iterable[RegionPrices]) -> ValkeyCost:
     nodes = shards(node) * (1 + REPLICAS)
     hourly = sum(nodes * _hour(each, node.name) for each in regions)
     return ValkeyCost(gib, node, shards(node), len(regions), hourly * HOURS_A_MONTH)
+
+
+def break_even(valkey: ValkeyCost, modes: ModeAdvice) -> float:
+    """For how many times the mix's load the table, in its recommended mode, costs as much.
+
+    Memory costs the same however often it is read and written. 0 where storage alone costs as
+    much, infinity where nothing is asked of the table.
+    """
+    requests = sum(region.of(modes.mode).dollars for region in modes.regions)
+    kept = modes.dollars(modes.mode) - requests
+    return max(0.0, valkey.dollars - kept) / requests if requests else math.inf
 
 
 def choose_store(valkey: ValkeyCost, dollars: float) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -103,9 +104,9 @@ class ValkeyBackend:
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """One request of MGETs; in a cluster, of a GET for each key."""
         here = yield from self._here(call)
-        keys = [here.item(pk, want.sk) for want in wanted for pk in want.pks]
+        keys = [key for want in wanted for key in here.items(want.pks, want.sk)]
         found = iter((yield from self._values(keys, call, strong=False)))
-        return [self._rows(want, [next(found) for _ in want.pks]) for want in wanted]
+        return [self._rows(want, [*islice(found, len(want.pks))]) for want in wanted]
 
     def _values(
         self, keys: Sequence[str], call: Call, strong: bool = True
@@ -121,7 +122,8 @@ class ValkeyBackend:
 
     def _rows(self, want: Wanted, values: Sequence[Reply]) -> list[Found]:
         if {*map(type, values)} == {bytes}:  # All are there, as is usual.
-            return [*self._reader(want.shape).rows(want.sk, [*zip(want.pks, values, strict=True)])]
+            pairs = [*zip(want.pks, values, strict=True)]
+            return [*self._reader(want.shape).rows(want.sk, pairs)]
         found: list[Found] = list(values)
         places = [i for i, value in enumerate(values) if type(value) is bytes]
         items = [(want.pks[i], values[i]) for i in places]

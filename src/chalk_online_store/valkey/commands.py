@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -87,6 +87,11 @@ class Keys:
     def item(self, pk: str, sk: str) -> str:
         """The key of an entity's item."""
         return f"{self._start}{pk}:{sk}"
+
+    def items(self, pks: Iterable[str], sk: str) -> list[str]:
+        """As `item`, for many entities: reads are made of it."""
+        start = self._start
+        return [f"{start}{pk}:{sk}" for pk in pks]
 
     def partition(self, pk: str) -> str:
         """The key of a reserved partition."""

@@ -10,7 +10,12 @@ from typing import Any
 from chalk_online_store.capacity.grouping import GroupAdvice, GroupingCost, advise
 from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.limits import Finding, findings, partitions
-from chalk_online_store.capacity.memory import ValkeyCost, choose_store, in_valkey
+from chalk_online_store.capacity.memory import (
+    ValkeyCost,
+    break_even,
+    choose_store,
+    in_valkey,
+)
 from chalk_online_store.capacity.mix import Mix, NamespaceMix
 from chalk_online_store.capacity.modes import ModeAdvice, compare
 from chalk_online_store.capacity.prices import Prices
@@ -40,6 +45,11 @@ class Account:
         """DynamoDB or Valkey, and why."""
         return choose_store(self.valkey, self.modes.dollars(self.modes.mode))
 
+    @property
+    def break_even(self) -> float:
+        """For how many times the load both cost the same."""
+        return break_even(self.valkey, self.modes)
+
     def plain(self) -> dict[str, Any]:
         """As JSON has it; units a second at the peak, bytes, GB and dollars a month."""
         sizing = self.sizing
@@ -65,6 +75,7 @@ class Account:
                 "node": self.valkey.node.name,
                 "shards": self.valkey.shards,
                 "dollars": self.valkey.dollars,
+                "break_even": self.break_even,
             },
         }
 

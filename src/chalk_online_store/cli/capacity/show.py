@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import typer
@@ -126,5 +127,7 @@ def _valkey(account: Account) -> None:
         f"In Valkey: {found.gib:,.1f} GiB, {found.shards} x {found.node.name} and a replica each"
         f"{' in each region' if found.regions > 1 else ''}: ${found.dollars:,.0f} a month."
     )
+    if math.isfinite(account.break_even):
+        typer.echo(f"Both would cost the same at {account.break_even:,.2f} times this load.")
     name, reason = account.store
     typer.echo(f"DynamoDB or Valkey: {name}: {reason}.")
