@@ -14,6 +14,7 @@ import pytest
 # everything, and nobody may import it.
 FLOORS = [
     "errors",
+    "logs",
     "report",
     "schema",
     "codec",

@@ -324,7 +324,7 @@ def test_durations_are_measured(url: str, spans: Spans) -> None:
     """Both histograms have the attributes of the conventions, in seconds, with their buckets."""
     with OnlineStore.open(url, [User]) as store:
         spans.of(store)
-        store.write(User, [{"id": 1, "name": "a", "count": 1}], ordering="arrival")
+        report = store.write(User, [{"id": 1, "name": "a", "count": 1}], ordering="arrival")
         store.read(User, [1])
     requests = {
         point.attributes["db.operation.name"]: point
@@ -334,6 +334,7 @@ def test_durations_are_measured(url: str, spans: Spans) -> None:
     assert (get.count, short(get.attributes["db.collection.name"])) == (1, "traced")
     assert get.explicit_bounds == (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
     assert 0 < get.sum < 10
+    assert sum(point.value for point in spans.points("chalk.online_store.call.wcu")) == report.wcu
     calls = spans.points("chalk.online_store.call.duration")
     assert {point.attributes["chalk.namespace"] for point in calls} == {"user"}
 

@@ -36,6 +36,7 @@ from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.codec.whole import ATTRIBUTES, WholeItems
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem, OnlineStoreError, RequestError
+from chalk_online_store.logs import event
 from chalk_online_store.valkey.packing import packed_item
 from chalk_online_store.valkey.rows import RowReader
 from chalk_online_store.valkey.sharing import ABSENT, HOLD, SharedItems
@@ -216,11 +217,12 @@ class SharedCacheBackend:
             now: Instant = yield NOW
             self._counts["failures"] += 1
             if not self._back_at:
-                logger.warning("the shared cache is away: %s", error)
+                said = event("shared_cache.away", error=error)
+                logger.warning("the shared cache is away: %s", error, extra=said)
             self._back_at = now.monotonic + AWAY
             return otherwise
         if self._back_at:
-            logger.info("the shared cache is back")
+            logger.info("the shared cache is back", extra=event("shared_cache.back"))
             self._back_at = 0.0
         return answer
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 
 from chalk_online_store.effects import Instant
+from chalk_online_store.logs import event
 from chalk_online_store.routing.health import RegionHealth
 from chalk_online_store.routing.router import Router
 
 logger = logging.getLogger("chalk_online_store.routing")
-# Nothing is printed where nobody has configured logging: else warnings would go to stderr.
-logging.getLogger("chalk_online_store").addHandler(logging.NullHandler())
 
 
 def log_change(router: Router, region: RegionHealth, now: Instant) -> None:
@@ -23,4 +22,5 @@ def log_change(router: Router, region: RegionHealth, now: Instant) -> None:
         text += f": {region.reason}"
     if not region.well:
         text += f"; reads go to {next(iter(router.to_read(now)), 'no region')}"
-    logger.log(level, "%s", text)
+    said = event("region.state", region=region.name, state=str(region.state), reason=region.reason)
+    logger.log(level, "%s", text, extra=said)

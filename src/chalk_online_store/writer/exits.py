@@ -7,6 +7,7 @@ import threading
 from typing import Protocol
 
 from chalk_online_store.errors import OnlineStoreError
+from chalk_online_store.logs import event
 from chalk_online_store.writer.logs import LOG
 
 _TIMEOUT = 10.0
@@ -38,7 +39,8 @@ def _close_all() -> None:
         try:
             writer.close_at_exit(_TIMEOUT)
         except OnlineStoreError as error:
-            LOG.error("At the end of the interpreter: %s", error)
+            said = event("writer.unfinished", error=error)
+            LOG.error("At the end of the interpreter: %s", error, extra=said)
 
 
 # Before the pools of threads are shut down, which is before `atexit`: without them nothing can be

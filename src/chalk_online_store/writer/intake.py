@@ -17,6 +17,7 @@ from chalk_online_store.errors import (
     RequestError,
     SpoolError,
 )
+from chalk_online_store.logs import event
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.write import changes_of_rows, row_by_row
 from chalk_online_store.writer import records
@@ -164,7 +165,12 @@ class Intake:
             self._stuck[name] = submissions
             self._stuck_until[name] = now.monotonic + _TRY_AGAIN
             kind = type(error).__name__
-            LOG.warning("Rows of %s wait, as the registry cannot be asked: %s.", name, kind)
+            LOG.warning(
+                "Rows of %s wait, as the registry cannot be asked: %s.",
+                name,
+                kind,
+                extra=event("writer.registry_away", namespace=name, error=error),
+            )
             return []
         except OnlineStoreError as error:
             self._ledger.refuse(submissions, error)
@@ -209,7 +215,8 @@ class Intake:
         try:
             ids = yield Send(Commit(bodies, gone), _TIMEOUT, SPOOL)
         except SpoolError as error:
-            LOG.warning("The spool takes nothing: %s", error)
+            said = event("spool.refused", error=error)
+            LOG.warning("The spool takes nothing: %s", error, extra=said)
             self._ledger.give_back(gone)
             if chunks and gone:  # What makes room has to be possible.
                 yield from self._commit([])

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from chalk_online_store.errors import OnlineStoreError
+from chalk_online_store.logs import event
 from chalk_online_store.writer.bell import Bell
 from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetters, moment
 from chalk_online_store.writer.inbox import Inbox
@@ -166,14 +167,21 @@ class Ledger:
         if self._sink is None:
             found = Counter((letter.namespace, type(letter.error).__name__) for letter in letters)
             for (namespace, kind), rows in found.items():
-                LOG.error("%d rows of %s are dropped: %s.", rows, namespace, kind)
+                LOG.error(
+                    "%d rows of %s are dropped: %s.",
+                    rows,
+                    namespace,
+                    kind,
+                    extra=event("writer.rows_dropped", namespace=namespace, rows=rows, reason=kind),
+                )
             return
         try:
             self._sink(letters)
         except Exception as error:  # noqa: BLE001 - whatever a user's sink does, rows go on.
             self.counts.failed_letters += len(letters)
             kind = type(error).__name__
-            LOG.error("%d dead letters could not be delivered: %s.", len(letters), kind)
+            said = event("writer.dead_letters_failed", rows=len(letters), error=error)
+            LOG.error("%d dead letters could not be delivered: %s.", len(letters), kind, extra=said)
 
     # --- parcels ---
 

@@ -14,6 +14,7 @@ from chalk_online_store.errors import (
     RequestError,
     UnknownFeature,
 )
+from chalk_online_store.logs import event
 from chalk_online_store.operations.core import Core
 from chalk_online_store.writer import records
 from chalk_online_store.writer.bell import Bell
@@ -62,7 +63,8 @@ class Recovery:
                     yield from self._take_up()
                     continue
             except (RequestError, RegistryUnavailable) as error:
-                LOG.warning("What lies in the spool has to wait: %s", error)
+                said = event("writer.recovery_waits", error=error)
+                LOG.warning("What lies in the spool has to wait: %s", error, extra=said)
             yield from room.wait(seen, _TRY_AGAIN)
         self.ended.ring()
 
@@ -82,7 +84,8 @@ class Recovery:
         try:
             record = records.decode(body)
         except DamagedItem as error:
-            LOG.error("A record of the spool is lost: %s", error)
+            said = event("spool.record_lost", record=record_id, error=error)
+            LOG.error("A record of the spool is lost: %s", error, extra=said)
             return
         now: Instant = yield NOW
         try:

@@ -19,6 +19,7 @@ from chalk_online_store.errors import (
     SpoolError,
     UnknownFeature,
 )
+from chalk_online_store.logs import event
 from chalk_online_store.operations.core import Core
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.router import Router
@@ -88,6 +89,7 @@ class Replays:
         LOG.warning(
             "%d parcels of rows that %s has acknowledged are written to %s again.",
             len(strays), ", ".join(sorted(lost)), written,
+            extra=event("writer.replay", parcels=len(strays), lost=sorted(lost), region=written),
         )  # fmt: skip
         for name in lost:
             self._window.owe(name, [parcel for parcel in strays if name in parcel.regions])
@@ -142,7 +144,8 @@ class Replays:
                 if body is not None:
                     yield from self._unpack_one(body, parcel, pending)
             except (UnknownFeature, DamagedItem) as error:
-                LOG.warning("Rows are not written again: %s", error)
+                said = event("writer.replay_skipped", error=error)
+                LOG.warning("Rows are not written again: %s", error, extra=said)
         return pending
 
     def _fetch(self, ids: Sequence[int]) -> Operation[dict[int, bytes]]:
@@ -151,7 +154,8 @@ class Replays:
         try:
             found: dict[int, bytes] = yield Send(Fetch(ids), _TIMEOUT, SPOOL)
         except SpoolError as error:
-            LOG.error("Rows cannot be written again: %s", error)
+            said = event("writer.replay_failed", error=error)
+            LOG.error("Rows cannot be written again: %s", error, extra=said)
             return {}
         return found
 

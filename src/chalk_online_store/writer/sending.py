@@ -15,6 +15,7 @@ from chalk_online_store.errors import (
     RequestRefused,
     WriteFailed,
 )
+from chalk_online_store.logs import event
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
@@ -196,7 +197,8 @@ class Sender:
 
     def _slow_down(self, faults: int, wholly: bool, error: OnlineStoreError, now: float) -> None:
         if wholly and not self._retries.ill:
-            LOG.warning("Nothing can be written now; rows wait: %s", error)
+            said = event("writer.stuck", error=error)
+            LOG.warning("Nothing can be written now; rows wait: %s", error, extra=said)
         self._retries.failed(faults, wholly, now)
 
     def _account(self, report: Report) -> None:

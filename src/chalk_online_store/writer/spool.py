@@ -25,6 +25,7 @@ import xxhash
 
 from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolInUse, StoreClosed
+from chalk_online_store.logs import event
 from chalk_online_store.writer import salvage
 from chalk_online_store.writer.logs import LOG
 
@@ -121,7 +122,8 @@ class Spool:
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise self._unusable(error) from error
-            LOG.warning("The spool %s is damaged: %s.", self.path, error)
+            said = event("spool.damaged", path=self.path, error=error)
+            LOG.warning("The spool %s is damaged: %s.", self.path, error, extra=said)
             self._salvage()
 
     def _connect(self) -> sqlite3.Connection:
@@ -158,6 +160,7 @@ class Spool:
             LOG.error(
                 "The log of the spool %s is damaged: %d commits cannot be read. It is kept as %s.",
                 self.path, len(unread), salvage.copy_log(self.path),
+                extra=event("spool.commits_lost", path=self.path, commits=len(unread)),
             )  # fmt: skip
 
     def _create(self) -> None:
@@ -207,11 +210,17 @@ class Spool:
         LOG.error(
             "%d records of the spool were saved, and %d found that are lost. The damaged file is "
             "kept as %s.", len(found), lost, aside,
+            extra=event("spool.salvaged", path=self.path, saved=len(found), lost=lost),
         )  # fmt: skip
 
     def _is_damaged(self, record_id: int) -> None:
         self.damaged += 1
-        LOG.error("Record %d of the spool %s is damaged, and lost.", record_id, self.path)
+        LOG.error(
+            "Record %d of the spool %s is damaged, and lost.",
+            record_id,
+            self.path,
+            extra=event("spool.record_lost", path=self.path, record=record_id),
+        )
 
     def _unusable(self, error: sqlite3.Error) -> SpoolError:
         if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

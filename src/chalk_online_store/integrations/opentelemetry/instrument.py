@@ -8,14 +8,17 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chalk_online_store.errors import MissingDependency
-from chalk_online_store.integrations.opentelemetry.tracing import Tracing
+from chalk_online_store.integrations.opentelemetry.tracing import COUNTS, Tracing
 from chalk_online_store.operations.core import Core
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.metrics import Counter, Meter, MeterProvider
     from opentelemetry.trace import TracerProvider
 
 NAME = "chalk_online_store"
+CALL = "chalk.online_store.call"
+
+_UNITS = {"rcu": "{RCU}", "wcu": "{WCU}", "requests": "{request}"}
 
 BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 """Seconds. OpenTelemetry's semantic conventions prescribe them for database clients."""
@@ -49,7 +52,8 @@ def instrument(
     A call is a span named by what it does and its namespace, such as `read user`, with what it
     cost; a request is a client span within it, such as `BatchGetItem features`, by the semantic
     conventions for database clients. How long they take is in the histograms
-    `chalk.online_store.call.duration` and `db.client.operation.duration`. Requests of a
+    `chalk.online_store.call.duration` and `db.client.operation.duration`; what calls cost is in
+    counters such as `chalk.online_store.call.rcu`. Requests of a
     `PersistenceWriter` on the store are traced as well. Neither keys nor values are in any of it.
 
     A second call replaces the first. Raises `MissingDependency`.
@@ -60,7 +64,7 @@ def instrument(
         api,
         api.trace.get_tracer(NAME, tracer_provider=tracer_provider),
         meter.create_histogram(
-            "chalk.online_store.call.duration",
+            f"{CALL}.duration",
             unit="s",
             description="How long calls of the store take.",
             explicit_bucket_boundaries_advisory=SOONER,
@@ -71,8 +75,15 @@ def instrument(
             description="Duration of database client operations.",
             explicit_bucket_boundaries_advisory=BUCKETS,
         ),
+        {name: _counter(meter, name) for name in COUNTS},
         _addresses(store.driver.transports),
     )
+
+
+def _counter(meter: Meter, name: str) -> Counter:
+    counter = meter.create_counter(f"{CALL}.{name}", unit=_UNITS.get(name, ""))
+    counter.add(0)  # What has not happened yet is exported as 0, not absent.
+    return counter
 
 
 def _api() -> Any:

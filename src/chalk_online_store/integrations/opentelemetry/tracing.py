@@ -29,7 +29,7 @@ from chalk_online_store.schema import Namespace, namespace_of
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Histogram
+    from opentelemetry.metrics import Counter, Histogram
     from opentelemetry.trace import Span, Tracer
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ REGION, NODE = "cloud.region", "chalk.node"
 SERVER, PORT = "server.address", "server.port"
 ROWS = "chalk.rows"
 
-_COUNTS = (
+COUNTS = (
     "requests",
     "retries",
     "throttles",
@@ -56,7 +56,7 @@ _COUNTS = (
     "hedges",
     "failovers",
 )
-"""Of a report, where they are not 0."""
+"""Of a report: attributes of a call's span where they are not 0, and counters."""
 
 Addresses = Mapping[str, tuple[str, int]]
 """Host and port by what a request's `to` names."""
@@ -71,12 +71,14 @@ class Tracing:
         tracer: Tracer,
         calls: Histogram,
         requests: Histogram,
+        counters: Mapping[str, Counter],
         addresses: Addresses,
     ) -> None:
         self._api = api
         self._tracer = tracer
         self._calls = calls
         self._requests = requests
+        self._counters = counters
         self._addresses = addresses
 
     def watch(self, name: str, subject: object, operation: Operation[T]) -> Operation[T]:
@@ -92,7 +94,7 @@ class Tracing:
         began = time.perf_counter()
         try:
             result = yield from self._run(operation, inside)
-            self._say(span, said, _of_result(result))
+            self._tell(span, said, result)
         except GeneratorExit:
             span.set_attribute(CANCELLED, True)
             raise
@@ -189,10 +191,21 @@ class Tracing:
         span.set_attribute(ERROR_TYPE, kind)
         span.set_status(self._api.trace.StatusCode.ERROR)
 
-    def _say(self, span: Span, said: Attributes, more: Attributes) -> None:
-        span.set_attributes(more)
-        if REGION in more:
-            said[REGION] = more[REGION]
+    def _tell(self, span: Span, said: Attributes, result: object) -> None:
+        """What a call was like, by its report."""
+        report = result.report if isinstance(result, Rows) else result
+        if isinstance(result, Rows):
+            span.set_attribute(ROWS, len(result))
+        if not isinstance(report, Report):
+            return
+        if report.region:
+            said[REGION] = report.region
+            span.set_attribute(REGION, report.region)
+        for name in COUNTS:
+            amount = getattr(report, name)
+            if amount:
+                span.set_attribute(f"chalk.{name}", amount)
+                self._counters[name].add(amount, said)
 
 
 def _namespace(subject: object) -> str:
@@ -201,18 +214,3 @@ def _namespace(subject: object) -> str:
     if isinstance(subject, Namespace | type):
         return namespace_of(subject).name
     return ""
-
-
-def _of_result(result: object) -> Attributes:
-    """What a call was like, by its report."""
-    report = result.report if isinstance(result, Rows) else result
-    if not isinstance(report, Report):
-        return {}
-    found: Attributes = {
-        f"chalk.{name}": amount for name in _COUNTS if (amount := getattr(report, name))
-    }
-    if report.region:
-        found[REGION] = report.region
-    if isinstance(result, Rows):
-        found[ROWS] = len(result)
-    return found

@@ -1,0 +1,149 @@
+"""Log records have their facts as fields, for who reads logs by machine."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pythonjsonlogger.json import JsonFormatter
+
+from chalk_online_store import DeadLetter, OnlineStore, PersistenceWriter, features
+from chalk_online_store.drivers.steps import read_clocks
+from chalk_online_store.errors import ConnectionFailed
+from chalk_online_store.logs import event
+from chalk_online_store.routing.health import RegionState
+from chalk_online_store.routing.logs import log_change
+from chalk_online_store.routing.router import Router
+from chalk_online_store.testing import Dynoxide, Valkey, create_table
+
+SOURCES = Path(__file__).parents[1] / "src" / "chalk_online_store"
+
+
+@features
+class User:
+    id: int
+    name: str
+
+
+class Lines(io.StringIO):
+    """What was logged, a JSON document a line."""
+
+    def read_events(self) -> dict[str, dict[str, Any]]:
+        """The last record of each event."""
+        records = map(json.loads, self.getvalue().splitlines())
+        return {record["event.name"][len("chalk.online_store.") :]: record for record in records}
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """What the library logs while a formatter of JSON is set up."""
+    found = Lines()
+    handler = logging.StreamHandler(found)
+    handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("chalk_online_store")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield found
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def test_a_region_that_changes_says_which_and_how(lines: Lines) -> None:
+    """Name, state and reason of a region are fields."""
+    router = Router(["us-east-1", "us-west-2"], "us-east-1")
+    router.on_change = lambda region: log_change(router, region, read_clocks())
+    for second in range(10):
+        health = router.health["us-east-1"]
+        router.raised(
+            "us-east-1", health.generation, "GetItem", ConnectionFailed("gone"), 1.0, second
+        )
+    record = lines.read_events()["region.state"]
+    assert record["cloud.region"] == "us-east-1"
+    assert record["chalk.state"] == RegionState.DOWN.value
+    assert record["name"] == "chalk_online_store.routing"
+
+
+def test_a_shared_cache_that_goes_and_comes_says_so(lines: Lines, dynoxide: Dynoxide) -> None:
+    """Of an error its class is a field; its text is in the message alone."""
+    with Valkey() as server:
+        cache = server.url()
+    create_table(dynoxide.endpoint_url, "logged", region="us-east-1")
+    url = f"dynamodb:///logged?region=us-east-1&endpoint_url={dynoxide.endpoint_url}"
+    with OnlineStore.open(f"{url}&shared_cache={cache}", [User]) as store:
+        store.write(User, [{"id": 1, "name": "a"}])
+    record = lines.read_events()["shared_cache.away"]
+    assert record["error.type"] == "ConnectionFailed"
+    assert record["levelname"] == "WARNING"
+
+
+def test_rows_that_are_dropped_say_how_many_of_what(lines: Lines) -> None:
+    """Namespace, count and reason are fields; the rows are not."""
+    with OnlineStore.open("sqlite://", [User]) as store, PersistenceWriter(store) as writer:
+        writer.submit(User, [{"id": 1, "name": 5}]).wait(timeout=10)
+    record = lines.read_events()["writer.rows_dropped"]
+    assert (record["chalk.namespace"], record["chalk.rows"]) == ("user", 1)
+    assert record["chalk.reason"] == "InvalidValue"
+
+
+def test_dead_letters_that_nobody_takes_say_why(lines: Lines) -> None:
+    """The class of what a sink raises is a field."""
+
+    def refuse(letters: Sequence[DeadLetter]) -> None:
+        raise OSError("no")
+
+    with (
+        OnlineStore.open("sqlite://", [User]) as store,
+        PersistenceWriter(store, dead_letters=refuse) as writer,
+    ):
+        writer.submit(User, [{"id": 1, "name": 5}]).wait(timeout=10)
+    assert lines.read_events()["writer.dead_letters_failed"]["error.type"] == "OSError"
+
+
+def test_a_fact_is_what_can_be_written_down(tmp_path: Path) -> None:
+    """Exceptions are their class, paths their text, names those of the conventions."""
+    said = event("x", error=ValueError("secret"), path=tmp_path, region="us-east-1", rows=3)
+    assert said == {
+        "event.name": "chalk.online_store.x",
+        "error.type": "ValueError",
+        "file.path": str(tmp_path),
+        "cloud.region": "us-east-1",
+        "chalk.rows": 3,
+    }
+
+
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    """Everything that the library logs."""
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = node.func.value
+                if isinstance(owner, ast.Name) and owner.id in ("LOG", "logger"):
+                    yield path.name, node
+
+
+def test_everything_that_is_logged_is_an_event() -> None:
+    """No record is text alone."""
+    logged = [(path, call) for path, call in calls() if call.func.attr != "isEnabledFor"]  # type: ignore[attr-defined]
+    assert len(logged) > 15
+    for path, call in logged:
+        assert "extra" in [keyword.arg for keyword in call.keywords], (path, call.lineno)
+
+
+def test_every_event_is_documented() -> None:
+    """The page on observability lists the name of each."""
+    page = (SOURCES.parents[1] / "docs" / "observability.md").read_text()
+    named = set[str]()
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "event":
+                (name, *_) = node.args
+                named.add(ast.literal_eval(name))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if f"`{name}`" not in page] == []
