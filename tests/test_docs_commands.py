@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS += [ROOT / "examples" / "README.md", ROOT / "benchmarks" / "README.md"]
 
-COMMAND = re.compile(r"^(?:\$ | {4})?chalk-online-store ((?:.*\\\n)*.*)", re.MULTILINE)
+COMMAND = re.compile(r"^ *(?:\$ )?chalk-online-store ((?:.*\\\n)*.*)", re.MULTILINE)
 FENCED = re.compile(r"^``` ?(\w*).*?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INDENTED = re.compile(r"(?:^ {4}.*\n)+", re.MULTILINE)
 FILE = re.compile(r"[\w-]+\.(?:csv|json|lock|parquet|toml)")
