@@ -27,6 +27,7 @@ PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 ELSEWHERE = re.compile(r"(?:https?:)?//")
 LOADED = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]*)""")
 UNRENDERED = re.compile(r"\]\[|\]\(|--8<--|^!!!|^:::|\*\*", re.MULTILINE)
+ESCAPED_IN_CODE = re.compile(r"<td[^>]*>(?:[^<]|</?code>)*\\\|")
 
 
 class Page(HTMLParser):
@@ -34,6 +35,7 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
+        self.text = text
         self.loads: list[str] = []
         self.ids: set[str] = set()
         self.headings: list[int] = []
@@ -121,6 +123,7 @@ def test_pages_are_whole(pages: dict[str, Page]) -> None:
         assert [step for step in steps if step[1] > step[0] + 1] == [], name
         assert page.pictures_without_words == [], name
         assert UNRENDERED.findall(page.prose) == [], name
+        assert ESCAPED_IN_CODE.search(page.text) is None, name
 
 
 def test_examples_are_shown(site: Path) -> None:
