@@ -155,6 +155,8 @@ def test_what_the_documentation_imports_is_in_the_reference(pages: dict[str, Pag
 
 def documented(module: ModuleType, name: str, pages: dict[str, Page]) -> bool:
     """Whether the reference has a name, under the module that offers it or that defines it."""
+    if not hasattr(module, name):  # It is a module, which nobody has imported yet.
+        importlib.import_module(f"{module.__name__}.{name}")
     thing = getattr(module, name)
     defines = module if inspect.ismodule(thing) else inspect.getmodule(thing)
     modules = {module.__name__, getattr(defines, "__name__", "")}
