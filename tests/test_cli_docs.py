@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from chalk_online_store.cli import main
-from chalk_online_store.cli.app import app
 from tests.test_cli_tree import LEAVES
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
@@ -59,23 +57,6 @@ def test_transcripts_are_what_happens(
             assert checker.check_output(wanted, printed.out, OPTIONS), (command, printed.out)
             run += 1
     assert run > 15
-
-
-@pytest.mark.parametrize("arguments", [*typed()], ids=" ".join)
-def test_commands_parse(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those that need an account of AWS's are typed as the command line takes them."""
-    monkeypatch.setenv("CHALK_ONLINE_STORE_URL", "sqlite:///features.db")
-    monkeypatch.chdir(PAGE.parent)
-    arguments = ["cli.md" if name == "users.csv" else name for name in arguments]  # Has to exist.
-    leaf: Any = typer.main.get_command(app)
-    command, called = leaf, []
-    for name in arguments:
-        if not hasattr(leaf, "commands"):
-            break
-        leaf = leaf.commands[name]
-    monkeypatch.setattr(leaf, "callback", lambda **options: called.append(options))
-    command.main(arguments, prog_name="chalk-online-store", standalone_mode=False)
-    assert len(called) == 1
 
 
 def test_every_command_is_shown() -> None:

@@ -63,6 +63,13 @@ def test_a_module_imports_only_from_below(path: Path) -> None:
     assert violations(room_of(path), package_of(path), path.read_text()) == []
 
 
+def test_the_picture_of_the_house_is_right() -> None:
+    """CONTRIBUTING.md draws the same floors in the same order, from the roof down."""
+    drawing = (ROOT.parents[1] / "CONTRIBUTING.md").read_text().split("```\n")[1]
+    drawn = [line[25:].partition("  ")[0] for line in drawing.splitlines() if line[1] != "-"]
+    assert [floor.replace(" | ", " ") for floor in drawn] == FLOORS[::-1]
+
+
 @every_module
 def test_a_module_stays_small(path: Path) -> None:
     """Every module can be read in one sitting."""

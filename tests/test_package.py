@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ PACKAGE = ROOT / "src" / "chalk_online_store"
 DECODER = f"chalk_online_store/codec/_decoder{sysconfig.get_config_var('EXT_SUFFIX')}"
 NOT_PUBLISHED = (".*", "__pycache__", "*.py[cod]", "*.so", "*.egg-info", "build", "dist", "site")
 """What a work tree has beside the project's own files."""
+
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 BEGINNING = """
 from chalk_online_store import MissingDependency, OnlineStore, feature, features
@@ -109,6 +112,13 @@ def test_the_wheel_works_alone(python: Path, tmp_path: Path) -> None:
     """Without any extra it writes, reads, and decodes in C."""
     decoder = "from chalk_online_store.codec import _decoder\nassert _decoder.__file__\n"
     assert ask(python, tmp_path, BEGINNING + decoder + "print(rows[0]['risk'])") == "0.5\n"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_quick_start_works_alone(page: str, python: Path, tmp_path: Path) -> None:
+    """Who has installed the wheel, and copies what the first pages show, gets no error."""
+    blocks = PYTHON.findall((ROOT / page).read_text())
+    assert ask(python, tmp_path, "\n".join(blocks)) == ""
 
 
 @pytest.mark.parametrize(("code", "way_out"), WITHOUT_EXTRAS)

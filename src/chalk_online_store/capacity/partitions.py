@@ -79,7 +79,7 @@ class Keys:
 
 
 def zipf_keys(keys: int, exponent: float = 1.0, seed: int | np.random.Generator = 0) -> Keys:
-    """Keys asked for by Zipf's law: that of rank r in proportion to 1 / r ** exponent.
+    """Keys asked for by Zipf's law: that of rank r in proportion to `1 / r ** exponent`.
 
     With an exponent of 0 all are asked for alike. Hashes are drawn by the seed.
     """

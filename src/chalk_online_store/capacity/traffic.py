@@ -65,7 +65,7 @@ def zipf(
     reads_per_second: float = READS_PER_SECOND,
     seed: int | np.random.Generator = 0,
 ) -> Workload:
-    """Reads by Zipf's law: the entity of rank r is read in proportion to 1 / r ** exponent.
+    """Reads by Zipf's law: the entity of rank r is read in proportion to `1 / r ** exponent`.
 
     With an exponent of 0 all are read alike; the law is finite, so any exponent from there on
     will do. Ranks are entity numbers, 0 the most read. A share `absent_share` of the reads, 0

@@ -30,7 +30,7 @@ class Writing:
 
     Of a table in several regions, what a region has acknowledged in the last `replay_window` is
     written again where it may be lost with that region; without a spool, at most `replay_bytes`
-    of it are kept. AWS states a recovery point of about a minute for Global Tables.
+    of it are kept. AWS: Global Tables usually replicate within a second, without a guarantee.
     """
 
     ordering: Ordering = "event"

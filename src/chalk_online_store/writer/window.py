@@ -1,7 +1,7 @@
 """What regions have acknowledged lately: kept, to be written again where a region is lost.
 
-A Global Table replicates asynchronously. AWS states a recovery point of about a minute for
-replication, so that what a region had acknowledged in its last minute may be nowhere else.
+AWS: a Global Table replicates asynchronously, usually within a second, without a guarantee. So
+what a region had acknowledged shortly before it was lost may be nowhere else.
 """
 
 from __future__ import annotations
