@@ -9,7 +9,7 @@ Needs `pip install 'chalk-online-store[otel]'`; where spans and metrics go is fo
 OpenTelemetry SDK to say. See docs/observability.md.
 """
 
-from chalk_online_store.integrations.opentelemetry.instrument import instrument
+from chalk_online_store.integrations.opentelemetry.instrumenting import instrument
 from chalk_online_store.integrations.opentelemetry.metrics import observe, observe_writer
 
 __all__ = ["instrument", "observe", "observe_writer"]
