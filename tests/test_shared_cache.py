@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import boto3
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
@@ -414,6 +415,35 @@ def test_a_cache_that_hangs_costs_little_and_forgets(
             "the shared cache is back",
         ]
         place.close()
+
+
+def test_a_call_without_time_is_not_the_caches_fault(place: Place) -> None:
+    """A caller who cannot wait for it does not have it left alone by all."""
+    store = place.open()
+    store.write(User, [{"id": 1, "a": 1, "b": 2, "c": 3}])
+    for timeout in (0.0, 1e-6):
+        store.read(User, [1], timeout=timeout)
+    store.read(User, [1])
+    found = store.stats().shared_cache
+    assert found is not None
+    assert (found.failures, found.filled) == (0, 1)
+
+
+def test_an_item_that_cannot_be_packed_is_read_all_the_same(place: Place) -> None:
+    """What somebody else has put into the table is for the schema to judge, and is not kept."""
+    store = place.open()
+    store.write(User, [{"id": 1, "a": 1, "b": 2, "c": 3}])
+    target = parse_url(place.plain)
+    assert isinstance(target, DynamoDBTarget)
+    client = boto3.client("dynamodb", region_name=REGION, endpoint_url=target.endpoint_urls[0])
+    (item,) = [
+        each for each in client.scan(TableName=target.table)["Items"] if each["pk"]["S"][0] != "!"
+    ]
+    client.put_item(TableName=target.table, Item=item | {"@": {"N": "1.5"}})
+    client.close()
+    place.forget(1)
+    assert [store.read(User, [1]).statuses("a") for _ in range(2)] == [[Status.FAILED]] * 2
+    assert place.keys() == {}
 
 
 def test_a_cache_that_is_not_there_is_no_obstacle(dynoxide: Dynoxide) -> None:

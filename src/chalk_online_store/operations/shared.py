@@ -35,7 +35,7 @@ from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.codec.whole import ATTRIBUTES, WholeItems
 from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import DamagedItem, OnlineStoreError, RequestError
+from chalk_online_store.errors import DamagedItem, OnlineStoreError, RequestError, RequestTimeout
 from chalk_online_store.logs import event
 from chalk_online_store.valkey.packing import packed_item
 from chalk_online_store.valkey.rows import RowReader
@@ -108,7 +108,8 @@ class SharedCacheBackend:
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """From the cache, and the rest from the table. A consistent read renews the cache."""
         began: Instant = (yield NOW) if call.as_of is None else call.as_of
-        if began.monotonic < self._back_at:
+        left = call.deadline - began.monotonic
+        if began.monotonic < self._back_at or left <= 0:
             return (yield from self._table.get(wanted, call))
         call.as_of = None
         if self._untold:
@@ -116,8 +117,7 @@ class SharedCacheBackend:
         keys = [ItemKey(pk, want.sk) for want in wanted for pk in want.pks]
         packed: list[bytes | None] = [None] * len(keys)
         if not call.consistent:
-            asking = self._cache.get(keys, call.deadline - began.monotonic)
-            packed = yield from self._ask(asking, packed)
+            packed = yield from self._ask(self._cache.get(keys, left), packed, left)
         if began.monotonic < self._back_at:  # It has just gone.
             return (yield from self._table.get(wanted, call))
         items = iter(packed)
@@ -139,8 +139,8 @@ class SharedCacheBackend:
         now: Instant = yield NOW
         until = min(began.monotonic + SLOW, call.deadline)
         if to_keep and self._back_at <= now.monotonic < until and not _may_be_behind(call):
-            filling = self._cache.fill(to_keep, until - now.monotonic)
-            self._counts["filled"] += yield from self._ask(filling, 0)
+            left = until - now.monotonic
+            self._counts["filled"] += yield from self._ask(self._cache.fill(to_keep, left), 0, left)
 
     def _reading(self, shape: Shape) -> _Reading:
         reading = self._readings.get(shape)
@@ -189,7 +189,8 @@ class SharedCacheBackend:
         left = call.deadline - now.monotonic
         try:
             if left > 0 and self._back_at <= now.monotonic:
-                heard_of = yield from self._ask(self._cache.update(list(told.values()), left), 0)
+                updating = self._cache.update(list(told.values()), left)
+                heard_of = yield from self._ask(updating, 0, left)
                 self._counts["told"] += heard_of
                 told = {} if heard_of else told
         finally:  # Whatever could not be told.
@@ -209,11 +210,16 @@ class SharedCacheBackend:
 
     # --- the cache -------------------------------------------------------------------------
 
-    def _ask(self, asking: Operation[T], otherwise: T) -> Operation[T]:
-        """What the cache answers; `otherwise` where it does not, and is left alone from then on."""
+    def _ask(self, asking: Operation[T], otherwise: T, left: float) -> Operation[T]:
+        """What the cache answers; `otherwise` where it does not, and is left alone from then on.
+
+        One that was given less than its time, which the call had not, is not at fault.
+        """
         try:
             answer = yield from asking
         except RequestError as error:
+            if isinstance(error, RequestTimeout) and left < self._cache.timeout:
+                return otherwise
             now: Instant = yield NOW
             self._counts["failures"] += 1
             if not self._back_at:
@@ -256,7 +262,6 @@ class _Reading:
         self.whole = WholeItems(layout)
         self.rows = RowReader(shape).rows
         self._layout = layout
-        self._decode_each = shape.decode_each
 
     def packed(self, attributes: Attributes) -> bytes | None:
         """An item as the cache keeps it; None where that cannot be."""
@@ -264,10 +269,6 @@ class _Reading:
             return packed_item(self._layout, attributes)
         except (*UNREADABLE, DamagedItem):
             return None
-
-    def row(self, attributes: Attributes) -> Found:
-        """The row of an item that cannot be packed, or why there is none."""
-        return self._decode_each([render_item(attributes)])[0]
 
 
 class _Look:
@@ -312,7 +313,7 @@ class _Look:
             elif isinstance(row, OnlineStoreError):
                 self.found[place] = row
             elif (item := self._reading.packed(row[ATTRIBUTES])) is None:
-                self.found[place] = self._reading.row(row[ATTRIBUTES])
+                (self.found[place],) = self.want.shape.decode_each([render_item(row[ATTRIBUTES])])
             else:
                 items[place] = item
         for place, found in self._rows(items):

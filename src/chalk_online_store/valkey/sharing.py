@@ -54,7 +54,7 @@ class SharedItems:
         self._keys = Keys(prefix, f"{xxhash.xxh3_64_hexdigest(table.encode())[:_DIGITS]}/")
         self._to = to
         self._ttl = ttl
-        self._timeout = timeout
+        self.timeout = timeout
         self._clustered = clustered
 
     def get(self, keys: Sequence[ItemKey], left: float) -> Operation[list[bytes | None]]:
@@ -82,7 +82,7 @@ class SharedItems:
         return _chunks(items, 1 if self._clustered else _ITEMS_A_SCRIPT)
 
     def _ask(self, asked: Sequence[Command], left: float) -> Operation[list[Reply]]:
-        timeout = min(self._timeout, left)
+        timeout = min(self.timeout, left)
         replies: list[Reply] = yield Send(Request(asked), timeout, self._to)
         unknown = [i for i, r in enumerate(replies) if isinstance(r, commands.ScriptUnknown)]
         if unknown:
