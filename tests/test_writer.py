@@ -190,9 +190,12 @@ def test_a_wait_that_is_too_short_says_what_is_pending(url: str) -> None:
 
 
 def test_a_spool_and_shedding_do_not_go_together(url: str, spool: Path) -> None:
-    """One keeps everything, the other does not."""
-    with OnlineStore.open(url, [User]) as store, pytest.raises(InvalidValue, match="lose nothing"):
-        PersistenceWriter(store, Writing(when_full="shed_oldest"), spool=spool)
+    """One keeps everything, the other does not; the spool is left for another writer."""
+    with OnlineStore.open(url, [User]) as store:
+        with pytest.raises(InvalidValue, match="lose nothing") as refused:
+            PersistenceWriter(store, Writing(when_full="shed_oldest"), spool=spool)
+        PersistenceWriter(store, spool=spool).close()
+        assert refused.tb is not None  # What it had opened would not be closed before this.
 
 
 def test_two_writers_do_not_share_a_spool(url: str, spool: Path) -> None:

@@ -43,10 +43,11 @@ class AsyncPersistenceWriter:
         dead_letters: DeadLetters | None = None,
     ) -> None:
         self._store = store
-        self._spool = spool_for(store.core, spool, spool_bytes)
+        settings = settings or Writing()
+        self._spool = spool_for(store.core, settings, spool, spool_bytes)
         self._core = WriterCore(
             store.core,
-            settings or Writing(),
+            settings,
             spool=self._spool,
             dead_letters=dead_letters,
             tickets=AsyncTicket,

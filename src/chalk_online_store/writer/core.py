@@ -42,10 +42,17 @@ _MOST_ENCODED = 2048
 _ANY_TIME = 86400.0
 
 
-def spool_for(core: Core, path: str | Path | None, max_bytes: int) -> Spool | None:
-    """The spool of a writer to a store's table, if it is to have one; raises `SpoolError`."""
+def spool_for(
+    core: Core, settings: Writing, path: str | Path | None, max_bytes: int
+) -> Spool | None:
+    """The spool of a writer to a store's table, if it is to have one.
+
+    Raises `InvalidValue`, `SpoolError`.
+    """
     if path is None:
         return None
+    if settings.when_full == "shed_oldest":
+        raise InvalidValue('A spool is there to lose nothing: when_full="block" or "raise".')
     return Spool(path, table=core.backend.identity, max_bytes=max_bytes)
 
 
@@ -65,8 +72,6 @@ class WriterCore:
         tickets: type[Ticket] = Ticket,
         rng: random.Random | None = None,
     ) -> None:
-        if spool is not None and settings.when_full == "shed_oldest":
-            raise InvalidValue('A spool is there to lose nothing: when_full="block" or "raise".')
         rng = rng or random.Random()
         self.core = core
         self.settings = settings

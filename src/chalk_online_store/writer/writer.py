@@ -57,7 +57,7 @@ class PersistenceWriter:
         self._store = store
         self._settings = settings or Writing()
         self._dead_letters = dead_letters
-        self._spool = spool_for(store.core, spool, spool_bytes)
+        self._spool = spool_for(store.core, self._settings, spool, spool_bytes)
         self.begin_anew()
         begin_anew_in_forks(self)
         at_exit(self)
