@@ -101,7 +101,7 @@ def test_apply_asks_first(table: Path, engine: Dynoxide, monkeypatch: pytest.Mon
     [
         (("--endpoint-url", "mars-east-1=http://127.0.0.1:1"), 2, "no region 'mars-east-1'"),
         (("--destroy", "everything"), 1, "everything"),
-        (("--profile", "nobody"), 2, "--profile"),
+        (("--profile", "nobody"), 2, "AWS_PROFILE"),
     ],
 )
 def test_a_mistake_has_no_traceback(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,3 +145,13 @@ def test_the_script_for_completion_is_shown(
         main(["--show-completion"])
     assert ended.value.code == 0
     assert "_CHALK_ONLINE_STORE_COMPLETE=complete_bash" in capsys.readouterr().out
+
+
+def test_the_command_begins_without_what_few_commands_need() -> None:
+    """What is slow to import, or may not be installed, is imported where it is used."""
+    heavy = ["boto3", "moto", "pyarrow", "redis", "aiohttp", "matplotlib", "opentelemetry", "feast"]
+    code = (
+        f"import sys, chalk_online_store.cli.app; print([m for m in {heavy} if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

@@ -23,8 +23,8 @@ from chalk_online_store.cli.doctor.servers import (
     of_role,
     of_servers,
 )
-from chalk_online_store.connect import parse_url
 from chalk_online_store.testing import Dynoxide, Valkey, ValkeyCluster, ValkeyReplicas, create_table
+from chalk_online_store.urls import parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 ROOM = {"maxmemory": "100mb", "maxmemory-policy": "noeviction"}

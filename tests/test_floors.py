@@ -22,6 +22,7 @@ FLOORS = [
     "backend",
     "retry",
     "dynamodb valkey embedded",
+    "urls",
     "cache",
     "routing",
     "operations",

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chalk_online_store.connect import DynamoDBTarget, parse_url
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provision import hcl
 from chalk_online_store.provision.policies import policies
 from chalk_online_store.provision.spec import Autoscaling, OnDemand, Provisioned, TableSpec, Units
 from chalk_online_store.provision.terraform import render
+from chalk_online_store.urls import DynamoDBTarget, parse_url
 from tests.terraform import ACCOUNT
 from tests.terraform.running import TERRAFORM, Refused, Terraform, offline_terraform
 from tests.terraform.specs import EAST, ODD_TAGS, READ, SPECS, WEST, WRITE

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from chalk_online_store import InvalidURL, OnlineStore, Routing, features
-from chalk_online_store.connect import connect, parse_url
+from chalk_online_store.connect import connect
 from chalk_online_store.errors import MissingDependency
+from chalk_online_store.urls import parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 

@@ -74,7 +74,7 @@ class OnlineStore:
         routing: Routing | None = None,
         session: Session | None = None,
     ) -> OnlineStore:
-        """Open the store at a URL (see `chalk_online_store.connect`); nothing is sent yet.
+        """Open the store at a URL (see `chalk_online_store.urls`); nothing is sent yet.
 
         `schema` lists the namespaces: classes under `@features`, or `Namespace`s. `timeout`,
         in seconds, bounds each call that does not state its own. `lru_cache` holds for every

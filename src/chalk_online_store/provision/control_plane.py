@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
 
-import boto3
 from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import (
@@ -31,6 +30,7 @@ from chalk_online_store.drivers.credentials import (
     is_local,
     resolve_endpoint,
 )
+from chalk_online_store.drivers.sessions import session_of
 
 Service: TypeAlias = Literal["dynamodb", "application-autoscaling"]
 
@@ -110,7 +110,7 @@ class ControlPlane:
         endpoint_urls: Mapping[str, str] | None = None,
         autoscaling_urls: Mapping[str, str] | None = None,
     ) -> None:
-        self._session: Session = session or boto3.Session()
+        self._session: Session = session or session_of(None)
         self._urls: dict[Service, Mapping[str, str]] = {
             "dynamodb": endpoint_urls or {},
             "application-autoscaling": autoscaling_urls or {},

@@ -21,9 +21,9 @@ from chalk_online_store.cli.plots import check_format, plot_latencies
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table
-from chalk_online_store.connect import DynamoDBTarget, SqliteTarget, parse_url
 from chalk_online_store.drivers.credentials import is_local
 from chalk_online_store.store import OnlineStore
+from chalk_online_store.urls import DynamoDBTarget, SqliteTarget, parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chalk_online_store.connect import SqliteTarget, parse_url
 from chalk_online_store.errors import InvalidURL
+from chalk_online_store.urls import SqliteTarget, parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 if TYPE_CHECKING:

@@ -10,9 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
-import boto3
 import typer
-from botocore.exceptions import ProfileNotFound
 
 from chalk_online_store.capacity.mix import read_mix
 from chalk_online_store.capacity.sizing import size
@@ -36,14 +34,15 @@ from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
-from chalk_online_store.connect import DynamoDBTarget, parse_url
 from chalk_online_store.drivers.credentials import resolve_endpoint
-from chalk_online_store.errors import InvalidURL, RequestError
+from chalk_online_store.drivers.sessions import session_of
+from chalk_online_store.errors import RequestError
 from chalk_online_store.provision.control_plane import ControlPlane
 from chalk_online_store.provision.observing import observe
 from chalk_online_store.provision.planning import plan
 from chalk_online_store.provision.spec import TableSpec, read_spec
 from chalk_online_store.provision.state import RegionState, TableState
+from chalk_online_store.urls import DynamoDBTarget, parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 
@@ -120,7 +119,7 @@ def _of_dynamodb(
     writes: bool,
     beat: bool,
 ) -> Iterator[Check]:
-    session = _session(target)
+    session = session_of(target.profile)
     pairs = zip_longest(target.regions or (None,), target.endpoint_urls)
     endpoints = [resolve_endpoint(session, region, own) for region, own in pairs]
     regions = [endpoint.region for endpoint in endpoints]
@@ -165,13 +164,6 @@ def _spec(path: Path, table: str) -> TableSpec:
     if spec.name != table:
         raise WrongUsage(f"{path} describes the table {spec.name!r}, not {table!r} of the URL.")
     return spec
-
-
-def _session(target: DynamoDBTarget) -> boto3.Session:
-    try:
-        return boto3.Session(profile_name=target.profile)
-    except ProfileNotFound as error:
-        raise InvalidURL(f"{error}: check profile= in the URL, or AWS_PROFILE.") from None
 
 
 def _print(found: list[Check]) -> None:

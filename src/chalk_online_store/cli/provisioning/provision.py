@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import boto3
 import typer
-from botocore.exceptions import ProfileNotFound
 
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.asking import ask
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Yes
-from chalk_online_store.errors import InvalidURL
+from chalk_online_store.drivers.sessions import session_of
 from chalk_online_store.provision.applying import Progress
 from chalk_online_store.provision.applying import apply as apply_plan
 from chalk_online_store.provision.changes import Plan
@@ -141,10 +139,7 @@ def _control_plane(
 ) -> Iterator[ControlPlane]:
     urls = _by_region("--endpoint-url", endpoints or (), spec)
     scaling_urls = _by_region("--autoscaling-url", scaling or (), spec)
-    try:
-        session = boto3.Session(profile_name=profile)
-    except ProfileNotFound as error:
-        raise InvalidURL(f"{error}: check --profile, or AWS_PROFILE.") from None
+    session = session_of(profile)
     with ControlPlane(session, endpoint_urls=urls, autoscaling_urls=scaling_urls) as plane:
         yield plane
 

@@ -19,7 +19,6 @@ from feast.repo_config import FeastConfigBaseModel
 from pydantic import PositiveFloat, PositiveInt
 
 from chalk_online_store.async_store import AsyncOnlineStore
-from chalk_online_store.connect import parse_url
 from chalk_online_store.effects import Operation
 from chalk_online_store.integrations.feast import reads, writes
 from chalk_online_store.integrations.feast.reads import Ask, Column, OnlineRow
@@ -28,6 +27,7 @@ from chalk_online_store.integrations.feast.writes import FeastRow
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.schema import LRUCache
 from chalk_online_store.store import OnlineStore
+from chalk_online_store.urls import parse_url
 
 Progress = Callable[[int], Any] | None
 

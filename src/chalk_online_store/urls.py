@@ -1,0 +1,179 @@
+"""Store URLs, and what they name.
+
+| URL | engine |
+|---|---|
+| `dynamodb:///TABLE?region=us-east-1` | DynamoDB |
+| `sqlite:///features.db`, `sqlite:////var/lib/features.db` | a SQLite file, relative or absolute |
+| `sqlite://` | SQLite in memory: a database of its own for each store, gone when it is closed |
+| `valkey://host:6379/0`, `redis://…`, `valkeys://…` for TLS | Valkey or Redis: see `valkey.urls` |
+
+Options of a DynamoDB URL: `region`, `endpoint_url`, `profile`, and `pk`, `sk` and `ttl` for a
+table whose attributes have other names. What is not stated comes from the boto3 session. An
+engine on this machine needs no credentials: where there are none, they are made up.
+
+`shared_cache` is the URL of a Valkey or Redis that keeps items for all processes, for
+`shared_cache_ttl` seconds (300), and is left alone where it takes more than
+`shared_cache_timeout` seconds (0.1) to answer: see docs/caching.md. "&" is "%26" in it.
+
+`region=us-east-1,us-west-2` names the replicas of a Global Table, the preferred one first, and
+`endpoint_url`, where it is stated, one URL for each. `home` is the region among them that the
+registry is written in: the first one, unless stated. See `routing` for what is done with them.
+
+As in botocore's Config, but in the URL, and with other defaults: `connect_timeout` (1 second, TLS
+included), `read_timeout` (3 seconds for a whole attempt, whatever trickles in) and
+`max_pool_connections` (32 that are kept). `open(timeout=...)` bounds the whole call.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.errors import InvalidURL
+from chalk_online_store.valkey import urls as valkey
+from chalk_online_store.valkey.urls import ValkeyTarget
+
+_TABLE = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+_NUMBERS: dict[str, type] = {
+    "connect_timeout": float,
+    "read_timeout": float,
+    "max_pool_connections": int,
+    "shared_cache_ttl": int,
+    "shared_cache_timeout": float,
+}
+_CACHE = ("shared_cache", "shared_cache_ttl", "shared_cache_timeout")
+_NAMES = ("pk", "sk", "ttl")
+_OPTIONS = frozenset(("region", "home", "endpoint_url", "profile", *_NAMES, *_NUMBERS, *_CACHE))
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteTarget:
+    """A SQLite database; in memory where `path` is empty."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DynamoDBTarget:
+    """A DynamoDB table, in each of `regions`; they and their endpoints are empty if not stated."""
+
+    table: str
+    regions: tuple[str, ...]
+    endpoint_urls: tuple[str, ...]
+    profile: str | None
+    layout: TableLayout
+    home: str = ""
+    connect_timeout: float = 1.0
+    read_timeout: float = 3.0
+    max_pool_connections: int = 32
+    shared_cache: ValkeyTarget | None = None
+    shared_cache_ttl: int = 300
+    shared_cache_timeout: float = 0.1
+
+
+def parse_url(url: str) -> SqliteTarget | DynamoDBTarget | ValkeyTarget:
+    """What a store URL names; raises `InvalidURL`."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidURL("The store URL cannot be parsed.") from None
+    if parts.scheme == "sqlite":
+        return _sqlite(parts)
+    if parts.scheme == "dynamodb":
+        return _dynamodb(parts)
+    if valkey.SCHEME.fullmatch(parts.scheme):
+        return valkey.parse(parts)
+    raise InvalidURL(
+        "A store URL begins with dynamodb://, valkey:// or sqlite://, not "
+        f"{parts.scheme or 'no scheme'!r}."
+    )
+
+
+def _sqlite(parts: SplitResult) -> SqliteTarget:
+    if parts.netloc or parts.query:
+        raise InvalidURL(
+            "A SQLite URL is sqlite:///relative.db, sqlite:////absolute.db, or sqlite:// alone."
+        )
+    return SqliteTarget(parts.path.removeprefix("/"))
+
+
+def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
+    table = parts.path.removeprefix("/")
+    if parts.netloc or not _TABLE.fullmatch(table):
+        raise InvalidURL(
+            "A DynamoDB URL is dynamodb:///TABLE?region=us-east-1: three slashes, then a table's "
+            "name of 3 to 255 letters, digits, '_', '.' or '-'."
+        )
+    options = _read_options(parts.query)
+    regions, urls = (_listed(name, options) for name in ("region", "endpoint_url"))
+    if urls and len(urls) != max(1, len(regions)):
+        raise InvalidURL(
+            f"{len(regions)} regions have {len(urls)} endpoints: endpoint_url= takes one URL for "
+            "each of region=, in the same order."
+        )
+    home = options.get("home", "")
+    if home and home not in regions:
+        raise InvalidURL(f"home={home} has to be one of region=.")
+    names = {name: options[name] for name in _NAMES if name in options}
+    layout = TableLayout(**names)
+    if len(layout.reserved) != 3:
+        raise InvalidURL("pk, sk and ttl of a DynamoDB URL must be three different names.")
+    return DynamoDBTarget(
+        table,
+        regions,
+        urls,
+        options.get("profile"),
+        layout,
+        home,
+        shared_cache=_shared_cache(options),
+        **{name: _limit(name, options[name]) for name in _NUMBERS if name in options},
+    )
+
+
+def _shared_cache(options: dict[str, str]) -> ValkeyTarget | None:
+    if "shared_cache" not in options:
+        if stray := [name for name in _CACHE if name in options]:
+            raise InvalidURL(f"{stray[0]} is for a shared_cache=, which the URL does not name.")
+        return None
+    try:
+        target = parse_url(options["shared_cache"])
+    except InvalidURL as error:
+        raise InvalidURL(f"The shared_cache= of a DynamoDB URL: {error}") from None
+    if not isinstance(target, ValkeyTarget):
+        raise InvalidURL("The shared_cache= of a DynamoDB URL is the URL of a Valkey or Redis.")
+    if target.read_from != "primary":
+        raise InvalidURL("A shared cache is read from its primary: name that alone in its URL.")
+    return target
+
+
+def _listed(name: str, options: dict[str, str]) -> tuple[str, ...]:
+    found = tuple(options[name].split(",")) if name in options else ()
+    if not all(found) or (name == "region" and len(set(found)) < len(found)):
+        raise InvalidURL(f"The option {name!r} of a DynamoDB URL names each one once.")
+    return found  # One engine may serve several regions, so that endpoints can be the same.
+
+
+def _limit(name: str, text: str) -> Any:
+    """Seconds, or a number of connections."""
+    try:
+        value = _NUMBERS[name](text)
+    except ValueError:
+        value = 0
+    if not 0 < value < math.inf:
+        raise InvalidURL(f"The option {name!r} of a DynamoDB URL takes a number above 0.")
+    return value
+
+
+def _read_options(query: str) -> dict[str, str]:
+    options = parse_qs(query, keep_blank_values=True)
+    for name, values in options.items():
+        if name not in _OPTIONS:
+            known = ", ".join(sorted(_OPTIONS))
+            raise InvalidURL(f"A DynamoDB URL has no option {name!r}; it has: {known}.")
+        if len(values) != 1 or not values[0]:
+            raise InvalidURL(f"The option {name!r} of a DynamoDB URL takes one value.")
+    return {name: values[0] for name, values in options.items()}
