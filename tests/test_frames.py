@@ -486,12 +486,15 @@ def test_rows_that_are_not_written_are_counted_by_the_table(
     def write_in_time(schema: Any, rows: Any, **options: Any) -> Report:
         if rows[0]["id"] != 2:
             return write(schema, rows, **options)
-        raise WriteFailed("1 row", {0: late})
+        raise WriteFailed("1 row", {0: late}, Report(throttles=2))
 
     monkeypatch.setattr(store, "write", write_in_time)
     with pytest.raises(WriteFailed, match=r"1 rows of the table .* 1 after them") as caught:
         write_table(store, User, TABLE, chunk=1)
     assert caught.value.failed == {1: late, 2: late}
+    report = caught.value.report
+    assert report.throttles == 2
+    assert report.items_written > 0
     assert read_table(store, User, [1, 2, 3], ["count"]).column("count").to_pylist()[0] == 3
 
 

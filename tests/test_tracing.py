@@ -32,10 +32,12 @@ from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.effects import All, Operation, Race, Send, Spawn
 from chalk_online_store.errors import Throttled
 from chalk_online_store.integrations.opentelemetry import instrument
+from chalk_online_store.integrations.opentelemetry.requests import describe, tell
 from chalk_online_store.integrations.opentelemetry.tracing import CANCELLED
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.watching import Watcher
 from chalk_online_store.testing import Dynoxide, Valkey, create_table
+from chalk_online_store.valkey import commands as valkey
 from tests.fakes import SimulatedStore, refusal
 
 SECRET = "a-secret-value"
@@ -189,6 +191,69 @@ def test_an_error_is_told_by_its_class(spans: Spans) -> None:
     assert len(throttled) > 1
     assert {attributes(span)["error.type"] for span in throttled} == {Throttled.__name__}
     assert {attributes(span)["db.response.status_code"] for span in throttled} == {"400"}
+    (failed,) = [
+        point.attributes
+        for point in spans.points("db.client.operation.duration")
+        if point.attributes["db.operation.name"] == "BatchWriteItem"
+    ]
+    assert (failed["error.type"], failed["db.response.status_code"]) == ("Throttled", "400")
+
+
+def test_a_call_that_fails_has_cost_something_too(spans: Spans) -> None:
+    """Throttles, retries and rows that fail are counted where a write ends in an error."""
+    simulated = SimulatedStore([User])
+    watcher_of(spans, simulated.core)
+    simulated.table.fault = lambda operation, body, now: (
+        refusal("ThrottlingException") if operation == "BatchWriteItem" else None
+    )
+    with pytest.raises(WriteFailed) as raised:
+        simulated.write(User, [{"id": 1, "name": "a", "count": 1}], ordering="arrival")
+    report = raised.value.report
+    assert report.throttles > report.retries > 0
+    assert report.failed == 1
+    for name in ("throttles", "retries", "failed", "requests"):
+        counted = sum(point.value for point in spans.points(f"chalk.online_store.call.{name}"))
+        assert counted == getattr(report, name)
+    (call,) = [attributes(span) for span in spans.take() if span.name == "write user"]
+    assert call["chalk.throttles"] == report.throttles
+
+
+@pytest.mark.parametrize(
+    ("commands", "name"),
+    [
+        ([("GET", "a")], "GET"),
+        ([("GET", "a"), (b"GET", "b")], "PIPELINE GET"),
+        ([("GET", "a"), ("MGET", "b")], "PIPELINE"),
+    ],
+)
+def test_a_pipeline_is_named_as_the_conventions_have_it(
+    commands: list[valkey.Command], name: str
+) -> None:
+    """Commands that go out together are a batch, which has their name if they share one."""
+    described = describe(valkey.Request(commands))
+    assert described is not None
+    assert described.operation == name
+    assert described.more.get("db.operation.batch.size", 1) == len(commands)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"ConsumedCapacity":[{"CapacityUnits":2.5,"TableName":"t"}],"Responses":{"t":[%s]}}',
+        b'{"Responses":{"t":[%s]},"ConsumedCapacity" : [ {"TableName":"t","CapacityUnits": 2.5} ]}',
+        b'{"Item":%s,"ConsumedCapacity":{"CapacityUnits":2.5,"TableName":"t"}}',
+        b'{"ConsumedCapacity":{"TableName":"t","CapacityUnits":25e-1},"Item":%s}',
+    ],
+)
+def test_capacity_is_found_wherever_it_is_and_nothing_else_is(body: bytes) -> None:
+    """Whatever an item says of capacity, what was consumed is what the answer says of itself."""
+    said = {'"ConsumedCapacity":{"CapacityUnits":7}': {"S": '"CapacityUnits":9'}}
+    item = json.dumps(said | {"CapacityUnits": {"N": "8"}}).encode()
+    found, error = tell(Request("Any", b"{}"), Response(200, {}, body % item))
+    assert ([json.loads(each) for each in found["aws.dynamodb.consumed_capacity"]], error) == (
+        [{"CapacityUnits": 2.5}],
+        "",
+    )
 
 
 def watcher_of(spans: Spans, core: Core) -> Watcher:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from chalk_online_store.report import Report
+
 
 class OnlineStoreError(Exception):
     """Base of every error that this library raises."""
@@ -238,9 +240,15 @@ class WriteFailed(OnlineStoreError):
     """Some rows were not written before the call's deadline.
 
     `failed` maps the position of each such row in the call to its cause; every other row is
-    written. Writing the failed rows again is safe.
+    written. Writing the failed rows again is safe. `report` is what the call cost all the same.
     """
 
-    def __init__(self, message: str, failed: Mapping[int, OnlineStoreError]) -> None:
+    def __init__(
+        self,
+        message: str,
+        failed: Mapping[int, OnlineStoreError],
+        report: Report | None = None,
+    ) -> None:
         super().__init__(message)
         self.failed = failed
+        self.report = Report() if report is None else report

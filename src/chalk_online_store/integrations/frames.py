@@ -217,7 +217,7 @@ def write_table(
                 timeout=timeout,
             )
         except OnlineStoreError as error:
-            _stop(source, found, error)
+            _stop(source, found, error, report)
         report.add(written)
     return report
 
@@ -246,7 +246,7 @@ async def write_table_async(
                 timeout=timeout,
             )
         except OnlineStoreError as error:
-            _stop(source, found, error)
+            _stop(source, found, error, report)
         report.add(written)
     return report
 
@@ -308,7 +308,7 @@ def _where(first: int) -> str:
     return f"In the chunk of the table that begins at row {first}; those before it went through."
 
 
-def _stop(source: _Source, chunk: _Chunk, error: OnlineStoreError) -> NoReturn:
+def _stop(source: _Source, chunk: _Chunk, error: OnlineStoreError, before: Report) -> NoReturn:
     """Raise what ended a write, in terms of the table."""
     if not isinstance(error, WriteFailed):
         error.add_note(_where(chunk.first))
@@ -316,10 +316,12 @@ def _stop(source: _Source, chunk: _Chunk, error: OnlineStoreError) -> NoReturn:
     failed = {chunk.first + position: cause for position, cause in error.failed.items()}
     after = range(chunk.first + len(chunk.rows), len(source))
     cause = next(iter(failed.values()))
+    before.add(error.report)
     raise WriteFailed(
         f"{len(failed)} rows of the table were not written, and {len(after)} after them not tried: "
         f"{cause} Their positions are in .failed; writing them again is safe.",
         failed | dict.fromkeys(after, cause),
+        before,
     ) from error
 
 

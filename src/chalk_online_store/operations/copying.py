@@ -79,7 +79,7 @@ def write_items(
         failed = {i: each for i, each in enumerate(outcomes) if isinstance(each, OnlineStoreError)}
         if failed:
             message = f"{len(failed)} of {len(changes)} items could not be written."
-            raise WriteFailed(message, failed)
+            raise WriteFailed(message, failed, call.report)
     return call.report.wcu
 
 

@@ -136,6 +136,7 @@ class Tiers:
                 f"{len(positions)} rows of {codec.namespace.name!r} were not written: its Bloom "
                 f"filter could not hear of new entities: {error} Writing them again is safe.",
                 dict.fromkeys(positions, error),
+                call.report,
             ) from error
         at_home = codec.registry.may_be_written_in(self._backend.home)
         if at_home and merge_is_due(keeper):

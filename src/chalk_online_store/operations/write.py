@@ -155,6 +155,7 @@ def write(
             f"{len(failed)} rows of {codec.namespace.name!r} were not written: {example} "
             "Their positions are in .failed; writing them again is safe.",
             failed,
+            call.report,
         ) from example
 
 

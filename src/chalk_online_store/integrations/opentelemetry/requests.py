@@ -20,7 +20,7 @@ from chalk_online_store.valkey import commands as valkey
 Attributes: TypeAlias = dict[str, Any]
 
 DYNAMODB, REDIS, SQLITE = "aws.dynamodb", "redis", "sqlite"
-"""Systems. The conventions know no Valkey: it is what speaks Redis's protocol."""
+"""Systems. Of Valkey, the conventions' package knows the protocol alone, which is Redis's."""
 
 SYSTEM = "db.system.name"
 OPERATION = "db.operation.name"
@@ -57,6 +57,8 @@ _body = msgspec.json.Decoder(_Body)
 _UNITS = re.compile(rb'"CapacityUnits"\s*:\s*([0-9.eE+-]+)')
 _CONSUMED = b'"ConsumedCapacity"'
 """In a string of JSON quotes have a backslash before them: so this is a name."""
+_VALUE = re.compile(rb"\s*:\s*(?:\[[^]]*|\{[^}]*)")
+"""What follows it. In totals nothing is nested, and names of tables have no brackets."""
 
 
 def describe(request: Any) -> Described | None:
@@ -82,10 +84,10 @@ def _of_dynamodb(request: dynamodb.Request) -> Described:
 
 def _of_valkey(request: valkey.Request) -> Described:
     names = [_name(command) for command in request.commands]
-    several = len(names) > 1
-    operation = "PIPELINE" if len({*names}) > 1 else names[0]
-    more: Attributes = {BATCH_SIZE: len(names)} if several else {}
-    return Described(REDIS, operation, "", more)
+    if len(names) == 1:
+        return Described(REDIS, names[0], "", {})
+    same = f" {names[0]}" if len({*names}) == 1 else ""
+    return Described(REDIS, f"PIPELINE{same}", "", {BATCH_SIZE: len(names)})
 
 
 def _name(command: valkey.Command) -> str:
@@ -107,9 +109,10 @@ def _tell_of_dynamodb(answer: dynamodb.Response) -> tuple[Attributes, str]:
     if answer.status != 200:
         kind = type(failure(answer, "")).__name__
         return {STATUS_CODE: str(answer.status)}, kind
-    # To decode the whole answer once more would cost as much as the read itself.
+    # To decode the whole answer once more, or look through it, would cost as much as the read.
     start = answer.body.rfind(_CONSUMED)
-    units = _UNITS.findall(answer.body, start) if start >= 0 else []
+    found = _VALUE.match(answer.body, start + len(_CONSUMED)) if start >= 0 else None
+    units = _UNITS.findall(found[0]) if found else []
     if not units:
         return {}, ""
     return {CAPACITY: [json.dumps({"CapacityUnits": float(each)}) for each in units]}, ""

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from chalk_online_store.effects import All, Effect, Operation, Race, Send, Spawn
+from chalk_online_store.errors import WriteFailed
 from chalk_online_store.integrations.opentelemetry.requests import (
     COLLECTION,
     DYNAMODB,
     ERROR_TYPE,
     OPERATION,
+    STATUS_CODE,
     SYSTEM,
     Attributes,
     describe,
@@ -100,6 +102,8 @@ class Tracing:
             raise
         except BaseException as error:
             self._fail(span, said, type(error).__name__)
+            if isinstance(error, WriteFailed):  # What failed has cost something too.
+                self._tell(span, said, error.report)
             raise
         else:
             return result
@@ -168,6 +172,8 @@ class Tracing:
             span.set_attributes(more)
             if error:
                 self._fail(span, said, error)
+            if STATUS_CODE in more:
+                said[STATUS_CODE] = more[STATUS_CODE]
         except GeneratorExit:
             span.set_attribute(CANCELLED, True)
             raise
