@@ -39,9 +39,11 @@ class Listener:
         previous, self._state = self._state, state
         # Before the other one is closed: no connect is refused in between.
         if state == "deaf":
-            self._deaf = _deaf(self.port)
+            self._deaf = [_unanswered(self.port)]
         if previous == "open":
             self._close_server()
+        if state == "deaf":  # Not sooner: the other one would take some of the connections.
+            self._deaf = [*_fillers(self.port), *self._deaf]
         if state == "open":
             await self._open_server()
         if previous == "deaf":
@@ -79,16 +81,21 @@ def _bound(port: int) -> socket.socket:
     return sock
 
 
-def _deaf(port: int) -> list[socket.socket]:
-    """A listener that nobody accepts from, and what fills its queue: Linux drops further SYNs."""
+def _unanswered(port: int) -> socket.socket:
+    """A listener that nobody accepts from. Once its queue is full, Linux drops further SYNs."""
     listener = _bound(port)
     listener.listen(0)
+    return listener
+
+
+def _fillers(port: int) -> list[socket.socket]:
+    """What fills its queue."""
     fillers = [socket.socket() for _ in range(_FILLERS)]
     for filler in fillers:
         filler.setblocking(False)
         with suppress(BlockingIOError):
             filler.connect((HOST, port))
-    return [*fillers, listener]
+    return fillers
 
 
 def _close(sockets: list[socket.socket]) -> None:
