@@ -372,6 +372,37 @@ def test_a_writer_in_the_background_is_traced(url: str, spans: Spans) -> None:
     assert tree(spans.take())["write user"] == ["UpdateItem traced"]
 
 
+@pytest.mark.parametrize("kind", [OnlineStore, AsyncOnlineStore])
+def test_where_a_request_goes_is_told(kind: Any, url: str, valkey: Valkey, spans: Spans) -> None:
+    """The region of a table that has one, the server of each; a new script is no error."""
+
+    async def use() -> None:
+        async with AsyncOnlineStore.open(where, [User]) as store:
+            spans.of(store)
+            await store.write(User, [{"id": 1, "name": "a", "count": 1}])
+
+    valkey.ask("SCRIPT", "FLUSH")
+    where = f"{url}&shared_cache={valkey.url(f'{uuid.uuid4().hex}:')}&shared_cache_timeout=2"
+    if kind is OnlineStore:
+        with OnlineStore.open(where, [User]) as store:
+            spans.of(store)
+            store.write(User, [{"id": 1, "name": "a", "count": 1}])
+    else:
+        asyncio.run(use())
+    found = spans.take()
+    requests = [attributes(span) for span in found if span.kind is SpanKind.CLIENT]
+    of_table = [said for said in requests if said["db.system.name"] == "aws.dynamodb"]
+    assert {said["cloud.region"] for said in of_table} == {"us-east-1"}
+    assert {short(said["db.collection.name"]) for said in of_table} == {"traced"}
+    assert "TransactWriteItems" in {said["db.operation.name"] for said in of_table}
+    of_cache = [said for said in requests if said["db.system.name"] == "redis"]
+    assert {said["server.port"] for said in of_cache} == {valkey.port}
+    assert "EVAL" in {said["db.operation.name"] for said in of_cache}
+    assert not any("error.type" in attributes(span) for span in found)
+    (call,) = [attributes(span) for span in found if span.name == "write user"]
+    assert call["cloud.region"] == "us-east-1"
+
+
 def test_a_shared_cache_and_its_table_are_two_systems(
     url: str, valkey: Valkey, spans: Spans
 ) -> None:

@@ -88,6 +88,11 @@ class ValkeyTarget:
         return {f"{host}:{port}": replace(self, nodes=((host, port),)) for host, port in self.nodes}
 
     @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port of the one server; None where there may be another, or a socket."""
+        return self.nodes[0] if self.nodes and not (self.service or self.clustered) else None
+
+    @property
     def name(self) -> str:
         """Which database it is, without secrets."""
         host, port = self.nodes[0] if self.nodes else ("", 0)

@@ -31,6 +31,7 @@ class AsyncValkeyTransport:
     """
 
     def __init__(self, target: ValkeyTarget) -> None:
+        self.address = target.address
         server = Server(target)
         address = target.nodes[0] if target.nodes else ("", 0)
         self._pools = PerLoop(lambda loop: AsyncPool(server, address))

@@ -29,6 +29,7 @@ class ValkeyTransport:
     """Sends commands over kept connections, as many at once as there are threads that ask."""
 
     def __init__(self, target: ValkeyTarget) -> None:
+        self.address = target.address
         self._server = Server(target)
         self._pool = Pool(self._server, target.nodes[0] if target.nodes else ("", 0))
 

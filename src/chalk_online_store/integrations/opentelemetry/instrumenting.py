@@ -77,6 +77,7 @@ def instrument(
         ),
         {name: _counter(meter, name) for name in COUNTS},
         _addresses(store.driver.transports),
+        store.core.backend.home,
     )
 
 

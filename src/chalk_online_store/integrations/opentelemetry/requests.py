@@ -15,6 +15,7 @@ import msgspec
 from chalk_online_store.dynamodb import messages as dynamodb
 from chalk_online_store.dynamodb.answers import failure
 from chalk_online_store.embedded import requests as embedded
+from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey import commands as valkey
 
 Attributes: TypeAlias = dict[str, Any]
@@ -46,7 +47,13 @@ class _Body(msgspec.Struct):
 
     TableName: str = ""
     RequestItems: dict[str, _Keys | list[msgspec.Raw]] = {}
-    TransactItems: list[msgspec.Raw] = []
+    TransactItems: list[dict[str, _Action]] = []
+
+
+class _Action(msgspec.Struct):
+    """One of a transaction."""
+
+    TableName: str = ""
 
 
 class _Keys(msgspec.Struct):
@@ -74,8 +81,10 @@ def describe(request: Any) -> Described | None:
 
 def _of_dynamodb(request: dynamodb.Request) -> Described:
     body = _body.decode(request.body)
-    (table, items), *_ = [*body.RequestItems.items(), (body.TableName, [])]
-    count = len(items.Keys if isinstance(items, _Keys) else items) or len(body.TransactItems)
+    acted_on = [action.TableName for item in body.TransactItems for action in item.values()]
+    table = [*body.RequestItems, *acted_on, body.TableName][0]
+    items = body.RequestItems.get(table, [])
+    count = len(items.Keys if isinstance(items, _Keys) else items) or len(acted_on)
     more: Attributes = {TABLES: [table]} if table else {}
     if count > 1:  # As the conventions have it: no batch of one.
         more[BATCH_SIZE] = count
@@ -100,7 +109,9 @@ def tell(request: Any, answer: Any) -> tuple[Attributes, str]:
     if isinstance(request, dynamodb.Request):
         return _tell_of_dynamodb(answer)
     if isinstance(request, valkey.Request):
-        failed = [type(reply).__name__ for reply in answer if isinstance(reply, Exception)]
+        # A script that is unknown is sent again with its text: as usual on a new server.
+        errors = [each for each in answer if isinstance(each, RequestError)]
+        failed = [type(e).__name__ for e in errors if not isinstance(e, valkey.ScriptUnknown)]
         return {}, failed[0] if failed else ""
     return {}, ""
 

@@ -75,6 +75,7 @@ class Tracing:
         requests: Histogram,
         counters: Mapping[str, Counter],
         addresses: Addresses,
+        region: str,
     ) -> None:
         self._api = api
         self._tracer = tracer
@@ -82,6 +83,7 @@ class Tracing:
         self._requests = requests
         self._counters = counters
         self._addresses = addresses
+        self._region = region
 
     def watch(self, name: str, subject: object, operation: Operation[T]) -> Operation[T]:
         """The operation, within a span of its own."""
@@ -123,7 +125,7 @@ class Tracing:
                 return result
             finally:
                 api.detach(token)
-            value, failure = None, None
+                value, failure = None, None  # Else an exception would hold this frame, and it that.
             try:
                 value = yield from self._perform(effect, context)
             except GeneratorExit:
@@ -187,7 +189,8 @@ class Tracing:
             self._requests.record(time.perf_counter() - began, said)
 
     def _place(self, system: str, to: str) -> Attributes:
-        found: Attributes = {REGION if system == DYNAMODB else NODE: to} if to else {}
+        name, place = (REGION, to or self._region) if system == DYNAMODB else (NODE, to)
+        found: Attributes = {name: place} if place else {}
         if to in self._addresses:
             found[SERVER], found[PORT] = self._addresses[to]
         return found
@@ -204,9 +207,9 @@ class Tracing:
             span.set_attribute(ROWS, len(result))
         if not isinstance(report, Report):
             return
-        if report.region:
-            said[REGION] = report.region
-            span.set_attribute(REGION, report.region)
+        if region := report.region or self._region:
+            said[REGION] = region
+            span.set_attribute(REGION, region)
         for name in COUNTS:
             amount = getattr(report, name)
             if amount:
