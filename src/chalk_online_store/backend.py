@@ -7,7 +7,7 @@ async and simulated drivers. `tests/contract/` holds every backend to this page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
@@ -133,6 +133,11 @@ class Route(Protocol):
     def attempt(self, attempt: Attempt[T], asked: Asked, now: Instant, call: Call) -> Operation[T]:
         """Ask once, in one region or, where one fails, the others; raises `RequestError`."""
         ...
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """`items` in order, `size` at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def fan_out(

@@ -16,6 +16,7 @@ from chalk_online_store.backend import (
     Outcome,
     Route,
     Wanted,
+    chunks,
     fan_out,
 )
 from chalk_online_store.codec.changes import Attributes, Change, key_of
@@ -25,7 +26,7 @@ from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.ordering import OrderedWrites
 from chalk_online_store.dynamodb.reading import ItemReader
-from chalk_online_store.dynamodb.wire import Wire, chunks
+from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import (
     ConditionFailed,

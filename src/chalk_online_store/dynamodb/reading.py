@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
 
-from chalk_online_store.backend import Call, Found, Wanted, fan_out
+from chalk_online_store.backend import Call, Found, Wanted, chunks, fan_out
 from chalk_online_store.codec.changes import key_of
 from chalk_online_store.codec.decoding import FIRST, SK, TIMES, Row
 from chalk_online_store.codec.layout import TableLayout
@@ -15,7 +15,7 @@ from chalk_online_store.codec.whole import WholeItems
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies, Reads
 from chalk_online_store.dynamodb.choice import Costs
-from chalk_online_store.dynamodb.wire import Wire, chunks
+from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import RequestError
 from chalk_online_store.retry import unless_final

@@ -37,6 +37,7 @@ from chalk_online_store.codec.whole import ATTRIBUTES, WholeItems
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem, OnlineStoreError, RequestError, RequestTimeout
 from chalk_online_store.logs import event
+from chalk_online_store.valkey.commands import key_of_told
 from chalk_online_store.valkey.packing import packed_item
 from chalk_online_store.valkey.rows import RowReader
 from chalk_online_store.valkey.sharing import ABSENT, HOLD, SharedItems
@@ -180,7 +181,7 @@ class SharedCacheBackend:
 
     def _tell(self, heard: Sequence[Change | ItemKey], call: Call) -> Operation[None]:
         """Have the cache hear of what was written, and of what it has not heard of yet."""
-        told = {_key(each): each for each in heard}
+        told = {key_of_told(each): each for each in heard}
         told |= {key: key for key in self._take_untold()}
         told = {key: each for key, each in told.items() if not key.pk.startswith(RESERVED)}
         if not told:
@@ -320,10 +321,6 @@ class _Look:
             self.found[place] = found
         kept = {**items, **dict.fromkeys(absent, ABSENT)}
         return [(ItemKey(self.want.pks[place], self.want.sk), item) for place, item in kept.items()]
-
-
-def _key(told: Change | ItemKey) -> ItemKey:
-    return told.key if isinstance(told, Change) else told
 
 
 def _may_be_behind(call: Call) -> bool:

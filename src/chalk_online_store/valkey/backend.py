@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from chalk_online_store.backend import (
     Outcome,
     Route,
     Wanted,
+    chunks,
 )
 from chalk_online_store.codec.changes import Attributes, Change, fresh_item, key_attributes, number
 from chalk_online_store.codec.ids import ALPHABET
@@ -115,7 +116,7 @@ class ValkeyBackend:
         if self._clustered:
             replies = yield from self._ask_all([("GET", key) for key in keys], _LIGHT, call)
             return list(map(_tolerated, replies))
-        batches = list(_chunks(keys, KEYS_A_GET))
+        batches = list(chunks(keys, KEYS_A_GET))
         gets: list[Command] = [("MGET", *batch) for batch in batches]
         replies = yield from self._ask_all(gets, _HEAVY, call, strong)
         return _spread(batches, replies, lambda reply, batch: reply)
@@ -140,7 +141,7 @@ class ValkeyBackend:
     def change(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         """One request of scripts, each of which applies some changes one after the other."""
         here, expiry = (yield from self._here(call)), (yield from self._expiry())
-        batches = list(_chunks(changes, 1 if self._clustered else CHANGES_A_SCRIPT))
+        batches = list(chunks(changes, 1 if self._clustered else CHANGES_A_SCRIPT))
         merges = [commands.merging(here, batch, expiry) for batch in batches]
         replies = yield from self._ask_all(merges, _LIGHT if self._clustered else _HEAVY, call)
         return _spread(batches, replies, lambda reply, batch: map(_outcome, reply))
@@ -323,7 +324,7 @@ class ValkeyBackend:
     ) -> Operation[list[Reply]]:
         """As `_ask`, in as many requests as it takes."""
         replies: list[Reply] = []
-        for some in _chunks(asked, at_once):
+        for some in chunks(asked, at_once):
             replies += yield from self._ask(some, call, strong=strong)
         return replies
 
@@ -380,7 +381,3 @@ def _tolerated(reply: Reply) -> Reply:
 
 def _outcome(code: int) -> Outcome:
     return _APPLIED.get(code) or DamagedItem("An item cannot be read, and so not be changed.")
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

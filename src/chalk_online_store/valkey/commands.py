@@ -144,12 +144,13 @@ def _merged(change: Change, expiry: Expiry | None) -> tuple[Argument, ...]:
 
 def updating(keys: Keys, changes: Sequence[Change | ItemKey], hold: int) -> Command:
     """Have a shared cache hear of changes, and of items that nothing is known of."""
-    places = [keys.item(*_item_key(change)) for change in changes]
+    places = [keys.item(*key_of_told(change)) for change in changes]
     texts = [text for change in changes for text in _heard(change)]
     return _call(UPDATE, places, [hold, *texts])
 
 
-def _item_key(change: Change | ItemKey) -> ItemKey:
+def key_of_told(change: Change | ItemKey) -> ItemKey:
+    """The key of what a shared cache is to hear of."""
     return change.key if isinstance(change, Change) else change
 
 

@@ -15,17 +15,20 @@ table as it was before, is over by then: so it cannot bring back what the write 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import xxhash
 
+from chalk_online_store.backend import chunks
 from chalk_online_store.codec.changes import Change
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.effects import Operation, Send
 from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey import commands
 from chalk_online_store.valkey.commands import Command, Keys, Reply, Request
+
+T = TypeVar("T")
 
 HOLD = 10
 """Seconds. AWS: an eventually consistent read is usually behind by less than one."""
@@ -61,7 +64,7 @@ class SharedItems:
         """The packed item of each key, which may be `ABSENT`; None where the table has to say."""
         places = [self._keys.item(*key) for key in keys]
         size = 1 if self._clustered else _KEYS_A_GET
-        gets: list[Command] = [("MGET", *some) for some in _chunks(places, size)]
+        gets: list[Command] = [("MGET", *some) for some in chunks(places, size)]
         replies = yield from self._ask(gets, left)
         return [_item(value) for reply in replies for value in reply]
 
@@ -78,8 +81,8 @@ class SharedItems:
         updates = [commands.updating(self._keys, some, HOLD) for some in self._batches(told)]
         return sum((yield from self._ask(updates, left)))
 
-    def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
-        return _chunks(items, 1 if self._clustered else _ITEMS_A_SCRIPT)
+    def _batches(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        return chunks(items, 1 if self._clustered else _ITEMS_A_SCRIPT)
 
     def _ask(self, asked: Sequence[Command], left: float) -> Operation[list[Reply]]:
         timeout = min(self.timeout, left)
@@ -98,7 +101,3 @@ class SharedItems:
 
 def _item(value: bytes | None) -> bytes | None:
     return value if value and value[0] >= _FIRST_OF_A_MAP else None
-
-
-def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -116,7 +116,9 @@ def observe(store: HasStats, meter: Meter | None = None) -> None:
         callback = _reader(store, tier, name, metrics.Observation)
         _observe(meter, f"{tier}.{name}", name, callback, gauge=name in _GAUGES)
     for found in fields(SharedCacheStats):
-        callback = _shared_reader(store, found.name, metrics.Observation)
+        callback = _account_reader(
+            lambda: store.stats().shared_cache, found.name, metrics.Observation
+        )
         gauge = found.name in _GAUGES
         _observe(meter, f"shared_cache.{found.name}", found.name, callback, gauge=gauge)
     _observe_regions(store, meter, metrics.Observation)
@@ -127,7 +129,7 @@ def observe_writer(writer: HasWriterStats, meter: Meter | None = None) -> None:
     metrics = _metrics()
     meter = meter or metrics.get_meter("chalk_online_store")
     for found in fields(WriterStats):
-        callback = _writer_reader(writer, found.name, metrics.Observation)
+        callback = _account_reader(writer.stats, found.name, metrics.Observation)
         gauge = found.name in _GAUGES_OF_WRITERS
         _observe(meter, f"writer.{found.name}", found.name, callback, gauge=gauge)
 
@@ -147,24 +149,16 @@ def _observe(meter: Meter, metric: str, name: str, callback: Any, *, gauge: bool
     create(f"{PREFIX}.{metric}", callbacks=[callback], unit=_UNITS.get(name, ""))
 
 
-def _writer_reader(
-    writer: HasWriterStats, name: str, observation: type[Observation]
+def _account_reader(
+    account: Callable[[], WriterStats | SharedCacheStats | None],
+    name: str,
+    observation: type[Observation],
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
     def read(_: CallbackOptions) -> Iterator[Observation]:
-        value = getattr(writer.stats(), name)
-        if value < math.inf:  # A pace that nothing bounds is none.
+        stats = account()
+        # A pace that nothing bounds is none.
+        if stats is not None and (value := getattr(stats, name)) < math.inf:
             yield observation(value, {})
-
-    return read
-
-
-def _shared_reader(
-    store: HasStats, name: str, observation: type[Observation]
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def read(_: CallbackOptions) -> Iterator[Observation]:
-        stats = store.stats().shared_cache
-        if stats is not None:
-            yield observation(getattr(stats, name), {})
 
     return read
 
