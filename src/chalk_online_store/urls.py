@@ -30,7 +30,7 @@ import math
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.errors import InvalidURL
@@ -108,7 +108,7 @@ def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
             "A DynamoDB URL is dynamodb:///TABLE?region=us-east-1: three slashes, then a table's "
             "name of 3 to 255 letters, digits, '_', '.' or '-'."
         )
-    options = _read_options(parts.query)
+    options = valkey.read_options(parts.query, _OPTIONS, "DynamoDB")
     regions, urls = (_listed(name, options) for name in ("region", "endpoint_url"))
     if urls and len(urls) != max(1, len(regions)):
         raise InvalidURL(
@@ -166,14 +166,3 @@ def _limit(name: str, text: str) -> Any:
     if not 0 < value < math.inf:
         raise InvalidURL(f"The option {name!r} of a DynamoDB URL takes a number above 0.")
     return value
-
-
-def _read_options(query: str) -> dict[str, str]:
-    options = parse_qs(query, keep_blank_values=True)
-    for name, values in options.items():
-        if name not in _OPTIONS:
-            known = ", ".join(sorted(_OPTIONS))
-            raise InvalidURL(f"A DynamoDB URL has no option {name!r}; it has: {known}.")
-        if len(values) != 1 or not values[0]:
-            raise InvalidURL(f"The option {name!r} of a DynamoDB URL takes one value.")
-    return {name: values[0] for name, values in options.items()}

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import SplitResult, parse_qs, unquote
@@ -105,7 +105,7 @@ def parse(parts: SplitResult) -> ValkeyTarget:
     if found is None:
         raise InvalidURL(f"{parts.scheme!r} is no scheme of a Valkey URL.")
     _, secure, kind = found.groups(default="")
-    options = _read_options(parts.query)
+    options = read_options(parts.query, _OPTIONS, "Valkey")
     userinfo, _, hosts = parts.netloc.rpartition("@")
     username, _, password = userinfo.partition(":")
     path = parts.path.removeprefix("/")
@@ -203,14 +203,15 @@ def _prefix(text: str) -> str:
     return text
 
 
-def _read_options(query: str) -> Mapping[str, str]:
+def read_options(query: str, known: Collection[str], engine: str) -> dict[str, str]:
+    """The options of a URL of an engine, which has those that are `known`; raises `InvalidURL`."""
     options = parse_qs(query, keep_blank_values=True)
     for name, values in options.items():
-        if name not in _OPTIONS:
-            known = ", ".join(sorted(_OPTIONS))
-            raise InvalidURL(f"A Valkey URL has no option {name!r}; it has: {known}.")
+        if name not in known:
+            names = ", ".join(sorted(known))
+            raise InvalidURL(f"A {engine} URL has no option {name!r}; it has: {names}.")
         if len(values) != 1 or not values[0]:
-            raise InvalidURL(f"The option {name!r} of a Valkey URL takes one value.")
+            raise InvalidURL(f"The option {name!r} of a {engine} URL takes one value.")
     return {name: values[0] for name, values in options.items()}
 
 

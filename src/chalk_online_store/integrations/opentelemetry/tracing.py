@@ -8,7 +8,8 @@ their parents wherever a request is sent from.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from chalk_online_store.effects import All, Effect, Operation, Race, Send, Spawn
@@ -95,23 +96,15 @@ class Tracing:
         said: Attributes = {OPERATION: name, **({NAMESPACE: namespace} if namespace else {})}
         span = self._tracer.start_span(f"{name} {namespace}".rstrip(), context, attributes=said)
         inside = self._api.trace.set_span_in_context(span, context)
-        began = time.perf_counter()
-        try:
-            result = yield from self._run(operation, inside)
-            self._tell(span, said, result)
-        except GeneratorExit:
-            span.set_attribute(CANCELLED, True)
-            raise
-        except BaseException as error:
-            self._fail(span, said, type(error).__name__)
-            if isinstance(error, WriteFailed):  # What failed has cost something too.
+        with self._ending(span, said, self._calls):
+            try:
+                result = yield from self._run(operation, inside)
+            except WriteFailed as error:  # What failed has cost something too, counted as failed.
+                self._fail(span, said, type(error).__name__)
                 self._tell(span, said, error.report)
-            raise
-        else:
+                raise
+            self._tell(span, said, result)
             return result
-        finally:
-            span.end()
-            self._calls.record(time.perf_counter() - began, said)
 
     def _run(self, operation: Operation[T], context: Context) -> Operation[T]:
         """Do what an operation does; within the context of its span, step by step."""
@@ -167,8 +160,7 @@ class Tracing:
             kind=self._api.trace.SpanKind.CLIENT,
             attributes=said | described.more,
         )
-        began = time.perf_counter()
-        try:
+        with self._ending(span, said, self._requests):
             answer = yield send
             more, error = tell(send.request, answer)
             span.set_attributes(more)
@@ -176,17 +168,23 @@ class Tracing:
                 self._fail(span, said, error)
             if STATUS_CODE in more:
                 said[STATUS_CODE] = more[STATUS_CODE]
+            return answer
+
+    @contextmanager
+    def _ending(self, span: Span, said: Attributes, durations: Histogram) -> Iterator[None]:
+        """End a span with what is within, say how that ended, and measure how long it took."""
+        began = time.perf_counter()
+        try:
+            yield
         except GeneratorExit:
             span.set_attribute(CANCELLED, True)
             raise
         except BaseException as error:
             self._fail(span, said, type(error).__name__)
             raise
-        else:
-            return answer
         finally:
             span.end()
-            self._requests.record(time.perf_counter() - began, said)
+            durations.record(time.perf_counter() - began, said)
 
     def _place(self, system: str, to: str) -> Attributes:
         name, place = (REGION, to or self._region) if system == DYNAMODB else (NODE, to)
