@@ -9,8 +9,10 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chalk_online_store.backend import Wanted
 from chalk_online_store.codec.changes import Attributes, Change, Times, features_of, merge
 from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.whole import WholeItems
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.drivers.valkey import ValkeyTransport
 from chalk_online_store.testing import Valkey
@@ -18,6 +20,11 @@ from chalk_online_store.valkey.packing import attributes_of, packed_item, value_
 from chalk_online_store.valkey.sharing import ABSENT, SharedItems
 from chalk_online_store.valkey.urls import ValkeyTarget
 from tests.test_valkey_merge import KEY, LAYOUT, changes
+
+
+def wanted(key: ItemKey) -> Wanted:
+    """One item."""
+    return Wanted(key.sk, WholeItems(LAYOUT), [key.pk])
 
 
 class Cache:
@@ -44,7 +51,7 @@ class Cache:
 
     def get(self) -> Attributes | None:
         """What it answers."""
-        (found,) = self.driver.run(self.items.get([KEY], 10.0))
+        (found,) = self.driver.run(self.items.get([wanted(KEY)], 10.0))
         return None if found is None else attributes_of(found)
 
     def clear(self) -> None:
@@ -158,5 +165,5 @@ def test_tables_do_not_share_items(cache: Cache) -> None:
     other = SharedItems("join:", "other", "", ttl=300, timeout=10.0, clustered=False)
     key = ItemKey("a:2", "b")
     cache.driver.run(cache.items.fill([(key, ABSENT)], 10.0))
-    found = [cache.driver.run(items.get([key], 10.0)) for items in (cache.items, other)]
+    found = [cache.driver.run(items.get([wanted(key)], 10.0)) for items in (cache.items, other)]
     assert found == [[ABSENT], [None]]

@@ -115,10 +115,9 @@ class SharedCacheBackend:
         call.as_of = None
         if self._untold:
             yield from self._tell([], call)
-        keys = [ItemKey(pk, want.sk) for want in wanted for pk in want.pks]
-        packed: list[bytes | None] = [None] * len(keys)
+        packed: list[bytes | None] = [None] * sum(len(want.pks) for want in wanted)
         if not call.consistent:
-            packed = yield from self._ask(self._cache.get(keys, left), packed, left)
+            packed = yield from self._ask(self._cache.get(wanted, left), packed, left)
         if began.monotonic < self._back_at:  # It has just gone.
             return (yield from self._table.get(wanted, call))
         items = iter(packed)

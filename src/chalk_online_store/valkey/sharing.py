@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import xxhash
 
-from chalk_online_store.backend import chunks
+from chalk_online_store.backend import Wanted, chunks
 from chalk_online_store.codec.changes import Change
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.effects import Operation, Send
@@ -60,9 +60,9 @@ class SharedItems:
         self.timeout = timeout
         self._clustered = clustered
 
-    def get(self, keys: Sequence[ItemKey], left: float) -> Operation[list[bytes | None]]:
+    def get(self, wanted: Sequence[Wanted], left: float) -> Operation[list[bytes | None]]:
         """The packed item of each key, which may be `ABSENT`; None where the table has to say."""
-        places = [self._keys.item(*key) for key in keys]
+        places = [key for want in wanted for key in self._keys.items(want.pks, want.sk)]
         size = 1 if self._clustered else _KEYS_A_GET
         gets: list[Command] = [("MGET", *some) for some in chunks(places, size)]
         replies = yield from self._ask(gets, left)
