@@ -8,7 +8,7 @@ STAMPS := .venv/.stamps
 DECODER := src/chalk_online_store/codec/_decoder.c
 BENCH := .bench-venv
 FEAST_SUITE := .feast-venv
-SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
+SOURCES := pyproject.toml setup.py $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
 
 # What is tried on other Pythons and on old dependencies: two minutes each.
 PYTHONS ?= 3.11 3.12 3.13 3.14
@@ -16,7 +16,7 @@ TRIED := tests/contract $(addprefix tests/test_,$(addsuffix .py, arrays arrow_ro
 	credentials decoder frames golden http instances nested opentelemetry rows signing spool values))
 TRY = $(BIN)/python scripts/try_installed.py
 
-.PHONY: demo test test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos docs clean
+.PHONY: demo test test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos wheels docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
@@ -61,6 +61,10 @@ bench-valkey: $(BENCH)/.feast-ours
 chaos: $(STAMPS)/dev $(STAMPS)/engines
 	$(BIN)/python -m benchmarks.chaos $(SCENARIOS)
 
+# The distributions that this machine can build, each tried by itself: PYTHONS="3.11 3.12" for several.
+wheels: $(STAMPS)/dev
+	$(BIN)/python scripts/build_wheels.py $(if $(filter command line,$(origin PYTHONS)),$(PYTHONS))
+
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict
 
@@ -80,15 +84,15 @@ $(STAMPS)/venv:
 	mkdir -p $(STAMPS)
 	touch $@
 
-$(STAMPS)/demo: pyproject.toml $(DECODER) $(STAMPS)/venv
+$(STAMPS)/demo: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable ".[demo]"
 	touch $@
 
-$(STAMPS)/dev: pyproject.toml $(DECODER) $(STAMPS)/venv
+$(STAMPS)/dev: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,feast,testing,valkey]" --group dev
 	touch $@
 
-$(STAMPS)/docs: pyproject.toml $(DECODER) $(STAMPS)/venv
+$(STAMPS)/docs: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable . --group docs
 	touch $@
 
