@@ -89,7 +89,7 @@ $(STAMPS)/demo: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/dev: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
-	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,feast,testing,valkey]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[aioboto3,arrow,demo,feast,testing,valkey]" --group dev
 	touch $@
 
 $(STAMPS)/docs: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
@@ -117,7 +117,7 @@ $(BENCH)/.rivals: benchmarks/requirements.txt scripts/install_engines.py
 	touch $@
 
 $(BENCH)/.ours: $(BENCH)/.rivals $(SOURCES)
-	$(BENCH)/main/bin/python -m pip install --quiet ".[async,testing]"
+	$(BENCH)/main/bin/python -m pip install --quiet ".[aioboto3,testing]"
 	$(BENCH)/main/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	touch $@
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Throttled,
         TypeConflict,
         UnknownFeature,
+        UnsupportedPlatform,
         WriteFailed,
     )
     from chalk_online_store.operations.bloom.build import BuildReport
@@ -117,6 +118,7 @@ _NAMES_BY_MODULE = {
         "Throttled",
         "TypeConflict",
         "UnknownFeature",
+        "UnsupportedPlatform",
         "WriteFailed",
     ),
     "operations.bloom.build": ("BuildReport",),
@@ -217,6 +219,7 @@ __all__ = [
     "Ticket",
     "TypeConflict",
     "UnknownFeature",
+    "UnsupportedPlatform",
     "Vector",
     "WriteFailed",
     "WriterStats",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -32,7 +33,7 @@ from chalk_online_store.drivers.valkey import (
 )
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.embedded.backend import EmbeddedBackend
-from chalk_online_store.errors import InvalidValue
+from chalk_online_store.errors import InvalidValue, UnsupportedPlatform
 from chalk_online_store.operations.shared import SharedCacheBackend
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.logs import log_change
@@ -63,8 +64,9 @@ def connect(
     """What a URL opens, for threads.
 
     `session` is a `boto3.Session`; without one, one is made. A URL of one region is routed only
-    where `routing` is given. Raises `InvalidURL`.
+    where `routing` is given. Raises `InvalidURL` or `UnsupportedPlatform`.
     """
+    _check_platform()
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
         return Connected(EmbeddedBackend(), {"": SqliteEngine(target.path)})
@@ -87,6 +89,7 @@ def connect_async(
     `session` is an `aioboto3.Session` or a `boto3.Session`; without one, one of the latter is
     made. Otherwise as `connect`.
     """
+    _check_platform()
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
         return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
@@ -99,6 +102,14 @@ def connect_async(
     ]
     cache = _async_server(target.shared_cache) if target.shared_cache else None
     return _connected(target, endpoints, transports, routing, cache)
+
+
+def _check_platform() -> None:
+    if os.name == "nt":
+        raise UnsupportedPlatform(
+            "Windows is not supported: the transports need poll(2), which Windows does not have."
+            " Use Linux, macOS or the Windows Subsystem for Linux (WSL)."
+        )
 
 
 def valkey_server(target: ValkeyTarget) -> ClusterTransport | ValkeyTransport:

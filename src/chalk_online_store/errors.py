@@ -59,6 +59,10 @@ class MissingDependency(OnlineStoreError, ImportError):
     """An optional part was asked for whose package is not installed."""
 
 
+class UnsupportedPlatform(OnlineStoreError, OSError):
+    """Raised if a store is opened on an operating system that the library does not support."""
+
+
 # --- what is in the table ------------------------------------------------------------------
 
 
