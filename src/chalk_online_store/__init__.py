@@ -1,4 +1,4 @@
-"""Serve machine-learning features from DynamoDB, Valkey/Redis and SQLite.
+"""A low-latency online feature store client for DynamoDB, Valkey/Redis and SQLite.
 
 Importing this package loads nothing else of it: each public name is imported on first use, so that
 a process pays only for the parts that it uses (PEP 562).
