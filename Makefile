@@ -16,13 +16,23 @@ TRIED := tests/contract $(addprefix tests/test_,$(addsuffix .py, arrays arrow_ro
 	credentials decoder frames golden http instances nested opentelemetry rows signing spool values))
 TRY = $(BIN)/python scripts/try_installed.py
 
-.PHONY: demo test test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos wheels docs clean
+# Test processes. Tests mostly wait, so there are more than cores.
+WORKERS ?= 4
+PARALLEL = --numprocesses $(WORKERS) --dist worksteal
+# What `make test-all` multiplies the rounds of attack tests by.
+STRESS ?= 10
+
+.PHONY: demo test test-all test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos wheels docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
 
 test: lint $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) --durations 25
+
+# The same tests with many more rounds: nightly, and before a release.
+test-all: lint $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
+	CHALK_STRESS=$(STRESS) $(BIN)/python -m pytest $(PARALLEL) --durations 25
 
 # Feast's own tests of online stores: FEAST=DIR is a checkout of it, URL=... a store to test.
 test-feast: $(STAMPS)/dev $(STAMPS)/engines $(FEAST_SUITE)/.ours
@@ -37,7 +47,7 @@ pythons: $(STAMPS)/dev $(STAMPS)/engines
 	set -e; for python in $(PYTHONS); do $(TRY) --python $$python -- -q $(TRIED); done
 
 fuzz: $(STAMPS)/dev
-	CHALK_FUZZ_EXAMPLES=$${CHALK_FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/test_fuzz.py
+	CHALK_STRESS=$${CHALK_STRESS:-50} $(BIN)/python -m pytest tests/test_fuzz.py
 
 sanitize: $(STAMPS)/dev
 	PYTHON=$(BIN)/python scripts/sanitize_decoder.sh

@@ -39,6 +39,7 @@ from chalk_online_store.operations.bloom import keeper as keeping
 from chalk_online_store.operations.bloom import snapshots
 from chalk_online_store.operations.bloom.build import DEFAULT_WAIT, BuildReport, _Scan
 from chalk_online_store.operations.core import Core
+from tests.helpers import stress
 
 T = TypeVar("T")
 
@@ -876,7 +877,7 @@ class History:
                 assert status is Status.MISSING
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=stress(40))
 @given(seed=st.integers(0, 2**32))
 @example(seed=336)  # Three merges while somebody loads the filter, who then announced nothing.
 @pytest.mark.usefixtures("_merges_often", "_hastened")

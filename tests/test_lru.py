@@ -28,6 +28,7 @@ from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.effects import Instant, Operation, Send
 from chalk_online_store.operations import write as writing
+from tests.helpers import stress
 
 SHAPE = object()
 SK = "a"
@@ -447,7 +448,7 @@ class Coherence(RuleBasedStateMachine):
         self.returned[write.pk] = max(self.returned[write.pk], version or 0)
 
 
-Coherence.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Coherence.TestCase.settings = settings(max_examples=stress(150), stateful_step_count=40)
 test_no_read_sees_the_past = Coherence.TestCase
 
 
