@@ -15,6 +15,7 @@ import pytest
 FLOORS = [
     "report",
     "errors",
+    "arguments",
     "logs",
     "schema",
     "codec",
