@@ -14,6 +14,7 @@ import pytest
 FLOORS = [
     "report",
     "errors",
+    "arguments",
     "logs",
     "schema",
     "codec",

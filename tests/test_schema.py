@@ -452,7 +452,10 @@ def test_two_namespaces_of_one_name() -> None:
 )
 def test_what_is_no_namespace(schema: Any) -> None:
     """Anything but a namespace or a class under `@features` is refused, with the way out."""
-    with pytest.raises(InvalidSchema, match=r"is no namespace: put @features"):
+    with pytest.raises(
+        InvalidSchema,
+        match=r"is not a feature class: pass the class itself",
+    ):
         namespace_of(schema)
 
 

@@ -15,10 +15,10 @@ from chalk_online_store.operations.bloom.build import BuildReport, Progress
 from chalk_online_store.operations.core import (
     DEFAULT_TIMEOUT,
     Core,
-    Prepared,
     Schema,
     checked,
 )
+from chalk_online_store.operations.prepared import Prepared
 from chalk_online_store.operations.regions import Health
 from chalk_online_store.operations.results import QueryResult
 from chalk_online_store.operations.rows import Rows

@@ -31,7 +31,7 @@ except ImportError as error:
         "Arrow tables need pyarrow: pip install 'chalk-online-store[arrow]'."
     ) from error
 
-from chalk_online_store.integrations.arrow_columns import FLOATS, values_of, vectors_of
+from chalk_online_store.integrations.arrow_columns import FLOATS, dict_of, values_of, vectors_of
 from chalk_online_store.schema import Document, Feature, Namespace, Vector
 
 KEY = "id"
@@ -149,6 +149,10 @@ def _values(array: pa.Array, column: str) -> list[Any]:
         return _values(array.dictionary_decode(), column)
     if kinds.is_fixed_size_list(array.type) and array.type.value_type in FLOATS:
         return vectors_of(array, column)
+    values = values_of(array, column)
     if kinds.is_map(array.type):
-        return [None if pairs is None else dict(pairs) for pairs in array.to_pylist()]
-    return values_of(array, column)
+        try:
+            return [None if pairs is None else dict_of(pairs) for pairs in values]
+        except InvalidValue as error:
+            raise InvalidValue(f"Column {column!r} ({array.type}): {error}.") from None
+    return values
