@@ -85,3 +85,42 @@ def test_without_the_compiled_decoder_the_store_works_and_says_so_once() -> None
     command = [sys.executable, "-c", WITHOUT_C]
     printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     assert printed.splitlines() == ["INFO chalk.online_store.compiled.absent", "False"]
+
+
+HEAVY = {"asyncio", "boto3", "botocore", "numpy", "redis", "sqlite3", "ssl", "urllib3"}
+
+
+def test_declaring_a_schema_loads_nothing_heavy() -> None:
+    """A module that declares features and names the stores imports none of the heavy packages."""
+    names = "OnlineStore, AsyncOnlineStore, Vector, feature, features, OnlineStoreConfig"
+    loaded = loaded_by(f"from chalk_online_store import {names}")
+    assert not loaded & HEAVY
+    assert len(loaded) < len(loaded_by("import redis"))
+
+
+OPENED = """
+import sys
+from chalk_online_store import Feature, Namespace, OnlineStore, Vector
+user = Namespace("user", int, [Feature("a", int), Feature("v", Vector[2]), Feature("t", bool)])
+with OnlineStore.open("{url}", [user]) as store:
+    before = set(sys.modules)
+    store.write(user, [{{"id": 1, "a": 2, "v": [1, 2], "t": True}}])
+    rows = store.read(user, [1, 2])
+    rows.to_dict(), rows.to_numpy("v"), rows.statuses("a")
+    print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_opening_a_store_loads_all_that_calls_need(url: str) -> None:
+    """Calls import nothing: an import while serving delays a call, and in a fork it can hang."""
+    command = [sys.executable, "-c", OPENED.format(url=url)]
+    assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == "\n"
+
+
+def test_opening_sqlite_loads_no_client_of_another_engine() -> None:
+    """A SQLite store needs neither boto3 nor TLS nor asyncio."""
+    loaded = loaded_by(
+        "from chalk_online_store import Feature, Namespace, OnlineStore;"
+        " OnlineStore.open('sqlite://', [Namespace('user', int, [Feature('a', int)])]).close()"
+    )
+    assert not loaded & HEAVY - {"numpy", "sqlite3"}

@@ -20,9 +20,10 @@ from collections.abc import Iterable, Mapping, Set
 from numbers import Real
 from typing import Any
 
-import numpy as np
-
 from chalk_online_store.errors import InvalidKey, InvalidValue, OnlineStoreError
+
+DEFAULT_TIMEOUT = 10.0
+"""The default timeout of a call, in seconds."""
 
 MAX_TIMEOUT_SECONDS = 1_000_000.0
 """The longest timeout, 11 days: poll(2) and SQLite count milliseconds in 32 bits."""
@@ -135,7 +136,7 @@ def check_text(value: Any, argument: str, fault: Fault = InvalidValue) -> None:
 
 def check_flag(value: Any, argument: str, fault: Fault = InvalidValue) -> None:
     """Refuse anything but a bool: "false" would be true."""
-    if value is not True and value is not False and not isinstance(value, np.bool_):
+    if value is not True and value is not False and not is_numpy(value, "bool", "bool_"):
         raise fault(f"{argument} must be a bool; got {_kind(value)}. Pass True or False.")
 
 
@@ -170,7 +171,7 @@ def finite_number(
 ) -> float:
     """A finite number within bounds, as a float. Raises `fault`."""
     # numpy's timedelta64 counts as an integer there, and its number says nothing of its unit.
-    if isinstance(value, bool | np.timedelta64) or not isinstance(value, Real):
+    if isinstance(value, bool) or is_numpy(value, "timedelta64") or not isinstance(value, Real):
         raise fault(
             f"{argument} must be a number (int or float); got {_kind(value)}."
             f" {remedy or 'Pass an int or a float.'}"
@@ -198,7 +199,7 @@ def whole_number(
 ) -> int:
     """A whole number within bounds, as an int. Raises `fault`."""
     try:
-        if isinstance(value, bool | np.bool_):
+        if isinstance(value, bool) or is_numpy(value, "bool", "bool_"):
             raise TypeError
         found = operator.index(value)
     except TypeError:
@@ -209,6 +210,15 @@ def whole_number(
         bounds = f"{least:,} or more" if most == _MAX_COUNT else f"from {least:,} to {most:,}"
         raise fault(f"{argument} must be {bounds}; got a number outside. Pass one within.")
     return found
+
+
+def is_numpy(value: Any, *names: str) -> bool:
+    """Return True for a scalar of one of these numpy types, without importing numpy.
+
+    `numpy.bool_` is called `bool` since numpy 2.
+    """
+    cls = type(value)
+    return cls.__module__ == "numpy" and cls.__name__ in names
 
 
 def _kind(value: Any) -> str:

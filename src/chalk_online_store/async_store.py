@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from chalk_online_store.backend import Backend
-from chalk_online_store.connect import connect_async
-from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
-from chalk_online_store.drivers.credentials import Session
+from chalk_online_store.arguments import DEFAULT_TIMEOUT
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.operations.bloom.build import BuildReport, Progress
-from chalk_online_store.operations.core import (
-    DEFAULT_TIMEOUT,
-    Core,
-    Schema,
-    checked,
-)
-from chalk_online_store.operations.prepared import Prepared
-from chalk_online_store.operations.regions import Health
-from chalk_online_store.operations.results import QueryResult
-from chalk_online_store.operations.rows import Rows
-from chalk_online_store.operations.tiers import StoreStats
-from chalk_online_store.operations.times import ObservedAt
-from chalk_online_store.operations.write import Ordering
-from chalk_online_store.report import Report
-from chalk_online_store.routing.attempts import RoutedAttempts
-from chalk_online_store.routing.router import RegionStatus
-from chalk_online_store.routing.settings import Routing
-from chalk_online_store.schema import Duration, LRUCache, Namespace
+
+if TYPE_CHECKING:
+    from chalk_online_store.backend import Backend
+    from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
+    from chalk_online_store.drivers.credentials import Session
+    from chalk_online_store.operations.bloom.build import BuildReport, Progress
+    from chalk_online_store.operations.core import Core, Schema
+    from chalk_online_store.operations.prepared import Prepared
+    from chalk_online_store.operations.regions import Health
+    from chalk_online_store.operations.results import QueryResult
+    from chalk_online_store.operations.rows import Rows
+    from chalk_online_store.operations.tiers import StoreStats
+    from chalk_online_store.operations.times import ObservedAt
+    from chalk_online_store.operations.write import Ordering
+    from chalk_online_store.report import Report
+    from chalk_online_store.routing.attempts import RoutedAttempts
+    from chalk_online_store.routing.router import RegionStatus
+    from chalk_online_store.routing.settings import Routing
+    from chalk_online_store.schema import Duration, LRUCache, Namespace
 
 C = TypeVar("C")
 """A class whose instances are rows."""
@@ -49,6 +46,9 @@ class AsyncOnlineStore:
         coalesce: Duration | None = None,
         route: RoutedAttempts | None = None,
     ) -> None:
+        from chalk_online_store.drivers.aio import AsyncDriver
+        from chalk_online_store.operations.core import Core
+
         self._core = Core(
             backend,
             schema,
@@ -72,6 +72,9 @@ class AsyncOnlineStore:
         session: Session | None = None,
     ) -> AsyncOnlineStore:
         """As `OnlineStore.open`; `session` is an `aioboto3.Session` or a `boto3.Session`."""
+        from chalk_online_store.connect import connect_async
+        from chalk_online_store.operations.core import checked
+
         schema = checked(schema, coalesce)
         backend, transports, route = connect_async(url, session, routing)
         return cls(

@@ -1,35 +1,36 @@
-"""`OnlineStore`: a thin shell over the core of operations, for threads."""
+"""`OnlineStore`: a thin shell over the core of operations, for threads.
+
+Importing this module loads nothing that a store needs. Opening a store does, in the thread that
+opens it: an import while serving would delay a call, and a fork during an import hangs the child.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from chalk_online_store.backend import Backend
-from chalk_online_store.connect import connect
-from chalk_online_store.drivers.credentials import Session
+from chalk_online_store.arguments import DEFAULT_TIMEOUT
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.sync import SyncDriver, Transport
-from chalk_online_store.operations.bloom.build import BuildReport, Progress
-from chalk_online_store.operations.core import (
-    DEFAULT_TIMEOUT,
-    Core,
-    Schema,
-    checked,
-)
-from chalk_online_store.operations.prepared import Prepared
-from chalk_online_store.operations.regions import Health
-from chalk_online_store.operations.results import QueryResult
-from chalk_online_store.operations.rows import Rows
-from chalk_online_store.operations.tiers import StoreStats
-from chalk_online_store.operations.times import ObservedAt
-from chalk_online_store.operations.write import Ordering
-from chalk_online_store.report import Report
-from chalk_online_store.routing.attempts import RoutedAttempts
-from chalk_online_store.routing.router import RegionStatus
-from chalk_online_store.routing.settings import Routing
-from chalk_online_store.schema import Duration, LRUCache, Namespace
+
+if TYPE_CHECKING:
+    from chalk_online_store.backend import Backend
+    from chalk_online_store.drivers.credentials import Session
+    from chalk_online_store.drivers.sync import SyncDriver, Transport
+    from chalk_online_store.operations.bloom.build import BuildReport, Progress
+    from chalk_online_store.operations.core import Core, Schema
+    from chalk_online_store.operations.prepared import Prepared
+    from chalk_online_store.operations.regions import Health
+    from chalk_online_store.operations.results import QueryResult
+    from chalk_online_store.operations.rows import Rows
+    from chalk_online_store.operations.tiers import StoreStats
+    from chalk_online_store.operations.times import ObservedAt
+    from chalk_online_store.operations.write import Ordering
+    from chalk_online_store.report import Report
+    from chalk_online_store.routing.attempts import RoutedAttempts
+    from chalk_online_store.routing.router import RegionStatus
+    from chalk_online_store.routing.settings import Routing
+    from chalk_online_store.schema import Duration, LRUCache, Namespace
 
 C = TypeVar("C")
 """A class whose instances are rows."""
@@ -52,6 +53,9 @@ class OnlineStore:
         coalesce: Duration | None = None,
         route: RoutedAttempts | None = None,
     ) -> None:
+        from chalk_online_store.drivers.sync import SyncDriver
+        from chalk_online_store.operations.core import Core
+
         self._core = Core(
             backend,
             schema,
@@ -90,6 +94,9 @@ class OnlineStore:
 
         Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`, `InvalidValue`.
         """
+        from chalk_online_store.connect import connect
+        from chalk_online_store.operations.core import checked
+
         schema = checked(schema, coalesce)
         backend, transports, route = connect(url, session, routing)
         return cls(

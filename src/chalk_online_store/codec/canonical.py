@@ -19,7 +19,7 @@ from uuid import UUID
 
 import numpy as np
 
-from chalk_online_store.codec.values import microseconds_utc, whole_microseconds
+from chalk_online_store.codec.values import is_masked, microseconds_utc, whole_microseconds
 
 _Write = Callable[[Any], bytes]
 
@@ -68,7 +68,7 @@ def _mapping(value: dict[Any, Any]) -> bytes:
 
 
 def _array(value: Any) -> bytes:
-    if value.dtype.hasobject or value.dtype.names or np.ma.is_masked(value):
+    if value.dtype.hasobject or value.dtype.names or is_masked(value):
         raise TypeError("array of objects, of records, or with masked elements")
     little = value.astype(value.dtype.newbyteorder("<"), copy=False)
     return _joined((little.dtype.str, value.shape, little.tobytes()))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -364,6 +365,11 @@ _CODECS: dict[str, ValueCodec] = {
 }
 
 
+def is_masked(value: Any) -> bool:
+    """Return True for a numpy array with masked elements, without importing `numpy.ma`."""
+    return "numpy.ma" in sys.modules and bool(np.ma.is_masked(value))
+
+
 def _vector_codec(vector: VectorType) -> ValueCodec:
     stored = np.dtype(f"<{vector.dtype}")
     shape = (vector.size,)
@@ -371,7 +377,7 @@ def _vector_codec(vector: VectorType) -> ValueCodec:
     def encode(value: Any) -> bytes:
         if type(value) is np.ndarray and value.dtype == stored and value.shape == shape:
             return b'{"B":%b}' % _json(value.tobytes())
-        if np.ma.is_masked(value):
+        if is_masked(value):
             raise Refused("a masked element, which a vector cannot hold")
         given = np.asarray(value)
         if given.shape != shape or given.dtype.kind not in "fiu":

@@ -56,9 +56,6 @@ from chalk_online_store.schema.instances import rows_of
 
 Schema: TypeAlias = Iterable[Namespace | type]
 
-DEFAULT_TIMEOUT = 10.0
-"""Seconds that a call may take which does not state its own."""
-
 _PREPARED_KEPT = 1024
 _LONGEST_WINDOW = 1_000_000
 _MOST_SEGMENTS = 1_000_000

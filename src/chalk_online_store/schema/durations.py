@@ -7,8 +7,7 @@ import re
 from datetime import timedelta
 from typing import TypeAlias
 
-import numpy as np
-
+from chalk_online_store.arguments import is_numpy
 from chalk_online_store.errors import InvalidSchema
 
 Duration: TypeAlias = str | timedelta | int | float
@@ -71,7 +70,7 @@ def _exact(duration: Duration) -> int | None:
             raise ValueError("nanoseconds")
         return int(exact)
     # True is an int, and numpy's timedelta64 a number without its unit.
-    if isinstance(duration, bool | np.bool_ | np.timedelta64):
+    if isinstance(duration, bool) or is_numpy(duration, "bool", "bool_", "timedelta64"):
         raise TypeError
     return int(round(duration * 1_000_000))  # noqa: RUF046 - numpy's round to their own.
 
