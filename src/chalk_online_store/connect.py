@@ -66,14 +66,20 @@ def connect(
         return Connected(EmbeddedBackend(), {"": SqliteEngine(target.path)})
     if isinstance(target, ValkeyTarget):
         return _of_valkey(target, valkey_server, routing)
-    from chalk_online_store.drivers.credentials import CredentialSource
+    from chalk_online_store.drivers.credentials import CredentialSource, is_local
     from chalk_online_store.drivers.http.blocking import HttpTransport
+    from chalk_online_store.drivers.http.mocked import MockedTransport, is_moto_imported
 
     endpoints, session = _resolve(target, session)
     source = CredentialSource(session)
     transports: list[Transport] = [
         HttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
     ]
+    if is_moto_imported():
+        transports = [
+            each if is_local(endpoint.url) else MockedTransport(each, endpoint)
+            for each, endpoint in zip(transports, endpoints, strict=True)
+        ]
     cache = valkey_server(target.shared_cache) if target.shared_cache else None
     return _connected(target, endpoints, transports, routing, cache)
 
@@ -96,14 +102,20 @@ def connect_async(
         return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
     if isinstance(target, ValkeyTarget):
         return _of_valkey(target, _async_server, routing)
-    from chalk_online_store.drivers.credentials import AsyncCredentialSource
+    from chalk_online_store.drivers.credentials import AsyncCredentialSource, is_local
     from chalk_online_store.drivers.http.aio import AsyncHttpTransport
+    from chalk_online_store.drivers.http.mocked import AsyncMockedTransport, is_moto_imported
 
     endpoints, session = _resolve(target, session)
     source = AsyncCredentialSource(session)
     transports: list[AsyncTransport] = [
         AsyncHttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
     ]
+    if is_moto_imported():
+        transports = [
+            each if is_local(endpoint.url) else AsyncMockedTransport(each, endpoint)
+            for each, endpoint in zip(transports, endpoints, strict=True)
+        ]
     cache = _async_server(target.shared_cache) if target.shared_cache else None
     return _connected(target, endpoints, transports, routing, cache)
 
