@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+from chalk_online_store.arguments import MAX_CONNECTIONS, whole_number
 from chalk_online_store.backend import Backend
 from chalk_online_store.connect import connect_async
 from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
@@ -72,7 +73,7 @@ class AsyncOnlineStore:
         session: Session | None = None,
     ) -> AsyncOnlineStore:
         """As `OnlineStore.open`; `session` is an `aioboto3.Session` or a `boto3.Session`."""
-        schema = checked(schema, coalesce)
+        schema = checked(schema, coalesce, timeout, lru_cache, routing)
         backend, transports, route = connect_async(url, session, routing)
         return cls(
             backend,
@@ -121,6 +122,7 @@ class AsyncOnlineStore:
 
     async def warm(self, connections: int = 4, *, timeout: float | None = None) -> int:
         """As `OnlineStore.warm`, for the running event loop."""
+        connections = whole_number(connections, "connections", most=MAX_CONNECTIONS)
         await self._driver.run(self._core.warm(timeout))
         seconds = DEFAULT_TIMEOUT if timeout is None else timeout
         return await self._driver.warm(connections, seconds)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+from chalk_online_store.arguments import MAX_CONNECTIONS, whole_number
 from chalk_online_store.backend import Backend
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.credentials import Session
@@ -90,7 +91,7 @@ class OnlineStore:
 
         Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`, `InvalidValue`.
         """
-        schema = checked(schema, coalesce)
+        schema = checked(schema, coalesce, timeout, lru_cache, routing)
         backend, transports, route = connect(url, session, routing)
         return cls(
             backend,
@@ -159,6 +160,7 @@ class OnlineStore:
         registry. Call it before a server takes traffic. Raises `RequestError`,
         `InvalidCredentials`, `StoreClosed`.
         """
+        connections = whole_number(connections, "connections", most=MAX_CONNECTIONS)
         self._driver.run(self._core.warm(timeout))
         return self._driver.warm(connections, DEFAULT_TIMEOUT if timeout is None else timeout)
 
