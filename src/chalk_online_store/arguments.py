@@ -20,13 +20,16 @@ from collections.abc import Iterable, Mapping, Set
 from numbers import Real
 from typing import Any
 
-from chalk_online_store.errors import InvalidKey, InvalidValue, OnlineStoreError
+from chalk_online_store.errors import InvalidKey, InvalidSchema, InvalidValue, OnlineStoreError
 
 DEFAULT_TIMEOUT = 10.0
 """The default timeout of a call, in seconds."""
 
 MAX_TIMEOUT_SECONDS = 1_000_000.0
 """The longest timeout, 11 days: poll(2) and SQLite count milliseconds in 32 bits."""
+
+MAX_CONNECTIONS = 10_000
+"""The most connections of a pool to one region."""
 
 _MAX_COUNT = 2**63 - 1
 _PLAIN_LISTS = frozenset({list, tuple, range})
@@ -68,7 +71,7 @@ def row_list(rows: Iterable[Any], argument: str = "rows") -> list[Any]:
         raise InvalidValue(_expected(rows, argument, "mappings or row objects", "[row]"))
     if is_frame(rows):
         raise InvalidValue(
-            f"{argument} must be a list of mappings or row objects; got {_kind(rows)}. Use "
+            f"{argument} must be a list of mappings or row objects; got {kind_of(rows)}. Use "
             "write_table of chalk_online_store.integrations.frames for tables and data frames."
         )
     return list_of(rows, argument, "mappings or row objects", "[row]")
@@ -80,8 +83,8 @@ def list_of(
     """The elements of an argument that is a list of something; raises `fault`."""
     if isinstance(values, Mapping) or is_frame(values):
         raise fault(
-            f"{argument} must be a list of {of}; got {_kind(values)}. Pass a list, a tuple or one "
-            "column."
+            f"{argument} must be a list of {of}; got {kind_of(values)}. Pass a list, a tuple or "
+            "one column."
         )
     try:
         if isinstance(values, _SINGLE):
@@ -96,7 +99,7 @@ def check_ordered(values: Any, argument: str) -> None:
     """Refuse a set where elements are matched by position. Raises `InvalidValue`."""
     if isinstance(values, Set):
         raise InvalidValue(
-            f"{argument} must be in the order of the rows; got {_kind(values)}, which has no "
+            f"{argument} must be in the order of the rows; got {kind_of(values)}, which has no "
             "order. Pass a list."
         )
 
@@ -114,7 +117,7 @@ def is_frame(value: Any) -> bool:
 
 
 def _expected(value: Any, argument: str, of: str, hint: str) -> str:
-    return f"{argument} must be a list of {of}; got {_kind(value)}. Did you mean {hint}?"
+    return f"{argument} must be a list of {of}; got {kind_of(value)}. Did you mean {hint}?"
 
 
 # --- mappings, texts and flags -------------------------------------------------------------
@@ -123,7 +126,9 @@ def _expected(value: Any, argument: str, of: str, hint: str) -> str:
 def check_mapping(value: Any, argument: str, example: str) -> None:
     """Refuse anything but a mapping from str. Raises `InvalidValue`."""
     if not isinstance(value, Mapping):
-        raise InvalidValue(f"{argument} must be a dict; got {_kind(value)}. Write it as {example}.")
+        raise InvalidValue(
+            f"{argument} must be a dict; got {kind_of(value)}. Write it as {example}."
+        )
     for name in value:
         check_text(name, f"each key of {argument}")
 
@@ -131,13 +136,39 @@ def check_mapping(value: Any, argument: str, example: str) -> None:
 def check_text(value: Any, argument: str, fault: Fault = InvalidValue) -> None:
     """Refuse anything but a str."""
     if not isinstance(value, str):
-        raise fault(f"{argument} must be a str; got {_kind(value)}. Pass its name as text.")
+        raise fault(f"{argument} must be a str; got {kind_of(value)}. Pass its name as text.")
 
 
 def check_flag(value: Any, argument: str, fault: Fault = InvalidValue) -> None:
     """Refuse anything but a bool: "false" would be true."""
     if value is not True and value is not False and not is_numpy(value, "bool", "bool_"):
-        raise fault(f"{argument} must be a bool; got {_kind(value)}. Pass True or False.")
+        raise fault(f"{argument} must be a bool; got {kind_of(value)}. Pass True or False.")
+
+
+def check_instance(
+    value: Any, kind: type, argument: str, fault: Fault = InvalidSchema, *, optional: bool = True
+) -> None:
+    """Refuse anything but an instance of a class of settings, or None if it is optional."""
+    if not isinstance(value, kind) and not (optional and value is None):
+        raise fault(
+            f"{argument} must be an instance of {kind.__name__}; got {kind_of(value)}. Pass "
+            f"{kind.__name__}(...)."
+        )
+
+
+def check_callable(value: Any, argument: str, example: str) -> None:
+    """Refuse anything but a function, or None."""
+    if value is not None and not callable(value):
+        raise InvalidValue(f"{argument} must be callable; got {kind_of(value)}. Pass {example}.")
+
+
+def check_choice(
+    value: Any, choices: tuple[str, ...], argument: str, fault: Fault = InvalidValue
+) -> None:
+    """Refuse anything but one of some texts."""
+    if not isinstance(value, str) or value not in choices:
+        wanted = " or ".join(f'"{choice}"' for choice in choices)
+        raise fault(f"{argument} must be {wanted}; got {kind_of(value)} that is not.")
 
 
 # --- numbers -------------------------------------------------------------------------------
@@ -173,7 +204,7 @@ def finite_number(
     # numpy's timedelta64 counts as an integer there, and its number says nothing of its unit.
     if isinstance(value, bool) or is_numpy(value, "timedelta64") or not isinstance(value, Real):
         raise fault(
-            f"{argument} must be a number (int or float); got {_kind(value)}."
+            f"{argument} must be a number (int or float); got {kind_of(value)}."
             f" {remedy or 'Pass an int or a float.'}"
         )
     try:
@@ -183,7 +214,7 @@ def finite_number(
     if not (math.isfinite(found) and least <= found <= most):
         bounds = f"of {least:,g} or more" if most == math.inf else f"from {least:,g} to {most:,g}"
         raise fault(
-            f"{argument} must be a finite number {bounds}; got one outside."
+            f"{argument} must be a finite number {bounds}; got {found:g}."
             f" {remedy or 'Pass one within these bounds.'}"
         )
     return found
@@ -204,11 +235,12 @@ def whole_number(
         found = operator.index(value)
     except TypeError:
         raise fault(
-            f"{argument} must be an int; got {_kind(value)}. Pass {least:,} or more."
+            f"{argument} must be an int; got {kind_of(value)}. Pass {least:,} or more."
         ) from None
     if not least <= found <= most:
         bounds = f"{least:,} or more" if most == _MAX_COUNT else f"from {least:,} to {most:,}"
-        raise fault(f"{argument} must be {bounds}; got a number outside. Pass one within.")
+        given = f"{found:,}" if abs(found) <= _MAX_COUNT else "one with more than 64 bits"
+        raise fault(f"{argument} must be {bounds}; got {given}. Pass a number within.")
     return found
 
 
@@ -221,5 +253,6 @@ def is_numpy(value: Any, *names: str) -> bool:
     return cls.__module__ == "numpy" and cls.__name__ in names
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """The name of a value's class, for messages: never the value itself."""
     return type(value).__name__

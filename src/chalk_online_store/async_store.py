@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chalk_online_store.arguments import DEFAULT_TIMEOUT
+from chalk_online_store.arguments import DEFAULT_TIMEOUT, MAX_CONNECTIONS, whole_number
 from chalk_online_store.drivers.steps import read_clocks
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class AsyncOnlineStore:
         from chalk_online_store.connect import connect_async
         from chalk_online_store.operations.core import checked
 
-        schema = checked(schema, coalesce)
+        schema = checked(schema, coalesce, timeout, lru_cache, routing)
         backend, transports, route = connect_async(url, session, routing)
         return cls(
             backend,
@@ -124,6 +124,7 @@ class AsyncOnlineStore:
 
     async def warm(self, connections: int = 4, *, timeout: float | None = None) -> int:
         """As `OnlineStore.warm`, for the running event loop."""
+        connections = whole_number(connections, "connections", most=MAX_CONNECTIONS)
         await self._driver.run(self._core.warm(timeout))
         seconds = DEFAULT_TIMEOUT if timeout is None else timeout
         return await self._driver.warm(connections, seconds)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chalk_online_store.arguments import DEFAULT_TIMEOUT
+from chalk_online_store.arguments import DEFAULT_TIMEOUT, MAX_CONNECTIONS, whole_number
 from chalk_online_store.drivers.steps import read_clocks
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class OnlineStore:
         from chalk_online_store.connect import connect
         from chalk_online_store.operations.core import checked
 
-        schema = checked(schema, coalesce)
+        schema = checked(schema, coalesce, timeout, lru_cache, routing)
         backend, transports, route = connect(url, session, routing)
         return cls(
             backend,
@@ -166,6 +166,7 @@ class OnlineStore:
         registry. Call it before a server takes traffic. Raises `RequestError`,
         `InvalidCredentials`, `StoreClosed`.
         """
+        connections = whole_number(connections, "connections", most=MAX_CONNECTIONS)
         self._driver.run(self._core.warm(timeout))
         return self._driver.warm(connections, DEFAULT_TIMEOUT if timeout is None else timeout)
 

@@ -9,7 +9,9 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from chalk_online_store.arguments import (
+    check_callable,
     check_flag,
+    check_instance,
     check_mapping,
     check_text,
     finite_number,
@@ -44,6 +46,7 @@ from chalk_online_store.report import Report
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.orders import Orders
 from chalk_online_store.routing.router import RegionStatus
+from chalk_online_store.routing.settings import Routing
 from chalk_online_store.schema import (
     Duration,
     LRUCache,
@@ -308,8 +311,8 @@ class Core:
         timeout: float | None,
     ) -> Operation[Report]:
         """See `OnlineStore.write_result`."""
-        check_mapping(inputs, "inputs", '{"user.id": 7}')
-        check_mapping(features, "features", '{"user.risk": 0.5}')
+        key_of(query, version, inputs)  # The arguments are checked before anything is sent.
+        microseconds(max_staleness, "max_staleness")
         time = None if observed_at is None else moment(time_of(observed_at))
         call = yield from self._call(timeout)
         for namespace in self.results.of_structs(features):
@@ -333,8 +336,8 @@ class Core:
     ) -> Operation[QueryResult]:
         """See `OnlineStore.read_result`."""
         self.check_open()
-        check_mapping(inputs, "inputs", '{"user.id": 7}')
         key = key_of(query, version, inputs)
+        microseconds(max_staleness, "max_staleness")
         prepared = self.prepare(self.of_results(), None, {"result": max_staleness})
         rows = yield from self.read(prepared, [key], consistent, timeout)
         now: Instant = yield NOW
@@ -395,6 +398,7 @@ class Core:
         segments = whole_number(segments, "segments", most=_MOST_SEGMENTS)
         if rcu_per_second is not None:
             rcu_per_second = finite_number(rcu_per_second, "rcu_per_second", least=_LEAST_RCU)
+        check_callable(progress, "progress", "a function of items and RCU")
         call = yield from self._call(None)
         yield from self.registry.load(call)
         self.registry.check_home()
@@ -456,13 +460,20 @@ class Core:
 
 
 def checked(
-    schema: Iterable[Namespace | type], coalesce: Duration | None
+    schema: Iterable[Namespace | type],
+    coalesce: Duration | None,
+    timeout: float,
+    lru_cache: LRUCache | None,
+    routing: Routing | None,
 ) -> list[Namespace | type]:
     """Refuse what no store can be made with, before anything is opened; the schema as a list."""
     found = list_of(schema, "schema", "feature classes", "[schema]", InvalidSchema)
     _own_namespaces(found)
     if coalesce is not None:
         _window(coalesce)
+    timeout_seconds(timeout)
+    check_instance(lru_cache, LRUCache, "lru_cache", InvalidValue)
+    check_instance(routing, Routing, "routing", InvalidValue)
     return found
 
 

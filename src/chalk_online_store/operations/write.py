@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
+from chalk_online_store.arguments import check_choice
 from chalk_online_store.backend import Applied, Backend, Call, Outcome
 from chalk_online_store.cache.lru import ItemCache, Key, Read
 from chalk_online_store.codec.changes import Change, render_fresh
@@ -15,7 +16,7 @@ from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Plan
 from chalk_online_store.codec.results import RESULTS, expiring
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import InvalidValue, ItemTooLarge, OnlineStoreError, WriteFailed
+from chalk_online_store.errors import ItemTooLarge, OnlineStoreError, WriteFailed
 from chalk_online_store.operations.coalesce import Coalescer
 from chalk_online_store.report import Report
 
@@ -216,5 +217,4 @@ def _reads_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tupl
 
 def check_ordering(ordering: str) -> None:
     """Refuse what is no ordering."""
-    if ordering not in ("event", "arrival"):
-        raise InvalidValue(f'ordering={ordering!r}: it is "event" or "arrival".')
+    check_choice(ordering, get_args(Ordering), "ordering")
