@@ -148,6 +148,14 @@ class MalformedResponse(RequestError):
     engine_fault = True
 
 
+class ResponseMismatch(MalformedResponse):
+    """A response does not answer its request: its form, table or keys are those of another one.
+
+    Raised if a proxy between this process and the engine swaps, delays or repeats responses. The
+    connections to the region are closed, and the request is sent again on a new one.
+    """
+
+
 class CredentialsExpired(RequestError):
     """The engine says that the session token has expired."""
 

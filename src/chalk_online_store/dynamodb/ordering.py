@@ -5,8 +5,9 @@ from __future__ import annotations
 from chalk_online_store.backend import Applied, Call
 from chalk_online_store.codec.changes import Attributes, Change, fresh_item, merge, parse_item
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.dynamodb import answers, updates
+from chalk_online_store.dynamodb import updates
 from chalk_online_store.dynamodb.bodies import Bodies
+from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import ConditionFailed
@@ -15,9 +16,14 @@ from chalk_online_store.errors import ConditionFailed
 class OrderedWrites:
     """Applies changes as `codec.changes.merge` says, with one request where nothing is newer."""
 
-    def __init__(self, wire: Wire, bodies: Bodies) -> None:
+    def __init__(self, wire: Wire, bodies: Bodies, matcher: Matcher) -> None:
         self._wire = wire
         self._bodies = bodies
+        self._matcher = matcher
+
+    def _write(self, operation: str, key: ItemKey, body: bytes, call: Call) -> Operation[None]:
+        expected = self._matcher.write(operation, key)
+        yield from self._wire.ask(operation, body, expected, call)
 
     def apply(self, change: Change, call: Call) -> Operation[Applied]:
         """Apply a change. Raises `RequestError`; trying again is safe, whatever was sent."""
@@ -35,10 +41,10 @@ class OrderedWrites:
             if change.erases:
                 tombstone = fresh_item(bodies.layout, change)
                 body = bodies.put(tombstone, updates.erase(change, again))
-                yield from self._wire.ask("PutItem", body, answers.written, call)
+                yield from self._write("PutItem", change.key, body, call)
             else:
                 body = bodies.update(change.key, updates.short_cut(bodies.layout, change, again))
-                yield from self._wire.ask("UpdateItem", body, answers.written, call)
+                yield from self._write("UpdateItem", change.key, body, call)
         except ConditionFailed as refused:
             item = yield from self._found(change.key, refused, call)
             return (yield from self._settle(change, item, call))
@@ -63,7 +69,7 @@ class OrderedWrites:
         difference = updates.difference(layout, item, merged, change)
         body = self._bodies.update(change.key, difference)
         try:
-            yield from self._wire.ask("UpdateItem", body, answers.written, call)
+            yield from self._write("UpdateItem", change.key, body, call)
         except ConditionFailed as refused:  # Another writer was faster: reckon again.
             item = yield from self._found(change.key, refused, call)
             return (yield from self._settle(change, item, call))
@@ -73,9 +79,8 @@ class OrderedWrites:
         """The item that refused a change; empty where it is gone by now."""
         if refused.item is not None:
             return parse_item(refused.item)
-        answer = yield from self._wire.ask(
-            "GetItem", self._bodies.get_whole(key), answers.raw_item, call
-        )
+        expected = self._matcher.raw_item(key)
+        answer = yield from self._wire.ask("GetItem", self._bodies.get_whole(key), expected, call)
         return {name: bytes(raw) for name, raw in (answer.Item or {}).items()}
 
 
