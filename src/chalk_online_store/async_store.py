@@ -23,7 +23,7 @@ from chalk_online_store.operations.regions import Health
 from chalk_online_store.operations.results import QueryResult
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats
-from chalk_online_store.operations.times import ObservedAt
+from chalk_online_store.operations.times import MAX_FUTURE_SKEW, ObservedAt
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
 from chalk_online_store.routing.attempts import RoutedAttempts
@@ -47,6 +47,7 @@ class AsyncOnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         route: RoutedAttempts | None = None,
     ) -> None:
         self._core = Core(
@@ -55,6 +56,7 @@ class AsyncOnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
         self._driver = AsyncDriver(transports)
@@ -68,11 +70,12 @@ class AsyncOnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         routing: Routing | None = None,
         session: Session | None = None,
     ) -> AsyncOnlineStore:
         """As `OnlineStore.open`; `session` is an `aioboto3.Session` or a `boto3.Session`."""
-        schema = checked(schema, coalesce)
+        schema = checked(schema, coalesce, max_future_skew)
         backend, transports, route = connect_async(url, session, routing)
         return cls(
             backend,
@@ -81,6 +84,7 @@ class AsyncOnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
 

@@ -23,7 +23,7 @@ from chalk_online_store.operations.regions import Health
 from chalk_online_store.operations.results import QueryResult
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats
-from chalk_online_store.operations.times import ObservedAt
+from chalk_online_store.operations.times import MAX_FUTURE_SKEW, ObservedAt
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
 from chalk_online_store.routing.attempts import RoutedAttempts
@@ -50,6 +50,7 @@ class OnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         route: RoutedAttempts | None = None,
     ) -> None:
         self._core = Core(
@@ -58,6 +59,7 @@ class OnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
         self._driver = SyncDriver(transports)
@@ -71,6 +73,7 @@ class OnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         routing: Routing | None = None,
         session: Session | None = None,
     ) -> OnlineStore:
@@ -85,12 +88,17 @@ class OnlineStore:
         or tasks: reads of at most ten entities wait that long for others, to share requests and
         answers. Without it each read sends its own.
 
+        `max_future_skew` is how far ahead of this process's clock an `observed_at` may be (default:
+        5 minutes; "infinity" for no limit). Later ones are refused with `FutureTimestamp`, since
+        they would block all writes and deletes until then. A namespace may have its own limit:
+        see `OnlineStoreConfig`.
+
         `routing` says how a region of several is chosen (see docs/failover.md). Given for a URL
         of one region, it hedges reads there over a second connection.
 
         Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`, `InvalidValue`.
         """
-        schema = checked(schema, coalesce)
+        schema = checked(schema, coalesce, max_future_skew)
         backend, transports, route = connect(url, session, routing)
         return cls(
             backend,
@@ -99,6 +107,7 @@ class OnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
 
@@ -217,7 +226,8 @@ class OnlineStore:
         `ordering="arrival"` is for bulk loads: each row replaces what its groups held,
         whatever that was, 25 items a request.
 
-        All rows are checked before anything is sent. Raises `InvalidValue`, `InvalidKey`,
+        All rows are checked before anything is sent. Raises `InvalidValue`, `FutureTimestamp`,
+        `InvalidKey`,
         `UnknownFeature`, `ItemTooLarge`, `TypeConflict`, `RegistryUnavailable`, `StoreClosed`;
         `WriteFailed` where some rows could not be written within `timeout` seconds.
         """

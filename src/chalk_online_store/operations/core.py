@@ -23,7 +23,13 @@ from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.results import QueryResult, ResultCodec, found_result
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats, Tiers
-from chalk_online_store.operations.times import ObservedAt, times_of
+from chalk_online_store.operations.times import (
+    MAX_FUTURE_SKEW,
+    ObservedAt,
+    check_not_ahead,
+    future_timestamp,
+    times_of,
+)
 from chalk_online_store.operations.watching import Watcher, watched
 from chalk_online_store.report import Report
 from chalk_online_store.routing.attempts import RoutedAttempts
@@ -67,7 +73,8 @@ class Prepared:
 class Core:
     """The state of an open store, and its operations.
 
-    `timeout`, in seconds, bounds each call that does not state its own. `coalesce` is the window
+    `timeout`, in seconds, bounds each call that does not state its own. `max_future_skew` is how
+    far an observed-at may be ahead of this process's clock. `coalesce` is the window
     in which reads join each other; None for each by itself. `route` is the backend's, if it has
     several regions to choose from. `rng` draws the waits of those who
     register at once.
@@ -81,6 +88,7 @@ class Core:
         timeout: float,
         lru_cache: LRUCache | None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         route: RoutedAttempts | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -91,6 +99,7 @@ class Core:
             route.probe = self._regions.probe
         self.schema = _own_namespaces(schema)
         self._timeout = timeout
+        self._max_future_skew = microseconds(max_future_skew)
         self.registry = RegistryKeeper(backend, rng)
         self._tiers = Tiers(
             backend,
@@ -236,9 +245,11 @@ class Core:
             rows = rows_of(namespace, list(rows))
         call = yield from self._call(timeout)
         times = times_of(observed_at, len(rows))
+        now: Instant = yield NOW
         if times is None:
-            now: Instant = yield NOW
             times = [now.wall] * len(rows)
+        else:
+            check_not_ahead(times, self.latest_time(namespace, now))
         draft = self.registry.draft(namespace)
         planned = writing.changes_of_rows(draft, rows, times)
         codec = yield from self.registry.for_write(namespace, call)
@@ -269,13 +280,19 @@ class Core:
             )
         time = times_of(observed_at, 1)
         call = yield from self._call(timeout)
+        now: Instant = yield NOW
+        latest = self.latest_time(namespace, now)
+        if time and latest is not None and time[0] > latest:
+            raise future_timestamp("the delete")
         keys = list(keys)
         self.registry.draft(namespace).partition_keys(keys)
         # A delete in event time is remembered, and so needs ids as a write does.
-        registry = self.registry
-        look_up = registry.for_write if ordering == "event" else registry.for_delete
-        codec = yield from look_up(namespace, call)
-        now: Instant = yield NOW
+        if names is not None:
+            codec = yield from self.registry.for_write(namespace, call)
+        else:
+            registers = ordering == "event"
+            codec = yield from self.registry.for_erasure(namespace, call, registers=registers)
+        now = yield NOW
         planned = writing.changes_of_deletes(
             codec, keys, names, time[0] if time else now.wall, now.wall
         )
@@ -412,6 +429,12 @@ class Core:
             )
         return call.report
 
+    def latest_time(self, namespace: Namespace, now: Instant) -> int | None:
+        """The newest observed-at that a write at `now` may have (UTC us); None for any."""
+        own = namespace.online_store_config.max_future_skew
+        skew = self._max_future_skew if own is None else microseconds(own)
+        return None if skew is None else now.wall + skew
+
     def _call(self, timeout: float | None) -> Operation[Call]:
         now: Instant = yield NOW
         return Call(now.monotonic + (self._timeout if timeout is None else timeout))
@@ -446,13 +469,14 @@ def _prepare(
 
 
 def checked(
-    schema: Iterable[Namespace | type], coalesce: Duration | None
+    schema: Iterable[Namespace | type], coalesce: Duration | None, max_future_skew: Duration
 ) -> list[Namespace | type]:
     """Refuse what no store can be made with, before anything is opened; the schema as a list."""
     found = list(schema)
     _own_namespaces(found)
     if coalesce is not None:
         _window(coalesce)
+    microseconds(max_future_skew)  # Refuses what is not a duration.
     return found
 
 

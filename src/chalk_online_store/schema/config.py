@@ -101,7 +101,16 @@ class BloomFilter:
 
 @dataclass(frozen=True, slots=True)
 class OnlineStoreConfig:
-    """How a namespace is served; attached with `@features(online_store_config=...)`."""
+    """How a namespace is served; attached with `@features(online_store_config=...)`.
+
+    `max_future_skew` is how far ahead of the process's clock an observed-at may be; None for what
+    `OnlineStore.open(max_future_skew=...)` says.
+    """
 
     lru_cache: LRUCache | None = None
     bloom_filter: BloomFilter | None = None
+    max_future_skew: Duration | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_future_skew is not None:
+            microseconds(self.max_future_skew)  # Refuses what is not a duration.
