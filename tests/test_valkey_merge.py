@@ -17,6 +17,7 @@ from chalk_online_store.codec.changes import (
     Attributes,
     Change,
     fresh_item,
+    leaves_newer,
     merge,
     number,
 )
@@ -105,6 +106,8 @@ def changes(draw: st.DrawFn) -> Change:
 def outcome(item: Attributes | None, merged: Attributes, change: Change) -> Applied:
     if merged is item:
         return Applied.SUPERSEDED
+    if leaves_newer(LAYOUT, merged, change):
+        return Applied.LEFT_NEWER
     wholly = item is None or merged == fresh_item(LAYOUT, change)
     return Applied.WHOLLY if wholly else Applied.PARTLY
 

@@ -25,6 +25,9 @@ from chalk_online_store.errors import InvalidKey, InvalidSchema, InvalidValue, O
 DEFAULT_TIMEOUT = 10.0
 """The default timeout of a call, in seconds."""
 
+MAX_FUTURE_SKEW = "5m"
+"""The default of a store's `max_future_skew`."""
+
 MAX_TIMEOUT_SECONDS = 1_000_000.0
 """The longest timeout, 11 days: poll(2) and SQLite count milliseconds in 32 bits."""
 

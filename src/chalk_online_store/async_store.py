@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chalk_online_store.arguments import DEFAULT_TIMEOUT, MAX_CONNECTIONS, whole_number
+from chalk_online_store.arguments import (
+    DEFAULT_TIMEOUT,
+    MAX_CONNECTIONS,
+    MAX_FUTURE_SKEW,
+    whole_number,
+)
 from chalk_online_store.drivers.steps import read_clocks
 
 if TYPE_CHECKING:
@@ -44,6 +49,7 @@ class AsyncOnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         route: RoutedAttempts | None = None,
     ) -> None:
         from chalk_online_store.drivers.aio import AsyncDriver
@@ -55,6 +61,7 @@ class AsyncOnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
         self._driver = AsyncDriver(transports)
@@ -68,6 +75,7 @@ class AsyncOnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         routing: Routing | None = None,
         session: Session | None = None,
     ) -> AsyncOnlineStore:
@@ -75,7 +83,7 @@ class AsyncOnlineStore:
         from chalk_online_store.connect import connect_async
         from chalk_online_store.operations.core import checked
 
-        schema = checked(schema, coalesce, timeout, lru_cache, routing)
+        schema = checked(schema, coalesce, timeout, lru_cache, routing, max_future_skew)
         backend, transports, route = connect_async(url, session, routing)
         return cls(
             backend,
@@ -84,6 +92,7 @@ class AsyncOnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
 

@@ -43,6 +43,10 @@ class InvalidValue(OnlineStoreError, ValueError):
     """A value that its feature's declared type cannot hold exactly."""
 
 
+class FutureTimestamp(InvalidValue):
+    """Raised if an observed-at is further ahead of this process's clock than `max_future_skew`."""
+
+
 class InvalidKey(OnlineStoreError, ValueError):
     """A primary key that is missing, of another type than declared, or too long."""
 

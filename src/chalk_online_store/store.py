@@ -10,7 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chalk_online_store.arguments import DEFAULT_TIMEOUT, MAX_CONNECTIONS, whole_number
+from chalk_online_store.arguments import (
+    DEFAULT_TIMEOUT,
+    MAX_CONNECTIONS,
+    MAX_FUTURE_SKEW,
+    whole_number,
+)
 from chalk_online_store.drivers.steps import read_clocks
 
 if TYPE_CHECKING:
@@ -51,6 +56,7 @@ class OnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         route: RoutedAttempts | None = None,
     ) -> None:
         from chalk_online_store.drivers.sync import SyncDriver
@@ -62,6 +68,7 @@ class OnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
         self._driver = SyncDriver(transports)
@@ -75,6 +82,7 @@ class OnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         routing: Routing | None = None,
         session: Session | None = None,
     ) -> OnlineStore:
@@ -89,6 +97,11 @@ class OnlineStore:
         or tasks: reads of at most ten entities wait that long for others, to share requests and
         answers. Without it each read sends its own.
 
+        `max_future_skew` is how far ahead of this process's clock an `observed_at` may be (default:
+        5 minutes; "infinity" for no limit). Later ones are refused with `FutureTimestamp`, since
+        they would block all writes and deletes until then. A namespace may have its own limit:
+        see `OnlineStoreConfig`.
+
         `routing` says how a region of several is chosen (see docs/failover.md). Given for a URL
         of one region, it hedges reads there over a second connection.
 
@@ -97,7 +110,7 @@ class OnlineStore:
         from chalk_online_store.connect import connect
         from chalk_online_store.operations.core import checked
 
-        schema = checked(schema, coalesce, timeout, lru_cache, routing)
+        schema = checked(schema, coalesce, timeout, lru_cache, routing, max_future_skew)
         backend, transports, route = connect(url, session, routing)
         return cls(
             backend,
@@ -106,6 +119,7 @@ class OnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
 
@@ -225,7 +239,8 @@ class OnlineStore:
         `ordering="arrival"` is for bulk loads: each row replaces what its groups held,
         whatever that was, 25 items a request.
 
-        All rows are checked before anything is sent. Raises `InvalidValue`, `InvalidKey`,
+        All rows are checked before anything is sent. Raises `InvalidValue`, `FutureTimestamp`,
+        `InvalidKey`,
         `UnknownFeature`, `ItemTooLarge`, `TypeConflict`, `RegistryUnavailable`, `StoreClosed`;
         `WriteFailed` where some rows could not be written within `timeout` seconds.
         """

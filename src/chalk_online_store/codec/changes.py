@@ -96,6 +96,11 @@ class Change(msgspec.Struct, frozen=True, gc=False):
         """Whether it leaves nothing but a tombstone."""
         return self.form.whole and not self.attributes
 
+    @property
+    def deletes(self) -> bool:
+        """Whether it removes features, or the entity, and writes nothing."""
+        return not self.attributes
+
     def partial(self, values: Mapping[str, bytes | None]) -> Change:
         """The same of these values alone."""
         width, expires_at = self.form.width, self.expires_at
@@ -236,6 +241,14 @@ def merge(layout: TableLayout, item: Attributes | None, change: Change) -> Attri
         name: value for name, value in change.values.items() if times.of(name) <= change.observed_at
     }
     return _set(item, layout, change.partial(values)) if values else item
+
+
+def leaves_newer(layout: TableLayout, merged: Attributes, change: Change) -> bool:
+    """Return True if `merged`, the item after a delete, still has values that it was to remove."""
+    if not change.deletes:
+        return False
+    names = features_of(merged, layout) if change.erases else change.form.gone
+    return any(name in merged for name in names)
 
 
 def _set(item: Attributes, layout: TableLayout, change: Change) -> Attributes:

@@ -12,6 +12,7 @@ one id to two names nor one name two ids. `codec.registry_edits` says how entrie
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -180,6 +181,17 @@ class Registry:
         return tuple(
             e.id for e in self.entries if e.group == group and e.state == state and e.scope == scope
         )
+
+    def groups_of(self, namespace: str) -> Iterator[tuple[str, int]]:
+        """The id and the width of every group of a namespace, whichever schema declares it.
+
+        The width is the number of features that the group ever had, dropped ones included.
+        """
+        scope = f"{namespace}."
+        features = Counter(e.group for e in self.entries if e.scope == scope and e.state != ALIAS)
+        for entry in self.entries:
+            if entry.scope == f"{namespace}/":
+                yield entry.id, features[entry.name.removeprefix(entry.scope)]
 
     def allocate(self, wanted: Iterable[Entry], reserved: frozenset[str]) -> list[Entry]:
         """The wanted entries, each with the shortest id that is free in its scope."""

@@ -38,6 +38,7 @@ from chalk_online_store.codec.changes import (
     Attributes,
     Change,
     fresh_item,
+    leaves_newer,
     merge,
     parse_item,
     read_number,
@@ -284,6 +285,8 @@ class SqliteEngine:
         if merged is item:
             return Applied.SUPERSEDED
         self._put(connection, change.key, merged)
+        if leaves_newer(self._layout, merged, change):
+            return Applied.LEFT_NEWER
         wholly = item is None or merged == fresh_item(self._layout, change)
         return Applied.WHOLLY if wholly else Applied.PARTLY
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from chalk_online_store.backend import Applied, Call
-from chalk_online_store.codec.changes import Attributes, Change, fresh_item, merge, parse_item
+from chalk_online_store.codec.changes import (
+    Attributes,
+    Change,
+    fresh_item,
+    leaves_newer,
+    merge,
+    parse_item,
+)
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.dynamodb import updates
 from chalk_online_store.dynamodb.bodies import Bodies
@@ -30,7 +37,7 @@ class OrderedWrites:
         outcomes = set()
         for part in updates.sendable(change):
             outcomes.add((yield from self._take_short_cut(part, call, again=call.replay)))
-        return _summary(outcomes)
+        return _summary(change, outcomes)
 
     def _take_short_cut(
         self, change: Change, call: Call, again: bool = False
@@ -55,15 +62,18 @@ class OrderedWrites:
         outcomes = set()
         for part in updates.late(self._bodies.layout, item, change):
             outcomes.add((yield from self._apply_exactly(part, item, call)))
-        return _summary(outcomes)
+        return _summary(change, outcomes)
 
     def _apply_exactly(self, change: Change, item: Attributes, call: Call) -> Operation[Applied]:
         layout = self._bodies.layout
         merged = merge(layout, item, change)
         if merged is item:
             return Applied.SUPERSEDED
+        outcome = Applied.PARTLY
+        if leaves_newer(layout, merged, change):
+            outcome = Applied.LEFT_NEWER
         if merged == item:  # It says so already.
-            return Applied.PARTLY
+            return outcome
         if not item or (change.erases and not updates.is_late(item, change)):
             return (yield from self._take_short_cut(change, call))
         difference = updates.difference(layout, item, merged, change)
@@ -73,7 +83,7 @@ class OrderedWrites:
         except ConditionFailed as refused:  # Another writer was faster: reckon again.
             item = yield from self._found(change.key, refused, call)
             return (yield from self._settle(change, item, call))
-        return Applied.PARTLY
+        return outcome
 
     def _found(self, key: ItemKey, refused: ConditionFailed, call: Call) -> Operation[Attributes]:
         """The item that refused a change; empty where it is gone by now."""
@@ -84,5 +94,10 @@ class OrderedWrites:
         return {name: bytes(raw) for name, raw in (answer.Item or {}).items()}
 
 
-def _summary(outcomes: set[Applied]) -> Applied:
-    return outcomes.pop() if len(outcomes) == 1 else Applied.PARTLY
+def _summary(change: Change, outcomes: set[Applied]) -> Applied:
+    """The outcome of a change from those of its parts."""
+    if len(outcomes) == 1:
+        return outcomes.pop()
+    if change.deletes and not outcomes.isdisjoint((Applied.SUPERSEDED, Applied.LEFT_NEWER)):
+        return Applied.LEFT_NEWER
+    return Applied.PARTLY

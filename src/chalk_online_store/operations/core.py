@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from chalk_online_store.arguments import (
+    MAX_FUTURE_SKEW,
     check_callable,
     check_flag,
     check_instance,
@@ -40,7 +41,13 @@ from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.results import QueryResult, ResultCodec, found_result
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats, Tiers
-from chalk_online_store.operations.times import ObservedAt, time_of, times_of
+from chalk_online_store.operations.times import (
+    ObservedAt,
+    check_not_ahead,
+    future_timestamp,
+    time_of,
+    times_of,
+)
 from chalk_online_store.operations.watching import Watcher, watched
 from chalk_online_store.report import Report
 from chalk_online_store.routing.attempts import RoutedAttempts
@@ -70,7 +77,8 @@ _LEAST_RCU = 0.001
 class Core:
     """The state of an open store, and its operations.
 
-    `timeout`, in seconds, bounds each call that does not state its own. `coalesce` is the window
+    `timeout`, in seconds, bounds each call that does not state its own. `max_future_skew` is how
+    far an observed-at may be ahead of this process's clock. `coalesce` is the window
     in which reads join each other; None for each by itself. `route` is the backend's, if it has
     several regions to choose from. `rng` draws the waits of those who
     register at once.
@@ -84,6 +92,7 @@ class Core:
         timeout: float,
         lru_cache: LRUCache | None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         route: RoutedAttempts | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -94,6 +103,7 @@ class Core:
             route.probe = self._regions.probe
         self.schema = _own_namespaces(schema)
         self._timeout = timeout_seconds(timeout)
+        self._max_future_skew = microseconds(max_future_skew, "max_future_skew")
         self.registry = RegistryKeeper(backend, rng)
         self._tiers = Tiers(
             backend,
@@ -252,9 +262,11 @@ class Core:
             rows = rows_of(namespace, row_list(rows))
         times = times_of(observed_at, len(rows))
         call = yield from self._call(timeout)
+        now: Instant = yield NOW
         if times is None:
-            now: Instant = yield NOW
             times = [now.wall] * len(rows)
+        else:
+            check_not_ahead(times, self.latest_time(namespace, now))
         draft = self.registry.draft(namespace)
         planned = writing.changes_of_rows(draft, rows, times)
         codec = yield from self.registry.for_write(namespace, call)
@@ -288,12 +300,18 @@ class Core:
             )
         time = None if observed_at is None else time_of(observed_at)
         call = yield from self._call(timeout)
+        now: Instant = yield NOW
+        latest = self.latest_time(namespace, now)
+        if time is not None and latest is not None and time > latest:
+            raise future_timestamp("the delete")
         self.registry.draft(namespace).partition_keys(keys)
         # A delete in event time is remembered, and so needs ids as a write does.
-        registry = self.registry
-        look_up = registry.for_write if ordering == "event" else registry.for_delete
-        codec = yield from look_up(namespace, call)
-        now: Instant = yield NOW
+        if names is not None:
+            codec = yield from self.registry.for_write(namespace, call)
+        else:
+            registers = ordering == "event"
+            codec = yield from self.registry.for_erasure(namespace, call, registers=registers)
+        now = yield NOW
         planned = writing.changes_of_deletes(
             codec, keys, names, now.wall if time is None else time, now.wall
         )
@@ -437,6 +455,12 @@ class Core:
             )
         return call.report
 
+    def latest_time(self, namespace: Namespace, now: Instant) -> int | None:
+        """The newest observed-at that a write at `now` may have (UTC us); None for any."""
+        own = namespace.online_store_config.max_future_skew
+        skew = self._max_future_skew if own is None else microseconds(own)
+        return None if skew is None else now.wall + skew
+
     def _call(self, timeout: float | None) -> Operation[Call]:
         seconds = self._timeout if timeout is None else timeout_seconds(timeout)
         now: Instant = yield NOW
@@ -465,6 +489,7 @@ def checked(
     timeout: float,
     lru_cache: LRUCache | None,
     routing: Routing | None,
+    max_future_skew: Duration,
 ) -> list[Namespace | type]:
     """Refuse what no store can be made with, before anything is opened; the schema as a list."""
     found = list_of(schema, "schema", "feature classes", "[schema]", InvalidSchema)
@@ -474,6 +499,7 @@ def checked(
     timeout_seconds(timeout)
     check_instance(lru_cache, LRUCache, "lru_cache", InvalidValue)
     check_instance(routing, Routing, "routing", InvalidValue)
+    microseconds(max_future_skew, "max_future_skew")  # Refuses what is not a duration.
     return found
 
 

@@ -37,6 +37,9 @@ REFRESH_SECONDS = 5.0
 _REFRESH_SHARE = 0.25
 """What part of its time a read spends on features that may be new, at most."""
 
+_HOME_SHARE = 0.5
+"""The share of its time that a delete waits for the registry's home region, at most."""
+
 _WAIT_A_TRANSACTION = 0.025
 _LONGEST_WAIT = 4.0
 """Seconds, at most, for which whoever was overtaken lets the others go on.
@@ -108,10 +111,24 @@ class RegistryKeeper:
                 yield from self._refresh(now.monotonic, call)
         return self._codec(namespace)
 
-    def for_delete(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
-        """As `for_read`, but what others have registered is noticed at once."""
-        if self._codec(namespace).missing:
+    def for_erasure(
+        self, namespace: Namespace, call: Call, *, registers: bool
+    ) -> Operation[NamespaceCodec]:
+        """The namespace as the registry has it now, with groups that others have just registered.
+
+        Reads the registry in its home region or, if that does not answer, in another one, which
+        may lack what was registered there last. `registers` gives an id to every feature that
+        lacks one. Raises as `for_write` does.
+        """
+        now: Instant = yield NOW
+        seconds = (call.deadline - now.monotonic) * _HOME_SHARE
+        at_home = Call(now.monotonic + seconds, report=call.report, region=self._backend.home)
+        try:
+            yield from self.load(at_home)
+        except RequestError:
             yield from self._load_for(call)
+        if registers:
+            yield from self._register(namespace, call)
         return self._codec(namespace)
 
     def for_write(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
@@ -121,11 +138,14 @@ class RegistryKeeper:
         """
         if not self._loaded:
             yield from self._load_first(call)
+        yield from self._register(namespace, call)
+        return self._codec(namespace)
+
+    def _register(self, namespace: Namespace, call: Call) -> Operation[None]:
         if self._codec(namespace).missing:
             now: Instant = yield NOW
             plan = partial(self._entering, namespace, now.wall)
             yield from self._carry_out(f"Features of {namespace.name!r}", plan, call)
-        return self._codec(namespace)
 
     def _entering(self, namespace: Namespace, now: int, registry: Registry) -> edits.Transactions:
         layout = self._backend.layout

@@ -9,10 +9,13 @@ from typing import Any, TypeAlias
 from chalk_online_store.arguments import check_ordered, list_of
 from chalk_online_store.codec.columns import Stored
 from chalk_online_store.codec.values import Refused, microseconds_utc
-from chalk_online_store.errors import InvalidValue
+from chalk_online_store.errors import FutureTimestamp, InvalidValue
 
 ObservedAt: TypeAlias = datetime | Sequence[datetime] | Stored | None
 """When the values of a write were true: of all rows, of each, or now."""
+
+_LAST_MOMENT = 253_402_300_799_999_999
+"""The last microsecond of the year 9999, in UTC microseconds."""
 
 
 def times_of(observed_at: ObservedAt, count: int) -> list[int] | None:
@@ -40,8 +43,8 @@ _EXPECTED = "datetimes with a time zone, or one datetime"
 
 
 def _times_stored(times: Sequence[Any]) -> list[int]:
-    if None in times or min(times, default=0) < 0:
-        raise InvalidValue("observed_at has a null, or a time before 1970.")
+    if None in times or not 0 <= min(times, default=0) <= max(times, default=0) <= _LAST_MOMENT:
+        raise InvalidValue("observed_at has a null, or a time before 1970 or after the year 9999.")
     return list(times)
 
 
@@ -61,3 +64,19 @@ def time_of(time: Any, where: str = "") -> int:
     if exact < 0:
         raise InvalidValue(f"observed_at{where} lies before 1970.")
     return exact
+
+
+def check_not_ahead(times: Sequence[int], latest: int | None) -> None:
+    """Raise `FutureTimestamp`, naming a row, if one of `times` is after `latest` (UTC us)."""
+    if latest is not None and max(times, default=0) > latest:
+        position = next(position for position, time in enumerate(times) if time > latest)
+        raise future_timestamp(f"the row at position {position}")
+
+
+def future_timestamp(what: str) -> FutureTimestamp:
+    """The error for an observed-at that is too far ahead; `what` has it."""
+    return FutureTimestamp(
+        f"observed_at of {what} is further ahead of this process's clock than max_future_skew "
+        "allows. Correct the timestamp: its unit, or the clock that it comes from. To allow more, "
+        "open the store with a larger max_future_skew=."
+    )

@@ -18,6 +18,7 @@ from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import ItemTooLarge, OnlineStoreError, WriteFailed
 from chalk_online_store.operations.coalesce import Coalescer
+from chalk_online_store.operations.times import future_timestamp
 from chalk_online_store.report import Report
 
 Ordering = Literal["event", "arrival"]
@@ -54,12 +55,18 @@ def row_by_row(
     rows: Sequence[Mapping[str, Any]],
     observed_at: Sequence[int],
     stop: bool = False,
+    latest: int | None = None,
 ) -> tuple[list[Planned], dict[int, OnlineStoreError]]:
-    """What the good rows change, and why each bad one is refused; `stop` at the first of these."""
+    """What the good rows change, and why each bad one is refused; `stop` at the first of these.
+
+    `latest` is the newest observed-at that a row may have (UTC us); None for any.
+    """
     planned: list[Planned] = []
     refused: dict[int, OnlineStoreError] = {}
     for position, row in enumerate(rows):
         try:
+            if latest is not None and observed_at[position] > latest:
+                raise future_timestamp("this row")
             changes = codec.changes(row, observed_at[position])
             for change in changes:
                 _check_size(codec.layout, change)
@@ -98,21 +105,22 @@ def _check_size(layout: TableLayout, change: Change) -> None:
 def changes_of_deletes(
     codec: NamespaceCodec, keys: Sequence[Any], names: Sequence[str] | None, now: int, wall: int
 ) -> list[Planned]:
-    """Remove some features of each key, or all of it. `now` and `wall` in UTC microseconds."""
-    planned = []
-    for position, pk in enumerate(codec.partition_keys(keys)):
-        for group in codec.groups.values():
-            change = (
-                _erase(group, pk, now, wall) if names is None else _remove(group, pk, names, now)
-            )
-            if change is not None:
-                planned.append((position, change))
-    return planned
+    """Remove some features of each key, or all of it. `now` and `wall` in UTC microseconds.
 
-
-def _erase(group: GroupCodec, pk: str, observed_at: int, wall: int) -> Change:
-    expires_at = max(observed_at, wall) // 1_000_000 + TOMBSTONE_SECONDS
-    return Change.of(ItemKey(pk, group.sk), observed_at, {}, True, group.width, expires_at)
+    All of it are the groups that the registry has: the schema may lack some of them.
+    """
+    pks = enumerate(codec.partition_keys(keys))
+    if names is not None:
+        groups = codec.groups.values()
+        removals = [(i, _remove(group, pk, names, now)) for i, pk in pks for group in groups]
+        return [(position, change) for position, change in removals if change is not None]
+    expires_at = max(now, wall) // 1_000_000 + TOMBSTONE_SECONDS
+    stored = list(codec.registry.groups_of(codec.namespace.name))
+    return [
+        (position, Change.of(ItemKey(pk, sk), now, {}, True, width, expires_at))
+        for position, pk in pks
+        for sk, width in stored
+    ]
 
 
 def _remove(group: GroupCodec, pk: str, names: Sequence[str], now: int) -> Change | None:
@@ -191,7 +199,7 @@ def _count(
         for (position, _), outcome in zip(wave, outcomes, strict=True)
         if isinstance(outcome, OnlineStoreError)
     ]
-    superseded = outcomes.count(Applied.SUPERSEDED)
+    superseded = outcomes.count(Applied.SUPERSEDED) + outcomes.count(Applied.LEFT_NEWER)
     report.superseded += superseded
     report.items_written += len(outcomes) - len(failures) - superseded
     return dict(failures)
@@ -210,7 +218,9 @@ def _reads_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tupl
     """The items that changes leave, as a read would find them."""
     shapes = {group.sk: group.shape for group in codec.groups.values()}
     for change in changes:
-        shape = shapes[change.key.sk]
+        shape = shapes.get(change.key.sk)
+        if shape is None:  # A delete covers groups that the schema does not declare.
+            continue
         if change.erases:
             yield change.key, (shape, None)
         else:

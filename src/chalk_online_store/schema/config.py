@@ -111,11 +111,18 @@ class BloomFilter:
 
 @dataclass(frozen=True, slots=True)
 class OnlineStoreConfig:
-    """How a namespace is served; attached with `@features(online_store_config=...)`."""
+    """How a namespace is served; attached with `@features(online_store_config=...)`.
+
+    `max_future_skew` is how far ahead of the process's clock an observed-at may be; None for what
+    `OnlineStore.open(max_future_skew=...)` says.
+    """
 
     lru_cache: LRUCache | None = None
     bloom_filter: BloomFilter | None = None
+    max_future_skew: Duration | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("lru_cache", LRUCache), ("bloom_filter", BloomFilter)):
             check_instance(getattr(self, name), kind, f"OnlineStoreConfig({name}=...)")
+        if self.max_future_skew is not None:  # Refuses what is not a duration.
+            microseconds(self.max_future_skew, "OnlineStoreConfig(max_future_skew=...)")

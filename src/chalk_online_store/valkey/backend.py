@@ -62,6 +62,7 @@ _APPLIED = {
     scripts.SUPERSEDED: Applied.SUPERSEDED,
     scripts.PARTLY: Applied.PARTLY,
     scripts.WHOLLY: Applied.WHOLLY,
+    scripts.LEFT_NEWER: Applied.LEFT_NEWER,
 }
 
 

@@ -19,6 +19,7 @@ from chalk_online_store.errors import (
 )
 from chalk_online_store.logs import event
 from chalk_online_store.operations.core import Core
+from chalk_online_store.operations.times import check_not_ahead
 from chalk_online_store.operations.write import changes_of_rows, row_by_row
 from chalk_online_store.writer import records
 from chalk_online_store.writer.bell import Bell
@@ -175,9 +176,11 @@ class Intake:
         except OnlineStoreError as error:
             self._ledger.refuse(submissions, error)
             return []
+        now = yield NOW
+        latest = self._core.latest_time(codec.namespace, now)
         chunks = []
         for chunk, rows, times in _chunks(codec, submissions):
-            self._plan(chunk, rows, times)
+            self._plan(chunk, rows, times, latest)
             chunks.append(chunk)
             yield Sleep(0)
         return chunks
@@ -190,13 +193,16 @@ class Intake:
         call = Call(now.monotonic + _TIMEOUT)
         return (yield from self._core.registry.for_write(submission.namespace, call))
 
-    def _plan(self, chunk: _Chunk, rows: Sequence[Row], times: Sequence[int]) -> None:
-        """Encode rows; the bad ones end here."""
+    def _plan(
+        self, chunk: _Chunk, rows: Sequence[Row], times: Sequence[int], latest: int | None
+    ) -> None:
+        """Encode rows; the bad ones, and those observed after `latest` (UTC us), end here."""
         refused: dict[int, OnlineStoreError] = {}
         try:
+            check_not_ahead(times, latest)
             chunk.planned = changes_of_rows(chunk.codec, rows, times)
         except Exception:  # noqa: BLE001 - one by one it is found which.
-            chunk.planned, refused = row_by_row(chunk.codec, rows, times)
+            chunk.planned, refused = row_by_row(chunk.codec, rows, times, latest=latest)
         for position, error in refused.items():
             chunk.units[position].error = error
         if chunk.planned and self._kept:
