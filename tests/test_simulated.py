@@ -141,12 +141,12 @@ def test_what_can_pass_is_tried_again(reply: Reply) -> None:
 def test_what_cannot_pass_is_raised_at_once(
     name: str, error: type[OnlineStoreError], operation: str
 ) -> None:
-    """Errors that no retry mends are raised after one request, under a class of their own."""
+    """Errors that no retry mends are raised after one request, with AWS's reason in their text."""
     store = store_of(2)
     store.table.fault = always(operation, refusal(name))
     with pytest.raises(error, match="simulated") as raised:
         store.read(User, [0] if operation == "GetItem" else [0, 1])
-    assert "secret-message" not in str(raised.value)
+    assert f"{name}: secret-message." in str(raised.value)
     assert len(store.driver.sent) == 1
 
 

@@ -100,8 +100,16 @@ class RequestError(OnlineStoreError):
     retryable = False
     throttle = False
     engine_fault = False
-    engine_message = ""
-    """What the engine said. Not part of this error's text: engines quote keys and values."""
+    engine_message: str = ""
+    """The engine's message. For some errors it quotes keys and values: do not log it."""
+    code: str = ""
+    """The engine's name of the error, such as `ThrottlingException`; empty without a response."""
+    http_status: int | None = None
+    """The HTTP status of the response; None without a response."""
+    request_id: str = ""
+    """AWS's id of the request, which its support asks for; empty without a response."""
+    throttling_reasons: tuple[str, ...] = ()
+    """AWS's reasons of a throttle, such as `TableReadKeyRangeThroughputExceeded`."""
 
 
 class ConnectionFailed(RequestError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -15,6 +15,7 @@ from chalk_online_store.codec.decoding import Row
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.values import UNREADABLE
+from chalk_online_store.dynamodb.failures import CheckFailure, failure
 from chalk_online_store.dynamodb.messages import Response
 
 R = TypeVar("R")
@@ -187,36 +188,11 @@ class BatchWritten(Tables, kw_only=True):
     UnprocessedItems: dict[str, list[WriteRequest]]  # type: ignore[assignment]
 
 
-class CancellationReason(msgspec.Struct):
-    """Why one action of a transaction failed; "None" where it did not."""
-
-    Code: str | None = None
-
-
-class Failure(msgspec.Struct, rename={"type": "__type"}):
-    """Any answer that is not 200."""
-
-    type: str = ""
-    message: str = ""
-    Message: str = ""
-    Item: msgspec.Raw = _ABSENT
-    CancellationReasons: list[CancellationReason] = []
-
-    @property
-    def code(self) -> str:
-        """AWS's name of the error."""
-        return self.type.rpartition("#")[2]
-
-
-CheckFailure: TypeAlias = Callable[[Failure], None]
-"""Raises `Mismatch` for a failure that is of another request."""
-
 written = msgspec.json.Decoder(Written, strict=False)
 transacted = msgspec.json.Decoder(Transacted, strict=False)
 queried = msgspec.json.Decoder(Queried[RawItem], strict=False)
 batch_written = msgspec.json.Decoder(BatchWritten, strict=False)
 raw_item = msgspec.json.Decoder(Got[RawItem])
-_failure = msgspec.json.Decoder(Failure)
 
 
 class ReadAnswer(NamedTuple):
@@ -280,11 +256,16 @@ class RowsDecoder:
 
 
 def read(
-    response: Response, decoder: Decoder[R], what: str, check_failure: CheckFailure | None = None
+    response: Response,
+    decoder: Decoder[R],
+    what: str,
+    check_failure: CheckFailure | None = None,
+    now: int | None = None,
 ) -> R:
     """The answer in a response; `what` names operation and table for the error.
 
-    `check_failure` is called with an answer that is not 200, before its error is raised.
+    `check_failure` is called with an answer that is not 200, before its error is raised. `now` is
+    as for `failures.failure`.
 
     Raises the class of `errors.RequestError` that fits, also for a body whose CRC32 is not the
     one that DynamoDB sent with it. Raises `ResponseMismatch` for what `decoder` or
@@ -295,7 +276,7 @@ def read(
         raise errors.ChecksumMismatch(f"{what}: the answer was damaged on its way.")
     try:
         if response.status != 200:
-            raise failure(response, what, check_failure)
+            raise failure(response, what, check_failure, now)
         return decoder.decode(response.body)
     except Mismatch as error:
         raise errors.ResponseMismatch(
@@ -308,72 +289,3 @@ def read(
         ) from error
     except UNREADABLE as error:
         raise errors.MalformedResponse(f"{what}: the answer is not JSON.") from error
-
-
-_CLASSES: dict[str, type[errors.RequestError]] = {
-    "ProvisionedThroughputExceededException": errors.Throttled,
-    "ThrottlingException": errors.Throttled,
-    "RequestLimitExceeded": errors.Throttled,
-    "ConditionalCheckFailedException": errors.ConditionFailed,
-    "TransactionConflictException": errors.WriteConflict,
-    "TransactionInProgressException": errors.WriteConflict,
-    "ReplicatedWriteConflictException": errors.WriteConflict,
-    "ResourceNotFoundException": errors.TableNotFound,
-    "AccessDeniedException": errors.AccessDenied,
-    "ExpiredTokenException": errors.CredentialsExpired,
-    "ExpiredToken": errors.CredentialsExpired,
-    "UnrecognizedClientException": errors.InvalidCredentials,
-    "InvalidSignatureException": errors.InvalidCredentials,
-    "IncompleteSignatureException": errors.InvalidCredentials,
-    "MissingAuthenticationTokenException": errors.InvalidCredentials,
-    "MissingAuthenticationToken": errors.InvalidCredentials,
-    "InvalidClientTokenId": errors.InvalidCredentials,
-}
-
-_WAY_OUT: dict[type[errors.RequestError], str] = {
-    errors.TableNotFound: "Create the table, or check its name and region in the URL.",
-    errors.AccessDenied: "Grant the credentials this action on the table.",
-    errors.InvalidCredentials: "Check the profile or the AWS_* variables that they come from.",
-}
-
-
-def failure(
-    response: Response, what: str, check: CheckFailure | None = None
-) -> errors.OnlineStoreError:
-    """The error in a response that is not 200. Raises what `check` does."""
-    try:
-        answer = _failure.decode(response.body)
-    except UNREADABLE:
-        answer = Failure()
-    if check is not None:
-        check(answer)
-    code = answer.code
-    kind = _class_of(code, response.status, answer)
-    text = f"{what}: {code or f'HTTP {response.status}'}."
-    way_out = _WAY_OUT.get(kind)
-    error: errors.OnlineStoreError = kind(f"{text} {way_out}" if way_out else text)
-    if isinstance(error, errors.RequestError):
-        error.engine_message = answer.message or answer.Message
-    if isinstance(error, errors.ConditionFailed):
-        error.item = bytes(answer.Item) or None
-    return error
-
-
-def _class_of(code: str, status: int, answer: Failure) -> type[Any]:
-    if code == "TransactionCanceledException":
-        return _class_of_cancellation(answer)
-    message = answer.message or answer.Message
-    if code == "ValidationException" and "exceeded the maximum allowed size" in message:
-        return errors.ItemTooLarge
-    if code in _CLASSES:
-        return _CLASSES[code]
-    return errors.ServerError if status >= 500 else errors.RequestRefused
-
-
-def _class_of_cancellation(answer: Failure) -> type[errors.RequestError]:
-    codes = {reason.Code for reason in answer.CancellationReasons} - {None, "None"}
-    if "ConditionalCheckFailed" in codes:
-        return errors.ConditionFailed
-    if codes & {"ThrottlingError", "ProvisionedThroughputExceeded"}:
-        return errors.Throttled
-    return errors.WriteConflict if "TransactionConflict" in codes else errors.RequestRefused

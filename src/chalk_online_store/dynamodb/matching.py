@@ -34,7 +34,8 @@ import msgspec
 from chalk_online_store.codec.changes import key_of, parse_item
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.dynamodb import answers
-from chalk_online_store.dynamodb.answers import CheckFailure, Decoder, Failure, Mismatch
+from chalk_online_store.dynamodb.answers import Decoder, Mismatch
+from chalk_online_store.dynamodb.failures import CheckFailure, Failure
 from chalk_online_store.errors import DamagedItem
 
 T = TypeVar("T")
@@ -227,8 +228,8 @@ class Matcher:
         if answer.is_foreign():
             raise Mismatch(_OTHER_OPERATION)
 
-    def _check_refusal(self, key: ItemKey, failure: Failure) -> None:
-        if failure.code == _CANCELED:
+    def _check_refusal(self, key: ItemKey, code: str, failure: Failure) -> None:
+        if code == _CANCELED:
             raise Mismatch(_OTHER_OPERATION)
         item = bytes(failure.Item)
         if item:
@@ -259,8 +260,8 @@ class Matcher:
             for capacity in answer.ConsumedCapacity:
                 self._check_table(capacity)
 
-        def check_failure(failure: Failure) -> None:
-            if failure.code == _REFUSED:
+        def check_failure(code: str, failure: Failure) -> None:
+            if code == _REFUSED:
                 raise Mismatch(_OTHER_OPERATION)
             reasons = failure.CancellationReasons
             if reasons and len(reasons) != actions:
@@ -290,9 +291,9 @@ class Matcher:
             raise Mismatch("an item has no readable key") from error
 
 
-def check_read_failure(failure: Failure) -> None:
+def check_read_failure(code: str, _: Failure) -> None:
     """Raise `Mismatch` for an error that only a conditional write has."""
-    if failure.code in (_REFUSED, _CANCELED):
+    if code in (_REFUSED, _CANCELED):
         raise Mismatch(_OTHER_OPERATION)
 
 

@@ -90,7 +90,7 @@ class Wire:
             call.report.requests += 1
             response = yield Send(request, min(left, self._attempt_timeout), region)
             try:
-                return answers.read(response, expected, what, expected.check_failure)
+                return answers.read(response, expected, what, expected.check_failure, now.wall)
             except CredentialsExpired:
                 if request.renew:
                     raise
