@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -359,11 +360,15 @@ def failure(
     return error
 
 
+_ITEM_TOO_LARGE = re.compile(r"Item size.* exceeded the maximum allowed size")
+"""DynamoDB says the same of an expression, which is a bug here and not the caller's."""
+
+
 def _class_of(code: str, status: int, answer: Failure) -> type[Any]:
     if code == "TransactionCanceledException":
         return _class_of_cancellation(answer)
     message = answer.message or answer.Message
-    if code == "ValidationException" and "exceeded the maximum allowed size" in message:
+    if code == "ValidationException" and _ITEM_TOO_LARGE.search(message):
         return errors.ItemTooLarge
     if code in _CLASSES:
         return _CLASSES[code]
