@@ -59,11 +59,11 @@ class Bodies:
         """DeleteItem, unconditionally."""
         return b'{"TableName":%b,"Key":%b,%b}' % (self._table, self.key(key), _ACKNOWLEDGED)
 
-    def put(self, item: Attributes, condition: bytes) -> bytes:
+    def put(self, item: bytes, condition: bytes) -> bytes:
         """PutItem under a condition, given as the members of the request that state it."""
         return (
             b'{"TableName":%b,"Item":%b,%b,%b,"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}'
-        ) % (self._table, render_item(item), condition, _ACKNOWLEDGED)
+        ) % (self._table, item, condition, _ACKNOWLEDGED)
 
     def update(self, key: ItemKey, expressions: bytes) -> bytes:
         """UpdateItem; `expressions` are the members of the request that say what and when."""
