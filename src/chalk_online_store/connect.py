@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -72,14 +73,11 @@ def connect(
 
     endpoints, session = _resolve(target, session)
     source = CredentialSource(session)
-    transports: list[Transport] = [
-        HttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
-    ]
-    if is_moto_imported():
-        transports = [
-            each if is_local(endpoint.url) else MockedTransport(each, endpoint)
-            for each, endpoint in zip(transports, endpoints, strict=True)
-        ]
+    transports: list[Transport] = []
+    for endpoint in endpoints:
+        transport = HttpTransport(endpoint, source, **_limits_of(target))
+        mockable = is_moto_imported() and not is_local(endpoint.url)
+        transports.append(MockedTransport(transport, endpoint) if mockable else transport)
     cache = valkey_server(target.shared_cache) if target.shared_cache else None
     return _connected(target, endpoints, transports, routing, cache)
 
@@ -108,14 +106,11 @@ def connect_async(
 
     endpoints, session = _resolve(target, session)
     source = AsyncCredentialSource(session)
-    transports: list[AsyncTransport] = [
-        AsyncHttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
-    ]
-    if is_moto_imported():
-        transports = [
-            each if is_local(endpoint.url) else AsyncMockedTransport(each, endpoint)
-            for each, endpoint in zip(transports, endpoints, strict=True)
-        ]
+    transports: list[AsyncTransport] = []
+    for endpoint in endpoints:
+        transport = AsyncHttpTransport(endpoint, source, **_limits_of(target))
+        mockable = is_moto_imported() and not is_local(endpoint.url)
+        transports.append(AsyncMockedTransport(transport, endpoint) if mockable else transport)
     cache = _async_server(target.shared_cache) if target.shared_cache else None
     return _connected(target, endpoints, transports, routing, cache)
 
@@ -174,6 +169,12 @@ def _routed(router: Router) -> RoutedAttempts:
     return RoutedAttempts(router)
 
 
+def _report_delays(router: Router, regions: Sequence[str], transports: Sequence[Any]) -> None:
+    """Let the router know of answers that were late because a pooled connection was stale."""
+    for region, transport in zip(regions, transports, strict=True):
+        transport.reuse.on_stale = partial(router.delayed, region)
+
+
 def _connected(
     target: DynamoDBTarget,
     endpoints: Sequence[Endpoint],
@@ -187,6 +188,7 @@ def _connected(
     route = None
     if routing is not None or len(regions) > 1:
         route = _routed(Router(regions, target.home or regions[0], routing))
+        _report_delays(route.router, regions, transports)
     backend: Backend = DynamoDBBackend(
         target.table,
         target.layout,
@@ -260,6 +262,7 @@ def _limits_of(target: DynamoDBTarget) -> dict[str, Any]:
     return {
         "connect_timeout": target.connect_timeout,
         "pool_size": target.max_pool_connections,
+        "keepalive_timeout": target.keepalive_timeout,
     }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.contest import Contest
-from chalk_online_store.drivers.loops import Alarm, PerLoop
+from chalk_online_store.drivers.loops import Alarm, PerLoop, Wait
 from chalk_online_store.drivers.steps import Crew, idle_in_all, read_clocks
 from chalk_online_store.drivers.sync import Transport
 from chalk_online_store.effects import (
@@ -23,7 +24,7 @@ from chalk_online_store.effects import (
     Sleep,
     Spawn,
 )
-from chalk_online_store.errors import RequestError
+from chalk_online_store.errors import RequestError, RequestTimeout
 
 T = TypeVar("T")
 
@@ -52,7 +53,11 @@ class InThread:
 
     async def send(self, request: Any, timeout: float) -> Any:
         """As the transport's."""
-        return await asyncio.to_thread(self._transport.send, request, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.to_thread(self._transport.send, request, timeout)
+        except TimeoutError:
+            raise RequestTimeout("the engine did not answer in time") from None
 
     async def warm(self, connections: int, timeout: float) -> int:
         """As the transport's."""
@@ -127,7 +132,7 @@ class AsyncDriver:
             case Sleep(seconds):
                 return await asyncio.sleep(seconds)
             case Await(future, timeout):
-                return await _settled(future, timeout)
+                return await _settled(future, timeout, self._alarms.here())
             case Spawn(operation):
                 task = asyncio.get_running_loop().create_task(self._run_apart(operation))
                 self._apart.add(task)  # Else it might be collected before its end.
@@ -154,28 +159,21 @@ async def _warm(transport: AsyncTransport, connections: int, timeout: float) -> 
         return error
 
 
-async def _settled(future: Settling, timeout: float) -> Any:
+async def _settled(future: Settling, timeout: float, alarm: Alarm) -> Any:
     """A future's result; it may be settled in another thread. Not cancelled with who waits."""
-    loop = asyncio.get_running_loop()
-    here: asyncio.Future[None] = loop.create_future()
+    loop = alarm.loop
+    wait = Wait(alarm, time.monotonic() + timeout)
 
     def wake(_: Any) -> None:
         if asyncio._get_running_loop() is loop:
-            _let_go(here)
+            wait.end()
         elif not loop.is_closed():
-            loop.call_soon_threadsafe(_let_go, here)
+            loop.call_soon_threadsafe(wait.end)
 
     future.add_done_callback(wake)
-    timer = loop.call_later(max(timeout, 0), _let_go, here)
     try:
-        await here
-    finally:
-        timer.cancel()
-    if not future.done():
-        raise TimeoutError
+        await wait.ended()
+    except TimeoutError:
+        if not future.done():
+            raise
     return future.result(0)
-
-
-def _let_go(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)

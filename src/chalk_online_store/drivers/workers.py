@@ -46,7 +46,8 @@ class Workers:
         def work() -> None:
             with result.owner:
                 try:
-                    result.set_result(call())
+                    if not result.done():  # Else the caller has given up.
+                        result.set_result(call())
                 except BaseException as error:  # For the caller that awaits it.
                     result.set_exception(error)
                 finally:

@@ -17,9 +17,9 @@ from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.errors import RequestRefused
 
 if TYPE_CHECKING:
-    from chalk_online_store.drivers.aio import AsyncTransport
     from chalk_online_store.drivers.credentials import Endpoint
-    from chalk_online_store.drivers.sync import Transport
+    from chalk_online_store.drivers.http.aio import AsyncHttpTransport
+    from chalk_online_store.drivers.http.blocking import HttpTransport
 
 _ENDED = (
     "the mock under which this store was opened has ended, so its requests would reach AWS. Open "
@@ -98,8 +98,9 @@ class _Mock:
 class MockedTransport:
     """A transport for threads that hands requests to an active mock, else to the real one."""
 
-    def __init__(self, transport: Transport, endpoint: Endpoint) -> None:
+    def __init__(self, transport: HttpTransport, endpoint: Endpoint) -> None:
         self._transport = transport
+        self.reuse = transport.reuse
         self._mock = _Mock(endpoint)
 
     def send(self, request: Request, timeout: float) -> Response:
@@ -119,8 +120,9 @@ class MockedTransport:
 class AsyncMockedTransport:
     """Like `MockedTransport`, for asyncio. The mock answers within the event loop's thread."""
 
-    def __init__(self, transport: AsyncTransport, endpoint: Endpoint) -> None:
+    def __init__(self, transport: AsyncHttpTransport, endpoint: Endpoint) -> None:
         self._transport = transport
+        self.reuse = transport.reuse
         self._mock = _Mock(endpoint)
 
     async def send(self, request: Request, timeout: float) -> Response:
