@@ -180,3 +180,27 @@ def test_without_moto_nothing_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> Non
         assert [type(each).__name__ for each in store.driver.transports.values()] == [
             "HttpTransport"
         ]
+
+
+@features
+class Account:
+    id: int
+    plan: str
+    visits: int
+
+
+def test_partial_writes_work_on_an_engine_that_parses_no_nested_function() -> None:
+    """Moto refuses the first partial update; from then on a read and an exact update replace it."""
+    with mock_aws():
+        create_table()
+        with OnlineStore.open(URL, [Account]) as store:
+            store.write(Account, [{"id": 1, "plan": "free", "visits": 1}], observed_at=EARLIER)
+            first = store.write(Account, [{"id": 1, "visits": 2}], observed_at=LATER)
+            second = store.write(Account, [{"id": 1, "plan": "pro"}], observed_at=LATER)
+            fresh = store.write(Account, [{"id": 2, "plan": "pro"}], observed_at=LATER)
+            stale = store.write(Account, [{"id": 1, "visits": 0}], observed_at=EARLIER)
+            store.delete(Account, [2], features=["plan"])
+            rows = store.read(Account, [1, 2])
+    assert [report.requests for report in (first, second, fresh)] == [3, 2, 2]
+    assert stale.superseded == 1
+    assert rows.to_dict() == {"plan": ["pro", None], "visits": [2, None]}

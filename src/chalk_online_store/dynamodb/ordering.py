@@ -22,7 +22,7 @@ from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.updates import ShortCut
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
-from chalk_online_store.errors import ConditionFailed
+from chalk_online_store.errors import ConditionFailed, RequestRefused
 
 
 class OrderedWrites:
@@ -32,6 +32,9 @@ class OrderedWrites:
         self._wire = wire
         self._bodies = bodies
         self._matcher = matcher
+        self._parses_nesting = True
+        """False for an engine that refuses an `if_not_exists` within another. AWS parses it, moto
+        does not."""
 
     def _write(self, operation: str, key: ItemKey, body: bytes, call: Call) -> Operation[None]:
         expected = self._matcher.write(operation, key)
@@ -49,6 +52,9 @@ class OrderedWrites:
     ) -> Operation[Applied]:
         """One request; more if the item has something newer, or may have the change already."""
         bodies, (operation, members) = self._bodies, short_cut
+        is_nested = operation == "UpdateItem" and not change.form.whole
+        if is_nested and not self._parses_nesting:
+            return (yield from self._settle_read(change, call))
         if operation == "PutItem":
             body = bodies.put(render_fresh(bodies.layout, change), members)
         else:
@@ -58,7 +64,17 @@ class OrderedWrites:
         except ConditionFailed as refused:
             item = yield from self._found(change.key, refused, call)
             return (yield from self._settle(change, item, call))
+        except RequestRefused as error:
+            if not is_nested or _NOT_PARSED not in error.engine_message:
+                raise
+            self._parses_nesting = False
+            return (yield from self._settle_read(change, call))
         return Applied.WHOLLY
+
+    def _settle_read(self, change: Change, call: Call) -> Operation[Applied]:
+        """Apply a change by two requests: read the item, then make the exact difference."""
+        item = yield from self._read(change.key, call)
+        return (yield from self._settle(change, item, call))
 
     def _settle(self, change: Change, item: Attributes, call: Call) -> Operation[Applied]:
         """Apply a change to an item that refused it, in parts if it does not fit."""
@@ -85,7 +101,8 @@ class OrderedWrites:
     def _next_step(self, change: Change, item: Attributes, merged: Attributes) -> Step | None:
         """What makes `merged` of an item; None if no request can."""
         layout = self._bodies.layout
-        if not item or (change.erases and not updates.is_late(item, change)):
+        is_fresh = not item and (change.form.whole or self._parses_nesting)
+        if is_fresh or (change.erases and not updates.is_late(item, change)):
             short_cut = updates.short_cut(layout, change, again=False)
             if short_cut is None:
                 return None
@@ -128,6 +145,8 @@ class OrderedWrites:
         answer = yield from self._wire.ask("GetItem", self._bodies.get_whole(key), expected, call)
         return {name: bytes(raw) for name, raw in (answer.Item or {}).items()}
 
+
+_NOT_PARSED = "Invalid UpdateExpression"
 
 Step = Callable[[Call], Operation[tuple[Applied | None, Attributes]]]
 """What became of a change, None if it has to be computed again, and the item after it."""
