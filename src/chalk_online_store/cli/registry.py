@@ -15,6 +15,7 @@ from chalk_online_store.cli.options import URL_VARIABLE, Json, Url, given
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.stores import load_registry, opened_store
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.codec.lockfile import Difference, differences, parse_lock, render_lock
 from chalk_online_store.codec.registry import Entry, Registry, entries_of
 from chalk_online_store.effects import Operation
@@ -154,7 +155,7 @@ def check(
 
 def _conclude(found: Sequence[tuple[str, Difference]], as_json: bool) -> None:
     if not (found or as_json):
-        typer.echo("Nothing differs.")
+        say("Nothing differs.")
         return
     _print(
         ("name", "in", "is", "should be", "but is"),
@@ -177,7 +178,7 @@ def _say(text: str, plain: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(plain)
     else:
-        typer.echo(text)
+        say(text)
 
 
 def _read_lock(path: Path) -> tuple[Entry, ...]:

@@ -71,8 +71,6 @@ _LONGEST_WINDOW = 1_000_000
 _MOST_SEGMENTS = 1_000_000
 """AWS: Scan takes from 1 to 1,000,000 as TotalSegments."""
 
-_LEAST_RCU = 0.001
-
 
 class Core:
     """The state of an open store, and its operations.
@@ -415,7 +413,7 @@ class Core:
         wait = timeout_seconds(wait, "wait")
         segments = whole_number(segments, "segments", most=_MOST_SEGMENTS)
         if rcu_per_second is not None:
-            rcu_per_second = finite_number(rcu_per_second, "rcu_per_second", least=_LEAST_RCU)
+            rcu_per_second = finite_number(rcu_per_second, "rcu_per_second", least=0.001)
         check_callable(progress, "progress", "a function of items and RCU")
         call = yield from self._call(None)
         yield from self.registry.load(call)

@@ -103,6 +103,10 @@ _STALE = Answer(Status.STALE)
 _FAILED = Answer(Status.FAILED)
 
 
+def _shown(name: Any) -> str:
+    return repr(name) if isinstance(name, str) else f"A {type(name).__name__}"
+
+
 class Rows(Sequence["Row"]):
     """What a read answers: a row per asked key, in the order of the keys, duplicates included.
 
@@ -165,9 +169,12 @@ class Rows(Sequence["Row"]):
         return index if self._positions is None else self._positions[index]
 
     def _source(self, name: str) -> Source:
-        source = self._sources.get(name)
+        try:
+            source = self._sources.get(name)
+        except TypeError:  # A list has no hash.
+            source = None
         if source is None:
-            raise UnknownFeature(f"{name!r} was not asked for in this read.")
+            raise UnknownFeature(f"{_shown(name)} was not asked for in this read.")
         return source
 
     def _answer(self, row: Found, source: Source) -> Answer:

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 from uuid import UUID
 
-from chalk_online_store.arguments import list_of
+from chalk_online_store.arguments import check_flag, check_instance, list_of
 from chalk_online_store.errors import InvalidSchema, UnknownFeature
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.config import OnlineStoreConfig
@@ -76,7 +76,7 @@ class Feature:
     @cached_property
     def staleness(self) -> int | None:
         """`max_staleness` in microseconds; None where a value never goes stale."""
-        return microseconds(self.max_staleness)
+        return microseconds(self.max_staleness, f"max_staleness of {self.name}")
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,9 @@ class Namespace:
                 )
         object.__setattr__(self, "features", tuple(listed))
         _check_name("namespace", self.name)
+        _check_name("primary key", self.key_name)
+        config = self.online_store_config
+        check_instance(config, OnlineStoreConfig, "online_store_config", optional=False)
         self.key  # noqa: B018 - refuses what cannot be a key, at once.
         if len(self.by_name) != len(self.features) or self.key_name in self.by_name:
             raise InvalidSchema(f"Namespace {self.name!r} has two features of one name.")
@@ -192,6 +195,7 @@ def feature(
     overrides the class's. `group` names the group it is written with. The others are as for
     `Feature`.
     """
+    check_flag(primary, "primary", InvalidSchema)
     options: dict[str, Any] = {
         "group": group,
         "default": default,
@@ -235,7 +239,7 @@ def features(
             cls,
             name or _snake_case(cls.__name__),
             max_staleness,
-            online_store_config or OnlineStoreConfig(),
+            OnlineStoreConfig() if online_store_config is None else online_store_config,
         )
         return cls
 

@@ -14,7 +14,7 @@ from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.drivers.aio import AsyncDriver, InThread
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import RowsPending, StoreClosed
-from chalk_online_store.operations.times import ObservedAt
+from chalk_online_store.operations.times import ObservedAt, time_of
 from chalk_online_store.schema import Duration, Namespace
 from chalk_online_store.writer.core import WriterCore, spool_for
 from chalk_online_store.writer.dead_letters import DeadLetters
@@ -44,7 +44,7 @@ class AsyncPersistenceWriter:
         dead_letters: DeadLetters | None = None,
     ) -> None:
         self._store = store
-        settings = settings or Writing()
+        settings = Writing() if settings is None else settings
         self._spool = spool_for(store.core, settings, spool, spool_bytes)
         self._core = WriterCore(
             store.core,
@@ -94,6 +94,8 @@ class AsyncPersistenceWriter:
         priority: Priority = "live",
     ) -> AsyncTicket:
         """As `PersistenceWriter.write_result`."""
+        if observed_at is not None:
+            time_of(observed_at)
         row = self._store.core.results.row(query, inputs, features, version, max_staleness)
         return await self.submit(
             self._store.core.of_results(), [row], observed_at, priority=priority
@@ -101,6 +103,7 @@ class AsyncPersistenceWriter:
 
     async def flush(self, timeout: float | None = None) -> None:
         """As `PersistenceWriter.flush`."""
+        timeout = optional_timeout(timeout)
         self._start()
         await self._driver.run(self._core.flush(timeout))
 

@@ -14,7 +14,7 @@ from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.errors import RowsPending
-from chalk_online_store.operations.times import ObservedAt
+from chalk_online_store.operations.times import ObservedAt, time_of
 from chalk_online_store.schema import Duration, Namespace
 from chalk_online_store.store import OnlineStore
 from chalk_online_store.writer.core import WriterCore, spool_for
@@ -56,7 +56,7 @@ class PersistenceWriter:
         dead_letters: DeadLetters | None = None,
     ) -> None:
         self._store = store
-        self._settings = settings or Writing()
+        self._settings = Writing() if settings is None else settings
         self._dead_letters = dead_letters
         self._spool = spool_for(store.core, self._settings, spool, spool_bytes)
         self.begin_anew()
@@ -135,6 +135,8 @@ class PersistenceWriter:
         Raises `InvalidValue`, and as `submit` does; `RegistryUnavailable` for a struct feature
         whose ids this process has not read yet (`store.warm()` reads them).
         """
+        if observed_at is not None:
+            time_of(observed_at)
         row = self._store.core.results.row(query, inputs, features, version, max_staleness)
         return self.submit(self._store.core.of_results(), [row], observed_at, priority=priority)
 
