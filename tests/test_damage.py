@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chalk_online_store import DamagedItem, ReadFailed, RegistryError, Status, features
+from chalk_online_store import DamagedItem, OnlineStore, ReadFailed, RegistryError, Status, features
 from tests.fakes import SimulatedStore
 
 
@@ -16,6 +19,12 @@ class User:
     id: int
     a: int
     b: str
+
+
+@features
+class Shop:
+    id: int
+    a: int
 
 
 def store_with(damage: dict[str, Any]) -> SimulatedStore:
@@ -56,9 +65,24 @@ def test_a_feature_of_another_type_fails_when_it_is_looked_at() -> None:
     assert "secret" not in str(raised.value)
 
 
-def test_a_foreign_registry_is_refused() -> None:
-    """Items that are none of ours in the registry's partition raise an error of this library."""
-    store = SimulatedStore([User])
-    store.table.items["!registry", "x"] = json.loads('{"pk":{"S":"!registry"},"sk":{"S":"x"}}')
-    with pytest.raises(RegistryError, match="registry"):
+def test_a_foreign_item_in_the_registry_is_refused() -> None:
+    """An item that is not an entry raises `RegistryError` for the namespace of its name alone."""
+    store = SimulatedStore([User, Shop])
+    foreign = '{"pk":{"S":"!registry"},"sk":{"S":"user.x"}}'
+    store.table.items["!registry", "user.x"] = json.loads(foreign)
+    with pytest.raises(RegistryError, match=r"'user\.x' is not a valid entry"):
         store.read(User, [1])
+    assert store.read(Shop, [1]).statuses("a") == [Status.MISSING]
+
+
+def test_a_truncated_item_in_the_registry_is_an_error_of_ours(tmp_path: Path) -> None:
+    """Bytes in the registry that are not an item raise `RegistryError` with the remedy."""
+    path = tmp_path / "features.db"
+    with OnlineStore.open(f"sqlite:///{path}", [User]) as store:
+        store.write(User, [{"id": 1, "a": 1, "b": "b"}])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE items SET item = substr(item, 1, 20) WHERE pk = '!registry'")
+    with OnlineStore.open(f"sqlite:///{path}", [User]) as store:
+        for call in (lambda: store.read(User, [1]), lambda: store.delete(User, [1])):
+            with pytest.raises(RegistryError, match="restore the table"):
+                call()

@@ -71,11 +71,11 @@ class DamagedItem(OnlineStoreError):
 
 
 class RegistryError(OnlineStoreError):
-    """The registry of short ids and the schema do not agree."""
+    """Raised if the registry is damaged, or does not agree with the schema."""
 
 
 class TypeConflict(RegistryError):
-    """A feature is registered with another type than the schema declares."""
+    """Raised by calls that use a feature which is registered with another type than declared."""
 
 
 class RegistryUnavailable(RegistryError):

@@ -45,6 +45,7 @@ def plan_read(
     A cached read decodes whole items, so that any later read is served from them.
     """
     features = [codec.namespace.feature(name) for name in names]
+    codec.check_features(feature.name for feature in features)
     by_name = {codec.namespace.feature(n).name: microseconds(d) for n, d in overrides.items()}
     ages = {f.name: by_name.get(f.name, f.staleness) for f in features}
     wanted: dict[str, set[str]] = {}
