@@ -38,16 +38,32 @@ def store_with(damage: dict[str, Any]) -> SimulatedStore:
 
 @pytest.mark.parametrize("damage", [{"N": "1.5"}, {"N": "secret"}, {"N": []}])
 @pytest.mark.parametrize("keys", [[0, 1, 2], [1]], ids=["batch", "single"])
-def test_an_unreadable_item_fails_alone(damage: dict[str, Any], keys: list[int]) -> None:
-    """An item that cannot be decoded is failed with its cause; its neighbours are served."""
+def test_an_unreadable_value_fails_alone(damage: dict[str, Any], keys: list[int]) -> None:
+    """A value that cannot be decoded is failed with its cause; all others are served."""
     rows = store_with(damage).read(User, keys)
     for row in rows:
-        assert row.status("b") is (Status.FAILED if row.key == 1 else Status.HIT)
+        assert row.status("a") is (Status.FAILED if row.key == 1 else Status.HIT)
+        assert row["b"] == "b"
     with pytest.raises(ReadFailed) as failed:
         rows[keys.index(1)]["a"]
     assert isinstance(failed.value.__cause__, DamagedItem)
     assert "user.a" in str(failed.value)
     assert rows.report.failed == 1
+
+
+@pytest.mark.parametrize("keys", [[0, 1, 2], [1]], ids=["batch", "single"])
+@pytest.mark.parametrize("name", ["@", "~"])
+def test_an_item_without_its_times_fails_alone(name: str, keys: list[int]) -> None:
+    """Where an item's times cannot be read, all of its features are failed, and no other item."""
+    store = store_with({"N": "1"})
+    item = next(i for k, i in store.table.items.items() if k[0].endswith(":1"))
+    item[name] = {"N": "secret"}
+    rows = store.read(User, keys)
+    for row in rows:
+        assert row.status("b") is (Status.FAILED if row.key == 1 else Status.HIT)
+    with pytest.raises(DamagedItem, match=r"'b' of the key at position") as failed:
+        rows[keys.index(1)]["b"]
+    assert "secret" not in str(failed.value)
 
 
 @pytest.mark.parametrize("keys", [[0, 1, 2], [1]], ids=["batch", "single"])

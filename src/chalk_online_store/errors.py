@@ -195,7 +195,11 @@ class IncompleteRow(OnlineStoreError):
 
 
 class ReadFailed(OnlineStoreError):
-    """A value was asked for whose read did not succeed before the call's deadline."""
+    """Raised on access to a value whose status is `failed`. The cause is in `__cause__`."""
+
+
+class DamagedValue(ReadFailed, DamagedItem):
+    """Raised on access to a value that is stored in another form than its feature's type has."""
 
 
 class RowsPending(OnlineStoreError, TimeoutError):

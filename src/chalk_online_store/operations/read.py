@@ -106,12 +106,12 @@ def read(
     return Rows(keys, plan.sources, positions, found, now.wall, call.report)
 
 
-_ROWS = frozenset((tuple, DamagedRow, type(None)))
+_ROWS = frozenset((tuple, type(None)))
 
 
 def _count(found: Sequence[Found], call: Call) -> None:
     failed = 0
     if not _ROWS.issuperset(map(type, found)):
-        failed = sum(isinstance(row, OnlineStoreError) for row in found)
+        failed = sum(isinstance(row, OnlineStoreError | DamagedRow) for row in found)
     call.report.failed += failed
     call.report.items_read += len(found) - found.count(None) - failed
