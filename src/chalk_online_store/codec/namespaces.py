@@ -229,7 +229,7 @@ class NamespaceCodec:
         """What the registry lacks of the schema."""
         return self.compared.missing
 
-    @property
+    @cached_property
     def agrees(self) -> bool:
         """Whether the registry has all of the schema, and as the schema has it."""
         missing, conflicts, damage = self.compared
