@@ -75,11 +75,11 @@ class DamagedItem(OnlineStoreError):
 
 
 class RegistryError(OnlineStoreError):
-    """The registry of short ids and the schema do not agree."""
+    """Raised if the registry is damaged, or does not agree with the schema."""
 
 
 class TypeConflict(RegistryError):
-    """A feature is registered with another type than the schema declares."""
+    """Raised by calls that use a feature which is registered with another type than declared."""
 
 
 class RegistryUnavailable(RegistryError):
@@ -225,7 +225,11 @@ class IncompleteRow(OnlineStoreError):
 
 
 class ReadFailed(OnlineStoreError):
-    """A value was asked for whose read did not succeed before the call's deadline."""
+    """Raised on access to a value whose status is `failed`. The cause is in `__cause__`."""
+
+
+class DamagedValue(ReadFailed, DamagedItem):
+    """Raised on access to a value that is stored in another form than its feature's type has."""
 
 
 class RowsPending(OnlineStoreError, TimeoutError):

@@ -20,7 +20,8 @@ class Report:
     filter did not have their entity, and `bloom_false_positives` entities that it let through in
     vain. `superseded` counts changes of items that came later than newer values and so changed
     nothing, and deletes of items that left a newer value. Each change of an item is counted in
-    `items_written`, `superseded` or `failed`.
+    `items_written`, `superseded` or `failed`. Of a read, `failed` counts the items that could not
+    be read, and those of which a value could not be decoded.
 
     Of a store on several regions: `hedges` counts requests that were sent a second time because
     the first answer took long, `failovers` those that another region answered after one had

@@ -142,7 +142,7 @@ class OnlineStore:
         `consistent` asks for a strong read, past the cache. `timeout` is in seconds: keys that
         could not be read by then are `failed`.
 
-        Raises `UnknownFeature`, `InvalidKey`, `StoreClosed`, `TableNotFound`,
+        Raises `UnknownFeature`, `InvalidKey`, `TypeConflict`, `StoreClosed`, `TableNotFound`,
         `InvalidCredentials`, `AccessDenied`.
         """
         prepared = self._core.prepare(schema, features, max_staleness)

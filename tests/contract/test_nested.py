@@ -111,12 +111,13 @@ def test_fields_may_be_added_inside_containers(
 def test_another_type_of_a_field_is_refused(open_store: Open) -> None:
     """A field keeps its type for good; the conflict names the path of the field."""
     written(open_store, user(OLD), address=OLD("Main St", 7))
-    changed = user(struct(street=int, number=int))
+    other = struct(street=int, number=int)
+    changed = user(other)
     conflict = r"user\.address\.street is int .* but str"
     with pytest.raises(TypeConflict, match=conflict):
         open_store([changed]).read(changed, [1])
     with pytest.raises(TypeConflict, match=conflict):
-        open_store([changed]).write(changed, [{"id": 1}])
+        open_store([changed]).write(changed, [{"id": 1, "address": other(1, 7)}])
     assert read(open_store, user(OLD)) == OLD("Main St", 7)
 
 

@@ -92,7 +92,9 @@ def export(
 
     Example: chalk-online-store registry export --output registry.lock --url sqlite:///features.db
     """
-    text = render_lock(load_registry(url).entries)
+    registry = load_registry(url)
+    registry.check()
+    text = render_lock(registry.entries)
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -142,6 +144,7 @@ def check(
         registries["the lock file"] = Registry(_read_lock(lock))
     if url is not None:
         registries["the table"] = load_registry(url)
+        registries["the table"].check()
     found = [
         (where, difference)
         for where, registry in registries.items()

@@ -16,7 +16,7 @@ import importlib
 import logging
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import attrgetter
@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from chalk_online_store.codec.changes import Times, key_of, parse_item
 from chalk_online_store.codec.layout import BASE, LATEST, TableLayout, own
 from chalk_online_store.codec.values import (
     Attribute,
@@ -154,6 +155,20 @@ class RowDecoder:
         """Rows of decoded items."""
         return [self._row(item) for item in items]
 
+    def salvaged(self, item: bytes) -> Row | None:
+        """The row of an item of which some values cannot be decoded: these are `Damage`s.
+
+        None if the item is not JSON, or its key or its times cannot be read.
+        """
+        try:
+            attributes = parse_item(item)
+            key, times = key_of(self._layout, attributes), Times(attributes)
+        except DamagedItem:
+            return None
+        found = [_salvage(reading, attributes, times) for reading in self._readings]
+        values, observed = zip(*found, strict=True) if found else ((), ())
+        return DamagedRow((*key, times.latest, observed, *values))
+
     def _row(self, item: Any) -> Row:
         try:
             row: Row = self._ordinary(item)
@@ -207,6 +222,23 @@ def _time(item: Any) -> Callable[[Any, Any], int | None]:
         return common if own_time is None else _number(own_time)
 
     return time
+
+
+def _salvage(reading: Reading, item: Mapping[str, bytes], times: Times) -> tuple[Any, int | None]:
+    """A row's value of one column, and when it was true."""
+    attribute = item.get(reading.id)
+    if attribute is None:
+        return None, None
+    try:
+        observed_at = times.of(reading.id)
+    except DamagedItem:
+        return Damage("its observed-at cannot be read"), times.base
+    try:
+        return reading.read(attribute), observed_at
+    except msgspec.DecodeError as error:
+        return Damage(str(error)), observed_at
+    except (ValueError, RecursionError) as error:
+        return Damage(type(error).__name__), observed_at
 
 
 def _number(attribute: Any) -> int:

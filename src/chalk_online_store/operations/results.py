@@ -92,8 +92,10 @@ class ResultCodec:
         feature = namespace.feature(name)
         if not self._needs_ids(name):
             return Column("", feature, name)
-        codec = self._registry.known(namespace)
-        if codec is None:
+        codec = self._registry.present(namespace)
+        codec.check()
+        codec.check_features([feature.name])
+        if any(f"{entry.name}.".startswith(f"{name}.") for entry in codec.missing):
             raise RegistryUnavailable(f"{name} has fields whose ids are not known yet: warm().")
         return next(c for g in codec.groups.values() for c in g.columns if c.full_name == name)
 

@@ -27,7 +27,7 @@ from chalk_online_store.backend import (
     Wanted,
 )
 from chalk_online_store.codec.changes import Attributes, Change, render_item
-from chalk_online_store.codec.decoding import Row
+from chalk_online_store.codec.decoding import DamagedRow, Row
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.swaps import Swap
@@ -288,7 +288,7 @@ class _Look:
             elif item != ABSENT:
                 items[place] = item
         for place, row in self._rows(items):
-            if isinstance(row, DamagedItem):  # Then the table has to say.
+            if isinstance(row, DamagedItem | DamagedRow):  # Then the table has to say.
                 self.missed.append(place)
             else:
                 self.found[place] = row

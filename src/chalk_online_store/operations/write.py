@@ -111,6 +111,7 @@ def changes_of_deletes(
     """
     pks = enumerate(codec.partition_keys(keys))
     if names is not None:
+        codec.check_features(names)
         groups = codec.groups.values()
         removals = [(i, _remove(group, pk, names, now)) for i, pk in pks for group in groups]
         return [(position, change) for position, change in removals if change is not None]
