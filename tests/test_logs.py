@@ -6,6 +6,8 @@ import ast
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,33 @@ def test_every_event_is_documented() -> None:
                 named.add(ast.literal_eval(name))
     assert len(named) > 10
     assert [name for name in sorted(named) if f"`{name}`" not in page] == []
+
+
+def stderr_of(code: str) -> str:
+    """What a process prints to stderr that logs an error and a warning."""
+    log = 'chalk_online_store.writer").{}("{} happened", extra={{}})'
+    whole = f"""
+import logging, chalk_online_store
+{code}
+logging.getLogger("{log.format("error", "loss")}
+logging.getLogger("{log.format("warning", "trouble")}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", whole], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("", "loss happened\n"),
+        ("logging.basicConfig(format='%(message)s')", "loss happened\ntrouble happened\n"),
+        ("logging.getLogger().addHandler(logging.NullHandler())", ""),
+        ("logging.getLogger('chalk_online_store').addHandler(logging.NullHandler())", ""),
+        ("logging.disable(logging.CRITICAL)", ""),
+    ],
+)
+def test_errors_are_printed_if_logging_is_not_configured(code: str, expected: str) -> None:
+    """An unconfigured process prints errors and no warnings; any handler replaces that."""
+    assert stderr_of(code) == expected

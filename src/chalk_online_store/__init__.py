@@ -12,6 +12,7 @@ from chalk_online_store.errors import (
     InvalidCredentials,
     InvalidKey,
     InvalidSchema,
+    InvalidStore,
     InvalidURL,
     InvalidValue,
     ItemTooLarge,
@@ -37,6 +38,7 @@ from chalk_online_store.errors import (
     TypeConflict,
     UnknownFeature,
     WriteFailed,
+    WriterFailed,
 )
 from chalk_online_store.operations.bloom.build import BuildReport
 from chalk_online_store.operations.bloom.reads import FilterStats
@@ -91,6 +93,7 @@ __all__ = [
     "InvalidCredentials",
     "InvalidKey",
     "InvalidSchema",
+    "InvalidStore",
     "InvalidURL",
     "InvalidValue",
     "ItemTooLarge",
@@ -136,6 +139,7 @@ __all__ = [
     "UnknownFeature",
     "Vector",
     "WriteFailed",
+    "WriterFailed",
     "WriterStats",
     "Writing",
     "explain",
