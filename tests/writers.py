@@ -20,6 +20,7 @@ from chalk_online_store.writer.core import WriterCore
 from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.spool import Spool
 from chalk_online_store.writer.tickets import Priority, Ticket
+from chalk_online_store.writer.validation import OnInvalid
 
 T = TypeVar("T")
 
@@ -93,10 +94,11 @@ class World:
         *,
         schema: type = User,
         priority: Priority = "live",
+        on_invalid: OnInvalid = "raise",
     ) -> Operation[Ticket]:
         """Hand rows over."""
         now: Instant = yield NOW
-        submission = self.writer.submission(schema, rows, observed_at, priority, now)
+        submission = self.writer.submission(schema, rows, observed_at, priority, now, on_invalid)
         if not self.writer.offer(submission):
             yield from self.writer.wait_for_room(submission)
         return submission.ticket
