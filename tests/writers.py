@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from chalk_online_store import DeadLetter, Writing, features
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.drivers.sqlite import SqliteEngine
-from chalk_online_store.effects import NOW, Instant, Operation, Send, Spawn
+from chalk_online_store.effects import NOW, Instant, Operation, Send, Sleep, Spawn
 from chalk_online_store.embedded import requests
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import RequestError
@@ -79,13 +79,21 @@ class World:
         """Run a script while the writer works; then the writer stops."""
 
         def whole() -> Operation[T]:
-            yield Spawn(self.writer.run())
+            yield Spawn(self._work())
             try:
                 return (yield from script())
             finally:
                 self.writer.stop()
 
         return self.driver.run(whole())
+
+    def _work(self) -> Operation[None]:
+        """Run the writer as its thread does: again, if it has failed."""
+        while not self.writer.stopped:
+            try:
+                yield from self.writer.run()
+            except Exception:  # noqa: BLE001
+                yield Sleep(0.1)
 
     def submit(
         self,

@@ -156,7 +156,7 @@ class WriterCore:
             self._validator.check(namespace, copies)
         times = times_of(observed_at, len(copies)) or [now.wall] * len(copies)
         size = bytes_of(copies) / (len(copies) or 1)
-        ticket = self._tickets(len(copies), size, now.monotonic, self.inbox.lock, self)
+        ticket = self._tickets(len(copies), size, now.monotonic, self)
         return Submission(ticket, namespace.name, copies, times, priority, namespace)
 
     def offer(self, submission: Submission) -> bool:
@@ -166,6 +166,7 @@ class WriterCore:
         except OnlineStoreError:  # Nothing was taken in.
             raise
         except BaseException:
+            self.inbox.lock.free()
             self._pipeline.stop()  # The next one begins with what the ledger has.
             raise
 

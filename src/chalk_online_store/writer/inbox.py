@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from chalk_online_store.writer.locks import OwnerLock
 from chalk_online_store.writer.tickets import Priority, Submission, Ticket
 
 _PLAIN = 28
@@ -28,7 +28,7 @@ class Inbox:
         self.rows = 0
         self.bytes = 0.0
         self._waiting: dict[Priority, deque[Submission]] = {"live": deque(), "backfill": deque()}
-        self.lock = threading.Lock()
+        self.lock = OwnerLock()
 
     def fits(self, rows: int, size: float) -> bool:
         """Whether so much more is within the bounds; alone, anything is."""

@@ -130,7 +130,7 @@ class Ledger:
         self, namespace: str, times: Mapping[int, int], record_id: int, now: float, by: Wakeable
     ) -> Submission:
         rows = len(times)
-        ticket = Ticket(rows, _ROW_BYTES, now, self.inbox.lock, by)
+        ticket = Ticket(rows, _ROW_BYTES, now, by)
         submission = Submission(ticket, namespace, [None] * rows, list(times.values()), "live")
         submission.record_id = record_id
         submission.states[:] = bytes([KEPT]) * rows

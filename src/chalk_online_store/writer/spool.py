@@ -19,7 +19,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolInUse, StoreClosed
 from chalk_online_store.logs import event
 from chalk_online_store.writer import salvage
+from chalk_online_store.writer.locks import OwnerLock
 from chalk_online_store.writer.logs import LOG
 
 Record: TypeAlias = tuple[int, bytes]
@@ -48,6 +48,9 @@ _TOTALS = 2
 
 _LOG_BYTES = 4 << 20
 """The log is put into the database when it has grown to this, about."""
+
+_CLOSE_SECONDS = 10.0
+"""How long `close` waits for a commit."""
 
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
 _SURROUNDINGS = (
@@ -142,7 +145,7 @@ class Spool:
         self.path = Path(path)
         self._table = table
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self._lock = OwnerLock()
         self._pid = os.getpid()
         self._closed = False
         self._records: dict[int, _Totals] = {}
@@ -317,15 +320,18 @@ class Spool:
     def send(self, request: Commit | Fetch | Left, timeout: float) -> Any:
         """Perform one request; raises `SpoolError`, of which `SpoolFull` is one."""
         self.check_process()
-        with self._lock:
+        if not self._lock.acquire_within(timeout):
+            raise SpoolError(f"The spool {self.path} is busy.")
+        try:
             if self._closed:
                 raise StoreClosed("The spool is closed.")
-            try:
-                if self._is_in_doubt:
-                    self._look_up_records()
-                return self._perform(request)
-            except sqlite3.DatabaseError as error:
-                raise self._failure(error) from error
+            if self._is_in_doubt:
+                self._look_up_records()
+            return self._perform(request)
+        except sqlite3.DatabaseError as error:
+            raise self._failure(error) from error
+        finally:
+            self._lock.release()
 
     @property
     def foreign(self) -> bool:
@@ -474,10 +480,13 @@ class Spool:
         """Close the database; a second call does nothing."""
         if self.foreign:
             return
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._connection.close()
+        if not self._lock.acquire_within(_CLOSE_SECONDS):
+            raise SpoolError(f"The spool {self.path} is busy, and cannot be closed.")
+        try:
+            self._closed = True
+            self._connection.close()
+        finally:
+            self._lock.release()
 
     def begin_anew(self) -> None:
         """In a fork, never touch the connection again, nor let it be closed.
@@ -485,7 +494,7 @@ class Spool:
         To close it would take what is in the log out of the parent's hands: SQLite's "How To
         Corrupt", section 2.6. Nor may it be collected, hence a reference that nobody has.
         """
-        self._lock = threading.Lock()
+        self._lock = OwnerLock()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
 
 

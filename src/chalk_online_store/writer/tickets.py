@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
@@ -40,22 +40,27 @@ class RowCounter:
 
     def __init__(self, rows: int) -> None:
         self.left = rows
-        self._waits: Future[None] | None = None
+        self._waits: list[Future[None]] = []
 
     def settle(self, left: int) -> None:
         """So many rows are left."""
         self.left = left
-        if not left and self._waits is not None and not self._waits.done():
-            self._waits.set_result(None)
+        if not left and self._waits:
+            self._end_waits()
 
-    def future(self, lock: threading.Lock) -> Future[None]:
-        """Settled when none is left. `lock` is the one that `settle` is called under."""
-        with lock:
-            if self._waits is None:
-                self._waits = Future()
-                if not self.left:
-                    self._waits.set_result(None)
-            return self._waits
+    def future(self) -> Future[None]:
+        """Settled when none is left; in any thread."""
+        if not self._waits:
+            self._waits.append(Future())
+        waits = self._waits[0]
+        if not self.left:  # Perhaps since before `settle` could see the future.
+            self._end_waits()
+        return waits
+
+    def _end_waits(self) -> None:
+        for future in list(self._waits):
+            with suppress(InvalidStateError):  # Another thread has settled it.
+                future.set_result(None)
 
 
 class Wakeable(Protocol):
@@ -80,7 +85,6 @@ class Ticket:
         "_done",
         "_durable",
         "_errors",
-        "_lock",
         "_writer",
         "dead",
         "row_bytes",
@@ -89,16 +93,13 @@ class Ticket:
         "written",
     )
 
-    def __init__(
-        self, rows: int, row_bytes: float, since: float, lock: threading.Lock, writer: Wakeable
-    ) -> None:
+    def __init__(self, rows: int, row_bytes: float, since: float, writer: Wakeable) -> None:
         """`since` is when it was handed over, on the monotonic clock."""
         self.rows = rows
         self.since = since
         self.written = 0
         self.dead = 0
         self.row_bytes = row_bytes
-        self._lock = lock
         self._writer = writer
         self._errors: dict[int, OnlineStoreError] | None = None
         self._durable = RowCounter(rows)
@@ -139,7 +140,7 @@ class Ticket:
         while not self._is_over(counter, until):
             left = max(0.0, deadline - time.monotonic())
             try:
-                counter.future(self._lock).result(min(left, _CHECK_SECONDS))
+                counter.future().result(min(left, _CHECK_SECONDS))
             except TimeoutError:
                 if left <= _CHECK_SECONDS:
                     raise self._late(until) from None
@@ -173,7 +174,7 @@ class Ticket:
 
     def future(self) -> Future[None]:
         """Settled when every row is written or dead."""
-        return self._done.future(self._lock)
+        return self._done.future()
 
     # --- counted by the writer, under its lock ---
 
@@ -215,7 +216,7 @@ class AsyncTicket(Ticket):
         reached: asyncio.Future[None] | None = None
         while not self._is_over(counter, until):
             left = max(0.0, deadline - time.monotonic())
-            reached = reached or asyncio.wrap_future(counter.future(self._lock))
+            reached = reached or asyncio.wrap_future(counter.future())
             done, _ = await asyncio.wait({reached}, timeout=min(left, _CHECK_SECONDS))
             if not done and left <= _CHECK_SECONDS:
                 raise self._late(until)
@@ -284,4 +285,4 @@ class _NoWriter:
         return False
 
 
-_NOBODY = Submission(Ticket(0, 0.0, 0.0, threading.Lock(), _NoWriter()), "", [None], [0], "live")
+_NOBODY = Submission(Ticket(0, 0.0, 0.0, _NoWriter()), "", [None], [0], "live")

@@ -20,6 +20,7 @@ from chalk_online_store.writer.core import WriterCore, check_store, spool_for
 from chalk_online_store.writer.dead_letters import DeadLetters
 from chalk_online_store.writer.exits import at_exit, not_at_exit
 from chalk_online_store.writer.intake import SPOOL
+from chalk_online_store.writer.locks import OwnerLock
 from chalk_online_store.writer.logs import log_mistake
 from chalk_online_store.writer.settings import Writing
 from chalk_online_store.writer.stats import WriterStats
@@ -93,8 +94,8 @@ class PersistenceWriter:
         if self._spool is not None:
             transports[SPOOL] = self._spool
         self._driver = SyncDriver(transports)
-        self._starting = threading.Lock()
-        self._ending = threading.Lock()
+        self._starting = OwnerLock()
+        self._ending = OwnerLock()
         self._thread: threading.Thread | None = None
 
     def _start(self) -> None:
