@@ -22,13 +22,11 @@ from chalk_online_store import (
     OnlineStore,
     PersistenceWriter,
     RowsAbandoned,
-    RowsPending,
     Ticket,
     WriteFailed,
     Writing,
 )
 from chalk_online_store import writer as package
-from chalk_online_store.drivers.sqlite import SqliteEngine
 from chalk_online_store.effects import Operation, Sleep
 from chalk_online_store.errors import ConnectionFailed
 from chalk_online_store.writer.spool import Spool
@@ -98,7 +96,7 @@ class Run:
             try:
                 self.world.run(self._script)
             except Exception as error:  # noqa: BLE001
-                assert "injected" in str(error)
+                expect_injected(error)
             self._end()
 
     def _script(self) -> Operation[None]:
@@ -114,7 +112,7 @@ class Run:
                 yield from self.world.writer.flush(60)
                 break
             except Exception as error:  # noqa: BLE001
-                assert "injected" in str(error)
+                expect_injected(error)
 
     def _submit(self, rows: list[dict[str, Any]], time: datetime) -> Operation[None]:
         for _ in range(2):  # Whoever is told that it has failed, submits again.
@@ -122,7 +120,7 @@ class Run:
                 self.tickets.append((yield from self.world.submit(rows, time)))
                 break
             except Exception as error:  # noqa: BLE001
-                assert "injected" in str(error)
+                expect_injected(error)
 
     def _end(self) -> None:
         """What `close` does; the second time, if the first one is interrupted."""
@@ -135,26 +133,28 @@ class Run:
             except RowsAbandoned as error:
                 self.abandoned = error.rows
             except Exception as error:  # noqa: BLE001
-                assert "injected" in str(error)
+                expect_injected(error)
 
     def check(self, spool: Path | None) -> None:
         world = self.world
         world.check_account()
         stats = world.writer.stats(_instant(world.driver.now))
+        lost = self.abandoned - stats.undelivered
         pending = sum(ticket.pending for ticket in self.tickets)
         assert stats.pending >= pending
         if spool is not None:
             assert world.spool is not None
             world.spool.close()
             self._recover(spool)
-        elif not self.abandoned:
+        else:
             assert (stats.pending, pending) == (0, 0)
-        if not self.abandoned:
+        if not lost:
             values = {key: world.read(key).get("a") for key in range(1, 6)}
             assert values == {1: 10, 2: 20, 3: 3, 4: 4, 5: None}
-        assert 5 in {letter.row.get("id") for letter in world.letters}
+        assert stats.undelivered or 5 in {letter.row.get("id") for letter in world.letters}
         for ticket in self.tickets:
             assert ticket.written + ticket.dead + ticket.pending == ticket.rows
+            assert len(ticket.errors) == ticket.dead
 
     def _recover(self, spool: Path) -> None:
         """The next writer with the spool writes what is left in it."""
@@ -172,6 +172,11 @@ class Run:
         again.spool.close()
 
 
+def expect_injected(error: Exception) -> None:
+    if "injected" not in str(error):
+        raise error
+
+
 def _instant(now: float) -> Any:
     from chalk_online_store.effects import Instant
 
@@ -182,21 +187,18 @@ def row(key: int, a: int) -> dict[str, Any]:
     return {"id": key, "a": a, "b": None}
 
 
-def lives(
-    error: type[BaseException], spool: Path | None, ordering: str, gap: int
-) -> Iterator[Run]:
+def lives(error: type[BaseException], spool: Path | None, ordering: str, gap: int) -> Iterator[Run]:
     line = 1
     while True:
         place = None if spool is None else spool.with_name(f"spool-{line}")
         injector = Injector(line, error)
-        run = Run(injector, place, ordering)
         try:
+            run = Run(injector, place, ordering)
             run.check(place)
+            run.world.engine.close()
         except BaseException as wrong:
             wrong.add_note(f"{error.__name__} at line {line}, {injector.where}")
             raise
-        finally:
-            run.world.engine.close()
         yield run
         if not injector.where:
             return
@@ -214,3 +216,61 @@ def test_a_fault_at_any_line_loses_no_row(
     gap = max(1, 101 // STRESS)
     runs = sum(1 for _ in lives(error, spool, ordering, gap))
     assert runs > 10
+
+
+# --- with threads: also what is no `Exception` ---------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("spooled", [False, True], ids=["memory", "spool"])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, MemoryError])
+def test_a_fault_in_the_writers_thread_loses_no_row(
+    tmp_path: Path, error: type[BaseException], spooled: bool
+) -> None:
+    """A thread that is ended at any line begins again, and `close` accounts for each row."""
+    lines = range(1, 4000, max(1, 401 // STRESS))
+    fired = 0
+    for line in lines:
+        place = tmp_path / f"spool-{line}" if spooled else None
+        injector = Injector(line, error, THREAD)
+        threading.settrace(injector)
+        try:
+            run_with_threads(place)
+        except BaseException as wrong:
+            wrong.add_note(f"{error.__name__} at line {line}, {injector.where}")
+            raise
+        finally:
+            threading.settrace(None)  # type: ignore[arg-type]
+        fired += bool(injector.where)
+    assert fired
+
+
+def run_with_threads(spool: Path | None) -> None:
+    letters: list[DeadLetter] = []
+    with OnlineStore.open("sqlite://", [User]) as store:
+        writer = PersistenceWriter(store, spool=spool, dead_letters=letters.extend)
+        first = writer.submit(User, [row(1, 1), row(2, 2), {"id": 5, "a": "bad"}], T0)
+        with pytest.raises(WriteFailed):
+            first.wait(timeout=30)
+        second = writer.submit(User, [row(1, 10), row(3, 3)], T0 + timedelta(seconds=1))
+        second.wait("durable", timeout=30)
+        writer.flush(30)
+        writer.close(30)
+        stats = writer.stats()
+        assert (stats.accepted, stats.written, stats.dead, stats.pending) == (5, 4, 1, 0)
+        assert [each["a"] for each in store.read(User, [1, 2, 3])] == [10, 2, 3]
+        assert 5 in [letter.row["id"] for letter in letters]
+
+
+def test_a_thread_that_is_gone_is_started_again() -> None:
+    """A waiting caller restarts the writer's thread if it has ended, whatever has ended it."""
+    with OnlineStore.open("sqlite://", [User]) as store, PersistenceWriter(store) as writer:
+        writer.submit(User, [row(1, 1)]).wait(timeout=30)
+        thread, core = writer._thread, writer._core
+        assert thread is not None
+        core.stopped = True  # As if an exception had ended the loop of the thread.
+        core._pipeline.stop()
+        thread.join(30)
+        core.stopped = False
+        writer.submit(User, [row(1, 2)]).wait(timeout=30)
+        assert store.read(User, [1])[0]["a"] == 2

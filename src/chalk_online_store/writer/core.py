@@ -298,11 +298,13 @@ class WriterCore:
         pipeline = self._rebuild()
         if self.stopped:
             return
-        parts = [pipeline.intake.run] + [pipeline.sender.run] * pipeline.sender.workers
-        works = [pipeline.guard(part) for part in parts]
-        if self._recovery is not None:
+        parts: list[Callable[[], Operation[None]]] = [pipeline.intake.run]
+        parts += [pipeline.sender.run] * pipeline.sender.workers
+        if self._recovery is not None and not self._recovery.done:
             recover = partial(self._recovery.run, pipeline.pending, pipeline.sender.wake)
-            works.append(pipeline.guard(partial(recover, pipeline.stop_flag)))
+            parts.append(partial(recover, pipeline.stop_flag))
+        works = [pipeline.guard(part) for part in parts]
+        works.append(pipeline.watch(list(works)))
         if self._replays is not None:
             works.append(_kept_going(partial(self._replays.run, pipeline.stop_flag)))
         yield All(works, len(works))

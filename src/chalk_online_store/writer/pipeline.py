@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from inspect import GEN_CLOSED, getgeneratorstate
 
 from chalk_online_store.effects import Operation
 from chalk_online_store.operations.core import Core
@@ -23,6 +24,8 @@ from chalk_online_store.writer.settings import Writing
 
 _MOST_ENCODED = 2048
 """Rows that are further on than the inbox, where the oldest ones may have to go."""
+
+_WATCH_SECONDS = 1.0
 
 
 class Pipeline:
@@ -43,6 +46,7 @@ class Pipeline:
         """`bell` wakes the intake; `is_replayed` says that records are needed without a spool."""
         self.stop_flag = StopFlag()
         self._bell = bell
+        self._stopped = Bell()
         by_event = settings.ordering == "event"
         self.pending = Pending(by_event_time if by_event else by_arrival)
         self.concurrency = Concurrency(settings.max_concurrency)
@@ -75,6 +79,7 @@ class Pipeline:
         self.stop_flag.is_set = True
         self._bell.ring()
         self.sender.wake_all()
+        self._stopped.ring()
 
     def guard(self, run: Callable[[], Operation[None]]) -> Operation[None]:
         """Run one part. A fault of one ends all of them, since they share what it was changing."""
@@ -83,3 +88,11 @@ class Pipeline:
         except BaseException:
             self.stop()
             raise
+
+    def watch(self, parts: Sequence[Operation[None]]) -> Operation[None]:
+        """End all parts if one has ended before them, which `guard` can have missed."""
+        while not self.stop_flag.is_set:
+            seen = self._stopped.count
+            if any(getgeneratorstate(part) == GEN_CLOSED for part in parts):
+                self.stop()
+            yield from self._stopped.wait(seen, _WATCH_SECONDS)

@@ -31,6 +31,7 @@ from chalk_online_store.writer.tickets import Submission, Wakeable
 _RECORDS_A_PAGE = 16
 _TIMEOUT = 10.0
 _TRY_AGAIN = 1.0
+_IDLE = 5.0
 
 
 class Recovery:
@@ -73,6 +74,8 @@ class Recovery:
                 LOG.warning("What lies in the spool has to wait: %s", error, extra=said)
             yield from room.wait(seen, _TRY_AGAIN)
         self.ended.ring()
+        while not stop.is_set:  # A part that ends before the others ends them all.
+            yield from room.wait(room.count, _IDLE)
 
     def _take_up(self, pending: Pending) -> Operation[None]:
         ids = list(islice(self._left, _RECORDS_A_PAGE))
