@@ -17,7 +17,6 @@ import pyarrow as pa
 import pydantic
 import pytest
 
-import chalk_online_store
 from chalk_online_store import (
     AsyncOnlineStore,
     AsyncPersistenceWriter,
@@ -183,11 +182,7 @@ async def submit_async(*arguments: Any, **options: Any) -> None:
 
 def ticket(cls: Any) -> Any:
     """A ticket of rows that nobody writes."""
-    submission = WRITER._core.submission(User, [{"id": "a"}], None, "live", _NOW)
-    return cls(1, 0, 0.0, submission.ticket._lock, submission.ticket._bell)
-
-
-_NOW: Any = chalk_online_store.writer.writer.read_clocks()  # type: ignore[attr-defined]
+    return cls(1, 0, 0.0, WRITER._core)
 
 
 def awaited(method: Callable[..., Any]) -> Callable[..., Any]:

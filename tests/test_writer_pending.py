@@ -42,7 +42,7 @@ def codec(namespace: str = "user") -> Any:
 
 
 def unit() -> Unit:
-    return Unit.of_replay("user", 0, Parcel(1))
+    return Unit.of_replay(Parcel(1))
 
 
 def entry(change: Change, priority: Priority = "live", namespace: str = "user") -> Entry:

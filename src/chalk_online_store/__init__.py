@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         InvalidCredentials,
         InvalidKey,
         InvalidSchema,
+        InvalidStore,
         InvalidURL,
         InvalidValue,
         ItemTooLarge,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         UnknownFeature,
         UnsupportedPlatform,
         WriteFailed,
+        WriterFailed,
     )
     from chalk_online_store.operations.bloom.build import BuildReport
     from chalk_online_store.operations.bloom.reads import FilterStats
@@ -98,6 +100,7 @@ _NAMES_BY_MODULE = {
         "InvalidCredentials",
         "InvalidKey",
         "InvalidSchema",
+        "InvalidStore",
         "InvalidURL",
         "InvalidValue",
         "ItemTooLarge",
@@ -124,6 +127,7 @@ _NAMES_BY_MODULE = {
         "UnknownFeature",
         "UnsupportedPlatform",
         "WriteFailed",
+        "WriterFailed",
     ),
     "operations.bloom.build": ("BuildReport",),
     "operations.bloom.reads": ("FilterStats",),
@@ -182,6 +186,7 @@ __all__ = [
     "InvalidCredentials",
     "InvalidKey",
     "InvalidSchema",
+    "InvalidStore",
     "InvalidURL",
     "InvalidValue",
     "ItemTooLarge",
@@ -228,6 +233,7 @@ __all__ = [
     "UnsupportedPlatform",
     "Vector",
     "WriteFailed",
+    "WriterFailed",
     "WriterStats",
     "Writing",
     "compiled",

@@ -14,12 +14,24 @@ a key, a value or a secret: those could end up in a log.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from chalk_online_store.report import Report
 
 
 class OnlineStoreError(Exception):
-    """Base of every error that this library raises."""
+    """Base of every error that this library raises. It survives `pickle` and `copy`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restore an error without its constructor, which may take more than its message."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(cls: type[OnlineStoreError], args: tuple[Any, ...], state: Any) -> OnlineStoreError:
+    error = cls.__new__(cls, *args)
+    error.args = args  # OSError, the base of TimeoutError, leaves them to its constructor.
+    error.__dict__.update(state)
+    return error
 
 
 # --- what the caller got wrong -------------------------------------------------------------
@@ -57,6 +69,13 @@ class ItemTooLarge(OnlineStoreError, ValueError):
 
 class StoreClosed(OnlineStoreError, RuntimeError):
     """A store, or a writer, was used after `close`."""
+
+
+class InvalidStore(OnlineStoreError, TypeError):
+    """Raised if a persistence writer is given a store that it cannot write to.
+
+    `PersistenceWriter` takes an `OnlineStore`, `AsyncPersistenceWriter` an `AsyncOnlineStore`.
+    """
 
 
 class MissingDependency(OnlineStoreError, ImportError):
@@ -244,14 +263,18 @@ class RowsPending(OnlineStoreError, TimeoutError):
 
 
 class RowsAbandoned(OnlineStoreError):
-    """A persistence writer was closed before all rows were written, and has no spool for them.
+    """Raised by `close` of a persistence writer for rows that are neither written nor in a spool.
 
-    They are among the dead letters. `rows` says how many.
+    They were handed to the dead-letter sink, or the sink has failed. `rows` is their number.
     """
 
     def __init__(self, message: str, rows: int) -> None:
         super().__init__(message)
         self.rows = rows
+
+
+class WriterFailed(OnlineStoreError, RuntimeError):
+    """Raised if a persistence writer cannot start the thread that writes."""
 
 
 class SpoolError(OnlineStoreError):
