@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -68,10 +70,17 @@ class Answer(msgspec.Struct, kw_only=True):
 
     def is_foreign(self) -> bool:
         """Return True if it has members of the answer to another operation."""
-        return any(getattr(self, name) is not _ABSENT for name in _TELLING - self.own)
+        members, count = _foreign_members(type(self))
+        return members(self).count(_ABSENT) < count
 
 
 _TELLING = frozenset(Answer.__struct_fields__)
+
+
+@lru_cache
+def _foreign_members(kind: type[Answer]) -> tuple[Callable[[Answer], tuple[Any, ...]], int]:
+    names = _TELLING - kind.own
+    return attrgetter(*names), len(names)
 
 
 class OneTable(Answer):

@@ -119,8 +119,10 @@ class DynamoDBBackend:
             body = self._bodies.batch_write(pending)
             expected = self._matcher.batch_write([change.key for change in pending])
             answer = yield from self._wire.attempt("BatchWriteItem", body, expected, call)
-            keys = set(self._matcher.unwritten(answer))
-            return [change for change in pending if change.key in keys] if keys else []
+            if not answer.left:
+                return []
+            left = set(answer.left)
+            return [change for change in pending if change.key in left]
 
         left, error = yield from self._wire.until_done(step, changes, call)
         failed = {change.key for change in left}

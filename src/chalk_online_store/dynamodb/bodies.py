@@ -177,7 +177,8 @@ class Reads:
     def batch_get(self, pks: Sequence[str], consistent: bool) -> bytes:
         """BatchGetItem of at most 100 items, of the first sort key."""
         texts = _json(pks)
-        if b"\\" in texts or "," in pks:  # Either would be taken for two keys.
+        # What has a quote, or is a comma, might be taken for two keys.
+        if b"\\" in texts or b',","' in texts or b'[","' in texts:
             keys = b",".join(map(self._key, pks))
         else:
             keys = texts[1:-1].replace(b'","', self._between)

@@ -27,11 +27,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Generic, TypeVar
+from operator import itemgetter
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from chalk_online_store.codec.changes import key_of, parse_item
+from chalk_online_store.codec.decoding import SK, Row
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.answers import Decoder, Mismatch
@@ -39,28 +41,43 @@ from chalk_online_store.dynamodb.failures import CheckFailure, Failure
 from chalk_online_store.errors import DamagedItem
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 Key = tuple[str, str]
 
 
 class Expected(Generic[T]):
-    """The response that one request expects."""
+    """The response that one request expects. `accept` raises `Mismatch` for another one."""
 
-    __slots__ = ("_check", "_decoder", "check_failure")
+    __slots__ = ("_accept", "_decoder", "check_failure")
 
     def __init__(
-        self, decoder: Decoder[T], check: Callable[[T], None], check_failure: CheckFailure
+        self, decoder: Decoder[A], accept: Callable[[A], T], check_failure: CheckFailure
     ) -> None:
-        self._decoder = decoder
-        self._check = check
+        self._decoder: Decoder[Any] = decoder
+        self._accept = accept
         self.check_failure = check_failure
         """Raises `Mismatch` for an error that another request has."""
 
     def decode(self, body: bytes) -> T:
-        """The answer in a body. Raises `Mismatch`, or as the decoder does."""
-        answer = self._decoder.decode(body)
-        self._check(answer)
-        return answer
+        """What `accept` makes of the answer in a body. Raises as it does, or the decoder."""
+        return self._accept(self._decoder.decode(body))
+
+
+class BatchRead(NamedTuple):
+    """What a BatchGetItem found, by partition key, and the partition keys that it left."""
+
+    found: dict[str, Row | DamagedItem]
+    left: list[str]
+    units: float
+    size: int
+
+
+class BatchWritten(NamedTuple):
+    """The keys that a BatchWriteItem left unprocessed."""
+
+    left: list[ItemKey]
+    units: float
 
 
 class Matcher:
@@ -84,9 +101,9 @@ class Matcher:
         self, decoder: Decoder[answers.ReadAnswer], pk: str, sk: str
     ) -> Expected[answers.ReadAnswer]:
         """GetItem's response, with an item of this key or none."""
-        return Expected(decoder, partial(self._check_item, pk, sk), check_read_failure)
+        return Expected(decoder, partial(self._accept_item, pk, sk), check_read_failure)
 
-    def _check_item(self, pk: str, sk: str, found: answers.ReadAnswer) -> None:
+    def _accept_item(self, pk: str, sk: str, found: answers.ReadAnswer) -> answers.ReadAnswer:
         rows = found.rows
         if rows:
             row = rows[0]
@@ -101,44 +118,49 @@ class Matcher:
                 raise Mismatch(_OTHER_KEY)
         else:
             self._check_empty(found.answer)
+        return found
 
     def raw_item(self, key: ItemKey) -> Expected[answers.Got[answers.RawItem]]:
         """GetItem's response, undecoded."""
 
-        def check(answer: answers.Got[answers.RawItem]) -> None:
+        def accept(answer: answers.Got[answers.RawItem]) -> answers.Got[answers.RawItem]:
             if answer.Item:
                 self._check_key(answer.Item, key)
             else:
                 self._check_empty(answer)
+            return answer
 
-        return Expected(answers.raw_item, check, check_read_failure)
+        return Expected(answers.raw_item, accept, check_read_failure)
 
     def batch(
         self, decoder: Decoder[answers.ReadAnswer], sk: str, pks: Sequence[str]
-    ) -> Expected[answers.ReadAnswer]:
+    ) -> Expected[BatchRead]:
         """BatchGetItem's response, with items of some of these keys; the other ones left or not."""
-        return Expected(decoder, partial(self._check_batch, sk, pks), check_read_failure)
+        return Expected(decoder, partial(self._accept_batch, sk, pks), check_read_failure)
 
-    def _check_batch(self, sk: str, pks: Sequence[str], found: answers.ReadAnswer) -> None:
-        answer = found.answer
-        self._check_tables(answer.Responses, answer.UnprocessedKeys)
-        returned = {row[0] for row in found.rows}
-        count = len(found.rows)
-        if not {row[1] for row in found.rows} <= {sk}:
+    def _accept_batch(self, sk: str, pks: Sequence[str], answer: answers.ReadAnswer) -> BatchRead:
+        parts, rows = answer.answer, answer.rows
+        self._check_tables(parts.Responses, parts.UnprocessedKeys)
+        found: dict[str, Row | DamagedItem] = dict(zip(map(_PK, rows), rows, strict=True))
+        count = len(rows)
+        matching = list(map(_SK, rows)).count(sk)
+        left: list[str] = []
+        requested = sum(map(found.__contains__, pks))
+        if answer.damaged or parts.UnprocessedKeys:
+            unread = self._left(parts)
+            left = [key.pk for key in unread]
+            keys = [key for key, _ in answer.damaged] + unread
+            count += len(keys)
+            matching += sum(key.sk == sk for key in keys)
+            found.update((key.pk, error) for key, error in answer.damaged)
+            requested = len({*found, *left}.intersection(pks))
+        if not requested == matching == count:
             raise Mismatch(_OTHER_KEY)
-        if found.damaged or answer.UnprocessedKeys:
-            others = [key for key, _ in found.damaged] + self.left(answer)
-            if any(key.sk != sk for key in others):
-                raise Mismatch(_OTHER_KEY)
-            returned.update([key.pk for key in others])
-            count += len(others)
-        if len(returned) != count or not returned.issubset(pks):
-            raise Mismatch(_OTHER_KEY)
-        if self._table not in answer.Responses and (found.rows or count < len(pks)):
+        if self._table not in parts.Responses and (rows or count < len(pks)):
             raise Mismatch("it does not name the table")
+        return BatchRead(found, left, answer.units, answer.size)
 
-    def left(self, answer: answers.BatchGot[msgspec.Raw]) -> list[ItemKey]:
-        """The keys that BatchGetItem left unprocessed."""
+    def _left(self, answer: answers.BatchGot[msgspec.Raw]) -> list[ItemKey]:
         left = answer.UnprocessedKeys.values()
         return [self._key(key) for some in left for key in some.Keys]
 
@@ -147,34 +169,37 @@ class Matcher:
     ) -> Expected[answers.ReadAnswer]:
         """Query's response, with items of a partition from the first to the last sort key."""
 
-        def check(found: answers.ReadAnswer) -> None:
+        def accept(found: answers.ReadAnswer) -> answers.ReadAnswer:
             keys: list[Key] = [(row[0], row[1]) for row in found.rows]
             self._check_page(found.answer, keys + [key for key, _ in found.damaged])
             ends = self._ends(found.answer)
             if any(key[0] != pk or not first <= key[1] <= last for key in keys + ends):
                 raise Mismatch(_OTHER_KEY)
+            return found
 
-        return Expected(decoder, check, check_read_failure)
+        return Expected(decoder, accept, check_read_failure)
 
     def partition(self, pk: str, after: str) -> Expected[answers.Queried[answers.RawItem]]:
         """Query's response, with items of a partition after a sort key."""
 
-        def check(answer: answers.Queried[answers.RawItem]) -> None:
+        def accept(answer: answers.Queried[answers.RawItem]) -> answers.Queried[answers.RawItem]:
             keys = [self._key(item) for item in answer.Items]
             self._check_page(answer, keys)
             if any(key.pk != pk or key.sk <= after for key in keys + self._ends(answer)):
                 raise Mismatch(_OTHER_KEY)
+            return answer
 
-        return Expected(answers.queried, check, check_read_failure)
+        return Expected(answers.queried, accept, check_read_failure)
 
     def scan(self) -> Expected[answers.Queried[answers.RawItem]]:
         """Scan's response, with any items of the table."""
 
-        def check(answer: answers.Queried[answers.RawItem]) -> None:
+        def accept(answer: answers.Queried[answers.RawItem]) -> answers.Queried[answers.RawItem]:
             self._check_page(answer, [self._key(item) for item in answer.Items])
             self._ends(answer)
+            return answer
 
-        return Expected(answers.queried, check, check_read_failure)
+        return Expected(answers.queried, accept, check_read_failure)
 
     def _ends(self, answer: answers.Queried[T]) -> list[ItemKey]:
         """The key after which the next page begins; empty for the last page."""
@@ -214,11 +239,11 @@ class Matcher:
         """The response to PutItem, UpdateItem or DeleteItem."""
         return Expected(
             answers.written,
-            partial(self._check_write, operation),
+            partial(self._accept_write, operation),
             partial(self._check_refusal, key),
         )
 
-    def _check_write(self, operation: str, answer: answers.Written) -> None:
+    def _accept_write(self, operation: str, answer: answers.Written) -> answers.Written:
         capacity = answer.ConsumedCapacity
         if capacity is not None and capacity.has_detail:
             self._detailed.add(operation)
@@ -227,6 +252,7 @@ class Matcher:
         self._check_table(capacity)
         if answer.is_foreign():
             raise Mismatch(_OTHER_OPERATION)
+        return answer
 
     def _check_refusal(self, key: ItemKey, code: str, failure: Failure) -> None:
         if code == _CANCELED:
@@ -235,30 +261,28 @@ class Matcher:
         if item:
             self._check_key(_parsed(item), key)
 
-    def batch_write(self, keys: Collection[ItemKey]) -> Expected[answers.BatchWritten]:
+    def batch_write(self, keys: Collection[ItemKey]) -> Expected[BatchWritten]:
         """BatchWriteItem's response, which may leave some of these keys."""
 
-        def check(answer: answers.BatchWritten) -> None:
+        def accept(answer: answers.BatchWritten) -> BatchWritten:
             self._check_tables(answer.UnprocessedItems)
-            left = self.unwritten(answer)
+            requests = answer.UnprocessedItems.values()
+            left = [self._key(request.key) for some in requests for request in some]
             if len(set(left)) != len(left) or not set(left).issubset(keys):
                 raise Mismatch(_OTHER_KEY)
+            return BatchWritten(left, answer.units)
 
-        return Expected(answers.batch_written, check, check_read_failure)
-
-    def unwritten(self, answer: answers.BatchWritten) -> list[ItemKey]:
-        """The keys that BatchWriteItem left unprocessed."""
-        left = answer.UnprocessedItems.values()
-        return [self._key(request.key) for some in left for request in some]
+        return Expected(answers.batch_written, accept, check_read_failure)
 
     def transaction(self, actions: int) -> Expected[answers.Transacted]:
         """TransactWriteItems' response."""
 
-        def check(answer: answers.Transacted) -> None:
+        def accept(answer: answers.Transacted) -> answers.Transacted:
             if answer.is_foreign():
                 raise Mismatch(_OTHER_OPERATION)
             for capacity in answer.ConsumedCapacity:
                 self._check_table(capacity)
+            return answer
 
         def check_failure(code: str, failure: Failure) -> None:
             if code == _REFUSED:
@@ -267,7 +291,7 @@ class Matcher:
             if reasons and len(reasons) != actions:
                 raise Mismatch("it cancels another number of actions")
 
-        return Expected(answers.transacted, check, check_failure)
+        return Expected(answers.transacted, accept, check_failure)
 
     # --- what all share ----------------------------------------------------------------------
 
@@ -304,6 +328,7 @@ def _parsed(item: bytes) -> dict[str, bytes]:
         raise Mismatch("an item is not one") from error
 
 
+_PK, _SK = itemgetter(0), itemgetter(SK)
 _REFUSED = "ConditionalCheckFailedException"
 _CANCELED = "TransactionCanceledException"
 

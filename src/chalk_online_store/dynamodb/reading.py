@@ -71,17 +71,16 @@ class ItemReader:
         if len(pks) == 1:
             return [(yield from self._get_one(prepared, pks[0], learns, call))]
         found: dict[str, Found] = {}
-        matcher = self._matcher
 
         def step(pending: Sequence[str]) -> Operation[list[str]]:
             body = prepared.reads.batch_get(pending, call.consistent)
-            expected = matcher.batch(prepared.batch, prepared.wanted[0][0], pending)
-            answer = yield from self._wire.attempt("BatchGetItem", body, expected, call)
-            found.update(_by_partition(answer))
-            keys = [key.pk for key in matcher.left(answer.answer)]
+            expected = self._matcher.batch(prepared.batch, prepared.wanted[0][0], pending)
+            read = yield from self._wire.attempt("BatchGetItem", body, expected, call)
+            found.update(read.found)
             if learns:
-                self._learn(prepared, answer, len(pending) - len(keys), call)
-            return keys
+                done = len(pending) - len(read.left)
+                self._learn(prepared, read.units, read.size, done, call)
+            return read.left
 
         left, error = yield from self._wire.until_done(step, pks, call)
         if left:
@@ -96,16 +95,14 @@ class ItemReader:
         except RequestError as error:
             return unless_final(error)
         if learns:
-            self._learn(prepared, answer, 1, call)
+            self._learn(prepared, answer.units, answer.size, 1, call)
         if answer.damaged:
             return answer.damaged[0][1]
         return answer.rows[0] if answer.rows else None
 
-    def _learn(
-        self, prepared: _Prepared, answer: answers.ReadAnswer, count: int, call: Call
-    ) -> None:
-        units = answer.units / (1 + call.consistent)
-        self._costs.saw_items(prepared.wanted[0][1], units, answer.size, count)
+    def _learn(self, prepared: _Prepared, units: float, size: int, count: int, call: Call) -> None:
+        shape = prepared.wanted[0][1]
+        self._costs.saw_items(shape, units / (1 + call.consistent), size, count)
 
     # --- all groups of an entity -----------------------------------------------------------
 
@@ -136,13 +133,6 @@ class ItemReader:
             if not start:
                 self._costs.saw_query(wanted, units / (1 + call.consistent))
                 return found
-
-
-def _by_partition(answer: answers.ReadAnswer) -> dict[str, Found]:
-    found: dict[str, Found] = {row[0]: row for row in answer.rows}
-    if answer.damaged:
-        found.update((key.pk, error) for key, error in answer.damaged)
-    return found
 
 
 class _Prepared:
