@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from chalk_online_store.testing import Dynoxide, Valkey, ValkeyCluster, create_table
+from chalk_online_store.testing import (
+    Dynoxide,
+    Ministack,
+    Valkey,
+    ValkeyCluster,
+    create_table,
+)
+from tests.engines import MotoProcess
 from tests.helpers import STRESS, stress
 
 # CI tests one commit with the same examples each time; other runs and longer ones draw new ones.
@@ -24,6 +31,16 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("chalk")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a fixture of their module in one process: it is set up once."""
+    for item in items:
+        definitions = getattr(item, "_fixtureinfo", None)
+        found = definitions.name2fixturedefs.values() if definitions else ()
+        if any(each[-1].scope == "module" for each in found):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +72,21 @@ def valkey_cluster() -> Iterator[ValkeyCluster]:
     """One cluster in memory for the whole session, as `valkey`."""
     with ValkeyCluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoProcess]:
+    """One moto server for the whole session, as `dynoxide`."""
+    pytest.importorskip("moto.server")
+    with MotoProcess() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[Ministack]:
+    """One ministack for the whole session, as `dynoxide`."""
+    with Ministack() as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -1060,17 +1060,18 @@ def test_a_cancelled_request_closes_its_connection_in_time(new_loop: NewLoop) ->
     """Whoever cancels requests that are never answered does not gather open sockets."""
     ended = threading.Event()
 
-    async def scenario(url: str) -> bool:
-        transport = tasks_transport(url)
-        sending = asyncio.create_task(transport.send(GET, 0.5))
-        await asyncio.sleep(0.1)
+    async def scenario(server: Server) -> bool:
+        transport = tasks_transport(server.url)
+        sending = asyncio.create_task(transport.send(GET, 2))
+        while not server.connections and not sending.done():
+            await asyncio.sleep(0.01)
         sending.cancel()
-        heard = await asyncio.to_thread(ended.wait, 5)
+        heard = await asyncio.to_thread(ended.wait, 30)
         await transport.close()
         return heard
 
     with Server(until_the_end(ended)) as server:
-        assert run(scenario(server.url), new_loop)
+        assert run(scenario(server), new_loop)
 
 
 def test_a_cancelled_request_takes_its_connection_along(new_loop: NewLoop) -> None:
