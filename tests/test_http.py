@@ -1058,20 +1058,23 @@ def test_a_task_that_waits_for_credentials_hears_of_the_close(new_loop: NewLoop)
 
 def test_a_cancelled_request_closes_its_connection_in_time(new_loop: NewLoop) -> None:
     """Whoever cancels requests that are never answered does not gather open sockets."""
-    ended = threading.Event()
+    began, ended = threading.Event(), threading.Event()
 
-    async def scenario(server: Server) -> bool:
-        transport = tasks_transport(server.url)
+    def behave(connection: socket.socket) -> None:
+        began.set()
+        until_the_end(ended)(connection)
+
+    async def scenario(url: str) -> bool:
+        transport = tasks_transport(url)
         sending = asyncio.create_task(transport.send(GET, 2))
-        while not server.connections and not sending.done():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(began.wait, 30)
         sending.cancel()
         heard = await asyncio.to_thread(ended.wait, 30)
         await transport.close()
         return heard
 
-    with Server(until_the_end(ended)) as server:
-        assert run(scenario(server), new_loop)
+    with Server(behave) as server:
+        assert run(scenario(server.url), new_loop)
 
 
 def test_a_cancelled_request_takes_its_connection_along(new_loop: NewLoop) -> None:

@@ -114,6 +114,7 @@ def received(connection: Connection) -> str:
     return str(connection.recv())
 
 
+@pytest.mark.slow
 def test_processes_that_register_at_once_end_with_one_map(url: str) -> None:
     """Many processes with overlapping sets of 2,000 features: one map, without gaps, for all."""
     digests = digests_of_processes(url)

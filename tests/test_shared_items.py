@@ -97,6 +97,7 @@ since_1970 = changes().filter(lambda change: change.observed_at > 0)
 histories = st.lists(since_1970, min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=stress(100))
 @given(told=histories, table=st.lists(since_1970, max_size=4))
 def test_what_was_read_is_joined_with_what_was_told(

@@ -70,6 +70,7 @@ def test_only_its_owner_may_read_it(spool: Spool, path: Path) -> None:
     assert stat.S_IMODE(Path(f"{path}-wal").stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused(spool: Spool, path: Path) -> None:
     """Neither this process nor another one opens a spool that is in use, however often it tries."""
     append(spool, b"a")

@@ -91,7 +91,7 @@ class Victims:
         orders, answers = self._pipes
         orders.write(f"{rng.randrange(10**6)} {self._version} {rng.choice([0, 0, 100])}\n")
         pid = int(answers.readline().split()[1])
-        # One in ten may still begin. Half of them have made rows durable, on the slowest machine too.
+        # One in ten may still begin. Half of them have made rows durable, however slow it goes.
         heard = [answers.readline() for _ in range(rng.choices([0, 1, 2], [1, 4, 5])[0])]
         time.sleep(rng.uniform(0, 0.08))
         signal.pidfd_send_signal(_pidfd(pid), signal.SIGKILL)
@@ -116,6 +116,7 @@ def _pidfd(pid: int) -> int:
     return os.pidfd_open(pid)
 
 
+@pytest.mark.slow
 def test_nothing_durable_is_lost_when_writers_are_killed(url: str, spool: Path) -> None:
     """Killed at any moment, time and again: what was durable is there, whole, and newest wins."""
     check_kills(url, spool, stress(60))
@@ -377,6 +378,7 @@ def test_a_disk_that_is_full_costs_durability_only(url: str, spool: Path) -> Non
     assert max(versions(url).values()) == 399
 
 
+@pytest.mark.slow
 def test_a_damaged_spool_gives_what_can_be_read(url: str, spool: Path) -> None:
     """Random bytes in the spool of a killed process: no row is torn, and the writer goes on."""
     rng = random.Random(3)

@@ -28,6 +28,7 @@ def url(request: pytest.FixtureRequest) -> str:
     return server.url(f"{uuid.uuid4().hex}:")
 
 
+@pytest.mark.slow
 def test_nothing_durable_is_lost_when_writers_are_killed(url: str, spool: Path) -> None:
     """Killed at any moment, time and again: what was durable is there, whole, and newest wins."""
     check_kills(url, spool, stress(20))
