@@ -18,21 +18,44 @@ TRY = $(BIN)/python scripts/try_installed.py
 
 # Test processes. Tests mostly wait, so there are more than cores.
 WORKERS ?= 4
-PARALLEL = --numprocesses $(WORKERS) --dist worksteal
+PARALLEL = --numprocesses $(WORKERS) --dist loadgroup
 # What `make test-all` multiplies the rounds of attack tests by.
 STRESS ?= 10
 
-.PHONY: demo test test-all test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos wheels docs clean
+# Percent of lines that the tests run, outside the command line.
+COVERED ?= 90
+
+TESTED = $(STAMPS)/dev $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/redis $(STAMPS)/provider-schema
+
+.PHONY: demo test test-all coverage matrix lock ruff test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos wheels docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
 
-test: lint $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
+# mypy is one of the tests: it takes as long as many of them, and runs beside them.
+test: ruff $(TESTED)
 	$(BIN)/python -m pytest $(PARALLEL) --durations 25
 
 # The same tests with many more rounds: nightly, and before a release.
-test-all: lint $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
+test-all: ruff $(TESTED)
 	CHALK_STRESS=$(STRESS) $(BIN)/python -m pytest $(PARALLEL) --durations 25
+	$(BIN)/python scripts/matrix.py
+
+# The same tests, with the lines counted that they run in any process.
+coverage: $(TESTED)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PARALLEL)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --omit "*/chalk_online_store/cli/*" --fail-under $(COVERED)
+	$(BIN)/coverage report --include "*/chalk_online_store/cli/*"
+
+# Other Pythons, dependencies and engines; ROWS="engines redis" are some rows of the table.
+matrix: $(TESTED)
+	$(BIN)/python scripts/matrix.py $(ROWS)
+
+# tests/constraints/locked.txt: what pip settles on today.
+lock: $(STAMPS)/dev
+	$(BIN)/python scripts/matrix.py --lock
 
 # Feast's own tests of online stores: FEAST=DIR is a checkout of it, URL=... a store to test.
 test-feast: $(STAMPS)/dev $(STAMPS)/engines $(FEAST_SUITE)/.ours
@@ -52,10 +75,12 @@ fuzz: $(STAMPS)/dev
 sanitize: $(STAMPS)/dev
 	PYTHON=$(BIN)/python scripts/sanitize_decoder.sh
 
-lint: $(STAMPS)/dev
+lint: ruff
+	$(BIN)/mypy
+
+ruff: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 bench: $(BENCH)/.ours $(BENCH)/.feast
 	$(BENCH)/main/bin/python -m benchmarks $(PARTS)
@@ -83,7 +108,7 @@ licences: $(STAMPS)/dev
 	$(BIN)/python -m scripts.licences
 
 clean:
-	rm -rf .venv .try $(BENCH) $(FEAST_SUITE) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
+	rm -rf .venv .try .coverage .coverage.* $(BENCH) $(FEAST_SUITE) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 
 # A stamp is newer than what it was made from; so a second run is quick, and an edited
 # pyproject.toml or decoder is installed again.
@@ -112,6 +137,10 @@ $(STAMPS)/engines: scripts/install_engines.py $(STAMPS)/venv
 
 $(STAMPS)/ministack: scripts/install_engines.py $(STAMPS)/venv
 	$(BIN)/python scripts/install_engines.py ministack
+	touch $@
+
+$(STAMPS)/redis: scripts/install_engines.py $(STAMPS)/venv
+	$(BIN)/python scripts/install_engines.py redis
 	touch $@
 
 $(STAMPS)/provider-schema: scripts/provider_schema.py scripts/install_engines.py $(STAMPS)/venv

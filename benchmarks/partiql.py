@@ -84,7 +84,7 @@ def _parameters(change: Change) -> Iterator[bytes]:
 
 def batch(wire: Wire, changes: Sequence[Change], call: Call) -> Operation[int]:
     """Send one batch; how many statements were refused."""
-    expected: Expected[Answer] = Expected(_decoder, lambda _: None, lambda *_: None)
+    expected: Expected[Answer] = Expected(_decoder, lambda found: found, lambda *_: None)
     answer = yield from wire.ask("BatchExecuteStatement", body(changes), expected, call)
     return sum("Error" in response for response in answer.Responses)
 

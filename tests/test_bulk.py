@@ -26,8 +26,8 @@ from tests.helpers import stress
 from tests.strategies import VALUES, Schema, any_types, namespaces
 
 LAYOUT = TableLayout()
-thorough = settings(max_examples=stress(150))
-quick = settings(max_examples=stress(50))
+thorough = settings(max_examples=stress(60))
+quick = settings(max_examples=stress(25))
 
 
 class Shout(str):

@@ -35,7 +35,7 @@ NEW: Group = ("a", "b", "c", "d")  # the same group, after two features were add
 Seen = dict[str, tuple[int, bytes | None]]
 """Observed-at and attribute of each feature."""
 
-thorough = settings(max_examples=stress(200))
+thorough = settings(max_examples=stress(100))
 quick = settings(max_examples=stress(75))
 
 

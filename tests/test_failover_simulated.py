@@ -16,8 +16,8 @@ from tests.regions import (
     Regions,
 )
 
-SCHEDULES = stress(150)
-"""Generated schedules; thousands at a desk."""
+SCHEDULES = stress(60)
+"""Generated schedules."""
 
 DISTANCES = {"east": 0.005, "west": 0.03, "far": 0.06}
 QUICK = Routing(return_after="5s", return_over="5s")

@@ -884,7 +884,8 @@ class History:
                 assert status is Status.MISSING
 
 
-@settings(max_examples=stress(40))
+@pytest.mark.slow
+@settings(max_examples=stress(15))
 @given(seed=st.integers(0, 2**32))
 @example(seed=336)  # Three merges while somebody loads the filter, who then announced nothing.
 @pytest.mark.usefixtures("_merges_often", "_hastened")

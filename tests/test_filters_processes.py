@@ -89,6 +89,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return engine.url(table)
 
 
+@pytest.mark.slow
 def test_killed_writers_hide_nothing(url: str) -> None:
     """Writers are killed and replaced; what they acknowledged is seen after the refresh, by all."""
     known: dict[int, float] = {}

@@ -200,7 +200,7 @@ def outcome(run: Callable[[Operation[str]], str], tree: Tree) -> tuple[str, list
     return result, sorted(made.log)
 
 
-@settings(max_examples=stress(300))
+@settings(max_examples=stress(100))
 @given(trees())
 def test_drivers_agree_on_any_tree(tree: Tree) -> None:
     """Every driver gives the same result, begins and ends everything at the same times."""

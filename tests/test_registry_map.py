@@ -257,7 +257,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=stress(200))
+@settings(max_examples=stress(100))
 @given(st.lists(STEPS, max_size=15))
 def test_names_come_and_go_but_ids_stay(steps: list[Any]) -> None:
     """Whatever is registered, renamed and dropped: no id ever stands for another feature."""

@@ -415,9 +415,10 @@ def test_requests_are_counted(kind: type, valkey: Valkey) -> None:
         store.write(User, ROWS)
         rows = [{"id": i, "a": i, "b": "b"} for i in range(3000)]
         for ordering in ("event", "arrival"):
-            assert store.write(User, rows, ordering=ordering).requests == 3
-            assert store.write(User, rows[:900], ordering=ordering).requests == 1
-        found = store.read(User, range(3000))
+            report = store.write(User, rows, ordering=ordering, timeout=60)
+            assert report.requests == 3
+            assert store.write(User, rows[:900], ordering=ordering, timeout=60).requests == 1
+        found = store.read(User, range(3000), timeout=60)
         assert found.report.requests == 1
         assert found.column("a") == list(range(3000))
 

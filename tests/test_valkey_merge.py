@@ -112,7 +112,7 @@ def outcome(item: Attributes | None, merged: Attributes, change: Change) -> Appl
     return Applied.WHOLLY if wholly else Applied.PARTLY
 
 
-@settings(max_examples=stress(300))
+@settings(max_examples=stress(100))
 @given(history=st.lists(changes(), min_size=1, max_size=7))
 def test_the_script_is_merge(table: Table, history: list[Change]) -> None:
     """After any changes the item, its expiry and every outcome are those of the one truth."""

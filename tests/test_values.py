@@ -40,7 +40,7 @@ from tests.strategies import (
 
 NUMBERS = {bool, int, float, Decimal, datetime, date, time, timedelta}
 quick = settings(max_examples=stress(60))
-thorough = settings(max_examples=stress(300))
+thorough = settings(max_examples=stress(100))
 
 every_type = pytest.mark.parametrize("annotation", VALUES, ids=str)
 
