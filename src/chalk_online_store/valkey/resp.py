@@ -147,13 +147,15 @@ class ReplyReader:
         append, size_of, length = items.append, _SIZES.get, len(buffer)
         width = 6
         for _ in range(len(items), count):
-            size = size_of(buffer[at : at + width])
+            header = buffer[at : at + width]
+            size = size_of(header)
             if size is None:  # Its header has another width, or is none that is known.
                 width = buffer.find(b"\n", at) + 1 - at
-                size = size_of(buffer[at : at + width]) if width > 0 else None
+                header = buffer[at : at + width] if width > 0 else b""
+                size = size_of(header)
                 if size is None:
                     break
-            start = at + width
+            start = at + len(header)
             if size < 0:
                 append(None)
                 at = start
