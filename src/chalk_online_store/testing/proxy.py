@@ -95,6 +95,9 @@ class _Proxy:
         `{"BatchGetItem"}`. Requests that are under way are not hit, except by a `Blackhole` of all.
         Raises `ValueError` for a share that is none, for a part where there can be none, or for a
         fault that is not for this kind of proxy.
+
+        `ForgottenConnections` hits the connections that are open at this moment, and
+        `AcceptThenClose` those and each new one.
         """
         self._inject(fault, share, operations)
 
