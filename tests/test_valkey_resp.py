@@ -86,7 +86,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     except BrokenReply:
         return
     if done:
-        reference = hiredis.Reader(replyError=ErrorReply)
+        reference = hiredis.Reader(replyError=ErrorReply)  # type: ignore[arg-type]
         reference.feed(data)
         assert reader.replies == [reference.gets()]
 

@@ -126,9 +126,7 @@ class AsyncPool:
         if connection is not None:
             reader = pipeline.reader()
             now = time.monotonic()
-            doubted_at = deadline
-            if self._reuse.may_send_twice():
-                doubted_at = now + self._reuse.silence_bound(deadline - now)
+            doubted_at = now + self._reuse.silence_bound(deadline - now)
             try:
                 return await self._run(connection, pipeline, reader, doubted_at, deadline)
             except FAILURES as error:
@@ -215,7 +213,7 @@ class AsyncPool:
 
     async def _open_socket(self, address: Address) -> AsyncConnection:
         def connection() -> AsyncConnection:
-            return AsyncConnection(self._loop)
+            return AsyncConnection(self._loop, self._reuse)
 
         target = self._server.target
         if target.path:
@@ -264,8 +262,9 @@ class AsyncConnection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, reuse: Reuse) -> None:
         self._loop = loop
+        self._reuse = reuse
         self._waiting: asyncio.Future[None] | None = None
         self._reader = ReplyReader(0, 0)
         self._first_by = self._deadline = 0.0
@@ -305,7 +304,11 @@ class AsyncConnection(asyncio.Protocol):
 
     def _time_out(self) -> None:
         due = self._deadline if self._reader.has_begun else self._first_by
-        if due - EARLY > time.monotonic():
+        now = time.monotonic() + EARLY
+        if due <= now < self._deadline and not self._reuse.may_send_twice():
+            # Many requests were sent a second time lately, so the server itself is slow.
+            due = self._first_by = self._deadline
+        if due > now:
             self._wake_at(due)
         else:
             self._fail(TimeoutError())

@@ -12,8 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from chalk_online_store.drivers.http.opening import open_socket
 from chalk_online_store.drivers.http.reuse import Reuse
@@ -36,10 +35,10 @@ from chalk_online_store.valkey.pipeline import Pipeline
 from chalk_online_store.valkey.resp import Command, ReplyReader, pack
 from chalk_online_store.valkey.urls import ValkeyTarget
 
-T = TypeVar("T")
+_READ_SIZE = 1 << 16
+"""Bytes that a connection reads at once: most responses come in one piece."""
 
-_READ_SIZE = 1 << 17
-"""Bytes that a connection reads at once: most responses come in one piece or two."""
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class ValkeyTransport:
@@ -120,31 +119,33 @@ class Pool:
 
     def begin(self, commands: Sequence[Command], deadline: float) -> InFlight:
         """Send commands, without waiting for their replies; raises `RequestError`."""
-        with self._failing():
+        try:
             return self._begin(Pipeline(commands), deadline)
+        except FAILURES as error:
+            raise self._server.failure(error) from error
 
     def finish(self, sent: InFlight) -> list[Reply]:
         """Read the replies to what was begun; raises `RequestError`."""
-        with self._failing():
-            try:
-                return self._receive(sent)
-            except FAILURES as error:
-                stale = is_stale(error, sent.reader, sent.deadline)
-                if not (sent.connection.reused and stale):
-                    raise
+        try:
+            return self._receive(sent)
+        except FAILURES as error:
+            if not (sent.connection.reused and is_stale(error, sent.reader, sent.deadline)):
+                raise self._server.failure(error) from error
+        try:
             self._drop_older(sent.connection)
             return self._receive(self._begin_new(sent.pipeline, sent.deadline))
+        except FAILURES as error:
+            raise self._server.failure(error) from error
 
     def warm(self, connections: int, deadline: float) -> int:
         """Open so many connections; how many are idle then. Raises `RequestError`."""
         opened: list[BlockingConnection] = []
         try:
-            with self._failing():
-                for _ in range(min(connections, self._size)):
-                    opened.append(self._take() or self._connect(deadline))
-        except RequestError:
+            for _ in range(min(connections, self._size)):
+                opened.append(self._take() or self._connect(deadline))
+        except FAILURES as error:
             if not opened:
-                raise
+                raise self._server.failure(error) from error
         finally:
             for connection in opened:
                 self._give_back(connection)
@@ -157,30 +158,24 @@ class Pool:
 
     # --- requests ---
 
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except FAILURES as error:
-            raise self._server.failure(error) from error
-
     def _begin(self, pipeline: Pipeline, deadline: float) -> InFlight:
         connection = self._take()
         if connection is None:
             return self._begin_new(pipeline, deadline)
         now = time.monotonic()
-        doubted_at = deadline
-        if self._reuse.may_send_twice():
-            doubted_at = now + self._reuse.silence_bound(deadline - now)
+        doubted_at = now + self._reuse.silence_bound(deadline - now)
         sent = InFlight(pipeline, connection, deadline, doubted_at)
         try:
-            with _whole(connection):
-                connection.send(pipeline.data, sent.doubted_at)
+            connection.send(pipeline.data, sent.doubted_at)
         except OSError as error:
+            connection.close()
             if not is_stale(error, sent.reader, deadline):
                 raise
             self._drop_older(connection)
             return self._begin_new(pipeline, deadline)
+        except BaseException:
+            connection.close()
+            raise
         return sent
 
     def _begin_new(self, pipeline: Pipeline, deadline: float) -> InFlight:
@@ -191,15 +186,27 @@ class Pool:
 
     def _receive(self, sent: InFlight) -> list[Reply]:
         connection = sent.connection
-        with _whole(connection):
-            connection.receive(sent.reader, sent.doubted_at, sent.deadline)
+        try:
+            self._read(sent)
             replies = self._server.replies(sent.pipeline.check(sent.reader.replies))
+        except BaseException:  # The next reply on this connection would be unknown.
+            connection.close()
+            raise
         self._reuse.responded(time.monotonic() - sent.sent_at)
         if leads_astray(replies):
             connection.close()
         else:
             self._give_back(connection)
         return replies
+
+    def _read(self, sent: InFlight) -> None:
+        try:
+            sent.connection.receive(sent.reader, sent.doubted_at, sent.deadline)
+        except TimeoutError as error:
+            if not is_stale(error, sent.reader, sent.deadline) or self._reuse.may_send_twice():
+                raise
+            # Many requests were sent a second time lately, so the server itself is slow.
+            sent.connection.receive(sent.reader, sent.deadline, sent.deadline)
 
     # --- connections ---
 
@@ -332,10 +339,16 @@ class BlockingConnection:
 
     def send(self, data: bytes, deadline: float) -> None:
         """Send all of it; raises `OSError`, `TimeoutError` at the deadline."""
-        send = self._sock.send
-        left = memoryview(data)
-        while left:
-            left = left[self._in_time(partial(send, left), select.POLLOUT, deadline) :]
+        left: bytes | memoryview = data
+        while True:
+            try:
+                sent = self._sock.send(left)
+            except WOULD_BLOCK as error:
+                self._wait(_event(error, select.POLLOUT), deadline)
+            else:
+                if sent == len(left):
+                    return
+                left = memoryview(left)[sent:]
 
     def receive(self, reader: ReplyReader, first_by: float, deadline: float) -> None:
         """Read until the reader is done.
@@ -343,28 +356,21 @@ class BlockingConnection:
         The first byte has to be there at `first_by`. Raises `OSError`, `BrokenReply`, and
         `TimeoutError` at the deadline.
         """
-        if not self._is_tls:  # TLS may have read it already.
-            self._wait(select.POLLIN, first_by)
-        read = partial(self._sock.recv, _READ_SIZE)
+        event = 0 if self._is_tls else select.POLLIN  # TLS may have read it already.
         until = first_by
         while True:
-            data = self._in_time(read, select.POLLIN, until)
+            if event:
+                self._wait(event, until)
+            try:
+                data = self._sock.recv(_READ_SIZE)
+            except WOULD_BLOCK as error:
+                event = _event(error, select.POLLIN)
+                continue
             if not data:
                 raise ConnectionEnded(reader)
             if reader.feed(data):
                 return
-            until = deadline
-
-    def _in_time(self, action: Callable[[], T], event: int, deadline: float) -> T:
-        while True:
-            try:
-                return action()
-            except BlockingIOError:
-                self._wait(event, deadline)
-            except ssl.SSLWantReadError:
-                self._wait(select.POLLIN, deadline)
-            except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT, deadline)
+            event, until = 0, deadline
 
     def _wait(self, event: int, deadline: float) -> None:
         """Wait until the socket is ready; raises `TimeoutError` at the deadline."""
@@ -382,6 +388,13 @@ class BlockingConnection:
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
+
+
+def _event(error: Exception, usual: int) -> int:
+    """What to wait for: TLS may have to write before it reads, and the other way round."""
+    if isinstance(error, ssl.SSLWantReadError):
+        return select.POLLIN
+    return select.POLLOUT if isinstance(error, ssl.SSLWantWriteError) else usual
 
 
 # --- sockets -------------------------------------------------------------------------------
