@@ -360,6 +360,16 @@ def test_a_closed_store_keeps_no_connection(kind: type) -> None:
             assert time.monotonic() < deadline
 
 
+def test_connections_have_the_name_of_the_library(kind: type) -> None:
+    """CLIENT LIST shows which library a connection is of, and its database is the one selected."""
+    with Valkey() as server, client_of(server) as client:
+        url = server.url().replace("/0", "/3")
+        with store_at(kind, url) as store:
+            store.write(User, ROWS)
+            ours = [each for each in client.client_list() if each["db"] == "3"]
+            assert {each["lib-name"] for each in ours} == {"chalk-online-store"}
+
+
 def test_a_fork_has_connections_of_its_own(valkey: Valkey) -> None:
     """A child asks over a connection of its own, and the parent's goes on."""
     with OnlineStore.open(valkey.url("fork:"), [User]) as store:

@@ -58,13 +58,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_numbers.restart)
 
 
+_INTRODUCTION = pack([("CLIENT", "SETINFO", "LIB-NAME", "chalk-online-store")])
+"""CLIENT LIST shows the name."""
+
+
 class Pipeline:
     """One request, and what its response has to be."""
 
-    __slots__ = ("_commands", "_number", "data")
+    __slots__ = ("_commands", "_introduces", "_number", "data")
 
     def __init__(self, commands: Sequence[Command]) -> None:
         self._commands = commands
+        self._introduces = False
         self._number = _numbers.next()
         # A sentinel knows PING alone. A server refuses PING while it cannot save to its disk.
         echo = b"PING" if commands[0][0] == "SENTINEL" else b"ECHO"
@@ -72,17 +77,26 @@ class Pipeline:
         self.data = pack(commands) + number
         """The bytes to send."""
 
+    def introduce(self) -> None:
+        """Name the library at the end, as the first request on a connection does.
+
+        Servers before 7.2 refuse that, and so may an ACL. It is of no consequence.
+        """
+        if not self._introduces:
+            self._introduces = True
+            self.data += _INTRODUCTION
+
     def reader(self) -> ReplyReader:
         """A reader for the response."""
         commands = self._commands
         allowed = _BASE_BYTES + _ARGUMENT_BYTES * sum(map(len, commands))
         if any(command[0] == "ZRANGEBYLEX" for command in commands):
             allowed += _LISTING_BYTES
-        return ReplyReader(len(commands) + 1, allowed)
+        return ReplyReader(len(commands) + 1 + self._introduces, allowed)
 
     def check(self, replies: Sequence[Any]) -> list[Any]:
         """Return the replies to the commands; raises `BrokenReply` if they are not."""
-        *found, number = replies
+        *found, number = replies[:-1] if self._introduces else replies
         if number != self._number:
             self._check_unnumbered(found, number)
         for command, reply in zip(self._commands, found, strict=True):

@@ -15,7 +15,7 @@ from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, store_closed
 from chalk_online_store.drivers.loops import EARLY, PerLoop
 from chalk_online_store.drivers.valkey.shared import (
     FAILURES,
-    GREETING_BYTES,
+    LOGIN_BYTES,
     ROLE,
     Address,
     ConnectionEnded,
@@ -124,6 +124,7 @@ class AsyncPool:
     async def _exchange(self, pipeline: Pipeline, deadline: float) -> list[Reply]:
         connection = self._take()
         if connection is not None:
+            connection.introduce(pipeline)
             reader = pipeline.reader()
             now = time.monotonic()
             doubted_at = now + self._reuse.silence_bound(deadline - now)
@@ -134,6 +135,7 @@ class AsyncPool:
                     raise
             self._drop_older(connection)
         connection = await self._connect(deadline)
+        connection.introduce(pipeline)
         return await self._run(connection, pipeline, pipeline.reader(), deadline, deadline)
 
     async def _run(
@@ -204,11 +206,11 @@ class AsyncPool:
         until = min(deadline, now + self._server.target.connect_timeout)
         async with asyncio.timeout(until - now):
             connection = await self._open_socket(address)
-        async with _whole(connection):
-            greeting = self._server.greeting(login=login)
-            reader = ReplyReader(len(greeting), GREETING_BYTES)
-            await connection.exchange(pack(greeting), reader, until, until)
-            self._server.check_greeting(greeting, reader.replies)
+        if login and (asked := self._server.login):
+            async with _whole(connection):
+                reader = ReplyReader(len(asked), LOGIN_BYTES)
+                await connection.exchange(pack(asked), reader, until, until)
+                self._server.check_login(asked, reader.replies)
         return connection
 
     async def _open_socket(self, address: Address) -> AsyncConnection:
@@ -270,9 +272,16 @@ class AsyncConnection(asyncio.Protocol):
         self._first_by = self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._lost = False
+        self._is_new = True
         self.idle_since = self.idle_since_wall = 0.0
         self.usable = False
         """True if a request may be sent on it."""
+
+    def introduce(self, pipeline: Pipeline) -> None:
+        """Have the first request name the library."""
+        if self._is_new:
+            self._is_new = False
+            pipeline.introduce()
 
     async def exchange(
         self, data: bytes, reader: ReplyReader, first_by: float, deadline: float

@@ -20,7 +20,7 @@ from chalk_online_store.drivers.http.shared import store_closed
 from chalk_online_store.drivers.polling import milliseconds_until
 from chalk_online_store.drivers.valkey.shared import (
     FAILURES,
-    GREETING_BYTES,
+    LOGIN_BYTES,
     ROLE,
     Address,
     ConnectionEnded,
@@ -164,6 +164,7 @@ class Pool:
             return self._begin_new(pipeline, deadline)
         now = time.monotonic()
         doubted_at = now + self._reuse.silence_bound(deadline - now)
+        connection.introduce(pipeline)
         sent = InFlight(pipeline, connection, deadline, doubted_at)
         try:
             connection.send(pipeline.data, sent.doubted_at)
@@ -180,6 +181,7 @@ class Pool:
 
     def _begin_new(self, pipeline: Pipeline, deadline: float) -> InFlight:
         connection = self._connect(deadline)
+        connection.introduce(pipeline)
         with _whole(connection):
             connection.send(pipeline.data, deadline)
         return InFlight(pipeline, connection, deadline)
@@ -263,12 +265,12 @@ class Pool:
         """Connect and log in, within the `connect_timeout` of the URL."""
         until = min(deadline, time.monotonic() + self._server.target.connect_timeout)
         connection = BlockingConnection(_open_socket(self._server, address, until))
-        with _whole(connection):
-            greeting = self._server.greeting(login=login)
-            reader = ReplyReader(len(greeting), GREETING_BYTES)
-            connection.send(pack(greeting), until)
-            connection.receive(reader, until, until)
-            self._server.check_greeting(greeting, reader.replies)
+        if login and (asked := self._server.login):
+            with _whole(connection):
+                reader = ReplyReader(len(asked), LOGIN_BYTES)
+                connection.send(pack(asked), until)
+                connection.receive(reader, until, until)
+                self._server.check_login(asked, reader.replies)
         return connection
 
     def _whereabouts(self, deadline: float) -> Address:
@@ -316,7 +318,15 @@ class BlockingConnection:
         self._poll.register(sock, select.POLLIN)
         self.pid = os.getpid()
         self.reused = False
+        """True once it was idle."""
+        self._is_new = True
         self.idle_since = self.idle_since_wall = 0.0
+
+    def introduce(self, pipeline: Pipeline) -> None:
+        """Have the first request name the library."""
+        if self._is_new:
+            self._is_new = False
+            pipeline.introduce()
 
     def rest(self) -> None:
         """Begin to be idle."""

@@ -40,11 +40,8 @@ ASKING: Command = ("ASKING",)
 FAILURES = (OSError, UnicodeError, BrokenReply)
 """What an exchange fails with; the second for a name that cannot be a host's."""
 
-GREETING_BYTES = 1 << 16
-"""Bytes of the replies to a greeting."""
-
-_LIBRARY = "chalk-online-store"
-"""What CLIENT LIST shows of our connections."""
+LOGIN_BYTES = 1 << 16
+"""Bytes of the replies to a login."""
 
 _FIRST = random.randrange(1 << 16)
 """Which of several replicas this process takes for the first."""
@@ -106,29 +103,35 @@ class Server:
         self.target = target
         self.tls = _tls_context(dict(target.files)) if target.tls else None
 
-    def greeting(self, *, login: bool) -> list[Command]:
-        """The commands that a new connection begins with; with `login`, to a database."""
+    @property
+    def login(self) -> list[Command]:
+        """The commands that a new connection begins with.
+
+        They have a round trip of their own: were the database not selected, or the user not
+        the right one, then what follows would go elsewhere.
+        """
         target = self.target
         commands: list[Command] = []
-        if login and (target.username or target.password):
+        if target.username or target.password:
             user = (target.username,) if target.username else ()
             commands.append(("AUTH", *user, target.password))
-        if login and target.db:
+        if target.db:
             commands.append(("SELECT", target.db))
-        return [*commands, ("CLIENT", "SETINFO", "LIB-NAME", _LIBRARY)]
+        return commands
 
-    def check_greeting(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
-        """Raise the error that a server replied to a greeting."""
+    def check_login(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
+        """Raise the error that a server replied to a login."""
         for command, reply in zip(commands, replies, strict=True):
-            # Servers before 7.2 do not know SETINFO, and a user may not be allowed to send it.
-            if isinstance(reply, ErrorReply) and command[0] != "CLIENT":
+            if isinstance(reply, ErrorReply):
                 raise self._login_error(command, reply)
+            if reply != b"OK":
+                raise BrokenReply("the reply to a login has another form")
 
     def _login_error(self, command: Command, reply: ErrorReply) -> RequestError:
-        known = _CODES.get(reply.code)
-        if known is None and command[0] == "AUTH":
-            known = InvalidCredentials
-        return self._error(known or RequestRefused, reply.text)
+        known = self.error(reply)
+        if type(known) is RequestRefused and command[0] == "AUTH":
+            return self._error(InvalidCredentials, reply.text)
+        return known
 
     def replies(self, replies: Sequence[Reply]) -> list[Reply]:
         """The replies, of which errors are our own."""
