@@ -15,14 +15,25 @@ PYTHONS ?= 3.11 3.12 3.13 3.14
 TRIED := tests/contract $(addprefix tests/test_,$(addsuffix .py, arrays arrow_rows chalkpy cli_tree \
 	credentials decoder frames golden http instances nested opentelemetry rows signing spool values))
 TRY = $(BIN)/python scripts/try_installed.py
+# The lowest redis-py that there is next to us, one in the middle, and the newest.
+REDIS_VERSIONS ?= 5.0.0 7.4.1 newest
 
-.PHONY: demo test test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos docs clean
+.PHONY: demo test test-redis-versions test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
 
-test: lint $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
+test: lint test-redis-versions $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
 	$(BIN)/python -m pytest
+
+# The contract on Valkey beside any redis-py that an application has; tests use it as a reference.
+test-redis-versions: $(STAMPS)/engines $(addprefix $(STAMPS)/redis-,$(REDIS_VERSIONS))
+	set -e; for version in $(REDIS_VERSIONS); do \
+		export PYTHONPATH=$(CURDIR)/.venv/redis/$$version; \
+		$(BIN)/python -c "import redis; print('redis-py', redis.__version__)"; \
+		$(BIN)/python -m pytest $(PARALLEL) -q -p no:cacheprovider \
+			-k "valkey and not cluster" tests/contract tests/test_valkey_resp.py; \
+	done
 
 # Feast's own tests of online stores: FEAST=DIR is a checkout of it, URL=... a store to test.
 test-feast: $(STAMPS)/dev $(STAMPS)/engines $(FEAST_SUITE)/.ours
@@ -85,7 +96,12 @@ $(STAMPS)/demo: pyproject.toml $(DECODER) $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/dev: pyproject.toml $(DECODER) $(STAMPS)/venv
-	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,feast,testing,valkey]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,feast,testing]" --group dev
+	touch $@
+
+$(STAMPS)/redis-%: $(STAMPS)/dev
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .venv/redis/$* \
+		"redis$(patsubst ==newest,,==$*)"
 	touch $@
 
 $(STAMPS)/docs: pyproject.toml $(DECODER) $(STAMPS)/venv
@@ -123,7 +139,7 @@ $(BENCH)/.feast: benchmarks/requirements-feast.txt
 	touch $@
 
 $(BENCH)/.feast-ours: $(BENCH)/.feast $(SOURCES)
-	$(BENCH)/feast/bin/python -m pip install --quiet ".[testing,valkey]"
+	$(BENCH)/feast/bin/python -m pip install --quiet ".[testing]"
 	$(BENCH)/feast/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	touch $@
 

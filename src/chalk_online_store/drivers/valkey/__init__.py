@@ -1,6 +1,6 @@
 """Carries `valkey.commands.Request`s to a server, for threads and for asyncio.
 
-The connections are plain sockets and the protocol is `valkey.resp`: see decision NEXT.
+The connections are plain sockets and the protocol is `valkey.resp`: see docs/decisions.
 """
 
 from chalk_online_store.drivers.valkey.aio import AsyncValkeyTransport
