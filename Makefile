@@ -124,7 +124,7 @@ $(STAMPS)/demo: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/dev: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
-	$(BIN)/python -m pip install --quiet --editable ".[aioboto3,arrow,demo,feast,testing,valkey]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[aioboto3,arrow,demo,feast,testing]" --group dev
 	touch $@
 
 $(STAMPS)/docs: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
@@ -166,7 +166,7 @@ $(BENCH)/.feast: benchmarks/requirements-feast.txt
 	touch $@
 
 $(BENCH)/.feast-ours: $(BENCH)/.feast $(SOURCES)
-	$(BENCH)/feast/bin/python -m pip install --quiet ".[testing,valkey]"
+	$(BENCH)/feast/bin/python -m pip install --quiet ".[testing]"
 	$(BENCH)/feast/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	touch $@
 

@@ -41,7 +41,6 @@ WITHOUT_EXTRAS = [
     ("rows.to_arrow()", "[arrow]"),
     ("import chalk_online_store.integrations.frames", "[arrow]"),
     ("import chalk_online_store.integrations.arrow", "[arrow]"),
-    ("OnlineStore.open('valkey://127.0.0.1:1', schema=[User])", "[valkey]"),
     ("from chalk_online_store.integrations import opentelemetry as o; o.observe(store)", "[otel]"),
     ("from chalk_online_store.testing import Moto; Moto().start()", "moto[dynamodb,server]"),
 ]

@@ -15,8 +15,11 @@ from chalk_online_store.testing.helper import World
 from chalk_online_store.testing.valkey import Valkey, url_of
 from chalk_online_store.testing.world.faults import (
     KINDS,
+    AcceptThenClose,
     Blackhole,
     Fault,
+    ForgottenConnections,
+    LateDuplicates,
     Latency,
     LostAnswer,
     LostRequest,
@@ -24,6 +27,7 @@ from chalk_online_store.testing.world.faults import (
     Reset,
     Slowdown,
     SlowDrip,
+    SwappedResponses,
     Truncated,
     dump,
 )
@@ -188,7 +192,21 @@ class ValkeyFaultProxy(_Proxy):
 
     _kind = "stream"
     _knows = frozenset(
-        (Blackhole, Latency, LostAnswer, LostRequest, Refused, Reset, Slowdown, SlowDrip, Truncated)
+        (
+            AcceptThenClose,
+            Blackhole,
+            ForgottenConnections,
+            LateDuplicates,
+            Latency,
+            LostAnswer,
+            LostRequest,
+            Refused,
+            Reset,
+            Slowdown,
+            SlowDrip,
+            SwappedResponses,
+            Truncated,
+        )
     )
 
     def __init__(

@@ -38,6 +38,7 @@ _NUMBERS: dict[str, type] = {
     "connect_timeout": float,
     "read_timeout": float,
     "max_pool_connections": int,
+    "keepalive_timeout": float,
     "keep_expired": int,
     "replicas": int,
 }
@@ -72,6 +73,7 @@ class ValkeyTarget:
     connect_timeout: float = 1.0
     read_timeout: float = 3.0
     max_pool_connections: int = 32
+    keepalive_timeout: float = 50.0
     keep_expired: int = 300
     read_from: ReadFrom = "primary"
     replicas: int = 1

@@ -16,11 +16,13 @@ from .active import NO_HITS, Hits
 from .faults import (
     AcceptThenClose,
     Blackhole,
+    LateDuplicates,
     LostAnswer,
     LostRequest,
     Reset,
     Slowdown,
     SlowDrip,
+    SwappedResponses,
     Truncated,
 )
 from .front import Front, end, latency, reset
@@ -48,6 +50,8 @@ class _Turn:
     answered: int = 0
     heard: bool = False
     """Whether the server has begun to answer."""
+    to: asyncio.Transport | None = None
+    """The connection that the answer goes to; None for that of the request."""
 
 
 class StreamProxy(Front):
@@ -56,6 +60,23 @@ class StreamProxy(Front):
     def __init__(self, target: tuple[str, int], port: int, seed: int | None) -> None:
         super().__init__(port, seed, lambda: _Client(self))
         self.target = target
+        self._waiting: tuple[asyncio.Transport, asyncio.Future[asyncio.Transport]] | None = None
+        """A connection whose response waits to be exchanged with the next one."""
+
+    async def swap(self, transport: asyncio.Transport, seconds: float) -> asyncio.Transport:
+        """Return the connection that a response goes to: its own if no other response comes."""
+        if self._waiting is not None:
+            (other, exchanged), self._waiting = self._waiting, None
+            exchanged.set_result(transport)
+            return other
+        mine: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting = transport, mine
+        try:
+            await asyncio.wait((mine,), timeout=seconds)
+        finally:
+            if self._waiting is waiting:
+                self._waiting = None
+        return mine.result() if mine.done() else transport
 
 
 class _Client(asyncio.Protocol):
@@ -68,6 +89,8 @@ class _Client(asyncio.Protocol):
         self._ending: asyncio.Task[None] | None = None
         self._answers: asyncio.Queue[tuple[_Turn, bytes]] = asyncio.Queue()
         self._early: list[bytes] = []
+        self._duplicate = b""
+        self._duplicate_due: asyncio.TimerHandle | None = None
         self._server: asyncio.Transport | None = None
         self.transport: asyncio.Transport
 
@@ -155,6 +178,7 @@ class _Client(asyncio.Protocol):
         hits = turn.hits
         if not turn.answered:
             await self._hold_back(turn)
+            self._send_duplicate()
         if self.transport.is_closing():
             return
         if self._proxy.faults.swallow(turn.operation):
@@ -170,14 +194,38 @@ class _Client(asyncio.Protocol):
         elif drip := hits.first(SlowDrip):
             await self._drip(data, drip.bytes_per_second)
         else:
-            self.transport.write(data)
+            self._write(turn, data)
         turn.answered += len(data)
+
+    def _write(self, turn: _Turn, data: bytes) -> None:
+        """Send a piece unharmed, to whoever gets this answer, and perhaps once more later."""
+        transport = turn.to or self.transport
+        if not transport.is_closing():
+            transport.write(data)
+        if duplicate := turn.hits.first(LateDuplicates):
+            self._duplicate += data
+            self._end_duplicate_timer()
+            self._duplicate_due = asyncio.get_running_loop().call_later(
+                duplicate.seconds, self._send_duplicate
+            )
+
+    def _send_duplicate(self) -> None:
+        self._end_duplicate_timer()
+        duplicate, self._duplicate = self._duplicate, b""
+        if duplicate and not self.transport.is_closing() and not self._forgotten:
+            self.transport.write(duplicate)
+
+    def _end_duplicate_timer(self) -> None:
+        if self._duplicate_due is not None:
+            self._duplicate_due.cancel()
 
     async def _hold_back(self, turn: _Turn) -> None:
         took = time.perf_counter() - turn.began
         seconds = sum(took * (slow.factor - 1) for slow in turn.hits.every(Slowdown))
         if seconds := seconds + latency(turn.hits, self._proxy.faults):
             await asyncio.sleep(seconds)
+        if swapped := turn.hits.first(SwappedResponses):
+            turn.to = await self._proxy.swap(self.transport, swapped.wait)
 
     async def _drip(self, data: bytes, bytes_per_second: float) -> None:
         size = max(1, int(bytes_per_second * _DRIP))
