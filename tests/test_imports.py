@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import chalk_online_store
+from chalk_online_store.testing import Valkey
 
 MODULES = "import sys; before = set(sys.modules); {}; print(*sorted(set(sys.modules) - before))"
 
@@ -115,6 +116,23 @@ def test_opening_a_store_loads_all_that_calls_need(url: str) -> None:
     """Calls import nothing: an import while serving delays a call, and in a fork it can hang."""
     command = [sys.executable, "-c", OPENED.format(url=url)]
     assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == "\n"
+
+
+VALKEY = """
+import sys
+from chalk_online_store import Feature, Namespace, OnlineStore
+user = Namespace("user", int, [Feature("a", int)])
+with OnlineStore.open("{url}", [user]) as store:
+    store.write(user, [{{"id": 1, "a": 2}}])
+    print(store.read(user, [1])[0]["a"], "redis" in sys.modules, "hiredis" in sys.modules)
+"""
+
+
+def test_valkey_needs_no_client_library(valkey: Valkey) -> None:
+    """A Valkey store works without redis-py, so no version of it can break the store."""
+    command = [sys.executable, "-c", VALKEY.format(url=valkey.url("imports:"))]
+    printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    assert printed == "2 False False\n"
 
 
 def test_opening_sqlite_loads_no_client_of_another_engine() -> None:
