@@ -11,12 +11,19 @@ import sys
 
 import pytest
 
-from chalk_online_store import Feature, Namespace, OnlineStore
+from chalk_online_store import Feature, Namespace, OnlineStore, RegionState
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.effects import Instant, Operation, Send, Sleep
-from chalk_online_store.errors import ConnectionFailed, InvalidValue
+from chalk_online_store.errors import (
+    AccessDenied,
+    ConnectionFailed,
+    InvalidCredentials,
+    InvalidValue,
+    OnlineStoreError,
+    TableNotFound,
+)
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.regions import MeasuredLag, RegionKeeper
 from chalk_online_store.operations.rows import Rows
@@ -43,6 +50,8 @@ class World:
         self.lag: dict[tuple[str, str], float] = {}
         self.refusing: set[str] = set()
         self.silent: set[str] = set()
+        self.denying: dict[str, str] = {}
+        """By region, the code of the error that each of its requests is answered with."""
         self.takes = dict.fromkeys(regions, 0.005)
         self._coming: list[tuple[float, FakeTable, dict[str, object]]] = []
         self.router = Router(regions, regions[0], routing, rng)
@@ -61,6 +70,8 @@ class World:
             return Reply(error=ConnectionFailed("secret-error"), after=0.001)
         if send.to in self.silent:
             return Reply(after=math.inf)
+        if send.to in self.denying:
+            return answer(400, {"__type": self.denying[send.to], "message": "no"})
         if send.request.operation != "PutItem":
             reply = self.tables[send.to](send, now)
             return Reply(reply.response, reply.error, self.takes[send.to])
@@ -188,6 +199,64 @@ def test_hedges_are_counted_where_they_were_sent() -> None:
     after = {region.name: region.hedges for region in world.core.status(world.now)}
     assert (report.region, report.hedges) == (B, 1)
     assert after == {A: 0, B: before[B] + 1}
+
+
+# --- refusals of one region ----------------------------------------------------------------
+
+REFUSALS = {
+    "AccessDeniedException": AccessDenied,
+    "ResourceNotFoundException": TableNotFound,
+    "UnrecognizedClientException": InvalidCredentials,
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+@pytest.mark.parametrize("hedging", [None, Hedging()])
+def test_what_one_region_refuses_another_one_answers(code: str, hedging: Hedging | None) -> None:
+    """A region that refuses what another accepts loses its reads, and gets them back later."""
+    world = World(A, B, routing=Routing(hedging=hedging, probe_every="1s"))
+    world.fill()
+    world.read()
+    world.denying[A] = code
+    reports = [world.read().report for _ in range(4)]
+    assert [report.region for report in reports] == [B] * 4
+    health = world.router.health[A]
+    assert (health.state, health.reason) == (RegionState.DOWN, REFUSALS[code].__name__)
+    world.driver.sent.clear()
+    for _ in range(20):  # Probes that are refused too do not bring it back.
+        world.wait(1)
+        assert world.read().statuses("risk") == ["hit"]
+    assert health.state is RegionState.DOWN
+    world.denying.clear()
+    for _ in range(120):
+        world.wait(1)
+        world.read()
+    assert health.state is RegionState.HEALTHY
+    assert world.read().report.region == A
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_what_every_region_refuses_is_raised(code: str) -> None:
+    """A refusal in all regions is raised, names the first region's reason, and harms no region."""
+    world = World(A, B, routing=Routing(hedging=None, probe_every="1h"))
+    world.fill()
+    world.read()
+    world.denying = {A: code, B: code}
+    for _ in range(5):
+        with pytest.raises(REFUSALS[code]):
+            world.read()
+    assert all(health.state is RegionState.HEALTHY for health in world.router.health.values())
+
+
+def test_a_write_that_one_region_refuses_is_not_sent_to_another() -> None:
+    """Writes follow the routing policy: a refusal alone does not move them."""
+    world = World(A, B, routing=Routing(hedging=None, probe_every="1h"))
+    world.fill()
+    world.denying[A] = "AccessDeniedException"
+    world.driver.sent.clear()
+    with pytest.raises(OnlineStoreError):
+        world.fill()
+    assert {send.to for _, send in world.driver.sent} == {A}
 
 
 # --- logs ----------------------------------------------------------------------------------

@@ -113,12 +113,15 @@ class RequestError(OnlineStoreError):
 
     `retryable` says whether the same request may succeed later. `throttle` says whether the
     engine is alive and asks for a slower pace. `engine_fault` says whether an engine that is
-    well, and can be reached, does not answer so: only that counts against a region.
+    well, and can be reached, does not answer so: only that counts against a region. `regional` says
+    whether one region can refuse like this while others accept: if another region does accept, it
+    counts against the one that refused.
     """
 
     retryable = False
     throttle = False
     engine_fault = False
+    regional = False
     engine_message: str = ""
     """The engine's message. For some errors it quotes keys and values: do not log it."""
     code: str = ""
@@ -204,13 +207,19 @@ class CredentialsExpired(RequestError):
 class InvalidCredentials(RequestError):
     """Credentials are missing, unknown to the engine, or sign wrongly."""
 
+    regional = True
+
 
 class AccessDenied(RequestError):
     """The credentials are good but may not do this."""
 
+    regional = True
+
 
 class TableNotFound(RequestError):
     """The table does not exist in this region, or is not active yet."""
+
+    regional = True
 
 
 class RequestRefused(RequestError):

@@ -72,7 +72,7 @@ class RoutedAttempts:
             answer = yield from trip.attempt(first.region, until)
         except RequestError as error:
             trip.fail(first, error, (yield NOW))
-            return (yield from trip.go_on(list(regions[1:]), error))
+            return (yield from trip.go_on(list(regions[1:]), error, first))
         trip.win(first, (yield NOW))
         return answer
 
@@ -111,25 +111,45 @@ class _Trip(Generic[T]):
 
     # --- one after the other ---------------------------------------------------------------
 
-    def go_on(self, untried: list[str], error: RequestError) -> Operation[T]:
-        """Ask the regions that are left, after others failed with this error."""
+    def go_on(self, untried: list[str], error: RequestError, *tried: _Leg) -> Operation[T]:
+        """Ask the regions that are left, after those of `tried` failed, the last with `error`.
+
+        If a region accepts what others have refused, the refusals count against these. If none
+        does, the first refusal is raised, unless a later error may pass.
+        """
+        first, legs = error, list(tried)
         while True:
             if not untried or not self._goes_elsewhere(error):
-                raise error
+                raise self._final(error if error.retryable or not first.regional else first, legs)
             leg = _Leg(untried.pop(0))
+            legs.append(leg)
             try:
                 answer = yield from self._run(leg, len(untried), None)
             except RequestError as failure:
                 error = failure
             else:
-                self._failed_over(leg, (yield NOW))
+                now: Instant = yield NOW
+                self._refused_alone(legs, now)
+                self._failed_over(leg, now)
                 return answer
+
+    def _final(self, error: RequestError, legs: Sequence[_Leg]) -> RequestError:
+        """The error to raise: a refusal is the answer of its region."""
+        if error.regional:
+            self.call.report.answered_by(next(g.region for g in legs if g.error is error), None)
+        return error
 
     def _goes_elsewhere(self, error: RequestError) -> bool:
         """Whether another region may answer better: also where this one is throttled again."""
         if error.throttle:
             return self.call.report.retries > 0
-        return error.engine_fault or isinstance(error, StaleConnection)
+        return error.engine_fault or error.regional or isinstance(error, StaleConnection)
+
+    def _refused_alone(self, legs: Sequence[_Leg], now: Instant) -> None:
+        """Count refusals against their regions: another region has accepted the same request."""
+        for leg in legs:
+            if leg.error is not None and leg.error.regional:
+                self._router.refused_alone(leg.region, leg.generation, leg.error, now.monotonic)
 
     def _run(self, leg: _Leg, others: int, now: Instant | None) -> Operation[T]:
         """Ask a region, and tell the router of its failure."""
@@ -162,7 +182,7 @@ class _Trip(Generic[T]):
         except RequestError as error:
             if second.ended and second.region in untried:
                 untried.remove(second.region)
-            return (yield from self.go_on(untried, error))
+            return (yield from self.go_on(untried, error, first, second))
         self._settle(first, second, (yield NOW))
         return answer  # type: ignore[no-any-return] # an operation's T
 
@@ -199,6 +219,7 @@ class _Trip(Generic[T]):
         if first.ended and first.error is None:
             self.win(first, now)
         elif first.error is not None:
+            self._refused_alone([first], now)
             self._failed_over(second, now)
         else:
             self.win(second, now)
@@ -228,7 +249,7 @@ class _Trip(Generic[T]):
     def fail(self, leg: _Leg, error: RequestError, now: Instant) -> None:
         """A region failed, or refused."""
         leg.ended, leg.error = True, error
-        if not error.retryable:  # A refusal for good is an answer.
+        if not error.retryable and not error.regional:  # A refusal for good is an answer.
             self.call.report.answered_by(leg.region, None)
         self._router.raised(
             leg.region, leg.generation, self.kind, error, leg.patience, now.monotonic

@@ -10,7 +10,8 @@
 ```
 
 Failures are what an engine that is well does not do: no connection, no answer in time, 5xx, a
-damaged answer. Throttles and refusals are answers: proof of life. Every change begins a new
+damaged answer, the refusal of a request that another region accepts. Throttles and other refusals
+are answers: proof of life. Every change begins a new
 generation; what was sent in an earlier one says nothing of this one.
 """
 

@@ -293,10 +293,19 @@ class Router:
         with self._lock:
             health = self.health[region]
             before = health.generation
-            if error.engine_fault:
+            # While it is down, a refusal is no sign that it accepts requests again.
+            if error.engine_fault or (error.regional and not health.well):
                 health.failed(generation, type(error).__name__, now)
             else:
                 health.refused(generation, now)
+        self._tell(health, before)
+
+    def refused_alone(self, region: str, generation: int, error: RequestError, now: float) -> None:
+        """A region refused a request that another region has accepted: a failure of its own."""
+        with self._lock:
+            health = self.health[region]
+            before = health.generation
+            health.failed(generation, type(error).__name__, now)
         self._tell(health, before)
 
     def delayed(self, region: str) -> None:
