@@ -9,14 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from chalk_online_store.testing import Dynoxide, Valkey, ValkeyCluster, create_table
+from tests.helpers import STRESS, stress
 
-# CI tests one commit the same way each time; at a desk every run looks at other examples.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# CI tests one commit with the same examples each time; other runs and longer ones draw new ones.
+# No example has a deadline and none is refused as slow: both would depend on the machine.
+settings.register_profile(
+    "chalk",
+    max_examples=stress(100),
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")) and STRESS <= 1,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("chalk")
 
 
 @pytest.fixture(autouse=True)

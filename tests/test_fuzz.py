@@ -1,13 +1,12 @@
 """Whatever lies in a table or comes over the wire: a value or an error of this library.
 
-`make fuzz` runs this for a few minutes; `CHALK_FUZZ_EXAMPLES` says how many examples of each.
+`make fuzz` runs this for a few minutes, by a larger `CHALK_STRESS`.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -40,9 +39,10 @@ from chalk_online_store.schema.types import struct_fields
 from tests.fakes import SimulatedStore
 from tests.golden.cases import TYPES
 from tests.golden.generate import load
+from tests.helpers import stress
 
-EXAMPLES = int(os.environ.get("CHALK_FUZZ_EXAMPLES", "100"))
-fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = stress(100)
+fuzz = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 LAYOUT = TableLayout()
 KEY = {"pk": {"S": "a:1"}, "sk": {"S": "a"}}

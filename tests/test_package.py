@@ -139,6 +139,15 @@ def test_the_command_says_what_it_needs(python: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_every_extra_is_documented() -> None:
+    """The table of docs/index.md has a row for each extra of pyproject.toml, in its order."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    table = (ROOT / "docs" / "index.md").read_text().partition("| extra |")[2]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == sorted(extras)
+
+
 def test_every_dependency_has_its_licence_listed() -> None:
     """docs/licences.md knows the dependencies that pyproject.toml names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

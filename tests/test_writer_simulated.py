@@ -23,6 +23,7 @@ from chalk_online_store.effects import Operation, Sleep
 from chalk_online_store.embedded import requests
 from chalk_online_store.errors import ConnectionFailed, RequestRefused, Throttled
 from chalk_online_store.schema import Namespace
+from tests.helpers import stress
 from tests.writers import WRITES, Order, User, World, world
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -91,7 +92,7 @@ def test_newest_wins_whatever_the_order(calm: World) -> None:
         max_size=12,
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=stress(60))
 def test_features_are_each_as_new_as_what_was_submitted(
     rows: list[tuple[int, int, str, bool]],
 ) -> None:

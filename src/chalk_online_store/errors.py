@@ -63,6 +63,10 @@ class MissingDependency(OnlineStoreError, ImportError):
     """An optional part was asked for whose package is not installed."""
 
 
+class UnsupportedPlatform(OnlineStoreError, OSError):
+    """Raised if a store is opened on an operating system that the library does not support."""
+
+
 # --- what is in the table ------------------------------------------------------------------
 
 
@@ -96,8 +100,16 @@ class RequestError(OnlineStoreError):
     retryable = False
     throttle = False
     engine_fault = False
-    engine_message = ""
-    """What the engine said. Not part of this error's text: engines quote keys and values."""
+    engine_message: str = ""
+    """The engine's message. For some errors it quotes keys and values: do not log it."""
+    code: str = ""
+    """The engine's name of the error, such as `ThrottlingException`; empty without a response."""
+    http_status: int | None = None
+    """The HTTP status of the response; None without a response."""
+    request_id: str = ""
+    """AWS's id of the request, which its support asks for; empty without a response."""
+    throttling_reasons: tuple[str, ...] = ()
+    """AWS's reasons of a throttle, such as `TableReadKeyRangeThroughputExceeded`."""
 
 
 class ConnectionFailed(RequestError):
@@ -146,6 +158,14 @@ class MalformedResponse(RequestError):
 
     retryable = True
     engine_fault = True
+
+
+class ResponseMismatch(MalformedResponse):
+    """A response does not answer its request: its form, table or keys are those of another one.
+
+    Raised if a proxy between this process and the engine swaps, delays or repeats responses. The
+    connections to the region are closed, and the request is sent again on a new one.
+    """
 
 
 class CredentialsExpired(RequestError):

@@ -1,35 +1,41 @@
-"""`OnlineStore`: a thin shell over the core of operations, for threads."""
+"""`OnlineStore`: a thin shell over the core of operations, for threads.
+
+Importing this module loads nothing that a store needs. Opening a store does, in the thread that
+opens it: an import while serving would delay a call, and a fork during an import hangs the child.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from chalk_online_store.backend import Backend
-from chalk_online_store.connect import connect
-from chalk_online_store.drivers.credentials import Session
-from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.sync import SyncDriver, Transport
-from chalk_online_store.operations.bloom.build import BuildReport, Progress
-from chalk_online_store.operations.core import (
+from chalk_online_store.arguments import (
     DEFAULT_TIMEOUT,
-    Core,
-    Prepared,
-    Schema,
-    checked,
+    MAX_CONNECTIONS,
+    MAX_FUTURE_SKEW,
+    whole_number,
 )
-from chalk_online_store.operations.regions import Health
-from chalk_online_store.operations.results import QueryResult
-from chalk_online_store.operations.rows import Rows
-from chalk_online_store.operations.tiers import StoreStats
-from chalk_online_store.operations.times import MAX_FUTURE_SKEW, ObservedAt
-from chalk_online_store.operations.write import Ordering
-from chalk_online_store.report import Report
-from chalk_online_store.routing.attempts import RoutedAttempts
-from chalk_online_store.routing.router import RegionStatus
-from chalk_online_store.routing.settings import Routing
-from chalk_online_store.schema import Duration, LRUCache, Namespace
+from chalk_online_store.drivers.steps import read_clocks
+
+if TYPE_CHECKING:
+    from chalk_online_store.backend import Backend
+    from chalk_online_store.drivers.credentials import Session
+    from chalk_online_store.drivers.sync import SyncDriver, Transport
+    from chalk_online_store.operations.bloom.build import BuildReport, Progress
+    from chalk_online_store.operations.core import Core, Schema
+    from chalk_online_store.operations.prepared import Prepared
+    from chalk_online_store.operations.regions import Health
+    from chalk_online_store.operations.results import QueryResult
+    from chalk_online_store.operations.rows import Rows
+    from chalk_online_store.operations.tiers import StoreStats
+    from chalk_online_store.operations.times import ObservedAt
+    from chalk_online_store.operations.write import Ordering
+    from chalk_online_store.report import Report
+    from chalk_online_store.routing.attempts import RoutedAttempts
+    from chalk_online_store.routing.router import RegionStatus
+    from chalk_online_store.routing.settings import Routing
+    from chalk_online_store.schema import Duration, LRUCache, Namespace
 
 C = TypeVar("C")
 """A class whose instances are rows."""
@@ -53,6 +59,9 @@ class OnlineStore:
         max_future_skew: Duration = MAX_FUTURE_SKEW,
         route: RoutedAttempts | None = None,
     ) -> None:
+        from chalk_online_store.drivers.sync import SyncDriver
+        from chalk_online_store.operations.core import Core
+
         self._core = Core(
             backend,
             schema,
@@ -98,7 +107,10 @@ class OnlineStore:
 
         Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`, `InvalidValue`.
         """
-        schema = checked(schema, coalesce, max_future_skew)
+        from chalk_online_store.connect import connect
+        from chalk_online_store.operations.core import checked
+
+        schema = checked(schema, coalesce, timeout, lru_cache, routing, max_future_skew)
         backend, transports, route = connect(url, session, routing)
         return cls(
             backend,
@@ -168,6 +180,7 @@ class OnlineStore:
         registry. Call it before a server takes traffic. Raises `RequestError`,
         `InvalidCredentials`, `StoreClosed`.
         """
+        connections = whole_number(connections, "connections", most=MAX_CONNECTIONS)
         self._driver.run(self._core.warm(timeout))
         return self._driver.warm(connections, DEFAULT_TIMEOUT if timeout is None else timeout)
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from chalk_online_store import Feature, Namespace, OnlineStore, Status, TypeConflict
 from tests.contract.conftest import Open
+from tests.helpers import stress
 from tests.strategies import exactly, namespaces
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=stress(20), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_row_of_any_schema_comes_back_exactly(url: str, data: st.DataObject) -> None:
     """Whatever a schema is made up of, every engine gives back each value that it was given."""
@@ -167,7 +168,7 @@ SETS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "values"), SETS, ids=str)
+@pytest.mark.parametrize(("annotation", "values"), SETS, ids=[str(kind) for kind, _ in SETS])
 def test_sets_that_engines_could_refuse(
     open_store: Open, annotation: Any, values: list[Any]
 ) -> None:

@@ -78,7 +78,7 @@ def numpy_array(column: Column, contents: Sequence[Any], missing: Any) -> Any:
     """
     kind = column.feature.type
     if isinstance(kind, VectorType):
-        return _matrix(kind, contents, np.nan if missing is None else missing)
+        return _matrix(column, kind, contents, np.nan if missing is None else missing)
     dtype = _NUMPY.get(stored_kind(kind))
     if dtype is not None:
         _check_range(kind, contents)
@@ -96,7 +96,7 @@ def numpy_array(column: Column, contents: Sequence[Any], missing: Any) -> Any:
     gap = np.nan if dtype.kind == "f" else "NaT"
     gaps = np.array([value is None for value in contents])
     filled = _array(column, [0 if value is None else value for value in contents], dtype)
-    filled[gaps] = gap if missing is None else missing
+    _fill(column, filled, gaps, gap if missing is None else missing)
     return filled
 
 
@@ -116,14 +116,30 @@ def _array(column: Column, contents: Sequence[Any], dtype: Any) -> Any:
         ) from None
 
 
-def _matrix(vector: VectorType, contents: Sequence[Any], missing: Any) -> Any:
+def _matrix(column: Column, vector: VectorType, contents: Sequence[Any], missing: Any) -> Any:
     gaps = [i for i, content in enumerate(contents) if content is None]
     flat = np.frombuffer(_joined(vector, contents), f"<{vector.dtype}")
     matrix = flat.reshape(len(contents), vector.size)
     if gaps:
         matrix = matrix.copy()
-        matrix[gaps] = missing
+        _fill(column, matrix, gaps, missing)
     return matrix
+
+
+def _fill(column: Column, array: Any, gaps: Any, missing: Any) -> None:
+    """Put `missing` into the gaps of an array; `InvalidValue` if its elements cannot hold it."""
+    try:
+        with np.errstate(all="ignore"):
+            array[gaps] = missing
+            exact = array.dtype.kind not in "ib?" or bool(np.all(array[gaps] == missing))
+    except (TypeError, ValueError, OverflowError):
+        exact = False
+    if not exact:
+        raise InvalidValue(
+            f"missing= must be a value that an array of {array.dtype} holds, for "
+            f"{column.full_name}; got {type(missing).__name__}. Pass such a value, or read the "
+            "feature by column()."
+        )
 
 
 def _joined(vector: VectorType, contents: Sequence[Any]) -> bytes:

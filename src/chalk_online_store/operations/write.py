@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
+from chalk_online_store.arguments import check_choice
 from chalk_online_store.backend import Applied, Backend, Call, Outcome
-from chalk_online_store.cache.lru import ItemCache, Key, Read
+from chalk_online_store.cache.lru import ItemCache, Key, Read, Writing
 from chalk_online_store.codec.changes import Change, render_fresh
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Planned
 from chalk_online_store.codec.results import RESULTS, expiring
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import InvalidValue, ItemTooLarge, OnlineStoreError, WriteFailed
+from chalk_online_store.errors import ItemTooLarge, OnlineStoreError, WriteFailed
 from chalk_online_store.operations.coalesce import Coalescer
 from chalk_online_store.operations.times import future_timestamp
 from chalk_online_store.report import Report
@@ -147,15 +148,18 @@ def write(
         changes = [change for _, change in wave]
         now: Instant = yield NOW
         outcomes: list[Outcome] = []
-        writing = cache and cache.write_begins(change.key for change in changes)
-        try:
-            outcomes = yield from apply(changes, call)
-        finally:  # Also where the call is cut off: then nothing is known of these items.
-            if coalescer is not None:  # Before the cache hears: it could keep a row from before.
-                coalescer.written(change.key for change in changes)
-            if cache and writing:
-                whole = _left_whole(changes, outcomes)
-                cache.written(writing, dict(_reads_of(codec, whole)), now.monotonic)
+        writing = Writing(change.key for change in changes)
+        with writing.owner:
+            try:
+                if cache is not None:
+                    cache.write_begins(writing)
+                outcomes = yield from apply(changes, call)
+            finally:  # If the call was cut off, the state of these items is not known.
+                if coalescer is not None:  # Before the cache: it could keep a row from before.
+                    coalescer.written(writing.keys)
+                if cache is not None:
+                    whole = _left_whole(changes, outcomes)
+                    cache.written(writing, dict(_reads_of(codec, whole)), now.monotonic)
         failed |= _count(wave, outcomes, call.report)
     if failed:
         call.report.failed += len(failed)
@@ -227,5 +231,4 @@ def _reads_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tupl
 
 def check_ordering(ordering: str) -> None:
     """Refuse what is no ordering."""
-    if ordering not in ("event", "arrival"):
-        raise InvalidValue(f'ordering={ordering!r}: it is "event" or "arrival".')
+    check_choice(ordering, get_args(Ordering), "ordering")

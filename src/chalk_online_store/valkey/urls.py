@@ -22,13 +22,13 @@ Of the replicas that sentinels name, `replicas` are read from (1).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import SplitResult, parse_qs, unquote
 
+from chalk_online_store.arguments import MAX_TIMEOUT_SECONDS
 from chalk_online_store.errors import InvalidURL
 
 SCHEME = re.compile(r"(valkey|redis)(s?)(?:\+(unix|sentinel|cluster))?")
@@ -215,6 +215,10 @@ def read_options(query: str, known: Collection[str], engine: str) -> dict[str, s
     return {name: values[0] for name, values in options.items()}
 
 
+_LONGEST_EXPIRY = 2**31 - 1
+"""Seconds, 68 years."""
+
+
 def _number(name: str, text: str) -> Any:
     """Seconds, or a number of connections."""
     try:
@@ -222,6 +226,9 @@ def _number(name: str, text: str) -> Any:
     except ValueError:
         value = -1
     least = "0 or more" if name == "keep_expired" else "above 0"
-    if not 0 <= value < math.inf or (value == 0 and least == "above 0"):
-        raise InvalidURL(f"The option {name!r} of a Valkey URL takes a number, {least}.")
+    most = _LONGEST_EXPIRY if name == "keep_expired" else MAX_TIMEOUT_SECONDS
+    if not 0 <= value <= most or (value == 0 and least == "above 0"):
+        raise InvalidURL(
+            f"The option {name!r} of a Valkey URL takes a number, {least}, and at most {most:,.0f}."
+        )
     return value

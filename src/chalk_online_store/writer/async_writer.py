@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from chalk_online_store.arguments import optional_timeout
 from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.drivers.aio import AsyncDriver, InThread
 from chalk_online_store.drivers.steps import read_clocks
@@ -105,11 +106,13 @@ class AsyncPersistenceWriter:
 
     async def drain(self, timeout: float | None = None) -> None:
         """As `PersistenceWriter.drain`."""
+        timeout = optional_timeout(timeout)
         self._core.draining = True
         await self.flush(timeout)
 
     async def close(self, timeout: float | None = 30.0) -> None:
         """As `PersistenceWriter.close`."""
+        timeout = optional_timeout(timeout)
         if self._core.stopped:
             return
         not_at_exit(self)

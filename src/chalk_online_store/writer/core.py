@@ -6,8 +6,16 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from chalk_online_store.arguments import (
+    check_callable,
+    check_choice,
+    check_instance,
+    optional_timeout,
+    row_list,
+    whole_number,
+)
 from chalk_online_store.effects import NOW, All, Await, Instant, Operation, Sleep
 from chalk_online_store.errors import (
     InvalidValue,
@@ -49,6 +57,8 @@ def spool_for(
 
     Raises `InvalidValue`, `SpoolError`.
     """
+    check_instance(settings, Writing, "settings", InvalidValue)
+    whole_number(max_bytes, "spool_bytes")
     if path is None:
         return None
     if settings.when_full == "shed_oldest":
@@ -72,6 +82,8 @@ class WriterCore:
         tickets: type[Ticket] = Ticket,
         rng: random.Random | None = None,
     ) -> None:
+        check_instance(settings, Writing, "settings", InvalidValue)
+        check_callable(dead_letters, "dead_letters", "DeadLetterFile(path), or a function")
         rng = rng or random.Random()
         self.core = core
         self.settings = settings
@@ -131,11 +143,10 @@ class WriterCore:
         """Rows as they are handed over. Raises `UnknownFeature`, `InvalidValue`, `StoreClosed`."""
         if self.draining:
             raise StoreClosed("This writer is closed; open another.")
-        if priority not in ("live", "backfill"):
-            raise InvalidValue(f'priority={priority!r}: it is "live" or "backfill".')
+        check_choice(priority, get_args(Priority), "priority")
         namespace = self.core.namespace(schema)
         copies = [
-            dict(row) for row in rows_of(namespace, list(rows))
+            dict(row) for row in rows_of(namespace, row_list(rows))
         ]  # The caller may use its own again.
         times = times_of(observed_at, len(copies)) or [now.wall] * len(copies)
         size = bytes_of(copies) / (len(copies) or 1)
@@ -193,6 +204,7 @@ class WriterCore:
 
     def flush(self, timeout: float | None) -> Operation[None]:
         """See `PersistenceWriter.flush`."""
+        timeout = optional_timeout(timeout)
         now: Instant = yield NOW
         deadline = math.inf if timeout is None else now.monotonic + timeout
         if self._recovery is not None:

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from chalk_online_store.arguments import check_choice, optional_timeout
 from chalk_online_store.errors import OnlineStoreError, RowsPending
 from chalk_online_store.schema import Namespace
 from chalk_online_store.writer.bell import Bell
@@ -107,12 +108,14 @@ class Ticket:
 
         Raises `RowsPending` where it has not come by then.
         """
+        timeout = optional_timeout(timeout)
         try:
             self._reached(until).result(timeout)
         except TimeoutError:
             raise self._late(until) from None
 
     def _reached(self, until: Level) -> Future[None]:
+        check_choice(until, get_args(Level), "until")
         progress = self._durable if until == "durable" else self._done
         if progress.left:
             self._bell.ring()  # Somebody waits: why should rows do so?
@@ -144,6 +147,7 @@ class AsyncTicket(Ticket):
         self, until: Level = "done", *, timeout: float | None = None
     ) -> None:
         """As `Ticket.wait`, for asyncio."""
+        timeout = optional_timeout(timeout)
         reached = asyncio.wrap_future(self._reached(until))
         try:
             await asyncio.wait_for(asyncio.shield(reached), timeout)

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from chalk_online_store.arguments import optional_timeout
 from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver
@@ -146,6 +147,7 @@ class PersistenceWriter:
 
     def drain(self, timeout: float | None = None) -> None:
         """Take nothing more, and `flush`."""
+        timeout = optional_timeout(timeout)
         self._core.draining = True
         self.flush(timeout)
 
@@ -155,6 +157,7 @@ class PersistenceWriter:
         What is not written by then stays in the spool for the next writer. Without a spool it
         goes to the dead letters, and `RowsAbandoned` is raised.
         """
+        timeout = optional_timeout(timeout)
         not_at_exit(self)
         if self._core.stopped or (self._spool is not None and self._spool.foreign):
             return

@@ -47,6 +47,8 @@ class HttpTransport:
         self._idle: deque[Connection] = deque()  # append and pop are atomic.
         self._parked: deque[Connection] = deque()
         self._pid = os.getpid()
+        self._generation = 0
+        """Connections of an earlier one may be out of step, and are not used again."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -76,9 +78,16 @@ class HttpTransport:
         data = self._target.writer.write(request, credentials)
         if timeout <= 0:
             raise self._target.too_late()
-        connection = self._take() or self._new(deadline)
+        if request.reconnect:
+            self._drop_connections()
+        connection = (None if request.reconnect else self._take()) or self._new(deadline)
         connection.begin(data, deadline)
         return Exchange(self, connection)
+
+    def _drop_connections(self) -> None:
+        """Close the connections: the idle ones now, the others when they are given back."""
+        self._generation += 1
+        self._drop_all()
 
     def failure(self, error: Exception) -> RequestError:
         """What to raise instead of what a connection raised."""
@@ -131,6 +140,8 @@ class HttpTransport:
         self._keep(connection, self._parked)
 
     def _keep(self, connection: Connection, place: deque[Connection] | None) -> None:
+        if connection.generation != self._generation:
+            place = None
         while place is not None and len(self._idle) + len(self._parked) >= self._pool_size:
             oldest = _pop(self._parked.popleft)
             if oldest is None:
@@ -176,7 +187,8 @@ class HttpTransport:
 
     def _new(self, deadline: float) -> Connection:
         """A connection that is still to be opened."""
-        return Connection(self._target, min(deadline, time.monotonic() + self._connect_timeout))
+        until = min(deadline, time.monotonic() + self._connect_timeout)
+        return Connection(self._target, until, self._generation)
 
 
 class Exchange:

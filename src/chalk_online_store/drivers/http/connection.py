@@ -33,9 +33,11 @@ class Connection:
     _sock: socket.socket
     _poll: select.poll
 
-    def __init__(self, target: Target, deadline: float) -> None:
+    def __init__(self, target: Target, deadline: float, generation: int = 0) -> None:
         """Connect to `target` when told to go on, by `deadline` on the monotonic clock."""
         self._target = target
+        self.generation = generation
+        """The transport's, when it was made."""
         self._opening = self._open()
         self.is_open = False
         """Whether it is connected, TLS included."""

@@ -44,15 +44,17 @@ class Pool:
         self._parked: dict[object, Callable[[], object]] = {}
         """What was given up, the oldest first, and what ends it."""
         self._closed = False
+        self.generation = 0
+        """Connections of an earlier one may be out of step, and are not used again."""
 
-    async def exchange(self, data: bytes, deadline: float) -> Response:
-        """Send a request and read its answer.
+    async def exchange(self, data: bytes, deadline: float, *, reconnect: bool = False) -> Response:
+        """Send a request and read its answer; with `reconnect`, on a new connection.
 
         Raises what `FAILURES` names, `TimeoutError` at `deadline`.
         """
         await self._acquire(deadline)
         try:
-            connection = self._take() or await self._connect(deadline)
+            connection = (None if reconnect else self._take()) or await self._connect(deadline)
             try:
                 answer = await connection.exchange(data, deadline)
             except asyncio.CancelledError:
@@ -135,8 +137,20 @@ class Pool:
                 return connection
         return None
 
+    def drop_connections(self) -> None:
+        """Close the connections: the idle ones now, the others when they are given back."""
+        self.generation += 1
+        while self.idle:
+            self.idle.pop().abort()
+        self._keep_parked(0)
+
     def _give_back(self, connection: Connection) -> None:
-        if connection.usable and len(self.idle) < self._size and not self._closed:
+        if (
+            connection.generation == self.generation
+            and connection.usable
+            and len(self.idle) < self._size
+            and not self._closed
+        ):
             self.idle.append(connection)
         else:
             connection.abort()
@@ -201,6 +215,7 @@ class Connection(asyncio.Protocol):
         self.usable = False
         """Whether it may carry a request."""
         self._pool = pool
+        self.generation = pool.generation
         self._reader = AnswerReader()
         self._waiting: asyncio.Future[Response] | None = None
         self._deadline = math.inf

@@ -18,13 +18,13 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel
 from pydantic import PositiveFloat, PositiveInt
 
+from chalk_online_store.arguments import MAX_FUTURE_SKEW
 from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.effects import Operation
 from chalk_online_store.integrations.feast import reads, writes
 from chalk_online_store.integrations.feast.reads import Ask, Column, OnlineRow
 from chalk_online_store.integrations.feast.views import Catalogue, View, entity_of, view_of
 from chalk_online_store.integrations.feast.writes import FeastRow
-from chalk_online_store.operations.times import MAX_FUTURE_SKEW
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.schema import LRUCache
 from chalk_online_store.store import OnlineStore

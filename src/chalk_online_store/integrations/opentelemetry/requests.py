@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from chalk_online_store.dynamodb import messages as dynamodb
-from chalk_online_store.dynamodb.answers import failure
+from chalk_online_store.dynamodb.failures import failure
 from chalk_online_store.embedded import requests as embedded
 from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey import commands as valkey

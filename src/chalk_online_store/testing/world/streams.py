@@ -13,8 +13,17 @@ import time
 from dataclasses import dataclass, field
 
 from .active import NO_HITS, Hits
-from .faults import Blackhole, LostAnswer, LostRequest, Reset, Slowdown, SlowDrip, Truncated
-from .front import Front, latency, reset
+from .faults import (
+    AcceptThenClose,
+    Blackhole,
+    LostAnswer,
+    LostRequest,
+    Reset,
+    Slowdown,
+    SlowDrip,
+    Truncated,
+)
+from .front import Front, end, latency, reset
 
 _DRIP = 0.01
 """Seconds from one piece of a slow answer to the next."""
@@ -55,7 +64,8 @@ class _Client(asyncio.Protocol):
     def __init__(self, proxy: StreamProxy) -> None:
         self._proxy = proxy
         self._turn = _Turn(heard=True)
-        self._silent = self._doomed = False
+        self._silent = self._doomed = self._forgotten = False
+        self._ending: asyncio.Task[None] | None = None
         self._answers: asyncio.Queue[tuple[_Turn, bytes]] = asyncio.Queue()
         self._early: list[bytes] = []
         self._server: asyncio.Transport | None = None
@@ -78,6 +88,10 @@ class _Client(asyncio.Protocol):
             self._server.close()  # What was sent on arrives.
 
     def data_received(self, data: bytes) -> None:
+        if self._forgotten or self._ending:
+            if not self._silent and not self._ending:
+                self.reset()
+            return
         turn = self._turn
         if turn.heard:
             operation = operation_of(data)
@@ -133,7 +147,7 @@ class _Client(asyncio.Protocol):
             turn, data = await self._answers.get()
             if not data:
                 self.transport.close()
-            elif not self._silent:
+            elif not self._silent and not self._forgotten:
                 await self._deliver(turn, data)
 
     async def _deliver(self, turn: _Turn, data: bytes) -> None:
@@ -174,6 +188,15 @@ class _Client(asyncio.Protocol):
     def reset(self) -> None:
         """End the connection by an RST."""
         reset(self.transport)
+
+    def end(self, fault: AcceptThenClose) -> None:
+        """End the connection as the fault says."""
+        ending = end(self.transport, fault, self._proxy.faults.rng)
+        self._ending = asyncio.get_running_loop().create_task(ending)
+
+    def forget(self, *, silent: bool) -> None:
+        """Answer what comes next by an RST, or by nothing; responses are lost as well."""
+        self._forgotten, self._silent = True, self._silent or silent
 
 
 class _Server(asyncio.Protocol):
