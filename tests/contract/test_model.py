@@ -81,9 +81,9 @@ class Writers(RuleBasedStateMachine):
         self.stores[writer].write(schema, [row], observed_at=at(time))
         self._apply(key, time, {n: (Status.NULL if v is None else v) for n, v in known.items()})
 
-    @rule(writer=st.sampled_from(["new", "cached"]), key=keys, time=times)
+    @rule(writer=writers, key=keys, time=times)
     def erase(self, writer: str, key: int, time: int) -> None:
-        """Delete an entity."""
+        """Delete an entity, features that the writer does not know included."""
         schema = self.schemas[writer]
         self.stores[writer].delete(schema, [self.first_key + key], observed_at=at(time))
         self._apply(key, time, dict.fromkeys(NAMES))

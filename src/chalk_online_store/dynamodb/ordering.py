@@ -101,16 +101,16 @@ class OrderedWrites:
     def _next_step(self, change: Change, item: Attributes, merged: Attributes) -> Step | None:
         """What makes `merged` of an item; None if no request can."""
         layout = self._bodies.layout
+        outcome = Applied.LEFT_NEWER if leaves_newer(layout, merged, change) else Applied.PARTLY
+        found = difference(layout, item, merged)
+        if not any(found):  # The item has these values already.
+            return partial(_no_step, item, outcome)
         is_fresh = not item and (change.form.whole or self._parses_nesting)
         if is_fresh or (change.erases and not updates.is_late(item, change)):
             short_cut = updates.short_cut(layout, change, again=False)
             if short_cut is None:
                 return None
             return partial(self._begin_again, change, short_cut, merged)
-        outcome = Applied.LEFT_NEWER if leaves_newer(layout, merged, change) else Applied.PARTLY
-        found = difference(layout, item, merged)
-        if not any(found):  # The item has these values already.
-            return partial(_no_step, item, outcome)
         members = updates.exact(layout, item, found, change)
         if members is None:
             return None
