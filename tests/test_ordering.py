@@ -110,7 +110,7 @@ class Writing:
         return Change.of(KEY, time, {}, True, len(self.names), None)
 
     def held(self) -> dict[str, tuple[int, int | None]]:
-        """What the table says of each feature."""
+        """Return time and value of each feature in the table."""
         item = parse_item(json.dumps(self.table.item or {}).encode())
         times = Times(item)
         return {name: (times.of(name), self._value(item.get(name))) for name in self.names}

@@ -82,7 +82,7 @@ class OrderedWrites:
         return _summary(outcomes)
 
     def _next_step(self, change: Change, item: Attributes, merged: Attributes) -> Step | None:
-        """What makes `merged` of an item; None if no request can."""
+        """Return the step that turns an item into `merged`; None if no single request can."""
         layout = self._bodies.layout
         if not item or (change.erases and not updates.is_late(item, change)):
             short_cut = updates.short_cut(layout, change, again=False)

@@ -66,7 +66,7 @@ class AnswerReader:
         self._refusal = ""
         self._head_size = 0
         self._request_id = ""
-        """That of the last answer: DynamoDB gives each one an id of its own."""
+        """The id of the last answer. DynamoDB never gives two answers the same id."""
         self._begin()
 
     def _begin(self) -> None:
