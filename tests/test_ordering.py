@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +43,14 @@ class Table:
     """One item of an engine that checks what DynamoDB checks of expressions."""
 
     item: dict[str, Any] | None = None
+    others: list[Callable[[], None]] = field(default_factory=list)
+    """What other writers do, each just before a request arrives."""
     requests: list[Request] = field(default_factory=list)
 
     def __call__(self, send: Send, now: float) -> Reply:
         self.requests.append(send.request)
+        if self.others:
+            self.others.pop(0)()
         body = json.loads(send.request.body)
         if send.request.operation == "GetItem":
             return answer(200, {"Item": self.item} if self.item else {})
@@ -94,6 +99,13 @@ class Writing:
             raise outcome
         return outcome
 
+    def change(self, kind: str, time: int, *more: Any) -> Change:
+        """Make the change of a generated step."""
+        if kind == "part":
+            value, (start, end) = more
+            return self.part(time, start, end, value)
+        return (self.whole if kind == "whole" else self.erase)(time, *more)
+
     def whole(self, time: int, value: int = 0, dropped: int = 0) -> Change:
         gone = tuple(f"d{i}" for i in range(dropped))
         values = dict.fromkeys(self.names, number(value))
@@ -141,15 +153,48 @@ steps = st.lists(
 def test_every_write_fits_and_event_time_wins(size: int, history: list[Any], replay: bool) -> None:
     """A group of any size, after any writes, is what event time says, in requests that fit."""
     writing = Writing(size)
-    for kind, time, *more in history:
-        if kind == "part":
-            value, (start, end) = more
-            change = writing.part(time, start, end, value)
-        else:
-            change = (writing.whole if kind == "whole" else writing.erase)(time, *more)
+    for step in history:
+        change = writing.change(*step)
         writing.apply(change, replay)
         writing.apply(change, replay=True)  # A retry changes nothing.
         assert values_of(writing.held()) == values_of(writing.model)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from((3, 300, 420, 900)), steps, steps)
+@example(
+    420,
+    [("part", 1, 1, [0, 1]), ("whole", 3, 2, 0)],
+    [("part", 4, 1, [0, 0.1]), ("part", 2, 2, [0.5, 1]), ("whole", 3, 1, 0)],
+)
+def test_writers_at_once_agree_with_event_time(
+    size: int, history: list[Any], others: list[Any]
+) -> None:
+    """Writes of another process between two requests of a write are neither lost nor undone."""
+    writing = Writing(size)
+    other = Writing(size)
+    other.table, other.driver = writing.table, SimulatedDriver(writing.table)
+
+    def interfere(step: Any) -> Callable[[], None]:
+        def act() -> None:
+            waiting, writing.table.others[:] = writing.table.others[:], []
+            other.apply(other.change(*step))
+            writing.table.others[:] = waiting
+
+        return act
+
+    for step in history:
+        writing.apply(writing.change(*step))
+        writing.table.others = [interfere(step) for step in others]
+    writing.table.others = []
+    for name, seen in other.model.items():  # Of equal times, either may be the later one.
+        writing.model[name] = max(writing.model[name], seen, key=lambda found: found[0])
+    times = {name: time for name, (time, _) in writing.model.items()}
+    held = writing.held()
+    for name, time in times.items():
+        allowed = {each.model[name] for each in (writing, other)} | {writing.model[name]}
+        latest = [value for at, value in allowed if at == time]
+        assert held[name][1] in latest, (name, held[name], allowed)
 
 
 def values_of(held: dict[str, tuple[int, int | None]]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Expected(Generic[T]):
         """Raises `Mismatch` for an error that another request has."""
 
     def decode(self, body: bytes) -> T:
-        """Return what `accept` makes of the answer in a body. Raises as `accept` and the decoder do."""
+        """Decode and accept a body. Raises as `accept` and the decoder do."""
         return self._accept(self._decoder.decode(body))
 
 
