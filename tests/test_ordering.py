@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from tests.fakes import answer, refusal
 
 LAYOUT = TableLayout()
 KEY = ItemKey('a:é"1', "a")
+COUNTER = itertools.count(1)
 SIZES = (1, 3, 99, 180, 300, 420, 900)
 OPERATORS = re.compile(r"AND|OR|attribute_not_exists|if_not_exists|<=|<|=")
 
@@ -100,11 +102,14 @@ class Writing:
         return outcome
 
     def change(self, kind: str, time: int, *more: Any) -> Change:
-        """Make the change of a generated step."""
-        if kind == "part":
-            value, (start, end) = more
-            return self.part(time, start, end, value)
-        return (self.whole if kind == "whole" else self.erase)(time, *more)
+        """Make the change of a generated step, with a value that no other change has."""
+        if kind == "erase":
+            return self.erase(time)
+        value = None if more[0] is None else next(COUNTER)
+        if kind == "whole":
+            return self.whole(time, value or 0, *more[1:])
+        start, end = more[1]
+        return self.part(time, start, end, value)
 
     def whole(self, time: int, value: int = 0, dropped: int = 0) -> Change:
         gone = tuple(f"d{i}" for i in range(dropped))
@@ -167,6 +172,17 @@ def test_every_write_fits_and_event_time_wins(size: int, history: list[Any], rep
     [("part", 1, 1, [0, 1]), ("whole", 3, 2, 0)],
     [("part", 4, 1, [0, 0.1]), ("part", 2, 2, [0.5, 1]), ("whole", 3, 1, 0)],
 )
+@example(
+    3,
+    [("part", 2, 1, [0, 1])],
+    [("part", 3, 1, [0, 0.3]), ("part", 4, 1, [0.5, 1])],
+)
+@example(
+    3,
+    [("part", 2, 1, [0, 1])],
+    [("part", 5, 1, [0, 0.3]), ("part", 4, 1, [0.5, 1])],
+)
+@example(420, [("whole", 3, 1, 0)], [("part", 1, 1, [0, 1]), ("part", 4, 1, [0, 0.1])])
 def test_writers_at_once_agree_with_event_time(
     size: int, history: list[Any], others: list[Any]
 ) -> None:
@@ -184,8 +200,8 @@ def test_writers_at_once_agree_with_event_time(
         return act
 
     for step in history:
-        writing.apply(writing.change(*step))
         writing.table.others = [interfere(step) for step in others]
+        writing.apply(writing.change(*step))
     writing.table.others = []
     for name, seen in other.model.items():  # Of equal times, either may be the later one.
         writing.model[name] = max(writing.model[name], seen, key=lambda found: found[0])
