@@ -145,7 +145,7 @@ FORMS = {  # Those whose empty response another operation can have: see the modu
 
 
 class Asking:
-    """Sends one request of each operation and answers it as it is told."""
+    """Sends one request of each operation and answers it as the test says."""
 
     def __init__(self) -> None:
         self.replies: list[Reply] = []
@@ -154,7 +154,7 @@ class Asking:
         self.matcher = Matcher(TABLE, TableLayout())
 
     def ask(self, operation: str, *replies: Reply) -> Any:
-        """What the response is decoded to; raises what the request does."""
+        """Return the decoded response; raise as the request does."""
         self.replies = list(replies)
         expected = self._expected()[operation]
         wire = self.backend._wire
@@ -212,7 +212,7 @@ def test_a_response_to_another_request_is_refused(operation: str, body: dict[str
 @pytest.mark.parametrize("operation", RIGHT)
 @pytest.mark.parametrize("other", RIGHT)
 def test_no_operation_accepts_the_response_of_another(operation: str, other: str) -> None:
-    """Whatever another operation can answer is refused, even if it has no items."""
+    """A response to another operation is refused, even if it has no items."""
     if FORMS.get(operation, operation) == FORMS.get(other, other):
         return
     for body in RIGHT[other]:

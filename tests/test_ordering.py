@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +35,7 @@ from tests.fakes import answer, refusal
 
 LAYOUT = TableLayout()
 KEY = ItemKey('a:é"1', "a")
+COUNTER = itertools.count(1)
 SIZES = (1, 3, 99, 180, 300, 420, 900)
 OPERATORS = re.compile(r"AND|OR|attribute_not_exists|if_not_exists|<=|<|=")
 
@@ -42,10 +45,14 @@ class Table:
     """One item of an engine that checks what DynamoDB checks of expressions."""
 
     item: dict[str, Any] | None = None
+    others: list[Callable[[], None]] = field(default_factory=list)
+    """What other writers do, each just before a request arrives."""
     requests: list[Request] = field(default_factory=list)
 
     def __call__(self, send: Send, now: float) -> Reply:
         self.requests.append(send.request)
+        if self.others:
+            self.others.pop(0)()
         body = json.loads(send.request.body)
         if send.request.operation == "GetItem":
             return answer(200, {"Item": self.item} if self.item else {})
@@ -94,6 +101,16 @@ class Writing:
             raise outcome
         return outcome
 
+    def change(self, kind: str, time: int, *more: Any) -> Change:
+        """Make the change of a generated step, with a value that no other change has."""
+        if kind == "erase":
+            return self.erase(time)
+        value = None if more[0] is None else next(COUNTER)
+        if kind == "whole":
+            return self.whole(time, value or 0, *more[1:])
+        start, end = more[1]
+        return self.part(time, start, end, value)
+
     def whole(self, time: int, value: int = 0, dropped: int = 0) -> Change:
         gone = tuple(f"d{i}" for i in range(dropped))
         values = dict.fromkeys(self.names, number(value))
@@ -110,7 +127,7 @@ class Writing:
         return Change.of(KEY, time, {}, True, len(self.names), None)
 
     def held(self) -> dict[str, tuple[int, int | None]]:
-        """What the table says of each feature."""
+        """Return time and value of each feature in the table."""
         item = parse_item(json.dumps(self.table.item or {}).encode())
         times = Times(item)
         return {name: (times.of(name), self._value(item.get(name))) for name in self.names}
@@ -141,15 +158,59 @@ steps = st.lists(
 def test_every_write_fits_and_event_time_wins(size: int, history: list[Any], replay: bool) -> None:
     """A group of any size, after any writes, is what event time says, in requests that fit."""
     writing = Writing(size)
-    for kind, time, *more in history:
-        if kind == "part":
-            value, (start, end) = more
-            change = writing.part(time, start, end, value)
-        else:
-            change = (writing.whole if kind == "whole" else writing.erase)(time, *more)
+    for step in history:
+        change = writing.change(*step)
         writing.apply(change, replay)
         writing.apply(change, replay=True)  # A retry changes nothing.
         assert values_of(writing.held()) == values_of(writing.model)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from((3, 300, 420, 900)), steps, steps)
+@example(
+    420,
+    [("part", 1, 1, [0, 1]), ("whole", 3, 2, 0)],
+    [("part", 4, 1, [0, 0.1]), ("part", 2, 2, [0.5, 1]), ("whole", 3, 1, 0)],
+)
+@example(
+    3,
+    [("part", 2, 1, [0, 1])],
+    [("part", 3, 1, [0, 0.3]), ("part", 4, 1, [0.5, 1])],
+)
+@example(
+    3,
+    [("part", 2, 1, [0, 1])],
+    [("part", 5, 1, [0, 0.3]), ("part", 4, 1, [0.5, 1])],
+)
+@example(420, [("whole", 3, 1, 0)], [("part", 1, 1, [0, 1]), ("part", 4, 1, [0, 0.1])])
+def test_writers_at_once_agree_with_event_time(
+    size: int, history: list[Any], others: list[Any]
+) -> None:
+    """Writes of another process between two requests of a write are neither lost nor undone."""
+    writing = Writing(size)
+    other = Writing(size)
+    other.table, other.driver = writing.table, SimulatedDriver(writing.table)
+
+    def interfere(step: Any) -> Callable[[], None]:
+        def act() -> None:
+            waiting, writing.table.others[:] = writing.table.others[:], []
+            other.apply(other.change(*step))
+            writing.table.others[:] = waiting
+
+        return act
+
+    for step in history:
+        writing.table.others = [interfere(step) for step in others]
+        writing.apply(writing.change(*step))
+    writing.table.others = []
+    for name, seen in other.model.items():  # Of equal times, either may be the later one.
+        writing.model[name] = max(writing.model[name], seen, key=lambda found: found[0])
+    times = {name: time for name, (time, _) in writing.model.items()}
+    held = writing.held()
+    for name, time in times.items():
+        allowed = {each.model[name] for each in (writing, other)} | {writing.model[name]}
+        latest = [value for at, value in allowed if at == time]
+        assert held[name][1] in latest, (name, held[name], allowed)
 
 
 def values_of(held: dict[str, tuple[int, int | None]]) -> dict[str, Any]:

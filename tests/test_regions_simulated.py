@@ -226,12 +226,12 @@ def test_what_one_region_refuses_another_one_answers(code: str, hedging: Hedging
     for _ in range(20):  # Probes that are refused too do not bring it back.
         world.wait(1)
         assert world.read().statuses("risk") == ["hit"]
-    assert health.state is RegionState.DOWN
+    assert not health.well
     world.denying.clear()
     for _ in range(120):
         world.wait(1)
         world.read()
-    assert health.state is RegionState.HEALTHY
+    assert health.well
     assert world.read().report.region == A
 
 

@@ -73,7 +73,7 @@ def keys_of(planned: Planned) -> list[int]:
 
 
 def invented(planned: Planned, rows: Rows) -> int:
-    """How many rows are not what was written to their entity: every entity exists."""
+    """Count the rows that differ from what was written to their entity. Every entity exists."""
     return sum(
         found.status("number") is not Status.FAILED and not _is_of(key, found)
         for key, found in zip(keys_of(planned), rows, strict=True)

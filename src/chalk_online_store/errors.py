@@ -193,7 +193,7 @@ class MalformedResponse(RequestError):
 
 
 class ResponseMismatch(MalformedResponse):
-    """A response does not answer its request: its form, table or keys are those of another one.
+    """A response has the form, the table or the keys of another request.
 
     Raised if a proxy between this process and the engine swaps, delays or repeats responses. The
     connections to the region are closed, and the request is sent again on a new one.

@@ -143,7 +143,7 @@ def render_item(item: Attributes) -> bytes:
 
 
 def is_same(one: bytes | None, other: bytes | None) -> bool:
-    """Return True if two attributes have the same value, whatever the form of their JSON.
+    """Return True if two attributes have the same value, in any form of JSON.
 
     Engines and proxies write one value in many forms: with white space, with other escapes, a
     number with an exponent, a set or a map in another order.
@@ -159,7 +159,7 @@ def is_same(one: bytes | None, other: bytes | None) -> bool:
 
 
 def _comparable(attribute: Any) -> Any:
-    """A DynamoDB value as one of Python's, with its type."""
+    """Return the value of an attribute, with its type, in a form that Python can compare."""
     ((kind, content),) = attribute.items()
     match kind:
         case "N":
@@ -176,16 +176,16 @@ def _comparable(attribute: Any) -> Any:
 
 
 class Difference(NamedTuple):
-    """The attributes that get another value, and those that are removed."""
+    """The attributes of an item that change: new values, and removed names."""
 
     values: dict[str, bytes]
     removed: set[str]
 
 
 def difference(layout: TableLayout, item: Attributes, merged: Attributes) -> Difference:
-    """Return what has to be set and removed in `item` to get `merged`.
+    """Return the attributes to set and to remove in `item` to get `merged`.
 
-    The key attributes are never among it: they identify the item, and DynamoDB refuses to set them.
+    Key attributes are never included: they identify the item, and DynamoDB refuses to set them.
     """
     keys = {layout.pk, layout.sk}
     values = {

@@ -31,7 +31,7 @@ RawItem: TypeAlias = dict[str, msgspec.Raw]
 
 
 class Mismatch(Exception):
-    """An answer is that to another request; the text says why, without keys and values."""
+    """An answer belongs to another request. The text has the reason, without keys and values."""
 
 
 class Decoder(Protocol[T_co]):
@@ -56,7 +56,7 @@ class Capacity(msgspec.Struct, gc=False):
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """The members by which the answers to different operations can be told apart."""
+    """The members that distinguish the answers to different operations."""
 
     own: ClassVar[frozenset[str]] = frozenset()
     """The members that an answer of this class may have."""
@@ -277,8 +277,8 @@ def read(
     as for `failures.failure`.
 
     Raises the class of `errors.RequestError` that fits, also for a body whose CRC32 is not the
-    one that DynamoDB sent with it. Raises `ResponseMismatch` for what `decoder` or
-    `check_failure` find to be the answer to another request.
+    one that DynamoDB sent with it. Raises `ResponseMismatch` if `decoder` or `check_failure`
+    raises `Mismatch`.
     """
     checksum = response.headers.get("x-amz-crc32")
     if checksum is not None and str(zlib.crc32(response.body)) != checksum.strip():

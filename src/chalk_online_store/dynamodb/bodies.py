@@ -177,7 +177,7 @@ class Reads:
     def batch_get(self, pks: Sequence[str], consistent: bool) -> bytes:
         """BatchGetItem of at most 100 items, of the first sort key."""
         texts = _json(pks)
-        # What has a quote, or is a comma, might be taken for two keys.
+        # A key that has a quote, or is a comma, would be split in two below.
         if b"\\" in texts or b',","' in texts or b'[","' in texts:
             keys = b",".join(map(self._key, pks))
         else:
@@ -199,6 +199,6 @@ class Reads:
 _COUNTED = b'"ReturnConsumedCapacity":"TOTAL"}'
 
 _ACKNOWLEDGED = b'"ReturnConsumedCapacity":"INDEXES"'
-"""For writes of one item: else their responses could be those of reads that found no item."""
+"""For writes of one item: it makes their responses differ from reads that found no item."""
 
 _STRONG = {False: b"", True: b'"ConsistentRead":true,'}

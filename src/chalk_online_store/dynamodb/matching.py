@@ -1,15 +1,15 @@
 """Responses compared with their requests.
 
-Problem. A response says what it answers only in its content. If a proxy between this process and
-the engine swaps two responses, or sends one late or twice, a reader that pairs them by their
-order on a connection serves the values of another entity, or takes them for missing.
+Problem. HTTP/1.1 pairs requests and responses by their order on a connection. If a proxy between
+this process and the engine swaps two responses, or sends one late or twice, a read returns the
+values of another entity, or reports an existing one as missing.
 
 Approach. Each request makes an `Expected`, which decodes the response and compares it with the
-request. What is compared:
+request. It compares:
 
 - the keys of the items that were returned, left unprocessed, or found by a refused condition:
-  each must have been requested, none may come twice, and those of a Query must be in its range;
-- the table, where the response names it: always for batches, else in `ConsumedCapacity`;
+  each must have been requested, none may come twice, and keys of a Query must be in its range;
+- the table, if the response names it: always for batches, otherwise in `ConsumedCapacity`;
 - the form: members that only other operations have, the number of cancelled actions, errors that
   the operation cannot have. Writes ask for `INDEXES`, reads for `TOTAL`, so that even an empty
   `{"ConsumedCapacity": …}` shows whether it acknowledges a write or reports a missing item.
@@ -19,8 +19,8 @@ names the table. GetItem reports a missing item by no member at all, so `{}` is 
 an engine that never reports capacity: this is learned from responses that their keys have proven.
 
 Limits. GetItem, an empty page, or an acknowledged write carry no key. If responses to two such
-requests of one kind, for one table, are swapped, nothing in them shows it. One that comes twice
-is found by its request id (`drivers.http.exchange`).
+requests of one kind, for one table, are swapped, nothing in them shows it. A response that comes
+twice is found by its request id (`drivers.http.exchange`).
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class Expected(Generic[T]):
         """Raises `Mismatch` for an error that another request has."""
 
     def decode(self, body: bytes) -> T:
-        """What `accept` makes of the answer in a body. Raises as it does, or the decoder."""
+        """Decode and accept a body. Raises as `accept` and the decoder do."""
         return self._accept(self._decoder.decode(body))
 
 
 class BatchRead(NamedTuple):
-    """What a BatchGetItem found, by partition key, and the partition keys that it left."""
+    """The rows of a BatchGetItem, by partition key, and the partition keys left unprocessed."""
 
     found: dict[str, Row | DamagedItem]
     left: list[str]
@@ -83,8 +83,8 @@ class BatchWritten(NamedTuple):
 class Matcher:
     """Makes what requests to one table expect.
 
-    Keeps which forms of `ConsumedCapacity` the engine has sent: what it has sent once, it sends
-    with each response.
+    Keeps the forms of `ConsumedCapacity` that the engine has sent. An engine that has sent a form
+    once sends it with each response.
     """
 
     def __init__(self, table: str, layout: TableLayout) -> None:
@@ -222,7 +222,7 @@ class Matcher:
             self._reads_are_plain = not answer.ConsumedCapacity.has_detail
 
     def _check_empty(self, answer: answers.OneTable) -> None:
-        """Check what a read's response has beside items."""
+        """Check a read's response without items by its other members."""
         capacity = answer.ConsumedCapacity
         if capacity is None:
             if self._reads_report:

@@ -21,8 +21,8 @@ class Request:
     renew: bool = False
     """Whether to get new credentials first: the engine has called the present ones expired."""
     reconnect: bool = False
-    """Whether to use a new connection and close those that are open: a response on one of them
-    did not match its request, and the others may be out of step as well."""
+    """Whether to use a new connection and close the open ones. A response on one of them did not
+    match its request, and the others may be out of step as well."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class OrderedWrites:
         return _summary(change, outcomes)
 
     def _next_step(self, change: Change, item: Attributes, merged: Attributes) -> Step | None:
-        """What makes `merged` of an item; None if no request can."""
+        """Return the step that turns an item into `merged`; None if no single request can."""
         layout = self._bodies.layout
         outcome = Applied.LEFT_NEWER if leaves_newer(layout, merged, change) else Applied.PARTLY
         found = difference(layout, item, merged)

@@ -54,7 +54,7 @@ _NEVER_ERASED = "attribute_not_exists(#__e)"
 
 
 class ShortCut(NamedTuple):
-    """An operation, and the members of its request that say what and when."""
+    """An operation, and the members of its request: expressions, or the condition of a put."""
 
     operation: str
     members: bytes
@@ -86,12 +86,12 @@ def sendable(layout: TableLayout, change: Change, again: bool) -> Iterator[Senda
 
 
 def halves(change: Change) -> Iterator[Change]:
-    """Two partial changes that do together what a change of two features or more does."""
+    """Split a change of at least two features into two partial ones."""
     return change.split(-(-len(change.values) // 2))
 
 
 def smaller(layout: TableLayout, item: Attributes, change: Change) -> list[Change]:
-    """Changes that do one after the other what `change` does to an item, if it does not fit."""
+    """Replace a change that does not fit by several, to be applied one after the other."""
     if change.erases:  # With the older features gone, nothing is left to name.
         older = Times(item).erasable(layout, change.observed_at)
         return [change.partial(dict.fromkeys(older)), change]
@@ -124,7 +124,7 @@ def short_cut(layout: TableLayout, change: Change, again: bool) -> ShortCut | No
 
 
 def _put_condition(change: Change, again: bool) -> bytes:
-    """The members of a PutItem that let a fresh item replace what is there."""
+    """Render the condition under which a fresh item may replace the stored one."""
     condition = _ALL_OLDER if again else _NOTHING_NEWER
     names, values = {"#__l": LATEST}, {":_t": number(change.observed_at)}
     if not change.erases:
@@ -145,7 +145,7 @@ def _short_cut_template(
 ) -> bytes | None:
     """An UpdateItem with a place for each time and value: the rest is the same for every entity.
 
-    None if it does not fit, whatever the values are.
+    None if it does not fit. That does not depend on the values.
     """
     kept, gone = form.kept, form.gone
     values = {":_t": b'{"N":"%d"}'}

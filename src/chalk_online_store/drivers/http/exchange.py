@@ -74,7 +74,7 @@ class AnswerReader:
         self._fed = 0
         """Bytes that have come of this answer, interim ones included."""
         self._request_id = ""
-        """That of the last answer: DynamoDB gives each one an id of its own."""
+        """The id of the last answer. DynamoDB never gives two answers the same id."""
         self._begin()
 
     def _begin(self) -> None:

@@ -90,7 +90,7 @@ class ActiveFaults:
 
     @property
     def closing(self) -> AcceptThenClose | None:
-        """How connections are ended that have just been accepted, if they are."""
+        """The fault that closes new connections, if one is in force."""
         faults = (i.fault for i in self._injections.values())
         return next((fault for fault in faults if isinstance(fault, AcceptThenClose)), None)
 

@@ -243,7 +243,7 @@ class _Client(asyncio.Protocol):
         self._ending = asyncio.get_running_loop().create_task(ending)
 
     def forget(self, *, silent: bool) -> None:
-        """Answer what comes next by an RST, or by nothing; responses are lost as well."""
+        """Answer the next bytes by an RST, or if `silent` not at all. Responses are lost."""
         self._forgotten, self._silent = True, self._silent or silent
 
 
