@@ -32,7 +32,7 @@ class Gateway:
     ways, after a random time of up to `delay` seconds. `pause` delays what the engine sends.
     """
 
-    def __init__(self, port: int, *, pause: float = 0.0) -> None:
+    def __init__(self, port: int | None, *, pause: float = 0.0) -> None:
         self.opened = 0
         self.breaks: tuple[str, ...] = ()
         self.delay = 0.003

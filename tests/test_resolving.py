@@ -66,10 +66,10 @@ class Names:
         self.lookups = 0
         self._resolve = socket.getaddrinfo
 
-    def add(self, *ports: int) -> str:
+    def add(self, *ports: int | None) -> str:
         """Name a new host that has these ports of this machine for addresses."""
         name = f"host-{next(_numbers)}.test"
-        self.addresses[name] = [(HOST, port) for port in ports]
+        self.addresses[name] = [(HOST, port) for port in ports if port is not None]
         return name
 
     def __call__(self, host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
@@ -330,7 +330,7 @@ def test_an_address_that_refuses_is_followed_by_the_next(connect: Connect, names
         refusing: int = holder.getsockname()[1]
         client = connect(f"http://{names.add(refusing, refusing, server.port)}:80")
         assert client.send().status == 200
-        with pytest.raises(ConnectionFailed, match="refused|Connect call failed"):
+        with pytest.raises(ConnectionFailed, match=r"refused|Connect call failed"):
             connect(f"http://{names.add(refusing, refusing)}:80").send()
 
 

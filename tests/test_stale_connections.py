@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,7 +201,7 @@ def test_no_time_for_a_new_connection_is_no_fault_of_the_engine(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request whose time passes on a silent reused connection says so by its class."""
-    monkeypatch.setattr(Reuse, "may_send_twice", lambda self: False)
+    monkeypatch.setattr(Reuse, "may_send_twice", lambda *_: False)
     behave = Forgetful(swallow)
     with Server(behave) as server:
         client = connect(server.url)
@@ -266,24 +267,23 @@ def test_a_wall_clock_that_is_set_back_does_no_harm(
 def test_the_bound_of_silence_follows_the_usual_latency() -> None:
     """The bound is 4 times the peak of latency, at least 100 ms, at most half of the timeout."""
     found = Reuse(50, 32)
+    found.tidy(0.0)
+    connection = SimpleNamespace(began_at=time.monotonic() - 0.5)
     assert found.silence_bound(10) == 0.1
     assert found.silence_bound(0.1) == 0.05
-    found.responded(0.5)
-    assert found.silence_bound(10) == 2.0
+    found.stamp(connection)
+    assert 2.0 <= found.silence_bound(100) < 10
     assert found.silence_bound(1) == 0.5
-    for _ in range(1000):
-        found.responded(0.001)
+    found.tidy(100.0)
     assert found.silence_bound(10) == 0.1
 
 
 def test_a_slow_engine_is_not_asked_twice_each_time() -> None:
-    """A budget of 5 % bounds how often the request of a silent connection is sent again."""
+    """One request per second may be sent twice, after one for each connection of the pool."""
     found = Reuse(50, 10)
-    sent = 0
-    for _ in range(1000):
-        sent += found.may_send_twice()
-        found.responded(1.0)
-    assert 50 <= sent <= 65
+    sent = [found.may_send_twice(turn / 100) for turn in range(1001)]
+    assert sent[:10] == [True] * 10
+    assert sum(sent) == 10 + 10
 
 
 # --- bytes that nobody asked for -----------------------------------------------------------
