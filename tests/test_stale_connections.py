@@ -174,13 +174,10 @@ def test_a_slow_response_is_not_lost(connect: Connect, monkeypatch: pytest.Monke
         received(connection)
         assert doubted.wait(10)
         connection.sendall(answer(b"late"))
-        received(connection)
-        connection.sendall(answer(b"again"))
 
     with Server(behave) as server:
         client = connect(server.url)
         assert [client.send(timeout=20).body for _ in range(2)] == [b"first", b"late"]
-        assert client.send(timeout=20).body == b"again"
     assert server.connections == 2
 
 
@@ -281,7 +278,7 @@ def test_the_bound_of_silence_follows_the_usual_latency() -> None:
 def test_a_slow_engine_is_not_asked_twice_each_time() -> None:
     """One request per second may be sent twice, after one for each connection of the pool."""
     found = Reuse(50, 10)
-    sent = [found.may_send_twice(turn / 100) for turn in range(1001)]
+    sent = [found.may_send_twice(turn / 64) for turn in range(64 * 10 + 1)]
     assert sent[:10] == [True] * 10
     assert sum(sent) == 10 + 10
 
@@ -350,7 +347,8 @@ def _threads(url: str, gateway: Gateway, how: str, routing: Routing | None) -> A
 async def _tasks(url: str, gateway: Gateway, how: str, routing: Routing | None) -> Any:
     async with AsyncOnlineStore.open(url, schema=[User], timeout=10, routing=routing) as store:
         await store.write(User, [{"id": n, "visits": n} for n in range(20)])
-        await asyncio.gather(*(store.read(User, [n % 20]) for n in range(60)))
+        for _ in range(5):
+            await asyncio.gather(*(store.read(User, [n]) for n in range(12)))
         assert gateway.forget(how) > 1
         reads = [_read(await store.read(User, [n], timeout=5)) for n in range(6)]
         return reads, store.regions()
@@ -363,7 +361,7 @@ def test_reads_stay_in_a_region_whose_connections_were_lost(
     dynoxide: Dynoxide, table: str, kind: str, how: str, hedged: bool
 ) -> None:
     """Neither failures nor failovers are counted: new connections to the region work at once."""
-    with Gateway(dynoxide.port, pause=0.01) as gateway:
+    with Gateway(dynoxide.port, pause=0.05) as gateway:
         url = (
             f"dynamodb:///{table}?region=us-east-1,us-west-2&"
             f"endpoint_url={gateway.url},{dynoxide.endpoint_url}"
