@@ -220,19 +220,19 @@ def test_what_one_region_refuses_another_one_answers(code: str, hedging: Hedging
     world.denying[A] = code
     reports = [world.read().report for _ in range(4)]
     assert [report.region for report in reports] == [B] * 4
-    health = world.router.health[A]
-    assert (health.state, health.reason) == (RegionState.DOWN, REFUSALS[code].__name__)
+    status = world.core.status(world.now)[0]
+    assert (status.state, status.reason) == (RegionState.DOWN, REFUSALS[code].__name__)
     world.driver.sent.clear()
     for _ in range(20):  # Probes that are refused too do not bring it back.
         world.wait(1)
         assert world.read().statuses("risk") == ["hit"]
-    assert not health.well
+    assert world.core.status(world.now)[0].state is RegionState.DOWN
     world.denying.clear()
     for _ in range(120):
         world.wait(1)
         world.read()
-    assert health.well
     assert world.read().report.region == A
+    assert world.core.status(world.now)[0].state is RegionState.HEALTHY
 
 
 @pytest.mark.parametrize("code", REFUSALS)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,13 +174,10 @@ def test_a_slow_response_is_not_lost(connect: Connect, monkeypatch: pytest.Monke
         received(connection)
         assert doubted.wait(10)
         connection.sendall(answer(b"late"))
-        received(connection)
-        connection.sendall(answer(b"again"))
 
     with Server(behave) as server:
         client = connect(server.url)
         assert [client.send(timeout=20).body for _ in range(2)] == [b"first", b"late"]
-        assert client.send(timeout=20).body == b"again"
     assert server.connections == 2
 
 
@@ -200,7 +198,7 @@ def test_no_time_for_a_new_connection_is_no_fault_of_the_engine(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request whose time passes on a silent reused connection says so by its class."""
-    monkeypatch.setattr(Reuse, "may_send_twice", lambda self: False)
+    monkeypatch.setattr(Reuse, "may_send_twice", lambda *_: False)
     behave = Forgetful(swallow)
     with Server(behave) as server:
         client = connect(server.url)
@@ -266,24 +264,23 @@ def test_a_wall_clock_that_is_set_back_does_no_harm(
 def test_the_bound_of_silence_follows_the_usual_latency() -> None:
     """The bound is 4 times the peak of latency, at least 100 ms, at most half of the timeout."""
     found = Reuse(50, 32)
+    found.tidy(0.0)
+    connection = SimpleNamespace(began_at=time.monotonic() - 0.5)
     assert found.silence_bound(10) == 0.1
     assert found.silence_bound(0.1) == 0.05
-    found.responded(0.5)
-    assert found.silence_bound(10) == 2.0
+    found.stamp(connection)
+    assert 2.0 <= found.silence_bound(100) < 10
     assert found.silence_bound(1) == 0.5
-    for _ in range(1000):
-        found.responded(0.001)
+    found.tidy(100.0)
     assert found.silence_bound(10) == 0.1
 
 
 def test_a_slow_engine_is_not_asked_twice_each_time() -> None:
-    """A budget of 5 % bounds how often the request of a silent connection is sent again."""
+    """One request per second may be sent twice, after one for each connection of the pool."""
     found = Reuse(50, 10)
-    sent = 0
-    for _ in range(1000):
-        sent += found.may_send_twice()
-        found.responded(1.0)
-    assert 50 <= sent <= 65
+    sent = [found.may_send_twice(turn / 64) for turn in range(64 * 10 + 1)]
+    assert sent[:10] == [True] * 10
+    assert sum(sent) == 10 + 10
 
 
 # --- bytes that nobody asked for -----------------------------------------------------------
@@ -350,7 +347,8 @@ def _threads(url: str, gateway: Gateway, how: str, routing: Routing | None) -> A
 async def _tasks(url: str, gateway: Gateway, how: str, routing: Routing | None) -> Any:
     async with AsyncOnlineStore.open(url, schema=[User], timeout=10, routing=routing) as store:
         await store.write(User, [{"id": n, "visits": n} for n in range(20)])
-        await asyncio.gather(*(store.read(User, [n % 20]) for n in range(60)))
+        for _ in range(5):
+            await asyncio.gather(*(store.read(User, [n]) for n in range(12)))
         assert gateway.forget(how) > 1
         reads = [_read(await store.read(User, [n], timeout=5)) for n in range(6)]
         return reads, store.regions()
@@ -363,7 +361,7 @@ def test_reads_stay_in_a_region_whose_connections_were_lost(
     dynoxide: Dynoxide, table: str, kind: str, how: str, hedged: bool
 ) -> None:
     """Neither failures nor failovers are counted: new connections to the region work at once."""
-    with Gateway(dynoxide.port, pause=0.01) as gateway:
+    with Gateway(dynoxide.port, pause=0.05) as gateway:
         url = (
             f"dynamodb:///{table}?region=us-east-1,us-west-2&"
             f"endpoint_url={gateway.url},{dynoxide.endpoint_url}"

@@ -117,16 +117,24 @@ class Wait:
         self._alarm = alarm
         self._here: asyncio.Future[None] = alarm.loop.create_future()
 
-    def end(self, *_: object) -> None:
-        """End the wait; call it in the loop's thread."""
-        if not self._here.done():
-            self._here.set_result(None)
+    def end(self, *_: object) -> bool:
+        """End the wait, unless it has ended; call it in the loop's thread."""
+        if self._here.done():
+            return False
+        self._here.set_result(None)
+        return True
 
     def ring(self) -> None:
         """End the wait, since it has lasted too long."""
         self.due = math.inf
         if not self._here.done():
             self._here.set_exception(TimeoutError())
+
+    @property
+    def was_ended(self) -> bool:
+        """True if `end` has ended the wait."""
+        here = self._here
+        return here.done() and not here.cancelled() and here.exception() is None
 
     async def ended(self) -> None:
         """Wait for the end."""

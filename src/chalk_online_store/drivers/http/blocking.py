@@ -88,10 +88,12 @@ class HttpTransport:
             raise self._target.too_late()
         if request.reconnect:
             self._drop_connections()
-        connection = (None if request.reconnect else self._take(now)) or self.new(deadline)
-        if connection.reused:
+        connection = None if request.reconnect else self._take(now)
+        if connection is None:
+            connection = self.new(deadline)
+        else:
             connection.doubt_at = now + self.reuse.silence_bound(deadline - now)
-        connection.begin(data, deadline)
+        connection.begin(data, now, deadline)
         return Exchange(self, connection, data, deadline)
 
     def _drop_connections(self) -> None:
@@ -148,13 +150,8 @@ class HttpTransport:
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, if it may carry one."""
-        connection.idle_since, connection.idle_since_wall = time.monotonic(), time.time()
+        self.reuse.stamp(connection)
         self._keep(connection, self._idle if connection.reusable else None)
-
-    def answered(self, connection: Connection) -> None:
-        """Give a connection back whose response has arrived."""
-        self.give_back(connection)
-        self.reuse.responded(connection.idle_since - connection.began_at)
 
     def park(self, connection: Connection) -> None:
         """Keep a connection whose answer nobody waits for any more, until that has come.
@@ -211,16 +208,20 @@ class HttpTransport:
     def _take(self, now: float) -> Connection | None:
         """Take the idle connection that was used last, if it may still be alive."""
         suspect_until = self._tend() if self._parked else -math.inf
-        if self._idle:
+        if now >= self.reuse.tidy_at:
+            self.reuse.tidy(now)
             self._drop_expired(now)
         while (connection := _pop(self._idle.pop)) is not None:
             if connection.idle_since <= suspect_until:
                 self._idle.append(connection)
                 return None
-            if connection.is_alive():
+            if self.reuse.has_expired(connection, now):
+                self._drop_stale(connection)
+            elif connection.is_alive():
                 connection.reused = True
                 return connection
-            connection.close()
+            else:
+                connection.close()
         return None
 
     def _tend(self) -> float:
@@ -276,13 +277,8 @@ class Exchange:
     def wake_at(self) -> float:
         """As `Connection.wake_at`."""
         connection = self._connection
-        wake_at = min(connection.wake_at, self._doubt_at)
+        wake_at = connection.wake_at
         return wake_at if self._fresh is None else min(wake_at, self._fresh.wake_at)
-
-    @property
-    def _doubt_at(self) -> float:
-        connection = self._connection
-        return connection.doubt_at if connection.is_suspect else math.inf
 
     def sockets(self) -> Iterable[tuple[int, int]]:
         """As `Connection.sockets`."""
@@ -300,8 +296,8 @@ class Exchange:
         except BaseException as error:
             return self._recover(error)
         if answer is not None:
-            self._transport.answered(connection)
-        elif connection.reused and time.monotonic() >= self._doubt_at:
+            self._transport.give_back(connection)
+        elif connection.doubt_at < math.inf and time.monotonic() >= connection.doubt_at:
             return self._doubt()
         return answer
 
@@ -309,7 +305,7 @@ class Exchange:
         """As `Connection.wait`."""
         try:
             if self._fresh is None:
-                self._connection.wait(min(until, self._doubt_at))
+                self._connection.wait(until)
             else:
                 wait_for_any((self,), until)
         except BaseException:
@@ -338,18 +334,21 @@ class Exchange:
         raise transport.target.failure(self._failure or error) from None
 
     def _send_on_new(self) -> Response | None:
-        self._connection = self._transport.new(self._deadline)
-        self._connection.begin(self._data, self._deadline)
+        self._connection = self._new()
         return self.advance()
 
     def _doubt(self) -> Response | None:
         """Send the request on a new connection as well."""
         self._connection.doubt_at = math.inf
-        if not self._transport.reuse.may_send_twice():
+        if not self._transport.reuse.may_send_twice(time.monotonic()):
             return None
-        self._fresh = fresh = self._transport.new(self._deadline)
-        fresh.begin(self._data, self._deadline)
+        self._fresh = fresh = self._new()
         return self._advance_both(fresh)
+
+    def _new(self) -> Connection:
+        connection = self._transport.new(self._deadline)
+        connection.begin(self._data, time.monotonic(), self._deadline)
+        return connection
 
     def _advance_both(self, fresh: Connection) -> Response | None:
         doubted, transport = self._connection, self._transport
@@ -368,7 +367,7 @@ class Exchange:
             self._close()
             raise
         if answer is not None:
-            transport.answered(doubted)
+            transport.give_back(doubted)
             transport.park(fresh)
             return answer
         return self._advance_fresh(fresh)
@@ -389,7 +388,7 @@ class Exchange:
                 transport.found_stale(doubted)
             else:
                 transport.park(doubted)
-            transport.answered(fresh)
+            transport.give_back(fresh)
         return answer
 
     def _connections(self) -> list[Connection]:

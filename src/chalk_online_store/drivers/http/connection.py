@@ -43,11 +43,12 @@ class Connection:
         """Whether it comes from the pool, so that it may have been lost while it was idle."""
         self.heard = False
         """Whether a byte has arrived since the last request."""
-        self.idle_since = self.idle_since_wall = -math.inf
+        self.idle_since = -math.inf
+        self.wall_offset = 0.0
         self.began_at = math.inf
         """When the last request could be sent, on the monotonic clock."""
         self.doubt_at = math.inf
-        """When to doubt it if it is still silent."""
+        """When to doubt it, if it comes from the pool and is silent."""
         self._answered = False
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._reader = AnswerReader()
@@ -70,7 +71,9 @@ class Connection:
     @property
     def wake_at(self) -> float:
         """When to `advance` in any case, on the monotonic clock."""
-        return self.deadline if self.is_open else min(self.deadline, self._waiting.until)
+        if self.is_open:
+            return min(self.deadline, self.doubt_at)
+        return min(self.deadline, self._waiting.until)
 
     def sockets(self) -> Iterable[tuple[int, int]]:
         """Return the file descriptors to poll before it is worth while to `advance`."""
@@ -88,14 +91,14 @@ class Connection:
             return False
         return False
 
-    def begin(self, data: bytes, deadline: float) -> None:
+    def begin(self, data: bytes, now: float, deadline: float) -> None:
         """Have a request to send; `advance` sends it."""
         self._unsent = data
         self._answer_due = deadline
         self.heard = False
         if self.is_open:
             self.deadline = deadline
-            self.began_at = time.monotonic()
+            self.began_at = now
 
     def open(self) -> bool:
         """Go on connecting as far as that needs no waiting; whether it is done.
@@ -152,7 +155,7 @@ class Connection:
         if self._waits_for != select.POLLIN:
             self._poll.modify(self._sock, self._waits_for)
         try:
-            self._poll.poll(milliseconds_until(min(self.deadline, until)))
+            self._poll.poll(milliseconds_until(min(self.deadline, self.doubt_at, until)))
         finally:
             if self._waits_for != select.POLLIN:
                 self._poll.modify(self._sock, select.POLLIN)
@@ -188,6 +191,7 @@ class Connection:
         if not size:
             raise BrokenAnswer.closed()
         self.heard = True
+        self.doubt_at = math.inf
         return self._reader.feed(self._buffer[:size])
 
 

@@ -12,6 +12,7 @@ import asyncio
 import math
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -24,6 +25,8 @@ from chalk_online_store.drivers.loops import Alarm, Wait
 from chalk_online_store.dynamodb.messages import Response
 
 CLOSED = "the store was closed"
+
+_NEVER = -math.inf
 
 _SURELY_READ_SECONDS = 0.001
 """A connection that was idle for less is used without another look at its socket: the event loop
@@ -52,9 +55,11 @@ class Pool:
         self._target = target
         self._connect_timeout = connect_timeout
         self._size = size
-        self._reuse = reuse
-        self._slots = asyncio.Semaphore(size)
+        self.reuse = reuse
         self._busy = 0
+        """Slots that are taken."""
+        self._queue: deque[Wait] = deque()
+        """Those who wait for a slot."""
         self._opening: set[asyncio.Task[Connection]] = set()
         self._parked: dict[object, Callable[[], object]] = {}
         """What was given up, the oldest first, and what ends it."""
@@ -68,11 +73,19 @@ class Pool:
         Raises what `FAILURES` names: `TimeoutError` at `deadline`, and `Stale` if that passes on a
         connection that may have been lost while it was idle.
         """
-        await self._acquire(deadline)
+        if self._busy < self._size:
+            self._busy += 1
+        else:
+            await self._wait_for_slot(deadline)
         try:
-            connection = (None if reconnect else self._take()) or await self._connect(deadline)
+            self._check_open()
+            now = time.monotonic()
+            connection = None if reconnect else self._take(now)
+            if connection is None:
+                connection = await self._connect(deadline)
+                now = time.monotonic()
             try:
-                answer = await connection.exchange(data, deadline)
+                answer = await connection.exchange(data, now, deadline)
             except asyncio.CancelledError:
                 self._park(connection)
                 raise
@@ -82,7 +95,7 @@ class Pool:
             else:
                 if answer is None:
                     return await self._send_on_both(connection, data, deadline)
-                self._answered(connection)
+                self._give_back(connection)
                 return answer
             return await self._send_on_new(data, deadline)
         finally:
@@ -133,30 +146,31 @@ class Pool:
         if self._parked.pop(connection, None) and connection.is_suspect:
             self._drop_stale(connection)
 
-    def silence_bound(self, timeout: float) -> float:
-        """See `Reuse.silence_bound`."""
-        return self._reuse.silence_bound(timeout)
-
-    def may_send_twice(self) -> bool:
-        """See `Reuse.may_send_twice`."""
-        return self._reuse.may_send_twice()
-
     # --- slots ---
 
-    async def _acquire(self, deadline: float) -> None:
-        if self._slots.locked():
-            async with asyncio.timeout(deadline - time.monotonic()):
-                await self._slots.acquire()
-        else:
-            await self._slots.acquire()
-        self._busy += 1
-        if self._closed:
-            self._release()
-            raise BrokenAnswer(CLOSED)
+    async def _wait_for_slot(self, deadline: float) -> None:
+        """Wait until another request hands its slot over."""
+        wait = Wait(self.alarm, deadline)
+        try:
+            self._queue.append(wait)
+            await wait.ended()
+        except BaseException:
+            if wait.was_ended:  # The slot came at the moment of a cancellation.
+                self._release()
+            elif wait in self._queue:
+                self._queue.remove(wait)
+            raise
 
     def _release(self) -> None:
+        """Hand a slot over to the first request that still waits for one, or give it back."""
+        while self._queue:
+            if self._queue.popleft().end():
+                return
         self._busy -= 1
-        self._slots.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokenAnswer(CLOSED)
 
     # --- connections that may be stale ---
 
@@ -173,7 +187,7 @@ class Pool:
     async def _send_on_new(self, data: bytes, deadline: float) -> Response:
         connection = await self._connect(deadline)
         try:
-            answer = await connection.exchange(data, deadline)
+            answer = await connection.exchange(data, time.monotonic(), deadline)
         except asyncio.CancelledError:
             self._park(connection)
             raise
@@ -181,7 +195,7 @@ class Pool:
             connection.abort()
             raise
         assert answer is not None  # Only a reused connection is doubted.
-        self._answered(connection)
+        self._give_back(connection)
         return answer
 
     async def _send_on_both(self, doubted: Connection, data: bytes, deadline: float) -> Response:
@@ -205,7 +219,7 @@ class Pool:
             fresh.cancel()
             fresh.add_done_callback(_look_at)
         if winner is later:
-            self._answered(doubted)
+            self._give_back(doubted)
             return later.result()
         later.cancel()
         doubted.abort()
@@ -220,7 +234,7 @@ class Pool:
     def _found_stale(self, connection: Connection) -> None:
         """Close what is stale along with a connection that has delayed a request."""
         self._drop_stale(connection)
-        self._reuse.on_stale()
+        self.reuse.on_stale()
 
     def _drop_stale(self, connection: Connection) -> None:
         """Close the idle connections that were last used when a stale one was, or before."""
@@ -228,30 +242,38 @@ class Pool:
             self.idle.pop(0).abort()
 
     def _drop_expired(self, now: float) -> None:
-        while self.idle and self._reuse.has_expired(self.idle[0], now):
+        while self.idle and self.reuse.has_expired(self.idle[0], now):
             self.idle.pop(0).abort()
 
     # --- the pool ---
 
     async def _open_one(self, deadline: float) -> None:
-        await self._acquire(deadline)
+        if self._busy < self._size:
+            self._busy += 1
+        else:
+            await self._wait_for_slot(deadline)
         try:
+            self._check_open()
             self._give_back(await self._connect(deadline))
         finally:
             self._release()
 
-    def _take(self) -> Connection | None:
+    def _take(self, now: float) -> Connection | None:
         """Take the idle connection that was used last, if it may still be alive."""
         idle = self.idle
         if not idle:
             return None
-        now = time.monotonic()
-        self._drop_expired(now)
-        suspect_until = self._suspect_until() if self._parked else -math.inf
-        while idle and idle[-1].idle_since > suspect_until:
+        reuse = self.reuse
+        if now >= reuse.tidy_at:
+            reuse.tidy(now)
+            self._drop_expired(now)
+        suspect_until = self._suspect_until() if self._parked else _NEVER
+        while idle and (since := idle[-1].idle_since) > suspect_until:
             connection = idle.pop()
-            if connection.usable and (
-                now - connection.idle_since < _SURELY_READ_SECONDS or connection.lies_still()
+            if reuse.has_expired(connection, now):
+                self._drop_stale(connection)
+            elif connection.usable and (
+                now - since < _SURELY_READ_SECONDS or connection.lies_still()
             ):
                 connection.reused = True
                 return connection
@@ -272,20 +294,16 @@ class Pool:
             for each in self._parked
             if isinstance(each, Connection) and each.is_suspect
         )
-        return max(suspects, default=-math.inf)
-
-    def _answered(self, connection: Connection) -> None:
-        self._give_back(connection)
-        self._reuse.responded(time.monotonic() - connection.began_at)
+        return max(suspects, default=_NEVER)
 
     def _give_back(self, connection: Connection) -> None:
+        self.reuse.stamp(connection)
         if (
             connection.generation == self.generation
             and connection.usable
             and len(self.idle) < self._size
             and not self._closed
         ):
-            connection.idle_since, connection.idle_since_wall = time.monotonic(), time.time()
             self.idle.append(connection)
         else:
             connection.abort()
@@ -365,7 +383,8 @@ class Connection(asyncio.Protocol):
         """Whether it comes from the pool, so that it may have been lost while it was idle."""
         self.heard = False
         """Whether a byte has arrived since the last request."""
-        self.idle_since = self.idle_since_wall = -math.inf
+        self.idle_since = -math.inf
+        self.wall_offset = 0.0
         self.began_at = math.inf
         """When the last request was sent, on the monotonic clock."""
         self._pool = pool
@@ -384,7 +403,7 @@ class Connection(asyncio.Protocol):
         """Whether nothing has arrived unasked that the event loop has not read yet."""
         return not self._poll.poll(0)
 
-    async def exchange(self, data: bytes, deadline: float) -> Response | None:
+    async def exchange(self, data: bytes, now: float, deadline: float) -> Response | None:
         """Send a request and read its answer. As `Pool.exchange`; only `abort` it after errors.
 
         Gives None if it was reused and is silent for too long: its `response` may still come.
@@ -394,10 +413,10 @@ class Connection(asyncio.Protocol):
         pool = self._pool
         self._waiting = waiting = pool.loop.create_future()
         self.heard = False
-        self.began_at = now = time.monotonic()
+        self.began_at = now
         self._deadline = self._next_look = deadline
         if self.reused:
-            self._next_look = now + pool.silence_bound(deadline - now)
+            self._next_look = now + pool.reuse.silence_bound(deadline - now)
         pool.alarm.set(self._next_look)
         self._transport.write(data)
         return await waiting  # type: ignore[no-any-return] # a response, or None
@@ -422,7 +441,12 @@ class Connection(asyncio.Protocol):
             return
         self._next_look = self._deadline
         waiting = self._waiting
-        if waiting is None or waiting.done() or self.heard or not self._pool.may_send_twice():
+        if (
+            waiting is None
+            or waiting.done()
+            or self.heard
+            or not self._pool.reuse.may_send_twice(time.monotonic())
+        ):
             return
         self._waiting = self._pool.loop.create_future()
         waiting.set_result(None)

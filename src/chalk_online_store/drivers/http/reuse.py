@@ -21,26 +21,29 @@ Rules, the same for threads and for asyncio.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Protocol
-
-from chalk_online_store.routing.hedging import HedgeBudget
 
 KEEPALIVE_TIMEOUT = 50.0
 """Default of the URL option, in seconds. Users have seen DynamoDB close idle connections after 60
 (aws/aws-sdk-java#1365) to 90 seconds (feast-dev/feast#5167). An Application Load Balancer closes
 them after 60 seconds by default, NAT gateways and Network Load Balancers drop them after 350."""
 
+TIDY_SECONDS = 1.0
+"""How often a request looks for expired connections beside the one that it takes."""
+
 _SHORTEST_BOUND = 0.1
 _TIMES_USUAL = 4.0
 _LARGEST_SHARE = 0.5
-"""The bound of silence: this many times the usual peak of latency, within these limits."""
+"""The bound of silence: so many times the peak of latency, within these limits."""
 
-_DECAY = 0.01
-"""Share by which each response lowers a peak that it does not reach."""
+_KEPT_PER_SECOND = 0.9
+"""Share of a peak that is left after a second without a higher one."""
 
-_BUDGET_SHARE = 0.05
+_TWICE_PER_SECOND = 1.0
+"""Requests per second that may be sent twice, beside a burst of one per connection."""
 
 
 class Idle(Protocol):
@@ -48,8 +51,10 @@ class Idle(Protocol):
 
     idle_since: float
     """When it was last used, on the monotonic clock."""
-    idle_since_wall: float
-    """The same on the wall clock."""
+    wall_offset: float
+    """How far the wall clock was ahead of the monotonic one then."""
+    began_at: float
+    """When its last request was sent, on the monotonic clock."""
 
 
 def _ignore() -> None:
@@ -63,26 +68,53 @@ class Reuse:
         self.keepalive_timeout = keepalive_timeout
         self.on_stale: Callable[[], None] = _ignore
         """Called for each connection that proved stale, and so for each request that it delayed."""
+        self.tidy_at = -math.inf
+        """When to `tidy`, on the monotonic clock."""
         self._peak = 0.0
-        self._budget = HedgeBudget(_BUDGET_SHARE, max(pool_size, 1))
+        self._bound = _SHORTEST_BOUND
+        self._wall_offset = time.time() - time.monotonic()
+        self._most_twice = self._may_be_twice = max(float(pool_size), 1.0)
+        self._tidied_at = self._counted_at = math.inf
+
+    # --- how long a connection was idle ---
+
+    def stamp(self, connection: Idle) -> None:
+        """Note that a connection is idle from now on, and what its request took."""
+        connection.idle_since = now = time.monotonic()
+        connection.wall_offset = self._wall_offset
+        if now - connection.began_at > self._peak:
+            self._set_peak(now - connection.began_at)
 
     def has_expired(self, connection: Idle, now: float) -> bool:
         """Return True if a connection was idle for too long at `now`, by either clock."""
+        self._wall_offset = offset = time.time() - now
+        age = now - connection.idle_since
         limit = self.keepalive_timeout
-        if now - connection.idle_since > limit:
-            return True
-        return time.time() - connection.idle_since_wall > limit
+        return age > limit or age + offset - connection.wall_offset > limit
+
+    # --- how long a connection may be silent ---
 
     def silence_bound(self, timeout: float) -> float:
         """Seconds that a reused connection may be silent in an attempt of `timeout` seconds."""
-        return min(max(_SHORTEST_BOUND, self._peak * _TIMES_USUAL), timeout * _LARGEST_SHARE)
+        largest = timeout * _LARGEST_SHARE
+        return min(largest, self._bound)
 
-    def responded(self, took: float) -> None:
-        """Count a response that arrived `took` seconds after its request."""
-        self._budget.earn()
-        peak = self._peak
-        self._peak = took if took > peak else peak + (took - peak) * _DECAY
+    def tidy(self, now: float) -> None:
+        """Let the peak of latency fade. Call it when `tidy_at` is reached."""
+        self._set_peak(self._peak * _KEPT_PER_SECOND ** max(0.0, now - self._tidied_at))
+        self._tidied_at = now
+        self.tidy_at = now + TIDY_SECONDS
 
-    def may_send_twice(self) -> bool:
+    def _set_peak(self, peak: float) -> None:
+        self._peak = peak
+        self._bound = max(_SHORTEST_BOUND, peak * _TIMES_USUAL)
+
+    def may_send_twice(self, now: float) -> bool:
         """Return True if the request of a doubted connection may be sent on another one."""
-        return self._budget.take()
+        earned = max(0.0, now - self._counted_at) * _TWICE_PER_SECOND
+        self._counted_at = now
+        self._may_be_twice = min(self._most_twice, self._may_be_twice + earned)
+        if self._may_be_twice < 1:
+            return False
+        self._may_be_twice -= 1
+        return True
