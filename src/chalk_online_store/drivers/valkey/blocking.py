@@ -399,6 +399,10 @@ class BlockingConnection:
         """Close the socket."""
         self._sock.close()
 
+    def __del__(self) -> None:
+        # An exception of a signal handler may arrive where nobody has the connection yet.
+        self._sock.close()
+
 
 def _event(error: Exception, usual: int) -> int:
     """What to wait for: TLS may have to write before it reads, and the other way round."""
