@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from chalk_online_store.drivers.credentials import Endpoint
-from chalk_online_store.drivers.http import connecting, pool
-from chalk_online_store.drivers.http.connecting import Address, connected
+from chalk_online_store.drivers.http import connecting, pool, resolver
+from chalk_online_store.drivers.http.connecting import connected
 from chalk_online_store.drivers.http.exchange import BrokenAnswer
 from chalk_online_store.drivers.http.pool import Pool
+from chalk_online_store.drivers.http.resolver import Address, in_turns
+from chalk_online_store.drivers.http.reuse import Reuse
 from chalk_online_store.drivers.http.shared import Target
 
 HOST = "127.0.0.1"
@@ -41,7 +43,7 @@ def refusing() -> Iterator[int]:
 
 def pool_of(port: int, host: str = HOST) -> Pool:
     target = Target(Endpoint("us-east-1", f"http://{host}:{port}"))
-    return Pool(asyncio.get_running_loop(), target, math.inf, 1)
+    return Pool(asyncio.get_running_loop(), target, math.inf, 1, Reuse(math.inf, 1))
 
 
 def in_ten_seconds() -> float:
@@ -107,7 +109,8 @@ def names(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
 
 
 async def peer_of(host: str) -> Any:
-    with closing(await connected(asyncio.get_running_loop(), host, 0)) as sock:
+    loop = asyncio.get_running_loop()
+    with closing(await connected(loop, host, 0, in_ten_seconds())) as sock:
         return sock.getpeername()[1]
 
 
@@ -115,7 +118,7 @@ def test_an_address_that_refuses_is_followed_by_the_next(
     port: int, refusing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, without the time that a slow one is given."""
-    monkeypatch.setattr(connecting, "NEXT_ADDRESS_SECONDS", 3600)
+    monkeypatch.setattr(resolver, "NEXT_ADDRESS_SECONDS", 3600)
     names(monkeypatch, refusing, refusing, port)
     assert asyncio.run(asyncio.wait_for(peer_of("some.name"), 10)) == port
 
@@ -124,7 +127,7 @@ def test_an_address_that_hangs_is_joined_by_the_next(
     port: int, refusing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first that accepts is taken, and the attempt at the other one is over then."""
-    monkeypatch.setattr(connecting, "NEXT_ADDRESS_SECONDS", 0.01)
+    monkeypatch.setattr(resolver, "NEXT_ADDRESS_SECONDS", 0.01)
     names(monkeypatch, refusing, port)
     connect, ended = connecting._connect, []
 
@@ -150,19 +153,10 @@ def test_a_name_of_which_no_address_accepts_says_why(
         asyncio.run(peer_of("some.name"))
 
 
-def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_families_take_turns() -> None:
     """A family that does not work costs one wait, not one for each of its addresses."""
     six, four = (
         [(family, socket.SOCK_STREAM, 0, "", n) for n in range(2)]
         for family in (socket.AF_INET6, socket.AF_INET)
     )
-
-    async def found(*_: object, **__: object) -> list[Any]:
-        return [*six, *four]
-
-    async def play() -> list[Address]:
-        loop = asyncio.get_running_loop()
-        monkeypatch.setattr(loop, "getaddrinfo", found)
-        return await connecting._resolve(loop, "some.name", 0)
-
-    assert asyncio.run(play()) == [six[0], four[0], six[1], four[1]]
+    assert in_turns([*six, *four]) == [six[0], four[0], six[1], four[1]]

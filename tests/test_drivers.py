@@ -79,22 +79,20 @@ class EchoExchange:
         self._request = request
         self._socket, there = socket.socketpair()
         self._socket.setblocking(False)
-        self.connection = self
-        self.deadline = time.monotonic() + timeout
-        self.waits_for = select.POLLIN
+        self.wake_at = time.monotonic() + timeout
         self._there = there
         if request == "trickle":
             there.send(b"x")
         if answers:
             threading.Timer(0.01, there.shutdown, [socket.SHUT_RDWR]).start()
 
-    def fileno(self) -> int:
-        """The socket's."""
-        return self._socket.fileno()
+    def sockets(self) -> list[tuple[int, int]]:
+        """The socket, for reading."""
+        return [(self._socket.fileno(), select.POLLIN)]
 
     def advance(self) -> Any:
         """The request itself, once the other end is closed."""
-        if time.monotonic() >= self.deadline:
+        if time.monotonic() >= self.wake_at:
             self.abort()
             raise RequestTimeout("late")
         if self._request == "trickle":  # There is always more to read, never the end.
@@ -110,7 +108,7 @@ class EchoExchange:
 
     def wait(self, until: float) -> None:
         """Wait for the other end to be closed."""
-        seconds = max(0.0, min(until, self.deadline) - time.monotonic())
+        seconds = max(0.0, min(until, self.wake_at) - time.monotonic())
         select.select([self._socket], [], [], seconds)
 
     def abort(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 from itertools import pairwise
 
@@ -157,6 +158,66 @@ def test_chunks_do_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         feed_all(AnswerReader(), chunked(BODY, 5), 30)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [b"Name-%d: value\r\n", b"A: b\r\n", b" " * 500],
+    ids=["trailers", "one trailer again and again", "one trailer that does not end"],
+)
+def test_trailers_do_not_grow_for_ever(more: bytes) -> None:
+    """A chunked body whose trailers do not end is refused, however small its chunks were."""
+    reader = AnswerReader()
+    assert reader.feed(chunked(b"x" * 100, 10).removesuffix(b"\r\n") + b"T: ") is None
+    with pytest.raises(BrokenAnswer, match="too long"):
+        feed_all(reader, b"".join(more % n if b"%" in more else more for n in range(2**14)), 1000)
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_a_body_that_does_not_end_takes_bounded_memory(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound of a body counts the memory of its pieces, so tiny chunks reach it sooner."""
+    limit = 2**20
+    monkeypatch.setattr("chalk_online_store.drivers.http.exchange.LARGEST_BODY", limit)
+    reader = AnswerReader()
+    reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BrokenAnswer, match="too long"):
+            feed_again(reader, chunk * 10, limit)
+        assert tracemalloc.get_traced_memory()[1] < 2 * limit
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_refused_body_is_not_kept() -> None:
+    """The pieces of a body that is too long are released at once, and not with the exception."""
+    reader = AnswerReader()
+    piece = b" " * 2**20
+    reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk = b"%x\r\n%b\r\n" % (len(piece), piece)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BrokenAnswer, match="too long"):
+            feed_again(reader, chunk, LARGEST_BODY // len(piece) + 1)
+        assert tracemalloc.get_traced_memory()[0] < LARGEST_BODY // 10
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_declared_length_above_the_bound_is_refused_at_its_head() -> None:
+    """Nothing of a body is collected if its declared length is too long."""
+    reader = AnswerReader()
+    with pytest.raises(BrokenAnswer, match="too long"):
+        reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (LARGEST_BODY + 1))
+    assert not reader.reusable
+
+
+def test_the_largest_batch_of_dynamodb_is_accepted() -> None:
+    """A response of 16 MB of binary items, with base64, is below the bound."""
+    assert LARGEST_BODY > 16 * 2**20 * 4 / 3 * 1.5
+
+
 @given(st.binary(max_size=300), st.integers(1, 300))
 def test_noise_is_refused_or_awaited(noise: bytes, size: int) -> None:
     """Whatever bytes arrive, the reader raises nothing but its own error."""
@@ -215,3 +276,8 @@ def feed_all(reader: AnswerReader, data: bytes, size: int) -> Response | None:
     for start in range(0, len(data), size):
         answer = reader.feed(data[start : start + size])
     return answer
+
+
+def feed_again(reader: AnswerReader, data: bytes, times: int) -> None:
+    for _ in range(times):
+        reader.feed(data)

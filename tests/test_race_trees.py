@@ -211,11 +211,9 @@ def test_drivers_agree_on_any_tree(tree: Tree) -> None:
 class Silent:
     """A transport, and all of its exchanges, that brings no answer, and can be interrupted."""
 
-    waits_for = select.POLLIN
-    deadline = math.inf
+    wake_at = math.inf
 
     def __init__(self, clock: Clock, interruption: BaseException | None = None) -> None:
-        self.connection = self
         self._clock = clock
         self._interruption = interruption
 
@@ -223,9 +221,9 @@ class Silent:
         """A request under way."""
         return self
 
-    def fileno(self) -> int:
+    def sockets(self) -> list[tuple[int, int]]:
         """Nobody polls it."""
-        return 0
+        return []
 
     def advance(self) -> Any:
         """Nothing has come."""

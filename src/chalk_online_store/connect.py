@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -141,6 +142,12 @@ def _routed(router: Router) -> RoutedAttempts:
     return RoutedAttempts(router)
 
 
+def _report_delays(router: Router, regions: Sequence[str], transports: Sequence[Any]) -> None:
+    """Let the router know of answers that were late because a pooled connection was stale."""
+    for region, transport in zip(regions, transports, strict=True):
+        transport.reuse.on_stale = partial(router.delayed, region)
+
+
 def _connected(
     target: DynamoDBTarget,
     endpoints: Sequence[Endpoint],
@@ -152,6 +159,7 @@ def _connected(
     route = None
     if routing is not None or len(regions) > 1:
         route = _routed(Router(regions, target.home or regions[0], routing))
+        _report_delays(route.router, regions, transports)
     backend: Backend = DynamoDBBackend(
         target.table,
         target.layout,
@@ -219,6 +227,7 @@ def _limits_of(target: DynamoDBTarget) -> dict[str, Any]:
     return {
         "connect_timeout": target.connect_timeout,
         "pool_size": target.max_pool_connections,
+        "keepalive_timeout": target.keepalive_timeout,
     }
 
 

@@ -110,6 +110,16 @@ class RequestTimeout(RequestError):
     engine_fault = True
 
 
+class StaleConnection(RequestTimeout):
+    """Raised if a reused connection gives no response, and no time is left for a new connection.
+
+    That says nothing about the engine: the network may have dropped the connection while it was
+    idle.
+    """
+
+    engine_fault = False
+
+
 class ServerError(RequestError):
     """The engine answered 5xx."""
 

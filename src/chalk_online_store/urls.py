@@ -21,7 +21,9 @@ registry is written in: the first one, unless stated. See `routing` for what is 
 
 As in botocore's Config, but in the URL, and with other defaults: `connect_timeout` (1 second, TLS
 included), `read_timeout` (3 seconds for a whole attempt, whatever trickles in) and
-`max_pool_connections` (32 that are kept). `open(timeout=...)` bounds the whole call.
+`max_pool_connections` (32 that are kept). `open(timeout=...)` bounds the whole call. As in
+aiobotocore's, `keepalive_timeout` (50 seconds) is how long a connection may be idle and still be
+used: see docs/failover.md.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ _NUMBERS: dict[str, type] = {
     "connect_timeout": float,
     "read_timeout": float,
     "max_pool_connections": int,
+    "keepalive_timeout": float,
     "shared_cache_ttl": int,
     "shared_cache_timeout": float,
 }
@@ -70,6 +73,7 @@ class DynamoDBTarget:
     connect_timeout: float = 1.0
     read_timeout: float = 3.0
     max_pool_connections: int = 32
+    keepalive_timeout: float = 50.0
     shared_cache: ValkeyTarget | None = None
     shared_cache_ttl: int = 300
     shared_cache_timeout: float = 0.1

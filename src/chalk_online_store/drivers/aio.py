@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.contest import Contest
-from chalk_online_store.drivers.loops import Alarm, PerLoop
+from chalk_online_store.drivers.loops import Alarm, PerLoop, Wait
 from chalk_online_store.drivers.steps import Crew, idle_in_all, read_clocks
 from chalk_online_store.drivers.sync import Transport
 from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Race, Send, Sleep, Spawn
-from chalk_online_store.errors import RequestError
+from chalk_online_store.errors import RequestError, RequestTimeout
 
 T = TypeVar("T")
 
@@ -42,7 +43,11 @@ class InThread:
 
     async def send(self, request: Any, timeout: float) -> Any:
         """As the transport's."""
-        return await asyncio.to_thread(self._transport.send, request, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.to_thread(self._transport.send, request, timeout)
+        except TimeoutError:
+            raise RequestTimeout("the engine did not answer in time") from None
 
     async def warm(self, connections: int, timeout: float) -> int:
         """As the transport's."""
@@ -117,7 +122,7 @@ class AsyncDriver:
             case Sleep(seconds):
                 return await asyncio.sleep(seconds)
             case Await(future, timeout):
-                return await _settled(future, timeout)
+                return await _settled(future, timeout, self._alarms.here())
             case Spawn(operation):
                 task = asyncio.get_running_loop().create_task(self._run_apart(operation))
                 self._apart.add(task)  # Else it might be collected before its end.
@@ -144,28 +149,21 @@ async def _warm(transport: AsyncTransport, connections: int, timeout: float) -> 
         return error
 
 
-async def _settled(future: Future[Any], timeout: float) -> Any:
+async def _settled(future: Future[Any], timeout: float, alarm: Alarm) -> Any:
     """A future's result; it may be settled in another thread. Not cancelled with who waits."""
-    loop = asyncio.get_running_loop()
-    here: asyncio.Future[None] = loop.create_future()
+    loop = alarm.loop
+    wait = Wait(alarm, time.monotonic() + timeout)
 
     def wake(_: Future[Any]) -> None:
         if asyncio._get_running_loop() is loop:
-            _let_go(here)
+            wait.end()
         elif not loop.is_closed():
-            loop.call_soon_threadsafe(_let_go, here)
+            loop.call_soon_threadsafe(wait.end)
 
     future.add_done_callback(wake)
-    timer = loop.call_later(max(timeout, 0), _let_go, here)
     try:
-        await here
-    finally:
-        timer.cancel()
-    if not future.done():
-        raise TimeoutError
+        await wait.ended()
+    except TimeoutError:
+        if not future.done():
+            raise
     return future.result()
-
-
-def _let_go(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)

@@ -46,9 +46,9 @@ class Contest:
 
     async def result(self) -> Any:
         """What the winner answers; raises when all have raised."""
-        self._alarm.waiting.add(self)
-        self._alarm.set(self.due)
         try:
+            self._alarm.waiting.add(self)
+            self._alarm.set(self.due)
             value = await self._run(self._race.operations[0])
         except BaseException as error:
             if not self._was_interrupted():
@@ -104,14 +104,15 @@ class Contest:
     def ring(self) -> None:
         """Begin the next leg: it is time, or all that have begun have raised."""
         operations, position = self._race.operations, self._begun
+        self.due = math.inf
+        leg = self._follow(position, operations[position])
+        self._tasks += (self._alarm.loop.create_task(leg, context=self._context),)
+        # Only now: a leg that could not begin would be waited for without end.
         self._begun += 1
         self._running += 1
-        self.due = math.inf
         if self._begun < len(operations):
             self.due = time.monotonic() + self._race.stagger
             self._alarm.set(self.due)
-        leg = self._follow(position, operations[position])
-        self._tasks += (self._alarm.loop.create_task(leg, context=self._context),)
 
     def _failed(self, position: int, error: Exception) -> None:
         self._errors += ((position, error),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 LONGEST_WAIT = 86400.0
@@ -13,18 +13,14 @@ LONGEST_WAIT = 86400.0
 
 
 class Watched(Protocol):
-    """A socket with something under way."""
+    """Something in flight on one or several sockets."""
 
     @property
-    def deadline(self) -> float:
+    def wake_at(self) -> float:
         """When to go on in any case, on the monotonic clock."""
 
-    @property
-    def waits_for(self) -> int:
-        """What it has to be ready for before it is worth while to go on."""
-
-    def fileno(self) -> int:
-        """Its number."""
+    def sockets(self) -> Iterable[tuple[int, int]]:
+        """Return each file descriptor to poll, and the events to poll it for."""
 
 
 def milliseconds_until(moment: float) -> int:
@@ -33,9 +29,16 @@ def milliseconds_until(moment: float) -> int:
     return max(0, math.ceil(seconds * 1000))
 
 
-def poll_of(sockets: Iterable[Watched]) -> select.poll:
-    """What waits for any of these to be ready."""
+def poll_of(watched: Iterable[Watched]) -> select.poll:
+    """Return a poll object for all sockets of these."""
     poll = select.poll()
-    for each in sockets:
-        poll.register(each.fileno(), each.waits_for)
+    for each in watched:
+        for fd, events in each.sockets():
+            poll.register(fd, events)
     return poll
+
+
+def wait_for_any(watched: Sequence[Watched], until: float = math.inf) -> None:
+    """Wait until one of these can go on, has to, or `until`."""
+    until = min([until, *(each.wake_at for each in watched)])
+    poll_of(watched).poll(milliseconds_until(until))

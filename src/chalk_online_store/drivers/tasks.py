@@ -217,7 +217,13 @@ class Loop(ABC):
             case Begun(go_on):
                 go_on(self, task)
 
-    def wait_for(self, task: Task, future: Future[Any], timeout: float) -> None:
+    def wait_for(
+        self,
+        task: Task,
+        future: Future[Any],
+        timeout: float,
+        too_late: Callable[[], Exception] = TimeoutError,
+    ) -> None:
         """Go on with a task once the future is settled, or after `timeout` seconds."""
 
         def settled() -> None:
@@ -225,7 +231,7 @@ class Loop(ABC):
                 timer.cancel()
                 self._settle(task, future)
 
-        timer = self.call_later(timeout, lambda: self.resume(task, error=TimeoutError()))
+        timer = self.call_later(timeout, lambda: self.resume(task, error=too_late()))
         task.give_up = timer.cancel
         if future.done():
             settled()

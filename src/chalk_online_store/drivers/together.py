@@ -7,7 +7,6 @@ transport cannot do without waiting.
 
 from __future__ import annotations
 
-import math
 import select
 import socket
 import threading
@@ -23,14 +22,11 @@ from chalk_online_store.drivers.polling import Watched, milliseconds_until, poll
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.tasks import Begun, Loop, Task
 from chalk_online_store.effects import All, Instant, Operation, Race, Send
+from chalk_online_store.errors import RequestTimeout
 
 
-class Exchange(Protocol):
+class Exchange(Watched, Protocol):
     """A request under way: see `drivers.http.blocking.Exchange`."""
-
-    @property
-    def connection(self) -> Watched:
-        """What carries it."""
 
     def advance(self) -> Any:
         """Go on without waiting; the answer, once it is whole. Raises `errors.RequestError`."""
@@ -123,11 +119,17 @@ class Together(Loop):
         """Run it in another thread: it may outlast this loop."""
         self._driver.run_apart(operation)
 
-    def wait_for(self, task: Task, future: Future[Any], timeout: float) -> None:
+    def wait_for(
+        self,
+        task: Task,
+        future: Future[Any],
+        timeout: float,
+        too_late: Callable[[], Exception] = TimeoutError,
+    ) -> None:
         """As `Loop.wait_for`, while sockets are watched too."""
         if self._waker is None and not future.done():
             self._waker = Waker()
-        super().wait_for(task, future, timeout)
+        super().wait_for(task, future, timeout, too_late)
 
     def call_soon(self, call: Callable[[], None]) -> None:
         """Call at the next turn."""
@@ -138,7 +140,7 @@ class Together(Loop):
 
     def _send_apart(self, task: Task, effect: Send) -> None:
         future = self._driver.send_apart(effect)
-        self.wait_for(task, future, math.inf)
+        self.wait_for(task, future, effect.timeout, partial(_too_late, future))
 
     def _abort(self, task: Task) -> None:
         exchange = self._under_way.pop(task, None)
@@ -159,16 +161,20 @@ class Together(Loop):
 
     def _ready_tasks(self) -> list[Task]:
         """Wait until some tasks can go on, or have to."""
-        watched = {task: exchange.connection for task, exchange in self._under_way.items()}
-        until = min([self.next_time(), *(each.deadline for each in watched.values())])
-        poll = poll_of(watched.values())
+        watched = list(self._under_way.items())
+        until = min([self.next_time(), *(each.wake_at for _, each in watched)])
+        poll = poll_of(each for _, each in watched)
         if self._waker is not None:
             poll.register(self._waker, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(milliseconds_until(until))}
         if self._waker is not None and self._waker.fileno() in ready:
             self._waker.answer()
         now = time.monotonic()  # Deadlines pass also while others are ready all the time.
-        return [t for t, each in watched.items() if each.fileno() in ready or each.deadline <= now]
+        return [
+            task
+            for task, each in watched
+            if each.wake_at <= now or any(fd in ready for fd, _ in each.sockets())
+        ]
 
     def _advance(self, task: Task) -> None:
         exchange = self._under_way.pop(task, None)
@@ -215,6 +221,11 @@ class Waker:
         with self._lock:  # Else another thread might write to whatever has this number next.
             self._there.close()
         self._here.close()
+
+
+def _too_late(future: Future[Any]) -> RequestTimeout:
+    future.cancel()  # If no thread has begun with it, none needs to.
+    return RequestTimeout("the engine did not answer in time")
 
 
 def _ask(effect: Any) -> Operation[Any]:

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from chalk_online_store.backend import Asked, Attempt, Call
 from chalk_online_store.effects import NOW, Instant, Operation, Race, Spawn
-from chalk_online_store.errors import RegionUnavailable, RequestError
+from chalk_online_store.errors import RegionUnavailable, RequestError, StaleConnection
 from chalk_online_store.routing.router import Router
 
 T = TypeVar("T")
@@ -127,7 +127,9 @@ class _Trip(Generic[T]):
 
     def _goes_elsewhere(self, error: RequestError) -> bool:
         """Whether another region may answer better: also where this one is throttled again."""
-        return error.engine_fault or (error.throttle and self.call.report.retries > 0)
+        if error.throttle:
+            return self.call.report.retries > 0
+        return error.engine_fault or isinstance(error, StaleConnection)
 
     def _run(self, leg: _Leg, others: int, now: Instant | None) -> Operation[T]:
         """Ask a region, and tell the router of its failure."""

@@ -97,6 +97,7 @@ class RegionHealth:
         self._after = self._over = self._counted_at = 0.0
         self._failures = self._attempts = self._overtaken_since = 0.0
         self._failed_in_a_row = self._good_in_a_row = self._overtaken = self._slow_ones = 0
+        self._delayed = 0
         self._begin_anew(-math.inf)
 
     @property
@@ -132,8 +133,16 @@ class RegionHealth:
         """A request that was sent in `generation` got a good answer after `took` seconds."""
         latency = self.latencies.get(kind) or self.latency(kind)
         slow = took > latency.slow_from
+        if slow and self._delayed:
+            self._delayed -= 1
+            self._alive(generation, now, slow=False)
+            return
         latency.add(took, now, self.state is RegionState.HEALTHY)
         self._alive(generation, now, slow)
+
+    def delayed(self) -> None:
+        """A stale connection, not the region, has delayed a request: its answer is not slow."""
+        self._delayed = min(self._delayed + 1, RECENT)
 
     def refused(self, generation: int, now: float) -> None:
         """A request was throttled, or refused for what it asks: whoever refuses is alive."""
@@ -260,6 +269,8 @@ class RegionHealth:
         self._failed_in_a_row = self._good_in_a_row = self._overtaken = 0
         self._good_since = now
         self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._delayed = 0
+        """Slow answers to come that a stale connection has delayed."""
         self._spotless = True
         """Whether there is no failure, and nothing slow, that one more answer could be held to."""
         self._slow_ones = 0

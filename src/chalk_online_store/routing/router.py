@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.effects import Instant
-from chalk_online_store.errors import InvalidValue, RequestError, RequestTimeout
+from chalk_online_store.errors import InvalidValue, RequestError, RequestTimeout, StaleConnection
 from chalk_online_store.routing.health import RegionHealth, RegionState
 from chalk_online_store.routing.hedging import HedgeBudget
 from chalk_online_store.routing.lag import Lag
@@ -283,8 +283,11 @@ class Router:
     ) -> None:
         """A request to a region ended with an error: the region's failure, or its refusal.
 
-        A region that was given hardly any time did not fail.
+        A region that was given hardly any time did not fail. A connection that was lost while it
+        was idle says nothing about the region, neither good nor bad.
         """
+        if isinstance(error, StaleConnection):
+            return
         if isinstance(error, RequestTimeout) and given < self._fair_time(region, kind):
             return
         with self._lock:
@@ -295,6 +298,11 @@ class Router:
             else:
                 health.refused(generation, now)
         self._tell(health, before)
+
+    def delayed(self, region: str) -> None:
+        """A connection that was lost while it was idle has delayed a request to a region."""
+        with self._lock:
+            self.health[region].delayed()
 
     def _tell(self, health: RegionHealth, before: int) -> None:
         if health.generation == before:

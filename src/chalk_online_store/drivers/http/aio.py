@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from chalk_online_store.drivers.http.pool import Pool
+from chalk_online_store.drivers.http.reuse import KEEPALIVE_TIMEOUT, Reuse
 from chalk_online_store.drivers.http.shared import FAILURES, Target, store_closed
 from chalk_online_store.drivers.loops import PerLoop
 from chalk_online_store.dynamodb.messages import Request, Response
@@ -31,12 +32,16 @@ class AsyncHttpTransport:
         *,
         connect_timeout: float = 1.0,
         pool_size: int = 32,
+        keepalive_timeout: float = KEEPALIVE_TIMEOUT,
     ) -> None:
         """As `HttpTransport`; no event loop is needed yet."""
         self._target = Target(endpoint)
         self._credentials = credentials
         self._closed = False
-        self._pools = PerLoop(lambda loop: Pool(loop, self._target, connect_timeout, pool_size))
+        self.reuse = Reuse(keepalive_timeout, pool_size)
+        self._pools = PerLoop(
+            lambda loop: Pool(loop, self._target, connect_timeout, pool_size, self.reuse)
+        )
 
     @property
     def address(self) -> tuple[str, int]:

@@ -1,4 +1,8 @@
-"""The transport for threads: kept sockets, and deadlines that no piece of an answer renews."""
+"""The transport for threads: kept sockets, and deadlines that no piece of an answer renews.
+
+The idle connections are kept in the order of their last use: requests take the latest one, and
+`reuse` says which of the older ones are closed.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,14 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from chalk_online_store.drivers.http.connection import Connection
+from chalk_online_store.drivers.http.reuse import KEEPALIVE_TIMEOUT, Reuse
 from chalk_online_store.drivers.http.shared import FAILURES, Target, store_closed
-from chalk_online_store.drivers.polling import milliseconds_until, poll_of
+from chalk_online_store.drivers.polling import wait_for_any
 from chalk_online_store.dynamodb.messages import Request, Response
-from chalk_online_store.errors import RequestError
 
 if TYPE_CHECKING:
     from chalk_online_store.drivers.credentials import CredentialSource, Endpoint
@@ -23,7 +27,7 @@ class HttpTransport:
     """Sends requests over a pool of kept connections. Safe for threads, and after a fork.
 
     More than `pool_size` threads do not wait for each other: they open connections that are
-    closed after use. Time passes unbounded in name resolution alone, which Python cannot stop.
+    closed after use. Name resolution and connecting count as part of a request's timeout.
     """
 
     def __init__(
@@ -33,16 +37,19 @@ class HttpTransport:
         *,
         connect_timeout: float = 1.0,
         pool_size: int = 32,
+        keepalive_timeout: float = KEEPALIVE_TIMEOUT,
     ) -> None:
         """Connect to `endpoint` when first needed.
 
-        `connect_timeout`, in seconds, bounds connecting, TLS included. Raises `InvalidURL`, or
-        `ConnectionFailed` when the certificate bundle cannot be read.
+        `connect_timeout`, in seconds, bounds connecting, name resolution and TLS included. A
+        connection that was idle for longer than `keepalive_timeout` seconds is not used again.
+        Raises `InvalidURL`, or `ConnectionFailed` when the certificate bundle cannot be read.
         """
         self._target = Target(endpoint)
         self._credentials = credentials
         self._connect_timeout = connect_timeout
         self._pool_size = pool_size
+        self.reuse = Reuse(keepalive_timeout, pool_size)
         self._closed = False
         self._idle: deque[Connection] = deque()  # append and pop are atomic.
         self._parked: deque[Connection] = deque()
@@ -74,15 +81,14 @@ class HttpTransport:
         source = self._credentials
         credentials = source.refresh(timeout) if request.renew else source.current(timeout)
         data = self._target.writer.write(request, credentials)
-        if timeout <= 0:
+        now = time.monotonic()
+        if now >= deadline:
             raise self._target.too_late()
-        connection = self._take() or self._new(deadline)
+        connection = self._take(now) or self.new(deadline)
+        if connection.reused:
+            connection.doubt_at = now + self.reuse.silence_bound(deadline - now)
         connection.begin(data, deadline)
-        return Exchange(self, connection)
-
-    def failure(self, error: Exception) -> RequestError:
-        """What to raise instead of what a connection raised."""
-        return self._target.failure(error)
+        return Exchange(self, connection, data, deadline)
 
     def warm(self, connections: int, timeout: float) -> int:
         """Get credentials, and open connections up to so many, at most `pool_size`.
@@ -92,8 +98,9 @@ class HttpTransport:
         self._check()
         deadline = time.monotonic() + timeout
         self._credentials.current(timeout)
+        self._drop_expired(time.monotonic())
         missing = min(connections, self._pool_size) - len(self._idle)
-        fresh = [self._new(deadline) for _ in range(missing)]
+        fresh = [self.new(deadline) for _ in range(missing)]
         try:
             open_all(fresh)
         except FAILURES as error:
@@ -118,9 +125,26 @@ class HttpTransport:
             self._drop_all()  # Only this process's handles of them.
             self._pid = os.getpid()
 
+    # --- what exchanges ask of the pool ---
+
+    @property
+    def target(self) -> Target:
+        """The endpoint."""
+        return self._target
+
+    def new(self, deadline: float) -> Connection:
+        """Return a connection that is still to be opened."""
+        return Connection(self._target, min(deadline, time.monotonic() + self._connect_timeout))
+
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, if it may carry one."""
+        connection.idle_since, connection.idle_since_wall = time.monotonic(), time.time()
         self._keep(connection, self._idle if connection.reusable else None)
+
+    def answered(self, connection: Connection) -> None:
+        """Give a connection back whose response has arrived."""
+        self.give_back(connection)
+        self.reuse.responded(connection.idle_since - connection.began_at)
 
     def park(self, connection: Connection) -> None:
         """Keep a connection whose answer nobody waits for any more, until that has come.
@@ -129,6 +153,13 @@ class HttpTransport:
         """
         connection.give_up()
         self._keep(connection, self._parked)
+
+    def found_stale(self, connection: Connection) -> None:
+        """Close what is stale along with a connection that has delayed a request."""
+        self._drop_stale(connection)
+        self.reuse.on_stale()
+
+    # --- the pool ---
 
     def _keep(self, connection: Connection, place: deque[Connection] | None) -> None:
         while place is not None and len(self._idle) + len(self._parked) >= self._pool_size:
@@ -149,78 +180,218 @@ class HttpTransport:
             while (connection := _pop(place.pop)) is not None:
                 connection.close()
 
-    def _take(self) -> Connection | None:
-        """An idle connection that is still alive."""
-        if self._parked:
-            self._tend()
+    def _drop_stale(self, connection: Connection) -> None:
+        """Close a stale connection, and the idle ones that were last used when it was or before."""
+        connection.close()
+        while (oldest := _pop(self._idle.popleft)) is not None:
+            if oldest.idle_since > connection.idle_since:
+                self._idle.appendleft(oldest)
+                return
+            oldest.close()
+
+    def _drop_expired(self, now: float) -> None:
+        while (oldest := _pop(self._idle.popleft)) is not None:
+            if not self.reuse.has_expired(oldest, now):
+                self._idle.appendleft(oldest)
+                return
+            oldest.close()
+
+    def _take(self, now: float) -> Connection | None:
+        """Take the idle connection that was used last, if it may still be alive."""
+        suspect_until = self._tend() if self._parked else -math.inf
+        if self._idle:
+            self._drop_expired(now)
         while (connection := _pop(self._idle.pop)) is not None:
+            if connection.idle_since <= suspect_until:
+                self._idle.append(connection)
+                return None
             if connection.is_alive():
+                connection.reused = True
                 return connection
             connection.close()
         return None
 
-    def _tend(self) -> None:
-        """Go on with the one that has waited longest of those that were given up."""
-        connection = _pop(self._parked.popleft)
-        if connection is None:
-            return
+    def _tend(self) -> float:
+        """Go on with the connections that were given up.
+
+        Returns the last use of the latest one that may be stale: idle connections that were not
+        used after that may be stale as well.
+        """
+        suspect_until = -math.inf
+        for _ in range(len(self._parked)):
+            connection = _pop(self._parked.popleft)
+            if connection is not None and self._settle(connection) and connection.is_suspect:
+                suspect_until = max(suspect_until, connection.idle_since)
+        return suspect_until
+
+    def _settle(self, connection: Connection) -> bool:
+        """Go on with one that was given up. Returns True if its response is still to come."""
         try:
             over = connection.settle()
         except FAILURES:
+            if connection.is_suspect:
+                self._drop_stale(connection)
             connection.close()
+            return False
+        except BaseException:
+            connection.close()
+            raise
+        if over:
+            self.give_back(connection)
         else:
-            if over:
-                self.give_back(connection)
-            else:
-                self._parked.append(connection)
-
-    def _new(self, deadline: float) -> Connection:
-        """A connection that is still to be opened."""
-        return Connection(self._target, min(deadline, time.monotonic() + self._connect_timeout))
+            self._parked.append(connection)
+        return not over
 
 
 class Exchange:
-    """One request under way, and the connection that carries it."""
+    """One request in flight, and the connections that carry it: one, or two in doubt."""
 
-    __slots__ = ("_transport", "connection")
+    __slots__ = ("_connection", "_data", "_deadline", "_failure", "_fresh", "_transport")
 
-    def __init__(self, transport: HttpTransport, connection: Connection) -> None:
+    def __init__(
+        self, transport: HttpTransport, connection: Connection, data: bytes, deadline: float
+    ) -> None:
         self._transport = transport
-        self.connection = connection
+        self._connection = connection
+        self._fresh: Connection | None = None
+        """A new connection, beside one that is doubted."""
+        self._failure: Exception | None = None
+        """Why the new connection failed."""
+        self._data = data
+        self._deadline = deadline
+
+    @property
+    def wake_at(self) -> float:
+        """As `Connection.wake_at`."""
+        connection = self._connection
+        wake_at = min(connection.wake_at, self._doubt_at)
+        return wake_at if self._fresh is None else min(wake_at, self._fresh.wake_at)
+
+    @property
+    def _doubt_at(self) -> float:
+        connection = self._connection
+        return connection.doubt_at if connection.is_suspect else math.inf
+
+    def sockets(self) -> Iterable[tuple[int, int]]:
+        """As `Connection.sockets`."""
+        if self._fresh is None:
+            return self._connection.sockets()
+        return (*self._connection.sockets(), *self._fresh.sockets())
 
     def advance(self) -> Response | None:
         """As `Connection.advance`; raises as `HttpTransport.send`."""
+        if self._fresh is not None:
+            return self._advance_both(self._fresh)
+        connection = self._connection
         try:
-            answer = self.connection.advance()
+            answer = connection.advance()
         except BaseException as error:
-            self._fail(error)
+            return self._recover(error)
         if answer is not None:
-            self._transport.give_back(self.connection)
+            self._transport.answered(connection)
+        elif connection.reused and time.monotonic() >= self._doubt_at:
+            return self._doubt()
         return answer
 
     def wait(self, until: float = math.inf) -> None:
         """As `Connection.wait`."""
         try:
-            self.connection.wait(until)
-        except BaseException as error:
-            self._fail(error)
+            if self._fresh is None:
+                self._connection.wait(min(until, self._doubt_at))
+            else:
+                wait_for_any((self,), until)
+        except BaseException:
+            self._close()
+            raise
 
     def abort(self) -> None:
         """Give up; what was sent may take effect all the same."""
-        self._transport.park(self.connection)
+        for connection in self._connections():
+            self._transport.park(connection)
 
-    def _fail(self, error: BaseException) -> NoReturn:
-        self.connection.close()
-        if isinstance(error, FAILURES):
-            raise self._transport.failure(error) from None
-        raise error
+    # --- connections that may be stale ---
+
+    def _recover(self, error: BaseException) -> Response | None:
+        """The only connection failed: send on a new one if it was stale, else raise."""
+        transport, connection = self._transport, self._connection
+        connection.close()
+        if not isinstance(error, FAILURES):
+            raise error
+        if connection.is_suspect:
+            transport.found_stale(connection)
+            if self._failure is None:
+                if time.monotonic() >= self._deadline:
+                    raise transport.target.stale() from None
+                return self._send_on_new()
+        raise transport.target.failure(self._failure or error) from None
+
+    def _send_on_new(self) -> Response | None:
+        self._connection = self._transport.new(self._deadline)
+        self._connection.begin(self._data, self._deadline)
+        return self.advance()
+
+    def _doubt(self) -> Response | None:
+        """Send the request on a new connection as well."""
+        self._connection.doubt_at = math.inf
+        if not self._transport.reuse.may_send_twice():
+            return None
+        self._fresh = fresh = self._transport.new(self._deadline)
+        fresh.begin(self._data, self._deadline)
+        return self._advance_both(fresh)
+
+    def _advance_both(self, fresh: Connection) -> Response | None:
+        doubted, transport = self._connection, self._transport
+        try:
+            answer = doubted.advance()
+        except FAILURES as error:
+            self._connection, self._fresh = fresh, None
+            doubted.close()
+            if doubted.is_suspect:
+                transport.found_stale(doubted)
+                if isinstance(error, TimeoutError):
+                    transport.park(fresh)
+                    raise transport.target.stale() from None
+            return self.advance()
+        except BaseException:
+            self._close()
+            raise
+        if answer is not None:
+            transport.answered(doubted)
+            transport.park(fresh)
+            return answer
+        return self._advance_fresh(fresh)
+
+    def _advance_fresh(self, fresh: Connection) -> Response | None:
+        doubted, transport = self._connection, self._transport
+        try:
+            answer = fresh.advance()
+        except FAILURES as error:
+            self._fresh, self._failure = None, error
+            fresh.close()
+            return None
+        except BaseException:
+            self._close()
+            raise
+        if answer is not None:
+            if doubted.is_suspect:
+                transport.found_stale(doubted)
+            else:
+                transport.park(doubted)
+            transport.answered(fresh)
+        return answer
+
+    def _connections(self) -> list[Connection]:
+        return [self._connection] if self._fresh is None else [self._connection, self._fresh]
+
+    def _close(self) -> None:
+        for connection in self._connections():
+            connection.close()
 
 
 def open_all(connections: Sequence[Connection]) -> None:
     """Open connections at once. Raises `OSError` where one cannot be opened."""
     while opening := [each for each in connections if not each.is_open and not each.open()]:
-        deadline = min(each.deadline for each in opening)
-        poll_of(opening).poll(milliseconds_until(deadline))
+        wait_for_any(opening)
 
 
 def _pop(pop: Callable[[], Connection]) -> Connection | None:

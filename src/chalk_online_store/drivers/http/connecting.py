@@ -8,35 +8,47 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from itertools import chain, zip_longest
-from typing import Any
+import time
+from contextlib import suppress
+from functools import partial
 
-NEXT_ADDRESS_SECONDS = 0.25
-"""After how long another address of the name is tried beside the first: RFC 8305's advice."""
-
-Address = tuple[int, int, int, str, Any]
-"""As `socket.getaddrinfo` gives them."""
+from chalk_online_store.drivers.http.resolver import RESOLVER, Address, Resolution, stagger_for
 
 
-async def connected(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
-    """Connect; raises `OSError`, or `UnicodeError` for what can be no host's name."""
+async def connected(
+    loop: asyncio.AbstractEventLoop, host: str, port: int, deadline: float
+) -> socket.socket:
+    """Connect; raises `OSError`, or `UnicodeError` for what can be no host's name.
+
+    The caller ends it at `deadline`, which is used here only to divide the time among addresses.
+    """
     addresses = await _resolve(loop, host, port)
     if len(addresses) == 1:
         return await _connect(loop, addresses[0])
-    return await _Addresses(loop, addresses).first()
+    stagger = stagger_for(len(addresses), deadline - time.monotonic())
+    return await _Addresses(loop, addresses, stagger).first()
 
 
 async def _resolve(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Address]:
-    """The addresses, IPv6 and IPv4 by turns."""
-    try:  # It costs a thread only where it is not an address already.
-        found: Any = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
-        )
-    except socket.gaierror:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    families = dict.fromkeys(address[0] for address in found)
-    by_family = ([each for each in found if each[0] == family] for family in families)
-    return [each for each in chain(*zip_longest(*by_family)) if each is not None]
+    """Wait for the addresses without the loop's executor, which others may have filled."""
+    found = RESOLVER.resolve(host, port)
+    if isinstance(found, Resolution):
+        return await _addresses_of(loop, found)
+    return found
+
+
+async def _addresses_of(loop: asyncio.AbstractEventLoop, resolution: Resolution) -> list[Address]:
+    ended = asyncio.Event()
+    wake = partial(loop.call_soon_threadsafe, ended.set)
+    try:
+        resolution.watch(wake)
+        while (addresses := resolution.addresses()) is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(resolution.wake_at - time.monotonic()):
+                    await ended.wait()
+        return addresses
+    finally:
+        resolution.unwatch(wake)
 
 
 async def _connect(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
@@ -54,8 +66,11 @@ async def _connect(loop: asyncio.AbstractEventLoop, address: Address) -> socket.
 class _Addresses:
     """Attempts at several addresses, each begun when the one before has failed or is slow."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, addresses: list[Address]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, addresses: list[Address], stagger: float
+    ) -> None:
         self._loop = loop
+        self._stagger = stagger
         self._untried = addresses[::-1]
         self._attempts: set[asyncio.Task[socket.socket]] = set()
 
@@ -80,7 +95,7 @@ class _Addresses:
             self._attempts.add(self._loop.create_task(attempt))
         done, _ = await asyncio.wait(
             self._attempts,
-            timeout=NEXT_ADDRESS_SECONDS if self._untried else None,
+            timeout=self._stagger if self._untried else None,
             return_when=asyncio.FIRST_COMPLETED,
         )
         return done

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 import select
 import socket
 import ssl
 import time
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Iterable
 
 from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
-from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, Target
-from chalk_online_store.drivers.polling import milliseconds_until
+from chalk_online_store.drivers.http.opening import Waiting, open_socket
+from chalk_online_store.drivers.http.shared import Target
+from chalk_online_store.drivers.polling import milliseconds_until, wait_for_any
 from chalk_online_store.dynamodb.messages import Response
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -26,8 +24,7 @@ READ_SIZE = 2**17
 class Connection:
     """One kept connection, for one thread at a time.
 
-    It waits by poll(2), and so for what is left of the whole time. Name resolution alone, by
-    the first `open` or `advance`, may take longer.
+    It waits by poll(2), and so for what is left of the whole time. Nothing that it does blocks.
     """
 
     _sock: socket.socket
@@ -36,9 +33,19 @@ class Connection:
     def __init__(self, target: Target, deadline: float) -> None:
         """Connect to `target` when told to go on, by `deadline` on the monotonic clock."""
         self._target = target
-        self._opening = self._open()
+        self._opening = open_socket(target, deadline)
+        self._waiting = Waiting(())
         self.is_open = False
         """Whether it is connected, TLS included."""
+        self.reused = False
+        """Whether it comes from the pool, so that it may have been lost while it was idle."""
+        self.heard = False
+        """Whether a byte has arrived since the last request."""
+        self.idle_since = self.idle_since_wall = -math.inf
+        self.began_at = math.inf
+        """When the last request could be sent, on the monotonic clock."""
+        self.doubt_at = math.inf
+        """When to doubt it if it is still silent."""
         self._answered = False
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._reader = AnswerReader()
@@ -46,13 +53,26 @@ class Connection:
         self._answer_due = math.inf
         self.deadline = deadline
         """When it has to be connected, later the answer whole, on the monotonic clock."""
-        self.waits_for = select.POLLIN
-        """What the socket has to be ready for before it is worth while to `advance`."""
+        self._waits_for = select.POLLIN
 
     @property
     def reusable(self) -> bool:
         """Whether it may carry another request, once it has carried one."""
         return self._reader.reusable
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may have been lost while it was idle: there is no sign of life since."""
+        return self.reused and not self.heard
+
+    @property
+    def wake_at(self) -> float:
+        """When to `advance` in any case, on the monotonic clock."""
+        return self.deadline if self.is_open else min(self.deadline, self._waiting.until)
+
+    def sockets(self) -> Iterable[tuple[int, int]]:
+        """Return the file descriptors to poll before it is worth while to `advance`."""
+        return ((self._sock.fileno(), self._waits_for),) if self.is_open else self._waiting.sockets
 
     def is_alive(self) -> bool:
         """Whether it lies still: unasked, an engine sends nothing but its end."""
@@ -70,26 +90,34 @@ class Connection:
         """Have a request to send; `advance` sends it."""
         self._unsent = data
         self._answer_due = deadline
+        self.heard = False
         if self.is_open:
             self.deadline = deadline
+            self.began_at = time.monotonic()
 
     def open(self) -> bool:
         """Go on connecting as far as that needs no waiting; whether it is done.
 
-        Raises `OSError` (`TimeoutError` at the deadline); only `close` it then.
+        Raises `OSError` (`TimeoutError` at the deadline) or `UnicodeError`; only `close` it then.
         """
         left_until(self.deadline)
-        for direction in self._opening:
-            self._wait_for(direction)
+        try:
+            self._waiting = next(self._opening)
+        except StopIteration as stop:
+            self._sock = stop.value
+        else:
             return False
+        self._poll = select.poll()
+        self._poll.register(self._sock, select.POLLIN)
         self.is_open = True
         self.deadline = self._answer_due
+        self.began_at = time.monotonic()
         return True
 
     def advance(self) -> Response | None:
         """Go on as far as that needs no waiting; give the answer when it is whole.
 
-        Raises `OSError` (`TimeoutError` at the deadline) or `BrokenAnswer`; only `close` it then.
+        Raises as `open`, or `BrokenAnswer`; only `close` it then.
         """
         if not self.is_open and not self.open():
             return None
@@ -115,18 +143,17 @@ class Connection:
         return self.advance() is not None if self.is_open else self.open()
 
     def wait(self, until: float = math.inf) -> None:
-        """Wait until it can advance, its deadline has come, or `until`."""
-        if self.waits_for != select.POLLIN:
-            self._poll.modify(self._sock, self.waits_for)
+        """Wait until it can advance, has to, or `until`."""
+        if not self.is_open:
+            wait_for_any((self,), until)
+            return
+        if self._waits_for != select.POLLIN:
+            self._poll.modify(self._sock, self._waits_for)
         try:
             self._poll.poll(milliseconds_until(min(self.deadline, until)))
         finally:
-            if self.waits_for != select.POLLIN:
+            if self._waits_for != select.POLLIN:
                 self._poll.modify(self._sock, select.POLLIN)
-
-    def fileno(self) -> int:
-        """The socket's; that of another one where an address did not accept."""
-        return self._sock.fileno()
 
     def close(self) -> None:
         """Close the socket."""
@@ -134,69 +161,16 @@ class Connection:
         if self.is_open:
             self._sock.close()
 
-    # --- connecting: each generator yields what the socket has to be ready for ---
-
-    def _open(self) -> Generator[int]:
-        """Connect to the first address of the host that accepts."""
-        target = self._target
-        failure: OSError | None = None
-        for *kind, _, address in socket.getaddrinfo(
-            target.host, target.port, type=socket.SOCK_STREAM
-        ):
-            self._sock = socket.socket(*kind)
-            try:
-                yield from self._connect(address)
-                yield from self._secure()
-            except BaseException as error:
-                self._sock.close()
-                if not isinstance(error, OSError):
-                    raise
-                failure = error
-            else:
-                return
-        raise failure or OSError("the name has no address")
-
-    def _connect(self, address: Any) -> Generator[int]:
-        sock = self._sock
-        sock.setblocking(False)
-        for option in SOCKET_OPTIONS:
-            sock.setsockopt(*option)
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-        code = sock.connect_ex(address)
-        while code == errno.EINPROGRESS:
-            yield select.POLLOUT
-            code = _progress(sock)
-        if code:
-            raise OSError(code, os.strerror(code))
-
-    def _secure(self) -> Generator[int]:
-        tls = self._target.tls
-        if tls is None:
-            return
-        self._sock = secured = tls.wrap(self._sock)
-        while True:
-            try:
-                secured.do_handshake()
-                return
-            except ssl.SSLWantReadError:
-                direction = select.POLLIN
-            except ssl.SSLWantWriteError:
-                direction = select.POLLOUT
-            yield direction
-
-    # --- exchanging ---
-
     def _wait_for(self, direction: int) -> None:
         left_until(self.deadline)
-        self.waits_for = direction
+        self._waits_for = direction
 
     def _send(self) -> None:
         while (sent := self._sock.send(self._unsent)) < len(self._unsent):
             left_until(self.deadline)
             self._unsent = memoryview(self._unsent)[sent:]
         self._unsent = b""
-        self.waits_for = select.POLLIN  # There cannot be an answer yet.
+        self._waits_for = select.POLLIN  # There cannot be an answer yet.
 
     def _receive(self) -> Response:
         while (answer := self._read()) is None:
@@ -211,19 +185,8 @@ class Connection:
         size = self._sock.recv_into(self._buffer)
         if not size:
             raise BrokenAnswer.closed()
+        self.heard = True
         return self._reader.feed(self._buffer[:size])
-
-
-def _progress(sock: socket.socket) -> int:
-    """Why connecting has failed; `EINPROGRESS` while it has not yet, 0 once it is done."""
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        return code
-    try:
-        sock.getpeername()
-    except OSError:
-        return errno.EINPROGRESS
-    return 0
 
 
 def left_until(deadline: float) -> float:

@@ -14,10 +14,17 @@ from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
 
 LARGEST_HEAD = 2**16
-"""Bytes of status line and headers from which an answer is nonsense."""
+"""Bytes that may arrive before a body: status line and headers, those of interim answers too."""
 
-LARGEST_BODY = 2**28
-"""Bytes of body from which an answer is nonsense: DynamoDB's 16 MB are far less as JSON."""
+LARGEST_BODY = 40 * 2**20
+"""Memory that a body may take. DynamoDB sends at most 16 MB of items, and their JSON, with base64
+and `{"N":"1"}` for a number, is up to about 2.5 times as long."""
+
+_FRAMING_SHARE = 8
+"""Of a body, chunk sizes and trailers may be one part in so many, beside `LARGEST_HEAD`."""
+
+_PIECE_SIZE = 64
+"""Memory that a piece of a body takes beside its bytes."""
 
 _CLOSED = "the peer closed it before the answer was whole"
 _NOT_HTTP = "the answer is not HTTP"
@@ -63,7 +70,8 @@ class AnswerReader:
         self._parser = HttpResponseParser(self)
         self._answer: Response | None = None
         self._refusal = ""
-        self._head_size = 0
+        self._fed = 0
+        """Bytes that have come of this answer, interim ones included."""
         self._begin()
 
     def _begin(self) -> None:
@@ -72,6 +80,7 @@ class AnswerReader:
         self._headers: dict[str, str] = {}
         self._pieces: list[bytes] = []
         self._size = 0
+        """Bytes of the body."""
 
     def feed(self, data: bytes | memoryview) -> Response | None:
         """Take what has come; give the answer when it is whole.
@@ -89,16 +98,20 @@ class AnswerReader:
         return answer
 
     def _check(self, size: int) -> None:
-        if self._in_head:
-            self._head_size += size
-            if self._head_size > LARGEST_HEAD:
-                self._refuse(_TOO_LONG)
+        """Bound what an answer takes that has not ended, whatever it consists of."""
+        self._fed += size
+        framing = self._fed - self._size
+        if framing > LARGEST_HEAD + self._size // _FRAMING_SHARE:
+            self._refuse(_TOO_LONG)
+        if not self._in_head:
+            self._raw.clear()  # Trailers are of no use, and may be many.
         if self._refusal:
             raise BrokenAnswer(self._refusal)
 
     def _refuse(self, why: str) -> None:
         self.reusable = False
         self._refusal = self._refusal or why
+        self._pieces = []  # An exception's traceback may keep this reader for a while.
 
     # --- what the parser calls ---
 
@@ -123,9 +136,11 @@ class AnswerReader:
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, out of its chunk."""
+        if self._refusal:
+            return
         self._pieces.append(data)
         self._size += len(data)
-        if self._size > LARGEST_BODY:
+        if self._size + len(self._pieces) * _PIECE_SIZE > LARGEST_BODY:
             self._refuse(_TOO_LONG)
 
     def on_message_complete(self) -> None:
@@ -133,7 +148,7 @@ class AnswerReader:
         if self._is_interim():
             self._in_head = True
         elif self._answer is None and not self._refusal:
-            self._head_size = 0
+            self._fed = 0
             self.reusable = self._parser.should_keep_alive()
             body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._answer = Response(self._parser.get_status_code(), self._headers, body)

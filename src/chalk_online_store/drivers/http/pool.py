@@ -1,9 +1,16 @@
-"""The connections of one event loop: an asyncio protocol, the pool of them, one timer for all."""
+"""The connections of one event loop: an asyncio protocol, the pool of them, one timer for all.
+
+Every wait in here ends by the deadline of its request. A request waits for a slot, for a
+connection to open, and for its response; each of these waits is registered with the loop's alarm,
+or has a timer of its own. A response that will never come is settled by whichever is first: the
+end of its connection, or the alarm.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import select
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,18 +18,24 @@ from typing import Any, cast
 
 from chalk_online_store.drivers.http.connecting import connected
 from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
-from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, Target
-from chalk_online_store.drivers.loops import Alarm
+from chalk_online_store.drivers.http.reuse import Reuse
+from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Stale, Target
+from chalk_online_store.drivers.loops import Alarm, Wait
 from chalk_online_store.dynamodb.messages import Response
 
 CLOSED = "the store was closed"
+
+_SURELY_READ_SECONDS = 0.001
+"""A connection that was idle for less is used without another look at its socket: the event loop
+has read it a moment ago, and looking costs a system call."""
 
 
 class Pool:
     """The connections of one event loop: so many at once, the rest waits.
 
-    What a cancelled task leaves under way is parked: an answer that nobody waits for is read,
-    which costs less than to open another connection.
+    `idle` is in the order of last use: requests take the latest one, and `reuse` says which of the
+    older ones are closed. What a cancelled task leaves under way is parked: an answer that nobody
+    waits for is read, which costs less than to open another connection.
     """
 
     def __init__(
@@ -31,6 +44,7 @@ class Pool:
         target: Target,
         connect_timeout: float,
         size: int,
+        reuse: Reuse,
     ) -> None:
         self.idle: list[Connection] = []
         self.loop = loop
@@ -38,6 +52,7 @@ class Pool:
         self._target = target
         self._connect_timeout = connect_timeout
         self._size = size
+        self._reuse = reuse
         self._slots = asyncio.Semaphore(size)
         self._busy = 0
         self._opening: set[asyncio.Task[Connection]] = set()
@@ -48,7 +63,8 @@ class Pool:
     async def exchange(self, data: bytes, deadline: float) -> Response:
         """Send a request and read its answer.
 
-        Raises what `FAILURES` names, `TimeoutError` at `deadline`.
+        Raises what `FAILURES` names: `TimeoutError` at `deadline`, and `Stale` if that passes on a
+        connection that may have been lost while it was idle.
         """
         await self._acquire(deadline)
         try:
@@ -58,16 +74,21 @@ class Pool:
             except asyncio.CancelledError:
                 self._park(connection)
                 raise
-            except BaseException:
+            except BaseException as error:
                 connection.abort()
-                raise
-            self._give_back(connection)
-            return answer
+                self._raise_unless_stale(connection, error, deadline)
+            else:
+                if answer is None:
+                    return await self._send_on_both(connection, data, deadline)
+                self._answered(connection)
+                return answer
+            return await self._send_on_new(data, deadline)
         finally:
             self._release()
 
     async def warm(self, connections: int, deadline: float) -> int:
         """Open connections up to so many, and answer how many are idle."""
+        self._drop_expired(time.monotonic())
         missing = min(connections, self._size) - len(self.idle)
         fresh = await asyncio.gather(
             *(self._open_one(deadline) for _ in range(missing)), return_exceptions=True
@@ -85,9 +106,12 @@ class Pool:
         for opening in self._opening:
             opening.cancel()
         for connection in list(self.alarm.waiting):
-            connection.abort(BrokenAnswer(CLOSED))
+            if isinstance(connection, Connection):
+                connection.abort(BrokenAnswer(CLOSED))
         await asyncio.gather(*self._opening, return_exceptions=True)
         await asyncio.sleep(0)  # The event loop closes them at its next turn.
+
+    # --- what connections tell ---
 
     def answered_first(self, transport: asyncio.BaseTransport) -> None:
         """A new connection brought its first answer, and with it TLS's ticket for the next one."""
@@ -101,10 +125,21 @@ class Pool:
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
-        self._parked.pop(connection, None)
         self.alarm.waiting.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
+        if self._parked.pop(connection, None) and connection.is_suspect:
+            self._drop_stale(connection)
+
+    def silence_bound(self, timeout: float) -> float:
+        """See `Reuse.silence_bound`."""
+        return self._reuse.silence_bound(timeout)
+
+    def may_send_twice(self) -> bool:
+        """See `Reuse.may_send_twice`."""
+        return self._reuse.may_send_twice()
+
+    # --- slots ---
 
     async def _acquire(self, deadline: float) -> None:
         if self._slots.locked():
@@ -121,6 +156,81 @@ class Pool:
         self._busy -= 1
         self._slots.release()
 
+    # --- connections that may be stale ---
+
+    def _raise_unless_stale(
+        self, connection: Connection, error: BaseException, deadline: float
+    ) -> None:
+        """Return if the request is to be sent on a new connection, as this one was stale."""
+        if self._closed or not connection.is_suspect or not isinstance(error, FAILURES):
+            raise error
+        self._found_stale(connection)
+        if isinstance(error, TimeoutError) or time.monotonic() >= deadline:
+            raise Stale from None
+
+    async def _send_on_new(self, data: bytes, deadline: float) -> Response:
+        connection = await self._connect(deadline)
+        try:
+            answer = await connection.exchange(data, deadline)
+        except asyncio.CancelledError:
+            self._park(connection)
+            raise
+        except BaseException:
+            connection.abort()
+            raise
+        assert answer is not None  # Only a reused connection is doubted.
+        self._answered(connection)
+        return answer
+
+    async def _send_on_both(self, doubted: Connection, data: bytes, deadline: float) -> Response:
+        """Send on a new connection as well, since a reused one is silent. The first answer counts.
+
+        Either of the two fails by its own deadline, if nothing else happens.
+        """
+        later = doubted.response()
+        fresh = self.loop.create_task(self._send_on_new(data, deadline))
+        pending: set[asyncio.Future[Response]] = {later, fresh}
+        winner: asyncio.Future[Response] | None = None
+        try:
+            while pending and winner is None:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                winner = next((each for each in done if _has_result(each)), None)
+        except BaseException:
+            later.cancel()
+            self._park(doubted)
+            raise
+        finally:
+            fresh.cancel()
+            fresh.add_done_callback(_look_at)
+        if winner is later:
+            self._answered(doubted)
+            return later.result()
+        later.cancel()
+        doubted.abort()
+        if doubted.is_suspect:
+            self._found_stale(doubted)
+        if winner is not None:
+            return winner.result()
+        if doubted.is_suspect and isinstance(fresh.exception(), TimeoutError):
+            raise Stale
+        return fresh.result()
+
+    def _found_stale(self, connection: Connection) -> None:
+        """Close what is stale along with a connection that has delayed a request."""
+        self._drop_stale(connection)
+        self._reuse.on_stale()
+
+    def _drop_stale(self, connection: Connection) -> None:
+        """Close the idle connections that were last used when a stale one was, or before."""
+        while self.idle and self.idle[0].idle_since <= connection.idle_since:
+            self.idle.pop(0).abort()
+
+    def _drop_expired(self, now: float) -> None:
+        while self.idle and self._reuse.has_expired(self.idle[0], now):
+            self.idle.pop(0).abort()
+
+    # --- the pool ---
+
     async def _open_one(self, deadline: float) -> None:
         await self._acquire(deadline)
         try:
@@ -129,14 +239,39 @@ class Pool:
             self._release()
 
     def _take(self) -> Connection | None:
-        while self.idle:
-            connection = self.idle.pop()
-            if connection.usable:
+        """Take the idle connection that was used last, if it may still be alive."""
+        idle = self.idle
+        if not idle:
+            return None
+        now = time.monotonic()
+        self._drop_expired(now)
+        suspect_until = self._suspect_until() if self._parked else -math.inf
+        while idle and idle[-1].idle_since > suspect_until:
+            connection = idle.pop()
+            if connection.usable and (
+                now - connection.idle_since < _SURELY_READ_SECONDS or connection.lies_still()
+            ):
+                connection.reused = True
                 return connection
+            connection.abort()
         return None
+
+    def _suspect_until(self) -> float:
+        """Return the last use of the latest connection that was given up and is silent."""
+        suspects = (
+            each.idle_since
+            for each in self._parked
+            if isinstance(each, Connection) and each.is_suspect
+        )
+        return max(suspects, default=-math.inf)
+
+    def _answered(self, connection: Connection) -> None:
+        self._give_back(connection)
+        self._reuse.responded(time.monotonic() - connection.began_at)
 
     def _give_back(self, connection: Connection) -> None:
         if connection.usable and len(self.idle) < self._size and not self._closed:
+            connection.idle_since, connection.idle_since_wall = time.monotonic(), time.time()
             self.idle.append(connection)
         else:
             connection.abort()
@@ -152,20 +287,25 @@ class Pool:
         while len(self._parked) > max(at_most, 0):
             self._parked.pop(next(iter(self._parked)))()
 
+    # --- connecting ---
+
     async def _connect(self, deadline: float) -> Connection:
-        """Open a connection; one that is cancelled is opened all the same, for the next request."""
+        """Open a connection; one that is given up is opened all the same, for the next request."""
         self._keep_parked(self._size - self._busy - len(self.idle))
         opening = self.loop.create_task(self._open(deadline))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
+        wait = Wait(self.alarm, deadline)
         try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            if opening.cancelled() and not _is_cancelled():
-                raise BrokenAnswer(CLOSED) from None
+            opening.add_done_callback(wait.end)
+            await wait.ended()
+        except BaseException:
             self._parked[opening] = opening.cancel
             opening.add_done_callback(self._opened)
             raise
+        if opening.cancelled():
+            raise BrokenAnswer(CLOSED)
+        return opening.result()
 
     def _opened(self, opening: asyncio.Task[Connection]) -> None:
         self._parked.pop(opening, None)
@@ -176,8 +316,9 @@ class Pool:
         target = self._target
         tls = target.tls
         secured: Any = {} if tls is None else {"ssl": tls.context, "server_hostname": tls.host}
-        async with asyncio.timeout(min(self._connect_timeout, deadline - time.monotonic())):
-            sock = await connected(self.loop, target.host, target.port)
+        until = min(deadline, time.monotonic() + self._connect_timeout)
+        async with asyncio.timeout(until - time.monotonic()):
+            sock = await connected(self.loop, target.host, target.port, until)
             _, connection = await self.loop.create_connection(
                 lambda: Connection(self), sock=sock, **secured
             )
@@ -187,42 +328,89 @@ class Pool:
         return connection
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _has_result(future: asyncio.Future[Response]) -> bool:
+    return not future.cancelled() and future.exception() is None
+
+
+def _look_at(task: asyncio.Task[Response]) -> None:
+    """Look at the exception, so that asyncio does not report it: the task was given up."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Connection(asyncio.Protocol):
     """One kept connection, for one task at a time."""
 
     _transport: asyncio.Transport
+    _poll: select.poll
 
     def __init__(self, pool: Pool) -> None:
         self.usable = False
         """Whether it may carry a request."""
+        self.reused = False
+        """Whether it comes from the pool, so that it may have been lost while it was idle."""
+        self.heard = False
+        """Whether a byte has arrived since the last request."""
+        self.idle_since = self.idle_since_wall = -math.inf
+        self.began_at = math.inf
+        """When the last request was sent, on the monotonic clock."""
         self._pool = pool
         self._reader = AnswerReader()
-        self._waiting: asyncio.Future[Response] | None = None
-        self._deadline = math.inf
+        self._waiting: asyncio.Future[Any] | None = None
+        self._deadline = self._next_look = math.inf
         self._answered = False
 
-    async def exchange(self, data: bytes, deadline: float) -> Response:
-        """Send a request and read its answer. As `Pool.exchange`; only `abort` it after errors."""
-        waiting: asyncio.Future[Response] = self._pool.loop.create_future()
-        self._waiting = waiting
-        self._deadline = deadline
-        self._pool.alarm.set(deadline)
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may have been lost while it was idle: there is no sign of life since."""
+        return self.reused and not self.heard
+
+    def lies_still(self) -> bool:
+        """Whether nothing has arrived unasked that the event loop has not read yet."""
+        return not self._poll.poll(0)
+
+    async def exchange(self, data: bytes, deadline: float) -> Response | None:
+        """Send a request and read its answer. As `Pool.exchange`; only `abort` it after errors.
+
+        Gives None if it was reused and is silent for too long: its `response` may still come.
+        """
+        if not self.usable:  # It was lost after it was opened, and nothing would tell of it again.
+            raise BrokenAnswer.closed()
+        pool = self._pool
+        self._waiting = waiting = pool.loop.create_future()
+        self.heard = False
+        self.began_at = now = time.monotonic()
+        self._deadline = self._next_look = deadline
+        if self.reused:
+            self._next_look = now + pool.silence_bound(deadline - now)
+        pool.alarm.set(self._next_look)
         self._transport.write(data)
-        return await waiting
+        return await waiting  # type: ignore[no-any-return] # a response, or None
+
+    def response(self) -> asyncio.Future[Response]:
+        """Return the future of the response, after `exchange` gave None."""
+        if self._waiting is not None:
+            return self._waiting
+        gone: asyncio.Future[Response] = self._pool.loop.create_future()
+        gone.set_exception(BrokenAnswer.closed())
+        return gone
 
     @property
     def due(self) -> float:
-        """When what it waits for has to be there."""
-        return math.inf if self._waiting is None else self._deadline
+        """When to look at it, or when what it waits for has to be there."""
+        return math.inf if self._waiting is None else self._next_look
 
     def ring(self) -> None:
-        """Give up waiting."""
-        self.abort(TimeoutError())
+        """Give up waiting, or doubt it if it was reused and is silent."""
+        if self._next_look >= self._deadline:
+            self.abort(TimeoutError())
+            return
+        self._next_look = self._deadline
+        waiting = self._waiting
+        if waiting is None or waiting.done() or self.heard or not self._pool.may_send_twice():
+            return
+        self._waiting = self._pool.loop.create_future()
+        waiting.set_result(None)
 
     def abort(self, why: Exception | None = None) -> None:
         """Close at once; a request under way fails with `why`."""
@@ -244,12 +432,15 @@ class Connection(asyncio.Protocol):
         self.usable = True
         self._pool.alarm.waiting.add(self)
         sock = transport.get_extra_info("socket")
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN)
         with suppress(OSError):  # It is lost already, which asyncio is about to tell.
             for option in SOCKET_OPTIONS:
                 sock.setsockopt(*option)
 
     def data_received(self, data: bytes) -> None:
         """Something arrived; unasked, an engine sends nothing but its end."""
+        self.heard = True
         try:
             answer = self._reader.feed(data)
         except BrokenAnswer as error:
@@ -262,7 +453,7 @@ class Connection(asyncio.Protocol):
             self._waiting = None
             self._finish(waiting, answer)
 
-    def _finish(self, waiting: asyncio.Future[Response], answer: Response) -> None:
+    def _finish(self, waiting: asyncio.Future[Any], answer: Response) -> None:
         self.usable = self.usable and self._reader.reusable
         if not self._answered:
             self._answered = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401 - the first connection would, and a fork meanwhile never could.
 import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -10,7 +9,13 @@ from urllib.parse import urlsplit
 from chalk_online_store.drivers.http.exchange import BrokenAnswer, RequestWriter
 from chalk_online_store.drivers.http.tls import TLS
 from chalk_online_store.dynamodb.signing import DEFAULT_PORTS, Signer
-from chalk_online_store.errors import ConnectionFailed, RequestError, RequestTimeout, StoreClosed
+from chalk_online_store.errors import (
+    ConnectionFailed,
+    RequestError,
+    RequestTimeout,
+    StaleConnection,
+    StoreClosed,
+)
 
 if TYPE_CHECKING:
     from chalk_online_store.drivers.credentials import Endpoint
@@ -30,6 +35,10 @@ FAILURES = (BrokenAnswer, OSError, UnicodeError)
 """What the way to an answer fails with; the last where a name can be none of a host."""
 
 
+class Stale(TimeoutError):
+    """The deadline passed on a reused connection that was silent."""
+
+
 class Target:
     """One endpoint: its address, its TLS, the writer of its requests, and how failures are told."""
 
@@ -45,11 +54,17 @@ class Target:
 
     def failure(self, error: Exception) -> RequestError:
         """What to raise instead of `error`."""
+        if isinstance(error, Stale):
+            return self.stale()
         return self.too_late() if isinstance(error, TimeoutError) else self.broken(reason(error))
 
     def too_late(self) -> RequestTimeout:
         """No answer, or no connection, in time."""
         return RequestTimeout(f"{self._name} did not answer in time")
+
+    def stale(self) -> StaleConnection:
+        """A reused connection gave no response, and no time was left for a new one."""
+        return StaleConnection(f"{self._name} did not answer in time on a reused connection")
 
     def broken(self, why: str) -> ConnectionFailed:
         """The connection is of no use."""
