@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar, cast
 
 from chalk_online_store.drivers.http.connecting import connected
-from chalk_online_store.drivers.http.reuse import Reuse
 from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, store_closed
 from chalk_online_store.drivers.loops import EARLY, PerLoop
+from chalk_online_store.drivers.valkey.reuse import Reuse
 from chalk_online_store.drivers.valkey.shared import (
     FAILURES,
     LOGIN_BYTES,
@@ -205,7 +205,7 @@ class AsyncPool:
         now = time.monotonic()
         until = min(deadline, now + self._server.target.connect_timeout)
         async with asyncio.timeout(until - now):
-            connection = await self._open_socket(address)
+            connection = await self._open_socket(address, until)
         if login and (asked := self._server.login):
             async with _whole(connection):
                 reader = ReplyReader(len(asked), LOGIN_BYTES)
@@ -213,7 +213,7 @@ class AsyncPool:
                 self._server.check_login(asked, reader.replies)
         return connection
 
-    async def _open_socket(self, address: Address) -> AsyncConnection:
+    async def _open_socket(self, address: Address, deadline: float) -> AsyncConnection:
         def connection() -> AsyncConnection:
             return AsyncConnection(self._loop, self._reuse)
 
@@ -222,7 +222,7 @@ class AsyncPool:
             return (await self._loop.create_unix_connection(connection, target.path))[1]
         tls = self._server.tls
         secured: Any = {} if tls is None else {"ssl": tls, "server_hostname": address[0]}
-        sock = await connected(self._loop, *address)
+        sock = await connected(self._loop, *address, deadline)
         return (await self._loop.create_connection(connection, sock=sock, **secured))[1]
 
     async def _whereabouts(self, deadline: float) -> Address:
