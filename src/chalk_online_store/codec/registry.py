@@ -12,6 +12,7 @@ one id to two names nor one name two ids. `codec.registry_edits` says how entrie
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -47,6 +48,7 @@ _HOME = "~home"
 """The sort key of what says in which region the registry is written."""
 
 _NAME = "[A-Za-z_][A-Za-z0-9_@-]*"
+_ID = re.compile(r"[A-Za-z0-9]{1,16}")
 _FULL_NAME = re.compile(rf"{_NAME}([./]{_NAME}([./][^./!]+)*)?")
 
 
@@ -87,7 +89,10 @@ class Entry:
 
 def read_entry(item: Attributes) -> Entry:
     """The entry in a by-name item; raises `RegistryError` for one that is none."""
-    return Entry(*(_read_text(item, field.name) for field in fields(Entry)))
+    entry = Entry(*(_read_text(item, field.name) for field in fields(Entry)))
+    if not _ID.fullmatch(entry.id):
+        raise RegistryError("An item of the registry has an id that was never allocated.")
+    return entry
 
 
 def _read_text(item: Attributes, name: str) -> str:
@@ -209,7 +214,28 @@ class Registry:
             elif not self._is_dropped(entry.name):
                 wanted.append(entry)
         _check_one_name_each(known)
+        self._check_one_holder_each(known)
         return wanted
+
+    def _check_one_holder_each(self, known: Iterable[Entry]) -> None:
+        """Refuse an id that was given to two names: the values of both are stored in one place."""
+        for entry in known:
+            holders = self._holders[entry.scope, entry.id]
+            if len(holders) > 1:
+                names = " and ".join(sorted(holders)[:2])
+                raise RegistryError(
+                    f"{names} have one id in the registry, which was damaged or edited. Restore "
+                    "the registry, or drop one of the names."
+                )
+
+    @cached_property
+    def _holders(self) -> dict[tuple[str, str], set[str]]:
+        """The names in use by scope and id, without aliases."""
+        holders: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for entry in self.entries:
+            if entry.state == ACTIVE:
+                holders[entry.scope, entry.id].add(entry.name)
+        return holders
 
     def _is_dropped(self, name: str) -> bool:
         """Whether this process dropped a name, or the struct that the named field is in."""
