@@ -10,7 +10,7 @@ from typing import Any
 
 import hiredis
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
@@ -63,6 +63,7 @@ def read(data: bytes, count: int, rng: random.Random) -> list[Any]:
     return reader.replies
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(ARGUMENTS, min_size=1).map(tuple), min_size=1))
 def test_commands_are_packed_as_hiredis_packs_them(asked: list[Command]) -> None:
     """The bytes of any commands equal those of hiredis."""
@@ -70,6 +71,7 @@ def test_commands_are_packed_as_hiredis_packs_them(asked: list[Command]) -> None
     assert pack(asked) == packed
 
 
+@settings(deadline=None)
 @given(st.lists(REPLIES, min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_replies_are_read_in_any_pieces(replies: list[Any], rng: random.Random) -> None:
     """A reader returns the replies of a server, however the network cuts them."""
@@ -77,6 +79,7 @@ def test_replies_are_read_in_any_pieces(replies: list[Any], rng: random.Random) 
     assert read(data, len(replies), rng) == replies
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | st.text("$*:+-0123456789\r\nab").map(str.encode))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     """Whatever arrives is a reply, a part of one, or a `BrokenReply`; hiredis reads the same."""
@@ -256,6 +259,7 @@ def test_replies_of_another_form_are_refused(command: Command, reply: Any) -> No
         respond(Pipeline([command]), reply)
 
 
+@settings(deadline=None)
 @given(st.binary() | st.text("{}ab").map(str.encode))
 def test_slots_are_those_of_redis_py(key: bytes) -> None:
     """The slot of any key equals that of redis-py."""
