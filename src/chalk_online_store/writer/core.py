@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from chalk_online_store.effects import NOW, All, Await, Instant, Operation, Sleep
 from chalk_online_store.errors import (
@@ -146,7 +146,7 @@ class WriterCore:
             raise StoreClosed("This writer is closed; open another.")
         if priority not in ("live", "backfill"):
             raise InvalidValue(f'priority={priority!r}: it is "live" or "backfill".')
-        if on_invalid not in get_args(OnInvalid):
+        if on_invalid not in ("raise", "dead_letter"):
             raise InvalidValue(f'on_invalid={on_invalid!r}: expected "raise" or "dead_letter".')
         namespace = self.core.namespace(schema)
         copies = [
