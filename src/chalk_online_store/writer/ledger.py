@@ -22,7 +22,6 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.logs import event
@@ -67,14 +66,6 @@ class Counts:
     failed_letters: int = 0
 
 
-class _Closed(NamedTuple):
-    """The rows of all submissions that are over, up to and with the one of this number."""
-
-    written: int = 0
-    dead: int = 0
-    number: int = -1
-
-
 class Ledger:
     """Follows each row from `submit` to its end, and each parcel of them to where it is not needed.
 
@@ -88,7 +79,8 @@ class Ledger:
         self._window = window
         self._sink = dead_letters
         self._open: dict[int, Submission] = {}
-        self._closed = _Closed()
+        self._closed = (0, 0, -1)
+        """The written and the dead rows of all submissions that are over, and the last of these."""
         self._numbers = itertools.count()
         self._recovered: dict[int, Submission] = {}
         self._records: set[int] = set()
@@ -185,12 +177,16 @@ class Ledger:
                 state = submission.states[position]
                 if state & ENDED:
                     continue
-                if unit.error is not None:
+                ends = counts.get(submission)
+                if ends is None:
+                    ends = counts[submission] = [0, 0, 0]
+                if unit.error is None:
+                    submission.states[position] = KEPT | WRITTEN
+                    ends[0] += 1
+                else:
                     submission.ticket.fail(position, unit.error)
-                dead = unit.error is not None
-                submission.states[position] = KEPT | (DEAD if dead else WRITTEN)
-                ends = counts.setdefault(submission, [0, 0, 0])
-                ends[dead] += 1
+                    submission.states[position] = KEPT | DEAD
+                    ends[1] += 1
                 ends[2] += not state  # Not in the spool: it is safe only now.
             for submission, (written, died, kept) in counts.items():
                 self.inbox.release(written + died, submission.ticket.row_bytes)
@@ -260,11 +256,11 @@ class Ledger:
 
     def _close(self, submission: Submission) -> None:
         """A submission is over: see the invariants above."""
-        self._open.pop(self._closed.number, None)
-        written, dead, _ = self._closed
-        ticket = submission.ticket
-        self._closed = _Closed(written + ticket.written, dead + ticket.dead, submission.number)
-        self._open.pop(submission.number, None)
+        written, dead, last = self._closed
+        self._open.pop(last, None)
+        ticket, number = submission.ticket, submission.number
+        self._closed = (written + ticket.written, dead + ticket.dead, number)
+        self._open.pop(number, None)
         if submission.record_id is not None:
             self._recovered.pop(submission.record_id, None)
 
@@ -275,7 +271,7 @@ class Ledger:
 
         Called under the inbox's lock, when nothing of this writer is under way.
         """
-        self._open.pop(self._closed.number, None)
+        self._open.pop(self._closed[2], None)
         for submission in list(self._open.values()):
             submission.ticket.recount(submission.states)
             if not submission.ticket.pending:
@@ -284,8 +280,8 @@ class Ledger:
         inbox, counts = self.inbox, self.counts
         inbox.rows = sum(ticket.pending for ticket in tickets)
         inbox.bytes = sum(ticket.pending * ticket.row_bytes for ticket in tickets)
-        counts.written = self._closed.written + sum(ticket.written for ticket in tickets)
-        counts.dead = self._closed.dead + sum(ticket.dead for ticket in tickets)
+        counts.written = self._closed[0] + sum(ticket.written for ticket in tickets)
+        counts.dead = self._closed[1] + sum(ticket.dead for ticket in tickets)
         counts.accepted = counts.written + counts.dead + inbox.rows
         return list(self._open.values())
 

@@ -25,7 +25,7 @@ from chalk_online_store.writer.settings import Writing
 _MOST_ENCODED = 2048
 """Rows that are further on than the inbox, where the oldest ones may have to go."""
 
-_WATCH_SECONDS = 1.0
+_WATCH_SECONDS = 5.0
 
 
 class Pipeline:

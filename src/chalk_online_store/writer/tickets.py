@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 from chalk_online_store.arguments import check_choice, optional_timeout
@@ -41,27 +40,31 @@ class RowCounter:
 
     def __init__(self, rows: int) -> None:
         self.left = rows
-        self._waits: list[Future[None]] = []
+        self._waits: Future[None] | None = None
 
     def settle(self, left: int) -> None:
         """So many rows are left."""
         self.left = left
-        if not left and self._waits:
-            self._end_waits()
+        if not left and self._waits is not None:
+            _settle(self._waits)
 
     def future(self) -> Future[None]:
-        """Settled when none is left; in any thread."""
-        if not self._waits:
-            self._waits.append(Future())
-        waits = self._waits[0]
+        """Settled when none is left; in any thread.
+
+        Of two threads that ask at the same time for the first time, one may get a future that is
+        never settled: a caller waits for a bounded time, and asks again.
+        """
+        waits = self._waits
+        if waits is None:
+            waits = self._waits = Future()
         if not self.left:  # Perhaps since before `settle` could see the future.
-            self._end_waits()
+            _settle(waits)
         return waits
 
-    def _end_waits(self) -> None:
-        for future in list(self._waits):
-            with suppress(InvalidStateError):  # Another thread has settled it.
-                future.set_result(None)
+
+def _settle(future: Future[None]) -> None:
+    with suppress(InvalidStateError):  # Another thread has settled it.
+        future.set_result(None)
 
 
 class Wakeable(Protocol):
@@ -218,13 +221,13 @@ class AsyncTicket(Ticket):
         reached: asyncio.Future[None] | None = None
         while not self._is_over(counter, until):
             left = max(0.0, deadline - time.monotonic())
-            reached = reached or asyncio.wrap_future(counter.future())
+            if reached is None:
+                reached = asyncio.wrap_future(counter.future())
             done, _ = await asyncio.wait({reached}, timeout=min(left, _CHECK_SECONDS))
             if not done and left <= _CHECK_SECONDS:
                 raise self._late(until)
 
 
-@dataclass(slots=True, eq=False)
 class Submission:
     """Rows of one namespace, as they were handed over; `times` are their observed-at, UTC us.
 
@@ -234,19 +237,38 @@ class Submission:
     `tried` is how often the rows were taken to be encoded: more than once after a fault.
     """
 
-    ticket: Ticket
-    namespace: str
-    rows: Sequence[Mapping[str, Any] | None]
-    times: Sequence[int]
-    priority: Priority
-    schema: Namespace | None = None
-    record_id: int | None = None
-    number: int = -1
-    tried: int = 0
-    states: bytearray = field(init=False)
+    __slots__ = (
+        "namespace",
+        "number",
+        "priority",
+        "record_id",
+        "rows",
+        "schema",
+        "states",
+        "ticket",
+        "times",
+        "tried",
+    )
 
-    def __post_init__(self) -> None:
-        self.states = bytearray(len(self.rows))
+    def __init__(
+        self,
+        ticket: Ticket,
+        namespace: str,
+        rows: Sequence[Mapping[str, Any] | None],
+        times: Sequence[int],
+        priority: Priority,
+        schema: Namespace | None = None,
+    ) -> None:
+        self.ticket = ticket
+        self.namespace = namespace
+        self.rows = rows
+        self.times = times
+        self.priority = priority
+        self.schema = schema
+        self.record_id: int | None = None
+        self.number = -1
+        self.tried = 0
+        self.states = bytearray(len(rows))
 
     def pending(self) -> Sequence[int]:
         """The positions of rows that are neither written nor dead."""

@@ -14,6 +14,8 @@ OnInvalid = Literal["raise", "dead_letter"]
 """Whether rows with unknown names or invalid keys are refused at once, or become dead letters."""
 
 _MAX_KNOWN = 1024
+_MAX_PLAIN_INT = 1 << 64
+_MAX_PLAIN_STR = 1024
 
 
 class RowValidator:
@@ -42,19 +44,19 @@ class _NamespaceValidator:
         self._known: set[tuple[str, ...]] = set()
         encode = keys_encoder(namespace.name, namespace.key)
         self._check_keys: Callable[[Sequence[Any]], object] = lambda keys: encode("", keys)
+        self._is_plain = _PLAIN_KEYS.get(namespace.key.annotation, _is_never_plain)
 
     def check(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        known, key_name = self._known, self._key_name
-        keys = []
+        known, key_name, is_plain = self._known, self._key_name, self._is_plain
+        last: tuple[str, ...] = ()
         for position, row in enumerate(rows):
             names = tuple(row)
-            if names not in known:
-                self._check_names(names, position)
-            keys.append(row[key_name])
-        try:
-            self._check_keys(keys)
-        except InvalidKey:
-            for position, key in enumerate(keys):
+            if names != last:
+                if names not in known:
+                    self._check_names(names, position)
+                last = names
+            key = row[key_name]
+            if not is_plain(key):
                 self._check_key(key, position)
 
     def _check_names(self, names: tuple[Any, ...], position: int) -> None:
@@ -84,3 +86,19 @@ class _NamespaceValidator:
 def _at(position: int, error: OnlineStoreError) -> OnlineStoreError:
     error.add_note(f"In the row at position {position}; nothing was accepted.")
     return error
+
+
+def _is_plain_int(key: Any) -> bool:
+    return type(key) is int and -_MAX_PLAIN_INT < key < _MAX_PLAIN_INT
+
+
+def _is_plain_str(key: Any) -> bool:
+    return type(key) is str and len(key) < _MAX_PLAIN_STR and key.isascii()
+
+
+def _is_never_plain(key: Any) -> bool:
+    return False
+
+
+_PLAIN_KEYS: dict[Any, Callable[[Any], bool]] = {int: _is_plain_int, str: _is_plain_str}
+"""Cheap tests by the type of the key: a key that passes is valid, of others nothing is known."""
