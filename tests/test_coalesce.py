@@ -325,7 +325,7 @@ def test_a_closed_driver_leaves_nobody_waiting() -> None:
     simulated = store_of(1)
     driver = SyncDriver({"": Gate()})
     driver.close()
-    with pytest.raises(RuntimeError, match="shutdown"):
+    with pytest.raises(RuntimeError, match="stopped"):
         driver.run(reading(simulated, [0]))
     assert not simulated.core._tiers.coalescer._open  # type: ignore[union-attr]
 

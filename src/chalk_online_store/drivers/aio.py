@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -12,7 +11,18 @@ from chalk_online_store.drivers.contest import Contest
 from chalk_online_store.drivers.loops import Alarm, PerLoop
 from chalk_online_store.drivers.steps import Crew, idle_in_all, read_clocks
 from chalk_online_store.drivers.sync import Transport
-from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Race, Send, Sleep, Spawn
+from chalk_online_store.effects import (
+    NOW,
+    All,
+    Await,
+    Effect,
+    Operation,
+    Race,
+    Send,
+    Settling,
+    Sleep,
+    Spawn,
+)
 from chalk_online_store.errors import RequestError
 
 T = TypeVar("T")
@@ -144,12 +154,12 @@ async def _warm(transport: AsyncTransport, connections: int, timeout: float) -> 
         return error
 
 
-async def _settled(future: Future[Any], timeout: float) -> Any:
+async def _settled(future: Settling, timeout: float) -> Any:
     """A future's result; it may be settled in another thread. Not cancelled with who waits."""
     loop = asyncio.get_running_loop()
     here: asyncio.Future[None] = loop.create_future()
 
-    def wake(_: Future[Any]) -> None:
+    def wake(_: Any) -> None:
         if asyncio._get_running_loop() is loop:
             _let_go(here)
         elif not loop.is_closed():
@@ -163,7 +173,7 @@ async def _settled(future: Future[Any], timeout: float) -> Any:
         timer.cancel()
     if not future.done():
         raise TimeoutError
-    return future.result()
+    return future.result(0)
 
 
 def _let_go(waiting: asyncio.Future[None]) -> None:

@@ -12,7 +12,6 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from chalk_online_store.effects import (
     Operation,
     Race,
     Send,
+    Settling,
     Sleep,
     Spawn,
 )
@@ -217,7 +217,7 @@ class Loop(ABC):
             case Begun(go_on):
                 go_on(self, task)
 
-    def wait_for(self, task: Task, future: Future[Any], timeout: float) -> None:
+    def wait_for(self, task: Task, future: Settling, timeout: float) -> None:
         """Go on with a task once the future is settled, or after `timeout` seconds."""
 
         def settled() -> None:
@@ -232,7 +232,7 @@ class Loop(ABC):
         else:
             future.add_done_callback(lambda _: self.call_soon(settled))
 
-    def _settle(self, task: Task, future: Future[Any]) -> None:
+    def _settle(self, task: Task, future: Settling) -> None:
         try:
             value = future.result(0)
         except Exception as error:

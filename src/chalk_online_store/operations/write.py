@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from chalk_online_store.backend import Applied, Backend, Call, Outcome
-from chalk_online_store.cache.lru import ItemCache, Key, Read
+from chalk_online_store.cache.lru import ItemCache, Key, Read, Writing
 from chalk_online_store.codec.changes import Change, render_fresh
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Planned
@@ -138,15 +138,18 @@ def write(
         changes = [change for _, change in wave]
         now: Instant = yield NOW
         outcomes: list[Outcome] = []
-        writing = cache and cache.write_begins(change.key for change in changes)
-        try:
-            outcomes = yield from apply(changes, call)
-        finally:  # Also where the call is cut off: then nothing is known of these items.
-            if coalescer is not None:  # Before the cache hears: it could keep a row from before.
-                coalescer.written(change.key for change in changes)
-            if cache and writing:
-                whole = _left_whole(changes, outcomes)
-                cache.written(writing, dict(_reads_of(codec, whole)), now.monotonic)
+        writing = Writing(change.key for change in changes)
+        with writing.owner:
+            try:
+                if cache is not None:
+                    cache.write_begins(writing)
+                outcomes = yield from apply(changes, call)
+            finally:  # If the call was cut off, the state of these items is not known.
+                if coalescer is not None:  # Before the cache: it could keep a row from before.
+                    coalescer.written(writing.keys)
+                if cache is not None:
+                    whole = _left_whole(changes, outcomes)
+                    cache.written(writing, dict(_reads_of(codec, whole)), now.monotonic)
         failed |= _count(wave, outcomes, call.report)
     if failed:
         call.report.failed += len(failed)
