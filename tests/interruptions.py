@@ -39,17 +39,22 @@ class _Pending:
 
 
 _pending: Any = _Pending()
-_CHECKS = ("CALL", "PRECALL", "RESUME", "JUMP_BACKWARD", "SEND", "FOR_ITER", "BEFORE_WITH")
+_FIRST_RESUME_WITHOUT_CHECK = 2  # After `yield from` and `await`.
 
 
 @cache
 def _points(code: CodeType) -> frozenset[int]:
-    """The offsets of the instructions that look for signals, or that call what does."""
-    return frozenset(
-        each.offset
-        for each in dis.get_instructions(code)
-        if each.opname.startswith(_CHECKS) and each.opname != "PRECALL"
-    )
+    """The offsets of the instructions at the end of which CPython looks for signals."""
+    return frozenset(each.offset for each in dis.get_instructions(code) if _looks_for_signals(each))
+
+
+def _looks_for_signals(instruction: dis.Instruction) -> bool:
+    match instruction.opname:
+        case "CALL" | "CALL_KW" | "CALL_FUNCTION_EX" | "JUMP_BACKWARD":
+            return True
+        case "RESUME":
+            return (instruction.arg or 0) < _FIRST_RESUME_WITHOUT_CHECK
+    return False
 
 
 @contextmanager
@@ -57,7 +62,8 @@ def handler(error: Callable[[], BaseException]) -> Iterator[None]:
     """Let SIGALRM raise an error in the main thread."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise error()
+        if frame is None or frame.f_code is not Interruptions._step.__code__:
+            raise error()
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
@@ -78,6 +84,8 @@ class Interruptions:
     def run(self, call: Callable[[], object]) -> BaseException | None:
         """Run the call; what it raised."""
         sys._getframe().f_trace_opcodes = True  # From 3.12 on, one frame decides for all.
+        # Exceptions in finalizers are expected. A hook in Python would be interrupted as well.
+        before, sys.unraisablehook = sys.unraisablehook, id
         sys.settrace(self._enter)
         try:
             call()
@@ -85,9 +93,12 @@ class Interruptions:
             return error
         finally:
             sys.settrace(None)
+            sys.unraisablehook = before
         return None
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename == __file__:
+            return None
         frame.f_trace_lines = False
         frame.f_trace_opcodes = True
         return self._step
@@ -99,3 +110,28 @@ class Interruptions:
                 self._next += self._every
                 _pending[signal.SIGALRM]
         return self._step
+
+
+def interrupted_by_timer(call: Callable[[], object], after: float, again: float) -> bool:
+    """Run a call with a timer of the system, in seconds; return whether it was interrupted."""
+    is_armed = True
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if is_armed:
+            raise SoftLimit
+
+    handler_before, hook_before = signal.signal(signal.SIGALRM, interrupt), sys.unraisablehook
+    sys.unraisablehook = id
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, after, again)
+            call()
+        finally:
+            is_armed = False  # The first instruction here, so that no signal comes before it.
+    except SoftLimit:
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook_before
+        signal.signal(signal.SIGALRM, handler_before)
+    return False

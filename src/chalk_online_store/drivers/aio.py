@@ -88,6 +88,8 @@ class AsyncDriver:
                     effect = operation.send(value)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return] # an operation's T
+        finally:  # As in `SyncDriver.run`.
+            operation.close()
 
     async def warm(self, connections: int, timeout: float) -> int:
         """As `SyncDriver.warm`."""
