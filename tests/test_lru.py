@@ -307,6 +307,47 @@ def test_an_aged_entry_is_served_and_renewed(
     assert due_at(cache, gone) == ([MISS], [])
 
 
+def test_an_interrupted_read_is_replaced() -> None:
+    """Items that an interrupted read had registered are read by the next read."""
+    cache = cache_of()
+    lost = under_way()
+    cache.look(["A"], SK, SHAPE, 0.0, lost)
+    joined = cache.look(["A"], SK, SHAPE, 0.0, under_way())
+    assert joined.joined == [0]
+    lost.owner.release()
+    assert lost.future is not None
+    assert lost.future.is_over
+    again = under_way()
+    assert cache.look(["A"], SK, SHAPE, 0.0, again).missed == [0]
+    bring(cache, lost, {"A": "late"})
+    bring(cache, again, {"A": "a"})
+    assert ask(cache, "A") == ["a"]
+
+
+def test_an_interrupted_write_invalidates() -> None:
+    """An item is not served from the cache after an interrupted write of it."""
+    cache = cache_of()
+    fill(cache, {"A": "a", "B": "b"})
+    lost = begin_write(cache, [("A", SK)])
+    assert ask(cache, "A", "B") == ["a", "b"]
+    lost.owner.release()
+    trip = under_way()
+    look = cache.look(["A", "B"], SK, SHAPE, 0.0, trip)
+    assert look.found == [MISS, "b"]
+    bring(cache, trip, {"A": "new"})
+    write(cache, {"B": "c"})
+    assert ask(cache, "A", "B") == ["new", "c"]
+    assert cache._writing == {}
+
+
+def test_items_of_interrupted_reads_are_not_kept_for_ever() -> None:
+    """The table of reads in flight stays bounded, however many were interrupted."""
+    cache = cache_of()
+    for number in range(30_000):
+        cache.look([str(number)], SK, SHAPE, 0.0, Trip())
+    assert len(cache._flying) < 10_000
+
+
 def test_a_renewal_begins_a_new_life() -> None:
     """What a renewal brings is served for a whole ttl again; meanwhile nobody else reads."""
     cache = cache_of(ttl="10s", refresh_ahead=0.5)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import _thread
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -33,6 +34,9 @@ class Workers:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._stopped = False
+        # A worker keeps the queue alive and not this object, so that a driver that nobody closed
+        # does not keep its threads.
+        self._end_threads = weakref.finalize(self, _end_threads, self._queue, self._threads)
 
     def submit(self, call: Callable[[], T]) -> SharedResult[T]:
         """Call in a thread, soon; return a result of what it returns or raises.
@@ -63,10 +67,8 @@ class Workers:
         """End the threads once they have done what was submitted."""
         with self._lock:
             self._stopped = True
-            threads = list(self._threads)
-        for _ in threads:
-            self._queue.put(None)
-        for thread in threads:
+            self._end_threads()
+        for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(_STOP_TIMEOUT_SECONDS)
 
@@ -76,19 +78,24 @@ class Workers:
             if self._stopped or len(self._threads) >= self._max_threads:
                 return
             name = f"{self._name}_{len(self._threads)}"
-            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            thread = threading.Thread(target=_work, args=(self._queue,), name=name, daemon=True)
             with suppress(RuntimeError):  # The system has no more threads: this one has to do.
                 thread.start()
                 self._threads.append(thread)
                 return
-        self._run_queued()
-
-    def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
-            work()
-            del work  # Else it stays until there is more.
-
-    def _run_queued(self) -> None:
         with suppress(Empty):
             while (work := self._queue.get_nowait()) is not None:
                 work()
+
+
+def _work(queue: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (work := queue.get()) is not None:
+        work()
+        del work  # Else it stays until there is more.
+
+
+def _end_threads(
+    queue: SimpleQueue[Callable[[], None] | None], threads: Sequence[threading.Thread]
+) -> None:
+    for _ in threads:
+        queue.put(None)
