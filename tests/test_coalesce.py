@@ -238,7 +238,7 @@ def test_tasks_join_each_other(url: str) -> None:
     """The same on asyncio, where a cancelled reader harms nobody who joined it."""
 
     async def main() -> None:
-        async with AsyncOnlineStore.open(url, schema=[User], coalesce="500ms") as store:
+        async with AsyncOnlineStore.open(url, schema=[User], coalesce="200ms") as store:
             await store.read(User, [0])
             first = asyncio.create_task(store.read(User, [1], ["a"]))
             await asyncio.sleep(0.005)
