@@ -25,7 +25,9 @@ from chalk_online_store.codec.registry import (
     Entry,
     Registry,
     entries_of,
+    home_mark,
     read_entry,
+    read_items,
     scope_of,
 )
 from tests.helpers import stress
@@ -359,3 +361,13 @@ def test_an_item_that_is_no_entry_is_refused(field: str) -> None:
     for damaged in ({k: v for k, v in item.items() if k != field}, item | {field: b'{"N":"1"}'}):
         with pytest.raises(RegistryError, match="cannot be read"):
             read_entry(damaged)
+
+
+def test_a_home_region_that_cannot_be_read_stops_changes_alone() -> None:
+    """With a damaged item of the home region, names are known, but nothing may be written."""
+    found = [e.name_item(LAYOUT) for e in registered(namespace(x=int)).entries]
+    damaged = {**home_mark("us-east-1", LAYOUT), "region": b'{"N":"1"}'}
+    registry = read_items([*found, damaged], LAYOUT)
+    assert registry.missing(namespace(x=int)) == []
+    assert not registry.may_be_written_in("us-east-1")
+    assert not registry.may_be_written_in("")

@@ -283,8 +283,8 @@ class RegistryKeeper:
         ours, theirs = self._backend.home, self._registry.home
         if theirs == UNREADABLE_HOME:
             raise RegistryError(
-                "The registry's item '~home' cannot be read: nobody knows in which region the "
-                "registry is written. Restore its attribute 'region'."
+                "The registry's item '~home' cannot be read, so its home region is unknown. "
+                "Restore the attribute 'region' of that item."
             )
         if not self._registry.may_be_written_in(ours):
             raise RegistryError(
