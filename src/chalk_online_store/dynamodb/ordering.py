@@ -84,14 +84,14 @@ class OrderedWrites:
     def _next_step(self, change: Change, item: Attributes, merged: Attributes) -> Step | None:
         """Return the step that turns an item into `merged`; None if no single request can."""
         layout = self._bodies.layout
+        found = difference(layout, item, merged)
+        if not any(found):  # The item has these values already.
+            return partial(_no_step, item)
         if not item or (change.erases and not updates.is_late(item, change)):
             short_cut = updates.short_cut(layout, change, again=False)
             if short_cut is None:
                 return None
             return partial(self._begin_again, change, short_cut, merged)
-        found = difference(layout, item, merged)
-        if not any(found):  # The item has these values already.
-            return partial(_no_step, item)
         members = updates.exact(layout, item, found, change)
         if members is None:
             return None
