@@ -8,7 +8,7 @@ STAMPS := .venv/.stamps
 DECODER := src/chalk_online_store/codec/_decoder.c
 BENCH := .bench-venv
 FEAST_SUITE := .feast-venv
-SOURCES := pyproject.toml $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
+SOURCES := pyproject.toml setup.py $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
 
 # What is tried on other Pythons and on old dependencies: two minutes each.
 PYTHONS ?= 3.11 3.12 3.13 3.14
@@ -16,13 +16,46 @@ TRIED := tests/contract $(addprefix tests/test_,$(addsuffix .py, arrays arrow_ro
 	credentials decoder frames golden http instances nested opentelemetry rows signing spool values))
 TRY = $(BIN)/python scripts/try_installed.py
 
-.PHONY: demo test test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos docs clean
+# Test processes. Tests mostly wait, so there are more than cores.
+WORKERS ?= 4
+PARALLEL = --numprocesses $(WORKERS) --dist loadgroup
+# What `make test-all` multiplies the rounds of attack tests by.
+STRESS ?= 10
+
+# Percent of lines that the tests run, outside the command line.
+COVERED ?= 90
+
+TESTED = $(STAMPS)/dev $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/redis $(STAMPS)/provider-schema
+
+.PHONY: demo test test-all coverage matrix lock ruff test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos wheels docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
 
-test: lint $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/provider-schema
-	$(BIN)/python -m pytest
+# mypy is one of the tests: it takes as long as many of them, and runs beside them.
+test: ruff $(TESTED)
+	$(BIN)/python -m pytest $(PARALLEL) --durations 25
+
+# The same tests with many more rounds: nightly, and before a release.
+test-all: ruff $(TESTED)
+	CHALK_STRESS=$(STRESS) $(BIN)/python -m pytest $(PARALLEL) --durations 25
+	$(BIN)/python scripts/matrix.py
+
+# The same tests, with the lines counted that they run in any process.
+coverage: $(TESTED)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PARALLEL)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --omit "*/chalk_online_store/cli/*" --fail-under $(COVERED)
+	$(BIN)/coverage report --include "*/chalk_online_store/cli/*"
+
+# Other Pythons, dependencies and engines; ROWS="engines redis" are some rows of the table.
+matrix: $(TESTED)
+	$(BIN)/python scripts/matrix.py $(ROWS)
+
+# tests/constraints/locked.txt: what pip settles on today.
+lock: $(STAMPS)/dev
+	$(BIN)/python scripts/matrix.py --lock
 
 # Feast's own tests of online stores: FEAST=DIR is a checkout of it, URL=... a store to test.
 test-feast: $(STAMPS)/dev $(STAMPS)/engines $(FEAST_SUITE)/.ours
@@ -37,15 +70,17 @@ pythons: $(STAMPS)/dev $(STAMPS)/engines
 	set -e; for python in $(PYTHONS); do $(TRY) --python $$python -- -q $(TRIED); done
 
 fuzz: $(STAMPS)/dev
-	CHALK_FUZZ_EXAMPLES=$${CHALK_FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/test_fuzz.py
+	CHALK_STRESS=$${CHALK_STRESS:-50} $(BIN)/python -m pytest tests/test_fuzz.py
 
 sanitize: $(STAMPS)/dev
 	PYTHON=$(BIN)/python scripts/sanitize_decoder.sh
 
-lint: $(STAMPS)/dev
+lint: ruff
+	$(BIN)/mypy
+
+ruff: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 bench: $(BENCH)/.ours $(BENCH)/.feast
 	$(BENCH)/main/bin/python -m benchmarks $(PARTS)
@@ -61,6 +96,10 @@ bench-valkey: $(BENCH)/.feast-ours
 chaos: $(STAMPS)/dev $(STAMPS)/engines
 	$(BIN)/python -m benchmarks.chaos $(SCENARIOS)
 
+# The distributions that this machine can build, each tried by itself: PYTHONS="3.11 3.12" for several.
+wheels: $(STAMPS)/dev
+	$(BIN)/python scripts/build_wheels.py $(if $(filter command line,$(origin PYTHONS)),$(PYTHONS))
+
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict
 
@@ -69,7 +108,7 @@ licences: $(STAMPS)/dev
 	$(BIN)/python -m scripts.licences
 
 clean:
-	rm -rf .venv .try $(BENCH) $(FEAST_SUITE) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
+	rm -rf .venv .try .coverage .coverage.* $(BENCH) $(FEAST_SUITE) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 
 # A stamp is newer than what it was made from; so a second run is quick, and an edited
 # pyproject.toml or decoder is installed again.
@@ -80,15 +119,15 @@ $(STAMPS)/venv:
 	mkdir -p $(STAMPS)
 	touch $@
 
-$(STAMPS)/demo: pyproject.toml $(DECODER) $(STAMPS)/venv
+$(STAMPS)/demo: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable ".[demo]"
 	touch $@
 
-$(STAMPS)/dev: pyproject.toml $(DECODER) $(STAMPS)/venv
-	$(BIN)/python -m pip install --quiet --editable ".[arrow,async,demo,feast,testing,valkey]" --group dev
+$(STAMPS)/dev: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
+	$(BIN)/python -m pip install --quiet --editable ".[aioboto3,arrow,demo,feast,testing]" --group dev
 	touch $@
 
-$(STAMPS)/docs: pyproject.toml $(DECODER) $(STAMPS)/venv
+$(STAMPS)/docs: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable . --group docs
 	touch $@
 
@@ -98,6 +137,10 @@ $(STAMPS)/engines: scripts/install_engines.py $(STAMPS)/venv
 
 $(STAMPS)/ministack: scripts/install_engines.py $(STAMPS)/venv
 	$(BIN)/python scripts/install_engines.py ministack
+	touch $@
+
+$(STAMPS)/redis: scripts/install_engines.py $(STAMPS)/venv
+	$(BIN)/python scripts/install_engines.py redis
 	touch $@
 
 $(STAMPS)/provider-schema: scripts/provider_schema.py scripts/install_engines.py $(STAMPS)/venv
@@ -113,7 +156,7 @@ $(BENCH)/.rivals: benchmarks/requirements.txt scripts/install_engines.py
 	touch $@
 
 $(BENCH)/.ours: $(BENCH)/.rivals $(SOURCES)
-	$(BENCH)/main/bin/python -m pip install --quiet ".[async,testing]"
+	$(BENCH)/main/bin/python -m pip install --quiet ".[aioboto3,testing]"
 	$(BENCH)/main/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	touch $@
 
@@ -123,7 +166,7 @@ $(BENCH)/.feast: benchmarks/requirements-feast.txt
 	touch $@
 
 $(BENCH)/.feast-ours: $(BENCH)/.feast $(SOURCES)
-	$(BENCH)/feast/bin/python -m pip install --quiet ".[testing,valkey]"
+	$(BENCH)/feast/bin/python -m pip install --quiet ".[testing]"
 	$(BENCH)/feast/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	touch $@
 

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
@@ -25,6 +26,14 @@ def _enter_empty_directory(namespace: dict[str, Any]) -> None:
 def _leave_directory(namespace: dict[str, Any]) -> None:
     os.chdir(namespace["_origin"])
     namespace["_directory"].cleanup()
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the blocks of a document, which share a namespace, in one process."""
+    for item in items:
+        if item.path.suffix == ".md":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 pytest_collect_file = Sybil(

@@ -29,6 +29,7 @@ from chalk_online_store.codec.layout import BASE, LATEST, WIDTH
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.dynamodb.answers import Tables
+from chalk_online_store.dynamodb.matching import Expected
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.retry import RetryPolicy
@@ -45,7 +46,7 @@ _json = msgspec.json.encode
 class Answer(Tables):
     """BatchExecuteStatement's answer: an error for each statement that was refused."""
 
-    Responses: list[dict[str, Any]] = []  # noqa: RUF012 - msgspec copies it
+    Responses: list[dict[str, Any]] = []  # type: ignore[assignment] # noqa: RUF012 - msgspec copies
 
 
 _decoder = msgspec.json.Decoder(Answer)
@@ -83,7 +84,8 @@ def _parameters(change: Change) -> Iterator[bytes]:
 
 def batch(wire: Wire, changes: Sequence[Change], call: Call) -> Operation[int]:
     """Send one batch; how many statements were refused."""
-    answer = yield from wire.ask("BatchExecuteStatement", body(changes), _decoder, call)
+    expected: Expected[Answer] = Expected(_decoder, lambda found: found, lambda *_: None)
+    answer = yield from wire.ask("BatchExecuteStatement", body(changes), expected, call)
     return sum("Error" in response for response in answer.Responses)
 
 

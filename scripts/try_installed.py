@@ -20,7 +20,7 @@ from chalk_online_store.testing.engines import find_dynoxide
 
 ROOT = Path(__file__).parents[1]
 WHERE = ROOT / ".try"
-EXTRAS = ("arrow", "async", "chalkpy", "cli", "demo", "otel", "plots", "testing", "valkey")
+EXTRAS = ("aioboto3", "arrow", "chalkpy", "cli", "demo", "otel", "plots", "testing")
 
 
 def main() -> None:

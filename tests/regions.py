@@ -40,7 +40,7 @@ class Order:
 NEVER = 1e9
 """Seconds after which nothing answers any more."""
 
-REFUSED, SILENT, ERRORS, DAMAGED, SLOW, PARTIAL, THROTTLED = FAULTS = (
+REFUSED, SILENT, ERRORS, DAMAGED, SLOW, PARTIAL, THROTTLED, LATE = FAULTS = (
     "refused",
     "silent",
     "errors",
@@ -48,6 +48,7 @@ REFUSED, SILENT, ERRORS, DAMAGED, SLOW, PARTIAL, THROTTLED = FAULTS = (
     "slow",
     "partial",
     "throttled",
+    "late",
 )
 
 
@@ -132,6 +133,8 @@ class Regions:
         self.changes: list[tuple[str, str]] = []
         self.changed_at: list[float] = []
         self.sent: list[Sent] = []
+        self.before: dict[str, Reply] = {}
+        """The last response of each region."""
         self.router = WatchedRouter(
             names, self.home or names[0], self.routing, self.rng, self._changed
         )
@@ -168,6 +171,9 @@ class Regions:
         if kind == THROTTLED:
             return refusal("ProvisionedThroughputExceededException")
         reply = self.replication.answer(send, now)
+        before, self.before[send.to] = self.before.get(send.to, reply), reply
+        if kind == LATE:  # Out of step by one: each request gets the response to another one.
+            reply = before
         if kind == DAMAGED:
             whole: Response = reply.response
             reply = Reply(Response(whole.status, {"x-amz-crc32": "1"}, whole.body))

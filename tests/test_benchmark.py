@@ -38,6 +38,7 @@ from benchmarks.workloads import READ_MANY, STREAM, WORKLOADS, Workload
 SMALL = [Workload(w.action, min(w.entities, 10), 20) for w in WORKLOADS if w.features == 20]
 
 
+@pytest.mark.slow
 def test_one_round_measures_every_client_at_everything_that_it_can_do() -> None:
     """Real workers read what they wrote, in every way, and one round yields a line for each."""
     clients = (*OURS.values(), "boto3 resource", "boto3 client", "floor")
@@ -51,6 +52,7 @@ def test_one_round_measures_every_client_at_everything_that_it_can_do() -> None:
     assert all(client in table for client in clients)
 
 
+@pytest.mark.slow
 def test_streams_are_written_by_every_client_that_can() -> None:
     """Writers get all rows of a stream into the table, and are measured with their rivals."""
     clients = ("PersistenceWriter", "PersistenceWriter, durable", "boto3 batch_writer")
@@ -142,6 +144,7 @@ def test_memory_is_seen_after_each_hundredth() -> None:
     assert all(0 < line["first_mb"] <= line["mb"] for line in found)
 
 
+@pytest.mark.slow
 def test_curves_are_measured_point_by_point() -> None:
     """Each point of each axis has a line for each client; every axis of slopes can be told."""
     wanted = [
@@ -164,6 +167,7 @@ def test_calls_are_taken_apart_and_tips_are_tried() -> None:
     assert report.tips(lines).count("\n") == len(lines) + 1
 
 
+@pytest.mark.slow
 def test_caching_is_measured_with_the_libraries_that_are_installed() -> None:
     """Each table has its lines; the filter saves what it should, and is right about its keys."""
     found = caching.run(rounds=1, entities=400, batches=20, keys=20_000, refreshes=[0.2])
@@ -232,6 +236,7 @@ def test_the_entities_are_the_same_each_time() -> None:
     assert {len(row) - 1 for row in first} == {20}
 
 
+@pytest.mark.slow
 def test_what_ideas_save_is_told() -> None:
     """Every idea is weighed at every number of features, and has a line in the table."""
     saved = ideas.savings()
@@ -276,6 +281,7 @@ def test_layouts_in_valkey_are_measured() -> None:
     assert all(measured.layout in table for measured in found)
 
 
+@pytest.mark.slow
 def test_feasts_redis_store_and_ours_read_the_same_from_one_server() -> None:
     """One round of reads, which are checked, of writes and of memory, a line for each of them."""
     found = feast_redis.run(rounds=1, entities=2 * feast_redis.ROWS_A_WRITE)

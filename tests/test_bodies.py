@@ -13,6 +13,7 @@ from chalk_online_store import Feature
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.shapes import Column, Shape
 from chalk_online_store.dynamodb.bodies import Bodies, Reads
+from tests.helpers import stress
 
 LAYOUTS = [TableLayout(), TableLayout('p"k%b', "s\\k%d", "\u00e9")]
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8) | st.sampled_from(
@@ -34,7 +35,7 @@ def names_of(layout: TableLayout, *, projected: bool) -> dict[str, Any]:
 
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=["plain", "odd"])
-quick = settings(max_examples=100, deadline=None)
+quick = settings(max_examples=stress(100))
 
 
 @every_layout

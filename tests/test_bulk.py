@@ -22,11 +22,12 @@ from chalk_online_store.codec.nested import codec_of, value_encoder
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.operations.write import changes_of_rows
 from chalk_online_store.schema.annotations import read_annotation
+from tests.helpers import stress
 from tests.strategies import VALUES, Schema, any_types, namespaces
 
 LAYOUT = TableLayout()
-thorough = settings(max_examples=150, deadline=None)
-quick = settings(max_examples=50, deadline=None)
+thorough = settings(max_examples=stress(60))
+quick = settings(max_examples=stress(25))
 
 
 class Shout(str):

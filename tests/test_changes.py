@@ -24,6 +24,7 @@ from chalk_online_store.codec.changes import (
     render_item,
 )
 from chalk_online_store.codec.layout import BASE, LATEST, WIDTH, ItemKey, TableLayout, own
+from tests.helpers import stress
 
 LAYOUT = TableLayout()
 KEY = ItemKey("a:1", "a")
@@ -34,8 +35,8 @@ NEW: Group = ("a", "b", "c", "d")  # the same group, after two features were add
 Seen = dict[str, tuple[int, bytes | None]]
 """Observed-at and attribute of each feature."""
 
-thorough = settings(max_examples=200, deadline=None)
-quick = settings(max_examples=75, deadline=None)
+thorough = settings(max_examples=stress(100))
+quick = settings(max_examples=stress(75))
 
 
 def whole(time: int, group: Group = NEW, expires_at: int | None = None, **values: int) -> Change:

@@ -117,6 +117,7 @@ def line(**more: Any) -> dict[str, Any]:
         "longest": 0.6,
         "failovers": 2,
         "retries": 0,
+        "invented": 0,
         "concerned": True,
         "moved": 0.38,
         "returned": None,
@@ -146,9 +147,11 @@ def test_what_was_promised_is_held_against_what_was_measured() -> None:
     scenario = SCENARIOS["blackhole"]
     assert all(kept for _, kept, _ in check(scenario, line()))
     late = line()["reads"] | {"moved": 1.2, "errors": {"RequestTimeout": 3}, "longest": 1.3}
+    late["invented"] = 2
     broken = line(reads=late, hedges={"sent": 150, "of": 1_800}, lost=2)
     assert {(name, seen) for name, kept, seen in check(scenario, broken) if not kept} == {
         ("no failed read", "3 of 1800"),
+        ("nothing invented", "2 entities"),
         ("reads moved in 1 s", "1.20 s"),
         ("ended by the deadline", "1.30 s"),
         ("hedges in budget", "150 of 1,800"),

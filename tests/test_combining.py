@@ -8,9 +8,10 @@ from hypothesis.strategies import SearchStrategy
 
 from chalk_online_store.codec.changes import Attributes, Change, number
 from chalk_online_store.codec.combining import joined, left_of
+from tests.helpers import stress
 from tests.test_changes import NEW, OLD, after, erase, part, seen, whole
 
-thorough = settings(max_examples=400, deadline=None)
+thorough = settings(max_examples=stress(150))
 
 TIMES = st.integers(1, 4)
 VALUES = st.integers(0, 9)

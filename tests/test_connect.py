@@ -6,6 +6,7 @@ import asyncio
 import socket
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import aioboto3
 import boto3
@@ -18,6 +19,7 @@ from chalk_online_store import (
     OnlineStore,
     RegistryUnavailable,
     RequestTimeout,
+    UnsupportedPlatform,
     features,
 )
 from chalk_online_store.codec.layout import TableLayout
@@ -138,6 +140,17 @@ def test_a_limit_is_a_number_above_zero(option: str) -> None:
     """What limits nothing, or everything, is refused by its name."""
     with pytest.raises(InvalidURL, match=option.partition("=")[0]):
         parse_url(f"dynamodb:///features?{option}")
+
+
+@pytest.mark.parametrize("store", [OnlineStore, AsyncOnlineStore])
+@pytest.mark.parametrize("url", ["sqlite://", "dynamodb:///features", "valkey://127.0.0.1"])
+def test_windows_is_refused_when_a_store_is_opened(
+    store: type[OnlineStore | AsyncOnlineStore], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a store on Windows raises an error that names what to use instead."""
+    monkeypatch.setattr("chalk_online_store.connect.os", SimpleNamespace(name="nt"))
+    with pytest.raises(UnsupportedPlatform, match=r"Windows is not supported.*WSL"):
+        store.open(url, [User])
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

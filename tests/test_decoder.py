@@ -1,6 +1,6 @@
 """The decoder in C says what an independent, simple reading of the same JSON says, or nothing.
 
-`make sanitize` runs this under sanitizers; `CHALK_FUZZ_EXAMPLES` says how many examples of each.
+`make sanitize` runs this under sanitizers, by a larger `CHALK_STRESS`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import gc
 import importlib.util
 import json
 import operator
-import os
 import random
 import shutil
 import struct
@@ -37,6 +36,7 @@ from tests.decoder_answers import (
     odd_base64s,
 )
 from tests.decoder_reference import Column, Row, Unsure, column, parse, reference, refuse
+from tests.helpers import stress
 
 try:
     from chalk_online_store.codec import _decoder
@@ -45,8 +45,8 @@ except ImportError:
 
 MODULE = "chalk_online_store.codec._decoder"
 needs_decoder = pytest.mark.skipif(_decoder is None, reason="the C extension is not built")
-EXAMPLES = int(os.environ.get("CHALK_FUZZ_EXAMPLES", "100"))
-fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = stress(100)
+fuzz = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 
 def test_there_is_an_extension_where_there_is_a_compiler() -> None:

@@ -109,6 +109,7 @@ async def ask(client: httpx.AsyncClient, keys: list[int], features: list[str]) -
     return answer.json()
 
 
+@pytest.mark.slow
 def test_the_server_answers_exactly_under_load(url: str, tmp_path: Path) -> None:
     """Of 600 requests, 40 at once, each gets the values of its own keys and no others'."""
     fill(url)
@@ -323,6 +324,7 @@ def test_what_was_not_committed_is_consumed_again(url: str, tmp_path: Path) -> N
     assert visits_of(url, 100) == [1] * 100
 
 
+@pytest.mark.slow
 def test_kills_at_any_moment_lose_nothing(url: str, tmp_path: Path) -> None:
     """Killed six times while lines come in, at random moments: every line is in the table."""
     rng, log, keys = random.Random(3), Log(tmp_path), 0

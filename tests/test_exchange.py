@@ -281,3 +281,22 @@ def feed_all(reader: AnswerReader, data: bytes, size: int) -> Response | None:
 def feed_again(reader: AnswerReader, data: bytes, times: int) -> None:
     for _ in range(times):
         reader.feed(data)
+
+
+def with_request_id(request_id: str) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: %b\r\nContent-Length: 2\r\n\r\n{}" % (
+        request_id.encode()
+    )
+
+
+def test_an_answer_that_comes_twice_is_refused() -> None:
+    """An answer with the request id of the one before ends the connection."""
+    reader = AnswerReader()
+    for request_id in ("A", "B", "A"):
+        assert reader.feed(with_request_id(request_id)) is not None
+    with pytest.raises(BrokenAnswer, match="sent before"):
+        reader.feed(with_request_id("A"))
+    assert not reader.reusable
+    reader = AnswerReader()
+    for _ in range(2):  # Engines that give no id repeat none.
+        assert reader.feed(with_length(BODY)) is not None

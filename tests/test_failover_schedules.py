@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,10 +11,11 @@ import pytest
 
 from chalk_online_store import RegionState, RegistryUnavailable, Routing
 from chalk_online_store.routing.orders import Orders
+from tests.helpers import stress
 from tests.regions import Command, Done, Fault, Lag, Regions, Sent
 from tests.test_failover_simulated import DISTANCES, schedule
 
-SCHEDULES = int(os.environ.get("CHALK_SCHEDULES", "150")) // 5
+SCHEDULES = stress(15)
 """Generated schedules of each kind; thousands at a desk."""
 
 HARD = ("refused", "silent", "errors", "damaged")

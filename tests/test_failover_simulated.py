@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 
 import pytest
 
 from chalk_online_store import Hedging, RegionState, Routing
+from tests.helpers import stress
 from tests.regions import (
     FAULTS,
     Done,
@@ -16,8 +16,8 @@ from tests.regions import (
     Regions,
 )
 
-SCHEDULES = int(os.environ.get("CHALK_SCHEDULES", "150"))
-"""Generated schedules; thousands at a desk."""
+SCHEDULES = stress(60)
+"""Generated schedules."""
 
 DISTANCES = {"east": 0.005, "west": 0.03, "far": 0.06}
 QUICK = Routing(return_after="5s", return_over="5s")

@@ -38,6 +38,7 @@ from chalk_online_store.errors import (
     WriteFailed,
 )
 from chalk_online_store.testing import (
+    AcceptThenClose,
     Blackhole,
     ClockSkew,
     DamagedCRC,
@@ -45,6 +46,8 @@ from chalk_online_store.testing import (
     EngineNotStarted,
     Fault,
     FaultProxy,
+    ForgottenConnections,
+    LateDuplicates,
     Latency,
     LostAnswer,
     Refused,
@@ -52,6 +55,7 @@ from chalk_online_store.testing import (
     ServerFault,
     Slowdown,
     SlowDrip,
+    SwappedResponses,
     Throttling,
     Truncated,
     Unprocessed,
@@ -229,6 +233,7 @@ def test_a_fault_is_of_its_class(
         ClockSkew(200),
         Unprocessed(),
         Reset(after=100_000),
+        SwappedResponses(wait=0.01),
     ],
     ids=str,
 )
@@ -521,6 +526,105 @@ def test_refused_resets_what_is_open_and_keeps_the_port(fault_proxy: FaultProxy)
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
             other.bind((HOST, fault_proxy.port))
     connected(fault_proxy).close()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_connections_are_accepted_and_then_closed(fault_proxy: FaultProxy, reset: bool) -> None:
+    """Open and new connections end as the fault says, and new ones work after `clear`."""
+    fault = AcceptThenClose(within=0.05, reset=reset, garbage=0 if reset else 7)
+    before = connected(fault_proxy, timeout=10)
+    with fault_proxy.fault(fault), before, connected(fault_proxy, timeout=10) as after:
+        for sock in (before, after):
+            if reset:
+                with pytest.raises(ConnectionResetError):
+                    sock.recv(1)
+            else:
+                assert len(everything(sock)) == 7
+    with connected(fault_proxy, timeout=0.1) as sock, pytest.raises(TimeoutError):
+        sock.recv(1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [AcceptThenClose(), AcceptThenClose(within=0.01, reset=True), AcceptThenClose(garbage=100)],
+    ids=str,
+)
+def test_a_connection_that_is_closed_at_once_has_failed(
+    fault_proxy: FaultProxy, table: str, fault: Fault
+) -> None:
+    """A request on a connection that was accepted and closed fails, and the next one succeeds."""
+    client = Blocking(fault_proxy.endpoint_url)
+    with fault_proxy.fault(fault), pytest.raises(ConnectionFailed):
+        get(client, table)
+    assert get(client, table) == KEYS[0]
+    client.close()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_open_connections_are_forgotten_and_new_ones_work(
+    fault_proxy: FaultProxy, table: str, silent: bool
+) -> None:
+    """A forgotten connection answers bytes by an RST or not at all, also after `clear`."""
+    with connected(fault_proxy, timeout=10) as before:
+        before.sendall(raw_request(table))
+        assert before.recv(2**16).startswith(b"HTTP/1.1 200")
+        fault_proxy.inject(ForgottenConnections(silent))
+        with connected(fault_proxy, timeout=10) as after:
+            after.sendall(raw_request(table))
+            assert after.recv(2**16).startswith(b"HTTP/1.1 200")
+        fault_proxy.clear()
+        before.sendall(raw_request(table))
+        before.settimeout(0.2 if silent else 10)
+        with pytest.raises(TimeoutError if silent else ConnectionResetError):
+            before.recv(1)
+
+
+def test_responses_of_two_connections_are_swapped(fault_proxy: FaultProxy, table: str) -> None:
+    """Two requests in flight get each other's response; a third one gets its own."""
+    one, two = (connected(fault_proxy, timeout=20) for _ in range(2))
+    with fault_proxy.fault(SwappedResponses(wait=10)), one, two:
+        one.sendall(raw_request(table, KEYS[1]))
+        two.sendall(raw_request(table, KEYS[2]))
+        assert b'"a2"' in one.recv(2**16)
+        assert b'"a1"' in two.recv(2**16)
+    with connected(fault_proxy, timeout=10) as sock, fault_proxy.fault(SwappedResponses(0.01)):
+        sock.sendall(raw_request(table, KEYS[3]))
+        assert b'"a3"' in sock.recv(2**16)
+
+
+def test_responses_come_twice_before_the_next_one(fault_proxy: FaultProxy, table: str) -> None:
+    """The duplicate of a response precedes the response to the next request."""
+    with connected(fault_proxy, timeout=10) as sock, fault_proxy.fault(LateDuplicates(0.01)):
+        last = raw_request(table, KEYS[2], b"Connection: close\r\n")
+        sock.sendall(raw_request(table, KEYS[1]) + last)
+        answered = everything(sock)
+    assert re.findall(rb'"(a\d)"', answered) == [b"a1", b"a1", b"a2", b"a2"]
+
+
+@pytest.mark.parametrize("fault", [SwappedResponses(), LateDuplicates()], ids=str)
+@pytest.mark.parametrize("keys", [1, 10])
+def test_responses_out_of_step_invent_nothing(
+    store: OnlineStore, fault_proxy: FaultProxy, fault: Fault, keys: int
+) -> None:
+    """Reads at once through a proxy that confuses responses give right values or fail."""
+    store.write(User, [{"id": i, "visits": i * 7} for i in range(40)])
+    found: set[str] = set()
+
+    def reads(seed: int) -> None:
+        for turn in range(5):
+            ids = [(seed * 11 + turn * 3 + i) % 40 for i in range(keys)]
+            for id_, row in zip(ids, store.read(User, ids, timeout=1), strict=True):
+                wrong = row.status("visits") is Status.HIT and row["visits"] != id_ * 7
+                found.add("wrong" if wrong else row.status("visits").value)
+
+    with fault_proxy.fault(fault, share=0.5, operations={"GetItem", "BatchGetItem"}):
+        threads = [Thread(target=reads, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert "hit" in found
+    assert found <= {"hit", "failed"}
 
 
 def test_a_reset_comes_after_so_many_bytes(fault_proxy: FaultProxy, table: str) -> None:

@@ -7,6 +7,7 @@ with a store of its own.
 from __future__ import annotations
 
 import random
+import sqlite3
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ from chalk_online_store.operations.bloom import keeper as keeping
 from chalk_online_store.operations.bloom import snapshots
 from chalk_online_store.operations.bloom.build import DEFAULT_WAIT, BuildReport, _Scan
 from chalk_online_store.operations.core import Core
+from tests.helpers import stress
 
 T = TypeVar("T")
 
@@ -88,6 +90,12 @@ class World:
         self.twice: Callable[[Any], bool] = lambda request: False
         self.lost_answers = self.slow = 0.0
         self.delay: Callable[[Any], float] = self._delay
+
+    @property
+    def table(self) -> sqlite3.Connection:
+        connection = self.engine._writing._connection
+        assert connection is not None
+        return connection
 
     def _answer(self, send: Send, now: float) -> Reply:
         request = send.request
@@ -685,7 +693,7 @@ def test_a_segment_that_has_not_arrived_is_waited_for() -> None:
     writer = world.process(schema())
     for key in (1, 2, 3):
         writer.write([key])
-    connection, held = world.engine._connection, "pk LIKE '!bloom:a:log:%' AND sk LIKE '%2'"
+    connection, held = world.table, "pk LIKE '!bloom:a:log:%' AND sk LIKE '%2'"
     connection.execute(f"CREATE TABLE held AS SELECT * FROM items WHERE {held}")
     connection.execute(f"DELETE FROM items WHERE {held}")
     reader = world.process(schema())
@@ -711,7 +719,7 @@ def damage(world: World, wanted: Callable[[ItemKey], bool]) -> None:
     """Overwrite the filter's parts under some keys."""
     for key in world.keys("!bloom:"):
         if wanted(key):
-            world.engine._connection.execute(
+            world.table.execute(
                 'UPDATE items SET item = replace(item, \'"b":{"B":"AQ\', \'"b":{"B":"AR\') '
                 "WHERE pk = ? AND sk = ?",
                 key,
@@ -724,7 +732,7 @@ def test_a_chunk_that_is_gone_sets_the_filter_aside() -> None:
     writer = world.process(schema(100))
     writer.write(list(range(30)))
     world.run(snapshots.merge(writer.keeper, call_of(world)))
-    world.engine._connection.execute("DELETE FROM items WHERE sk = 'chunk'")
+    world.table.execute("DELETE FROM items WHERE sk = 'chunk'")
     other = world.process(schema(100))
     other.warm()
     other.write([40])
@@ -876,7 +884,8 @@ class History:
                 assert status is Status.MISSING
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=stress(15))
 @given(seed=st.integers(0, 2**32))
 @example(seed=336)  # Three merges while somebody loads the filter, who then announced nothing.
 @pytest.mark.usefixtures("_merges_often", "_hastened")

@@ -1,13 +1,12 @@
 """Whatever lies in a table or comes over the wire: a value or an error of this library.
 
-`make fuzz` runs this for a few minutes; `CHALK_FUZZ_EXAMPLES` says how many examples of each.
+`make fuzz` runs this for a few minutes, by a larger `CHALK_STRESS`.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +32,7 @@ from chalk_online_store.codec.registry import Registry, read_entry
 from chalk_online_store.codec.shapes import Column, Shape
 from chalk_online_store.drivers.simulated import Reply
 from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.messages import Response
 from chalk_online_store.operations.rows import Rows, Source, Sources
 from chalk_online_store.schema.annotations import read_annotation
@@ -40,9 +40,10 @@ from chalk_online_store.schema.types import struct_fields
 from tests.fakes import SimulatedStore
 from tests.golden.cases import TYPES
 from tests.golden.generate import load
+from tests.helpers import stress
 
-EXAMPLES = int(os.environ.get("CHALK_FUZZ_EXAMPLES", "100"))
-fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = stress(100)
+fuzz = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 LAYOUT = TableLayout()
 KEY = {"pk": {"S": "a:1"}, "sk": {"S": "a"}}
@@ -255,7 +256,20 @@ DECODERS: list[Any] = [
         for answer in (answers.Got, answers.BatchGot, answers.Queried)
     ),
 ]
+MATCHER = Matcher("simulated", TableLayout())
+DECODERS += [
+    MATCHER.item(answers.RowsDecoder(answers.Got, SHAPES["struct"]), "u1", "a"),
+    MATCHER.batch(answers.RowsDecoder(answers.BatchGot, SHAPES["struct"]), "a", ["u1", "u2"]),
+    MATCHER.page(answers.RowsDecoder(answers.Queried, SHAPES["struct"]), "u1", "a", "b"),
+    MATCHER.raw_item(ItemKey("u1", "a")),
+    MATCHER.partition("u1", ""),
+    MATCHER.scan(),
+    MATCHER.write("PutItem", ItemKey("u1", "a")),
+    MATCHER.batch_write([ItemKey("u1", "a")]),
+    MATCHER.transaction(2),
+]
 NAMES = ["Item", "Items", "Responses", "UnprocessedKeys", "UnprocessedItems", "Keys", "PutRequest"]
+NAMES += ["Count", "TableName", "Table", "Attributes"]
 NAMES += ["DeleteRequest", "Key", "ConsumedCapacity", "CapacityUnits", "LastEvaluatedKey"]
 NAMES += ["__type", "message", "Message", "CancellationReasons", "Code", "simulated"]
 CODES = ["ThrottlingException", "x#TransactionCanceledException", "ConditionalCheckFailedException"]
@@ -288,7 +302,8 @@ def response_of(status: int, checksum: str, body: bytes) -> Response:
 @example(answers.written, Response(500, {}, DEEP))
 def test_answers_of_any_kind(decoder: Any, response: Response) -> None:
     """Any status, header and body is an answer or an error that says what failed."""
-    answer = attempt(lambda: answers.read(response, decoder, "Query of a table"))
+    check = getattr(decoder, "check_failure", None)
+    answer = attempt(lambda: answers.read(response, decoder, "Query of a table", check))
     if answer is not None:
         attempt(lambda: answer.units)
 

@@ -1056,18 +1056,22 @@ def test_a_task_that_waits_for_credentials_hears_of_the_close(new_loop: NewLoop)
 
 def test_a_cancelled_request_closes_its_connection_in_time(new_loop: NewLoop) -> None:
     """Whoever cancels requests that are never answered does not gather open sockets."""
-    ended = threading.Event()
+    began, ended = threading.Event(), threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        began.set()
+        until_the_end(ended)(connection)
 
     async def scenario(url: str) -> bool:
         transport = tasks_transport(url)
-        sending = asyncio.create_task(transport.send(GET, 0.5))
-        await asyncio.sleep(0.1)
+        sending = asyncio.create_task(transport.send(GET, 2))
+        await asyncio.to_thread(began.wait, 30)
         sending.cancel()
-        heard = await asyncio.to_thread(ended.wait, 5)
+        heard = await asyncio.to_thread(ended.wait, 30)
         await transport.close()
         return heard
 
-    with Server(until_the_end(ended)) as server:
+    with Server(behave) as server:
         assert run(scenario(server.url), new_loop)
 
 

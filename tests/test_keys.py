@@ -16,8 +16,9 @@ from hypothesis.strategies import SearchStrategy
 from chalk_online_store import InvalidKey
 from chalk_online_store.codec.keys import MAX_KEY_BYTES, key_encoder, keys_encoder, partition_key
 from chalk_online_store.schema import PrimaryKey
+from tests.helpers import stress
 
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=stress(75))
 
 # Few letters, so that keys differ by their separators and escapes more often than not.
 texts = st.text(alphabet=":\\1a-", max_size=6) | st.text(max_size=6)

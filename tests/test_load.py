@@ -189,6 +189,7 @@ def test_an_interrupted_load_goes_on(
         assert rows[0].observed_at("score") == rows[1].observed_at("score")
 
 
+@pytest.mark.slow
 def test_a_killed_load_goes_on(file: Path, dynoxide: Dynoxide, fault_proxy: FaultProxy) -> None:
     """SIGTERM in the middle of a real load, then SIGKILL in another: the rest comes afterwards."""
     name = f"load-kill-{next(_names)}"

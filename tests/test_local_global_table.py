@@ -464,6 +464,7 @@ def test_what_cannot_be_a_table_is_refused(regions: tuple[str, ...], name: str) 
 # --- for pytest ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_fixtures_are_there_for_users(tmp_path: Path) -> None:
     """A suite that names the module has both fixtures, fresh for each test."""
     plugins = 'pytest_plugins = ["chalk_online_store.testing.fixtures"]\n'

@@ -6,6 +6,8 @@ import ast
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 from pythonjsonlogger.json import JsonFormatter
 
-from chalk_online_store import DeadLetter, OnlineStore, PersistenceWriter, features
+from chalk_online_store import DeadLetter, OnlineStore, PersistenceWriter, RowsAbandoned, features
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import ConnectionFailed
 from chalk_online_store.logs import event
@@ -86,7 +88,8 @@ def test_a_shared_cache_that_goes_and_comes_says_so(lines: Lines, dynoxide: Dyno
 def test_rows_that_are_dropped_say_how_many_of_what(lines: Lines) -> None:
     """Namespace, count and reason are fields; the rows are not."""
     with OnlineStore.open("sqlite://", [User]) as store, PersistenceWriter(store) as writer:
-        writer.submit(User, [{"id": 1, "name": 5}]).wait(timeout=10)
+        writer.submit(User, [{"id": 1, "name": 5}])
+        writer.flush(10)
     record = lines.read_events()["writer.rows_dropped"]
     assert (record["chalk.namespace"], record["chalk.rows"]) == ("user", 1)
     assert record["chalk.reason"] == "InvalidValue"
@@ -98,11 +101,11 @@ def test_dead_letters_that_nobody_takes_say_why(lines: Lines) -> None:
     def refuse(letters: Sequence[DeadLetter]) -> None:
         raise OSError("no")
 
-    with (
-        OnlineStore.open("sqlite://", [User]) as store,
-        PersistenceWriter(store, dead_letters=refuse) as writer,
-    ):
-        writer.submit(User, [{"id": 1, "name": 5}]).wait(timeout=10)
+    with OnlineStore.open("sqlite://", [User]) as store:
+        writer = PersistenceWriter(store, dead_letters=refuse)
+        writer.submit(User, [{"id": 1, "name": 5}])
+        with pytest.raises(RowsAbandoned):
+            writer.close()
     assert lines.read_events()["writer.dead_letters_failed"]["error.type"] == "OSError"
 
 
@@ -147,3 +150,33 @@ def test_every_event_is_documented() -> None:
                 named.add(ast.literal_eval(name))
     assert len(named) > 10
     assert [name for name in sorted(named) if f"`{name}`" not in page] == []
+
+
+def stderr_of(code: str) -> str:
+    """What a process prints to stderr that logs an error and a warning."""
+    log = 'chalk_online_store.writer").{}("{} happened", extra={{}})'
+    whole = f"""
+import logging, chalk_online_store
+{code}
+logging.getLogger("{log.format("error", "loss")}
+logging.getLogger("{log.format("warning", "trouble")}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", whole], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("", "loss happened\n"),
+        ("logging.basicConfig(format='%(message)s')", "loss happened\ntrouble happened\n"),
+        ("logging.getLogger().addHandler(logging.NullHandler())", ""),
+        ("logging.getLogger('chalk_online_store').addHandler(logging.NullHandler())", ""),
+        ("logging.disable(logging.CRITICAL)", ""),
+    ],
+)
+def test_errors_are_printed_if_logging_is_not_configured(code: str, expected: str) -> None:
+    """An unconfigured process prints errors and no warnings; any handler replaces that."""
+    assert stderr_of(code) == expected

@@ -13,6 +13,7 @@ from chalk_online_store.codec.changes import Change, number
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.codec.registry import Registry
+from tests.helpers import stress
 
 SECOND = 1_000_000
 USER = Namespace(
@@ -89,7 +90,7 @@ def test_what_the_schema_leaves_out_counts() -> None:
     assert (change.form.whole, change.form.width) == (False, 2)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=stress(100))
 @given(st.integers(0, 10**17))
 def test_an_item_expires_when_nothing_of_it_can_be_served(time: int) -> None:
     """Expiry is the first whole second from which the longest-lived feature is stale."""

@@ -28,6 +28,7 @@ from chalk_online_store.codec.ids import all_ids
 from chalk_online_store.codec.nested import Ids, codec_of, value_encoder
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.types import struct_fields
+from tests.helpers import stress
 from tests.strategies import (
     ELEMENTS,
     STRUCTS,
@@ -44,8 +45,8 @@ from tests.strategies import (
 )
 
 PATH = "user.x"
-thorough = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-quick = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=stress(60), suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=stress(30), suppress_health_check=list(HealthCheck))
 
 
 def ids_of(annotation: Any) -> Ids:

@@ -41,7 +41,6 @@ WITHOUT_EXTRAS = [
     ("rows.to_arrow()", "[arrow]"),
     ("import chalk_online_store.integrations.frames", "[arrow]"),
     ("import chalk_online_store.integrations.arrow", "[arrow]"),
-    ("OnlineStore.open('valkey://127.0.0.1:1', schema=[User])", "[valkey]"),
     ("from chalk_online_store.integrations import opentelemetry as o; o.observe(store)", "[otel]"),
     ("from chalk_online_store.testing import Moto; Moto().start()", "moto[dynamodb,server]"),
 ]
@@ -137,6 +136,15 @@ def test_the_command_says_what_it_needs(python: Path, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "pip install 'chalk-online-store[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_extra_is_documented() -> None:
+    """The table of docs/index.md has a row for each extra of pyproject.toml, in its order."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    table = (ROOT / "docs" / "index.md").read_text().partition("| extra |")[2]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == sorted(extras)
 
 
 def test_every_dependency_has_its_licence_listed() -> None:

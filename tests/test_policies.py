@@ -215,7 +215,9 @@ KINDS: list[tuple[Any, Any, list[Any], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "default", "same", "others"), KINDS, ids=str)
+@pytest.mark.parametrize(
+    ("annotation", "default", "same", "others"), KINDS, ids=[str(kind[0]) for kind in KINDS]
+)
 def test_what_is_the_default(
     store: Stores, annotation: Any, default: Any, same: list[Any], others: list[Any]
 ) -> None:

@@ -6,7 +6,7 @@ import logging
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -56,7 +56,7 @@ BAD_ROWS: list[tuple[dict[str, Any], type[OnlineStoreError], str]] = [
     ({"id": "k", "ratio": 2**53 + 1}, InvalidValue, "no float holds"),
     ({"id": "k", "price": 1.5}, InvalidValue, r"every\.price is decimal, not float"),
     ({"id": "k", "when": datetime(2026, 1, 1)}, InvalidValue, "time zone"),  # noqa: DTZ001
-    ({"id": "k", "code": str(uuid4())}, InvalidValue, r"every\.code is uuid, not str"),
+    ({"id": "k", "code": str(UUID(int=7))}, InvalidValue, r"every\.code is uuid, not str"),
     ({"id": "k", "count": None}, InvalidValue, r"\| None"),
     ({"id": "k", "note": "\ud800"}, InvalidValue, "surrogates"),
     ({"id": "k", "blob": b"x" * 500_000}, ItemTooLarge, "500,0"),

@@ -26,9 +26,10 @@ from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.effects import Operation
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.testing import Dynoxide, create_table
+from tests.helpers import stress
 
 LAYOUT = TableLayout()
-PROCESSES = 50
+PROCESSES = min(50, stress(16))
 FEATURES = 2_000
 """Features of each process's schema."""
 NAMES = 2_500
@@ -113,8 +114,9 @@ def received(connection: Connection) -> str:
     return str(connection.recv())
 
 
+@pytest.mark.slow
 def test_processes_that_register_at_once_end_with_one_map(url: str) -> None:
-    """50 processes with overlapping sets of 2,000 features: one map, without gaps, for all."""
+    """Many processes with overlapping sets of 2,000 features: one map, without gaps, for all."""
     digests = digests_of_processes(url)
     registry: Registry = run(url, lambda backend, call: RegistryKeeper(backend).load(call))
     assert digests == [digest(registry, schema_of(number)) for number in range(PROCESSES)]

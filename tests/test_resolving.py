@@ -69,7 +69,7 @@ class Names:
     def add(self, *ports: int | None) -> str:
         """Name a new host that has these ports of this machine for addresses."""
         name = f"host-{next(_numbers)}.test"
-        self.addresses[name] = [(HOST, port) for port in ports if port is not None]
+        self.addresses[name] = [(HOST, port) for port in ports if port]
         return name
 
     def __call__(self, host: Any, port: Any, *arguments: Any, **options: Any) -> Any:

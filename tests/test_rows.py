@@ -11,6 +11,7 @@ import pytest
 
 from chalk_online_store import (
     DamagedItem,
+    DamagedValue,
     Feature,
     ReadFailed,
     Report,
@@ -226,13 +227,40 @@ def test_columns_by_name() -> None:
     assert rows.features == ("email", "risk")
 
 
-def test_damage_raises_where_it_lies() -> None:
-    """A damaged value raises when it is asked for, and leaves its row's other features alone."""
-    rows = rows_of([item(NOW, a={"B": "AAAA", "S": "x"}, b={"N": "1"})])
-    for ask in (rows[0].get, rows[0].status, rows.column):
-        with pytest.raises(DamagedItem, match=r"user\.email"):
+def test_a_damaged_value_is_failed() -> None:
+    """A damaged value raises when it is asked for, with its position, and is failed else."""
+    rows = rows_of([GOOD, item(NOW, a={"N": "1"}, b={"N": "1"}), GOOD], [2, 1, 0, 1])
+    for ask in (rows[1].__getitem__, rows.column, lambda name: rows.to_dict()):
+        with pytest.raises(DamagedValue, match=r"position 1 .*user\.email \(id 'b'\)") as caught:
             ask("email")
-    assert rows[0].status("unregistered") is Status.MISSING
+        assert isinstance(caught.value, ReadFailed)
+        assert type(caught.value.__cause__) is DamagedItem
+    assert rows.statuses("email") == [Status.HIT, Status.FAILED, Status.HIT, Status.FAILED]
+    assert (rows[1].get("email", "?"), rows[1]["risk"], rows[0]["email"]) == ("?", 1.0, "a@b.c")
+    assert rows.column("email", skip_failed=True) == ["a@b.c", None, "a@b.c", None]
+
+
+def test_a_damaged_value_that_is_stale_is_stale() -> None:
+    """A value too old to be served is not decoded, by itself and in a column alike."""
+    rows = rows_of([item(NOW - 101, a={"S": "x"}), GOOD])
+    assert rows.statuses("risk") == [Status.STALE, Status.HIT]
+    assert rows.column("risk") == [None, 0.5]
+
+
+def test_failed_values_can_be_skipped() -> None:
+    """With `skip_failed` every form has None, or what stands for it, in place of a failure."""
+    rows = rows_of([GOOD, LATE, item(NOW, a={"S": "x"}, b={"S": "b"})], risk=SOURCES["risk"])
+    assert rows.column("risk", skip_failed=True) == [0.5, None, None]
+    assert rows.to_dict(skip_failed=True) == {"risk": [0.5, None, None]}
+    assert rows.to_pylist(skip_failed=True) == [{"risk": 0.5}, {"risk": None}, {"risk": None}]
+    assert rows.to_numpy("risk", -1, skip_failed=True).tolist() == [0.5, -1, -1]
+    table = rows.to_arrow(statuses=True, observed_at=True, skip_failed=True).to_pydict()
+    assert table["risk"] == [0.5, None, None]
+    assert table["risk.status"] == ["hit", "failed", "failed"]
+    assert [time is None for time in table["risk.observed_at"]] == [False, True, False]
+    for ask in (rows.to_dict, rows.to_pylist, rows.to_arrow, lambda: rows.to_numpy("risk")):
+        with pytest.raises(ReadFailed, match="position 1"):
+            ask()
 
 
 def test_how_rows_print() -> None:

@@ -447,10 +447,15 @@ def test_two_namespaces_of_one_name() -> None:
         namespaces([User, other])
 
 
-@pytest.mark.parametrize("schema", [int, object(), None, "user"], ids=str)
+@pytest.mark.parametrize(
+    "schema", [int, object(), None, "user"], ids=["int", "object", "None", "user"]
+)
 def test_what_is_no_namespace(schema: Any) -> None:
     """Anything but a namespace or a class under `@features` is refused, with the way out."""
-    with pytest.raises(InvalidSchema, match=r"is no namespace: put @features"):
+    with pytest.raises(
+        InvalidSchema,
+        match=r"is not a feature class: pass the class itself",
+    ):
         namespace_of(schema)
 
 

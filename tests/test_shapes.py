@@ -16,6 +16,7 @@ from chalk_online_store import DamagedItem, Feature
 from chalk_online_store.codec.layout import BASE, LATEST, WIDTH, TableLayout, own
 from chalk_online_store.codec.nested import value_encoder
 from chalk_online_store.codec.shapes import Cell, Column, Columns, Shape
+from tests.helpers import stress
 from tests.strategies import VALUES, exactly, vector
 
 KEY = {"pk": {"S": "a:1"}, "sk": {"S": "a"}}
@@ -46,7 +47,7 @@ def n(value: object) -> dict[str, str]:
     return {"N": str(value)}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=stress(50))
 @given(st.data())
 def test_attributes_may_come_in_any_order(data: st.DataObject) -> None:
     """An engine may write attributes, bookkeeping included, in whatever order it likes."""
@@ -73,7 +74,7 @@ def test_null_is_not_absent(annotation: Any) -> None:
     assert shape.cell(read(shape, latest=n(3), time_a=n(2)), 0) is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=stress(150))
 @given(st.data())
 def test_a_row_of_many_types_comes_back_exactly(data: st.DataObject) -> None:
     """Features of different types beside each other do not disturb one another."""
@@ -92,7 +93,7 @@ def _encoded(column: Column, value: Any) -> bytes:
     return value_encoder(column.full_name, column.feature.type, column.feature.nullable)(value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=stress(100))
 @given(st.sampled_from(list(VALUES)), st.none() | st.integers(0, 5), st.data())
 def test_a_column_says_what_its_cells_say(
     annotation: Any, oldest: int | None, data: st.DataObject
@@ -248,7 +249,6 @@ FIRST, LAST = (
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(FIRST, LAST) | st.integers(-(10**12), 10**12) | st.none()))
 @example([FIRST, LAST, 0, -1, None, 1])
 def test_many_moments(values: list[int | None]) -> None:

@@ -37,6 +37,7 @@ from chalk_online_store.urls import DynamoDBTarget, parse_url
 from chalk_online_store.valkey.scripts import FILL, UPDATE
 from chalk_online_store.valkey.sharing import HOLD, SharedItems
 from tests.contract.conftest import REGION
+from tests.helpers import stress
 
 
 @features
@@ -362,9 +363,7 @@ steps = st.tuples(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=stress(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=st.lists(steps, max_size=14), seconds=st.permutations(range(1, 15)))
 def test_the_cache_says_what_the_table_says(
     place: Place, script: list[Any], seconds: list[int]

@@ -19,6 +19,7 @@ from chalk_online_store.testing import Valkey
 from chalk_online_store.valkey.packing import attributes_of, packed_item, value_of
 from chalk_online_store.valkey.sharing import ABSENT, SharedItems
 from chalk_online_store.valkey.urls import ValkeyTarget
+from tests.helpers import stress
 from tests.test_valkey_merge import KEY, LAYOUT, changes
 
 
@@ -96,7 +97,8 @@ since_1970 = changes().filter(lambda change: change.observed_at > 0)
 histories = st.lists(since_1970, min_size=1, max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=stress(100))
 @given(told=histories, table=st.lists(since_1970, max_size=4))
 def test_what_was_read_is_joined_with_what_was_told(
     cache: Cache, told: list[Change], table: list[Change]
@@ -115,7 +117,7 @@ def test_what_was_read_is_joined_with_what_was_told(
     assert times.erased == max(Times(heard).erased, Times(read).erased)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=stress(70))
 @given(table=st.lists(since_1970, max_size=4), told=histories)
 def test_what_is_told_afterwards_is_merged(
     cache: Cache, table: list[Change], told: list[Change]
@@ -129,7 +131,7 @@ def test_what_is_told_afterwards_is_merged(
     assert said(found, names) == said(expected, names)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=stress(70))
 @given(history=histories)
 def test_an_item_of_the_table_is_packed_whole(history: list[Change]) -> None:
     """A packed item has every attribute of the table's but its key and its expiry."""

@@ -17,6 +17,7 @@ import pytest
 
 from chalk_online_store.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolInUse, StoreClosed
 from chalk_online_store.writer.spool import Commit, Fetch, Left, Spool
+from tests.helpers import stress
 
 TABLE = "features pk sk ttl"
 
@@ -69,6 +70,7 @@ def test_only_its_owner_may_read_it(spool: Spool, path: Path) -> None:
     assert stat.S_IMODE(Path(f"{path}-wal").stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused(spool: Spool, path: Path) -> None:
     """Neither this process nor another one opens a spool that is in use, however often it tries."""
     append(spool, b"a")
@@ -171,7 +173,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(stress(8)))
 def test_what_was_committed_survives_a_kill(path: Path, seed: int) -> None:
     """After `kill -9` at any moment every acknowledged record is there, intact."""
     rng = random.Random(seed)
@@ -228,7 +230,7 @@ def test_a_log_that_was_cut_off_is_read_up_to_there(path: Path, tmp_path: Path) 
 # --- damage --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(stress(40)))
 def test_damage_gives_no_garbage_and_leaves_the_rest(tmp_path: Path, seed: int) -> None:
     """Random bytes in the files: no record is handed out altered, and the spool goes on."""
     rng = random.Random(seed)

@@ -21,6 +21,7 @@ from chalk_online_store.provision.policies import policies
 from chalk_online_store.provision.spec import Autoscaling, OnDemand, Provisioned, TableSpec, Units
 from chalk_online_store.provision.terraform import render
 from chalk_online_store.urls import DynamoDBTarget, parse_url
+from tests.helpers import stress
 from tests.terraform import ACCOUNT
 from tests.terraform.running import TERRAFORM, Refused, Terraform, offline_terraform
 from tests.terraform.specs import EAST, ODD_TAGS, READ, SPECS, WEST, WRITE
@@ -388,9 +389,7 @@ tricky = st.lists(st.sampled_from(["$", "%", "{", "}", "\\", '"', "\n", "u", "~"
 
 
 @needs_terraform
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=stress(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(texts | tricky, max_size=30),
     tags=st.dictionaries(texts | tricky, texts | tricky),

@@ -38,6 +38,7 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.watching import Watcher
 from chalk_online_store.testing import Dynoxide, Valkey, create_table
 from chalk_online_store.valkey import commands as valkey
+from chalk_online_store.valkey.resp import Command
 from tests.fakes import SimulatedStore, refusal
 
 SECRET = "a-secret-value"
@@ -226,9 +227,7 @@ def test_a_call_that_fails_has_cost_something_too(spans: Spans) -> None:
         ([("GET", "a"), ("MGET", "b")], "PIPELINE"),
     ],
 )
-def test_a_pipeline_is_named_as_the_conventions_have_it(
-    commands: list[valkey.Command], name: str
-) -> None:
+def test_a_pipeline_is_named_as_the_conventions_have_it(commands: list[Command], name: str) -> None:
     """Commands that go out together are a batch, which has their name if they share one."""
     described = describe(valkey.Request(commands))
     assert described is not None

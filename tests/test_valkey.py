@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,14 +35,17 @@ from chalk_online_store.drivers.valkey import AsyncValkeyTransport, ValkeyTransp
 from chalk_online_store.drivers.valkey.shared import Server
 from chalk_online_store.errors import (
     ConnectionFailed,
+    MalformedResponse,
     OnlineStoreError,
     RegistryUnavailable,
     RequestError,
+    RequestRefused,
     RequestTimeout,
     ServerError,
     Throttled,
 )
 from chalk_online_store.testing import Valkey
+from chalk_online_store.valkey.resp import BrokenReply, ErrorReply
 from chalk_online_store.valkey.urls import ValkeyTarget
 from tests.contract.conftest import AnyStore
 
@@ -250,27 +254,34 @@ def test_a_replica_is_no_place_to_write(kind: type, valkey: Valkey) -> None:
 def test_codes_and_classes_of_errors() -> None:
     """Every error that asks for patience, or says who may not, is told from a refused command."""
     server = Server(ValkeyTarget((("localhost", 1),)))
-    expected: dict[Exception, type[RequestError]] = {
-        redis.BusyLoadingError("loading the dataset"): ServerError,
-        redis.ResponseError("MISCONF cannot persist"): ServerError,
-        redis.ResponseError("NOREPLICAS too few"): ServerError,
-        redis.ResponseError("CLUSTERDOWN hash slot not served"): ServerError,
-        redis.exceptions.MasterDownError("link is down"): ServerError,
-        redis.exceptions.OutOfMemoryError("command not allowed"): Throttled,
-        redis.ResponseError("OOM command not allowed"): Throttled,
-        redis.AuthenticationError("invalid"): InvalidCredentials,
-        redis.exceptions.NoPermissionError("no"): AccessDenied,
-        redis.TimeoutError("slow"): RequestTimeout,
-        TimeoutError(): RequestTimeout,
-        redis.ConnectionError("reset"): ConnectionFailed,
-        ConnectionResetError(): ConnectionFailed,
-        redis.ResponseError("WRONGTYPE key a:secret"): RequestError,
+    replied = {
+        "LOADING loading the dataset": ServerError,
+        "MISCONF cannot persist": ServerError,
+        "NOREPLICAS too few": ServerError,
+        "CLUSTERDOWN hash slot not served": ServerError,
+        "MASTERDOWN link is down": ServerError,
+        "OOM command not allowed": Throttled,
+        "WRONGPASS invalid": InvalidCredentials,
+        "NOPERM no": AccessDenied,
+        "DENIED Redis is running in protected mode": AccessDenied,
+        "ERR max number of clients reached": ConnectionFailed,
+        "WRONGTYPE key a:secret": RequestRefused,
+        "MOVED nowhere": RequestRefused,
     }
-    for error, kind in expected.items():
-        found = server.failure(error)
-        assert isinstance(found, kind)
+    raised = {
+        TimeoutError(): RequestTimeout,
+        ConnectionResetError("reset"): ConnectionFailed,
+        ssl.SSLEOFError(8, "EOF"): ConnectionFailed,
+        UnicodeError("label too long"): ConnectionFailed,
+        BrokenReply("a line does not end"): MalformedResponse,
+    }
+    for text, kind in replied.items():
+        found = server.error(ErrorReply(text))
+        assert type(found) is kind
         assert "secret" not in str(found)
-        assert found.engine_message == str(error)
+        assert found.engine_message == text or text.startswith("MOVED")
+    for error, kind in raised.items():
+        assert type(server.failure(error)) is kind
 
 
 # --- servers that are slow or away ---------------------------------------------------------
@@ -349,6 +360,16 @@ def test_a_closed_store_keeps_no_connection(kind: type) -> None:
             assert time.monotonic() < deadline
 
 
+def test_connections_have_the_name_of_the_library(kind: type) -> None:
+    """CLIENT LIST shows which library a connection is of, and its database is the one selected."""
+    with Valkey() as server, client_of(server) as client:
+        url = server.url().replace("/0", "/3")
+        with store_at(kind, url) as store:
+            store.write(User, ROWS)
+            ours = [each for each in client.client_list() if each["db"] == "3"]
+            assert {each["lib-name"] for each in ours} == {"chalk-online-store"}
+
+
 def test_a_fork_has_connections_of_its_own(valkey: Valkey) -> None:
     """A child asks over a connection of its own, and the parent's goes on."""
     with OnlineStore.open(valkey.url("fork:"), [User]) as store:
@@ -415,9 +436,10 @@ def test_requests_are_counted(kind: type, valkey: Valkey) -> None:
         store.write(User, ROWS)
         rows = [{"id": i, "a": i, "b": "b"} for i in range(3000)]
         for ordering in ("event", "arrival"):
-            assert store.write(User, rows, ordering=ordering).requests == 3
-            assert store.write(User, rows[:900], ordering=ordering).requests == 1
-        found = store.read(User, range(3000))
+            report = store.write(User, rows, ordering=ordering, timeout=60)
+            assert report.requests == 3
+            assert store.write(User, rows[:900], ordering=ordering, timeout=60).requests == 1
+        found = store.read(User, range(3000), timeout=60)
         assert found.report.requests == 1
         assert found.column("a") == list(range(3000))
 

@@ -9,10 +9,13 @@ import time
 import pytest
 
 from chalk_online_store.testing import (
+    AcceptThenClose,
     Blackhole,
     EngineNotStarted,
     Fault,
     FaultProxy,
+    ForgottenConnections,
+    LateDuplicates,
     Latency,
     LostAnswer,
     LostRequest,
@@ -20,6 +23,7 @@ from chalk_online_store.testing import (
     Reset,
     Slowdown,
     SlowDrip,
+    SwappedResponses,
     Throttling,
     Truncated,
     Valkey,
@@ -203,3 +207,71 @@ def test_what_no_proxy_can_do(valkey: Valkey, fault_proxy: FaultProxy) -> None:
         ValkeyFaultProxy(valkey).url()
     with ValkeyFaultProxy(valkey.url()) as proxy, pytest.raises(ValueError, match="Throttling"):
         proxy.inject(Throttling())
+
+
+# --- connections and responses that are not what they seem ---------------------------------
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_connections_are_accepted_then_closed(
+    client: Client, valkey_fault_proxy: ValkeyFaultProxy, reset: bool
+) -> None:
+    """Open connections and new ones end before an answer, until the fault ends."""
+    with valkey_fault_proxy.fault(AcceptThenClose(reset=reset)):
+        for each in (client, Client(valkey_fault_proxy.port)):
+            if reset:
+                with pytest.raises(ConnectionResetError):
+                    each.read(1)
+            else:
+                assert each.read(1) == b""
+    assert Client(valkey_fault_proxy.port).ask(GET, until=len(ANSWER)) == ANSWER
+
+
+def test_garbage_may_come_before_the_end(valkey_fault_proxy: ValkeyFaultProxy) -> None:
+    """The bytes of `garbage` arrive, then the end."""
+    with valkey_fault_proxy.fault(AcceptThenClose(garbage=50)):
+        assert len(Client(valkey_fault_proxy.port).read(100)) == 50
+
+
+def test_connections_are_forgotten(client: Client, valkey_fault_proxy: ValkeyFaultProxy) -> None:
+    """An open connection is reset at its next request, also after `clear`; new ones work."""
+    assert client.ask(GET, until=len(ANSWER)) == ANSWER
+    valkey_fault_proxy.inject(ForgottenConnections())
+    valkey_fault_proxy.clear()
+    with pytest.raises(ConnectionResetError):
+        client.ask(GET, until=1)
+    assert Client(valkey_fault_proxy.port).ask(GET, until=len(ANSWER)) == ANSWER
+
+
+def test_connections_are_forgotten_silently(
+    client: Client, valkey_fault_proxy: ValkeyFaultProxy
+) -> None:
+    """With `silent`, requests on an open connection are never answered; new ones work."""
+    client.ask(GET, until=len(ANSWER))
+    valkey_fault_proxy.inject(ForgottenConnections(silent=True))
+    client.socket.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.ask(GET, until=1)
+    assert Client(valkey_fault_proxy.port).ask(GET, until=len(ANSWER)) == ANSWER
+
+
+def test_two_responses_are_swapped(client: Client, valkey_fault_proxy: ValkeyFaultProxy) -> None:
+    """The responses to two requests in flight go to each other's connections; one alone stays."""
+    other = Client(valkey_fault_proxy.port)
+    with valkey_fault_proxy.fault(SwappedResponses(wait=5)):
+        client.socket.sendall(packed(GET))
+        other.socket.sendall(packed(("EXISTS", "value")))
+        assert client.read(4) == b":1\r\n"
+        assert other.read(len(ANSWER)) == ANSWER
+    with valkey_fault_proxy.fault(SwappedResponses(wait=0.01)):
+        assert client.ask(GET, until=len(ANSWER)) == ANSWER
+
+
+def test_a_response_comes_twice(client: Client, valkey_fault_proxy: ValkeyFaultProxy) -> None:
+    """The duplicate arrives by itself, or before the next response."""
+    with valkey_fault_proxy.fault(LateDuplicates(0.05)):
+        assert client.ask(GET, until=2 * len(ANSWER)) == 2 * ANSWER
+    with valkey_fault_proxy.fault(LateDuplicates(60)):
+        assert client.ask(("EXISTS", "value"), until=4) == b":1\r\n"
+        found = client.ask(GET, until=4 + len(ANSWER))
+        assert found == b":1\r\n" + ANSWER

@@ -348,6 +348,7 @@ def stormy(cluster: ValkeyCluster, store: AnyStore) -> Iterator[Storm]:
         yield storm
 
 
+@pytest.mark.slow
 def test_a_storm_of_moving_slots(kind: type) -> None:
     """While all slots move all the time, every row is read and written, and none is lost."""
     with ValkeyCluster() as cluster, store_at(kind, cluster.url(), timeout=30) as store:

@@ -17,6 +17,7 @@ from chalk_online_store.codec.changes import (
     Attributes,
     Change,
     fresh_item,
+    leaves_newer,
     merge,
     number,
 )
@@ -28,6 +29,7 @@ from chalk_online_store.testing import Valkey
 from chalk_online_store.valkey.backend import ValkeyBackend
 from chalk_online_store.valkey.packing import attributes_of
 from chalk_online_store.valkey.urls import ValkeyTarget
+from tests.helpers import stress
 
 LAYOUT = TableLayout()
 KEY = ItemKey("a:1", "b")
@@ -104,11 +106,13 @@ def changes(draw: st.DrawFn) -> Change:
 def outcome(item: Attributes | None, merged: Attributes, change: Change) -> Applied:
     if merged is item:
         return Applied.SUPERSEDED
+    if leaves_newer(LAYOUT, merged, change):
+        return Applied.LEFT_NEWER
     wholly = item is None or merged == fresh_item(LAYOUT, change)
     return Applied.WHOLLY if wholly else Applied.PARTLY
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=stress(100))
 @given(history=st.lists(changes(), min_size=1, max_size=7))
 def test_the_script_is_merge(table: Table, history: list[Change]) -> None:
     """After any changes the item, its expiry and every outcome are those of the one truth."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -11,10 +10,11 @@ import pytest
 
 from chalk_online_store import Hedging, RegionState, Routing
 from chalk_online_store.testing import Valkey
+from tests.helpers import stress
 from tests.regions import ERRORS, REFUSED, SILENT, Done, Fault
 from tests.valkey_nodes import DEMOTED, EMPTY, FAULTS, PRIMARY, Nodes
 
-SCHEDULES = int(os.environ.get("CHALK_SCHEDULES", "150")) // 3
+SCHEDULES = stress(20)
 """Generated schedules; thousands at a desk."""
 
 DISTANCES = {PRIMARY: 0.001, "replica-1": 0.003, "replica-2": 0.006}

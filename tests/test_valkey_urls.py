@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chalk_online_store import InvalidURL, OnlineStore, Routing, features
 from chalk_online_store.connect import connect
-from chalk_online_store.errors import MissingDependency
 from chalk_online_store.urls import parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
@@ -138,9 +138,15 @@ def test_a_target_keeps_its_password_to_itself() -> None:
     transports[""].close()
 
 
-def test_redis_py_is_needed_only_for_such_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it a Valkey URL says what to install, and others open."""
-    monkeypatch.setitem(sys.modules, "redis", None)
-    OnlineStore.open("sqlite://", [User]).close()
-    with pytest.raises(MissingDependency, match=r"chalk-online-store\[valkey\]"):
-        OnlineStore.open("valkey://localhost", [User])
+def test_a_valkey_url_needs_no_other_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store on Valkey opens without redis-py and hiredis."""
+    for package in ("redis", "hiredis"):
+        monkeypatch.setitem(sys.modules, package, None)
+    OnlineStore.open("valkey://localhost", [User]).close()
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile"])
+def test_an_unreadable_file_is_reported_when_the_store_opens(option: str, tmp_path: Path) -> None:
+    """A TLS file that does not exist is an invalid URL."""
+    with pytest.raises(InvalidURL, match=f"{option}.*No such file"):
+        OnlineStore.open(f"valkeys://localhost?{option}={tmp_path}/none.pem", [User])

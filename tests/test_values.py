@@ -20,6 +20,7 @@ from chalk_online_store import InvalidValue
 from chalk_online_store.codec.nested import codec_of, value_encoder
 from chalk_online_store.codec.values import NULL
 from chalk_online_store.schema.annotations import read_annotation
+from tests.helpers import stress
 from tests.strategies import (
     EDGE_DECIMALS,
     EDGE_FLOATS,
@@ -38,8 +39,8 @@ from tests.strategies import (
 )
 
 NUMBERS = {bool, int, float, Decimal, datetime, date, time, timedelta}
-quick = settings(max_examples=60, deadline=None)
-thorough = settings(max_examples=300, deadline=None)
+quick = settings(max_examples=stress(60))
+thorough = settings(max_examples=stress(100))
 
 every_type = pytest.mark.parametrize("annotation", VALUES, ids=str)
 

@@ -32,6 +32,7 @@ from chalk_online_store import (
     OnlineStore,
     OnlineStoreConfig,
     PersistenceWriter,
+    RowsAbandoned,
     RowsPending,
     SpoolFull,
     SpoolInUse,
@@ -325,21 +326,27 @@ def test_without_a_sink_letters_are_counted_in_the_log(
     assert "secret-value" not in caplog.text
 
 
-def test_a_sink_that_fails_holds_up_nobody(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Its failure is logged and counted, and the other rows are written."""
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, KeyboardInterrupt, MemoryError])
+def test_a_sink_that_fails_holds_up_nobody(
+    url: str, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+) -> None:
+    """A failure of the sink is logged, counted and raised by `close`; other rows are written."""
 
     def sink(letters: Any) -> None:
-        raise RuntimeError("secret-value")
+        raise kind("secret-value")
 
-    with (
-        OnlineStore.open(url, [User]) as store,
-        PersistenceWriter(store, dead_letters=sink) as writer,
-    ):
+    with OnlineStore.open(url, [User]) as store:
+        writer = PersistenceWriter(store, dead_letters=sink)
         writer.submit(User, [{"id": 1, "a": "bad"}, row(2, 5)])
+        writer.submit(User, [row(3, 5)])
         writer.flush(5)
         stats = writer.stats()
-        assert (stats.written, stats.dead, stats.undelivered) == (1, 1, 1)
-    assert "could not be delivered: RuntimeError" in caplog.text
+        assert (stats.written, stats.dead, stats.undelivered) == (2, 1, 1)
+        with pytest.raises(RowsAbandoned, match="1 dead letters could not be delivered") as caught:
+            writer.close()
+        assert caught.value.rows == 1
+        writer.close()
+    assert f"could not be delivered: {kind.__name__}" in caplog.text
     assert "secret-value" not in caplog.text
 
 

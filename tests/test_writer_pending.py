@@ -28,6 +28,7 @@ from chalk_online_store.writer.pending import (
 )
 from chalk_online_store.writer.tickets import Priority, Unit
 from chalk_online_store.writer.window import Parcel
+from tests.helpers import stress
 from tests.test_changes import part, seen, whole
 from tests.test_combining import changes
 
@@ -41,7 +42,7 @@ def codec(namespace: str = "user") -> Any:
 
 
 def unit() -> Unit:
-    return Unit.of_replay("user", 0, Parcel(1))
+    return Unit.of_replay(Parcel(1))
 
 
 def entry(change: Change, priority: Priority = "live", namespace: str = "user") -> Entry:
@@ -139,7 +140,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestMachine.settings = settings(max_examples=stress(100), stateful_step_count=40)
 
 
 def test_writes_of_one_entity_are_one() -> None:

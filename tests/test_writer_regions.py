@@ -154,6 +154,7 @@ def _async_store(table: LocalGlobalTable) -> AsyncOnlineStore:
     return AsyncOnlineStore.open(url, [User], routing=ROUTING, session=session)
 
 
+@pytest.mark.slow
 def test_regions_come_and_go_under_load() -> None:
     """Three regions, two failovers and a return under load: nothing acknowledged is lost."""
     with LocalGlobalTable((EAST, WEST, "eu-west-1")) as table:

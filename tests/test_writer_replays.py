@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,12 +25,13 @@ from chalk_online_store.writer.core import WriterCore
 from chalk_online_store.writer.tickets import Ticket
 from tests.expressions import Expressions
 from tests.fakes import refusal
+from tests.helpers import stress
 from tests.regions import REFUSED, SILENT, Fault, Lag, Order, Regions, User
 from tests.replication import _Replica
 
 EAST, WEST = "us-east-1", "us-west-2"
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-SCHEDULES = int(os.environ.get("CHALK_SCHEDULES", "60"))
+SCHEDULES = stress(25)
 ROUTING = Routing(return_after="1s", return_over="1s", probe_every="1s")
 
 
@@ -206,6 +206,7 @@ def test_a_second_failover_carries_on_what_the_first_brought() -> None:
     world.run(script)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_beyond_the_window() -> None:
     """A writer that writes for an hour keeps what was acknowledged in the last 90 seconds."""
     world = World()
@@ -292,8 +293,9 @@ lags = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(faults, max_size=2), st.lists(lags, max_size=1), st.integers(5, 40))
-@settings(max_examples=SCHEDULES, deadline=None)
+@settings(max_examples=SCHEDULES)
 def test_whatever_happens_all_regions_have_it_in_the_end(
     faults: list[Fault], lags: list[Lag], seconds: int
 ) -> None:

@@ -23,6 +23,7 @@ from chalk_online_store.effects import Operation, Sleep
 from chalk_online_store.embedded import requests
 from chalk_online_store.errors import ConnectionFailed, RequestRefused, Throttled
 from chalk_online_store.schema import Namespace
+from tests.helpers import stress
 from tests.writers import WRITES, Order, User, World, world
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -91,7 +92,7 @@ def test_newest_wins_whatever_the_order(calm: World) -> None:
         max_size=12,
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=stress(60))
 def test_features_are_each_as_new_as_what_was_submitted(
     rows: list[tuple[int, int, str, bool]],
 ) -> None:
@@ -166,9 +167,17 @@ def test_bad_rows_end_in_the_dead_letters(calm: World) -> None:
             {"id": 3, "c": 1},
             row(4, b="x" * 500_000),
         ]
-        ticket = yield from calm.submit([row(1, 7), *bad, row(5, 9)], T0)
+        rows = [row(1, 7), *bad, row(5, 9)]
+        ticket = yield from calm.submit(rows, T0, on_invalid="dead_letter")
         yield from calm.writer.flush(10)
         assert (ticket.written, ticket.dead, ticket.durable) == (2, 4, True)
+        reasons = {position: type(error).__name__ for position, error in ticket.errors.items()}
+        assert reasons == {
+            1: "InvalidValue",
+            2: "InvalidKey",
+            3: "UnknownFeature",
+            4: "ItemTooLarge",
+        }
 
     calm.run(script)
     assert calm.read(1)["a"] == 7
@@ -416,7 +425,7 @@ def test_what_could_not_be_written_at_the_end_is_said(calm: World) -> None:
 
     calm.run(script)
     with pytest.raises(RowsAbandoned) as caught:
-        calm.writer.abandon(0.0)
+        calm.writer.abandon()
     assert caught.value.rows == 3
     assert sorted(letter.row["id"] for letter in calm.letters) == [1, 2, 3]
     calm.check_account()

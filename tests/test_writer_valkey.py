@@ -12,6 +12,7 @@ from chalk_online_store import OnlineStore, PersistenceWriter, RowsPending
 from chalk_online_store.errors import SpoolError
 from chalk_online_store.testing import Valkey, ValkeyCluster, ValkeySentinels
 from tests.crashing import KEYS, User, moment, row
+from tests.helpers import stress
 from tests.test_writer_crashes import check_kills, versions
 
 
@@ -27,9 +28,10 @@ def url(request: pytest.FixtureRequest) -> str:
     return server.url(f"{uuid.uuid4().hex}:")
 
 
-def test_nothing_durable_is_lost_in_sixty_kills(url: str, spool: Path) -> None:
-    """Killed at any moment, 60 times over: what was durable is there, whole, and newest wins."""
-    check_kills(url, spool, 60)
+@pytest.mark.slow
+def test_nothing_durable_is_lost_when_writers_are_killed(url: str, spool: Path) -> None:
+    """Killed at any moment, time and again: what was durable is there, whole, and newest wins."""
+    check_kills(url, spool, stress(20))
 
 
 def test_rows_in_any_order_leave_the_newest(url: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from chalk_online_store import DeadLetter, Writing, features
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.drivers.sqlite import SqliteEngine
-from chalk_online_store.effects import NOW, Instant, Operation, Send, Spawn
+from chalk_online_store.effects import NOW, Instant, Operation, Send, Sleep, Spawn
 from chalk_online_store.embedded import requests
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import RequestError
@@ -20,6 +20,7 @@ from chalk_online_store.writer.core import WriterCore
 from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.spool import Spool
 from chalk_online_store.writer.tickets import Priority, Ticket
+from chalk_online_store.writer.validation import OnInvalid
 
 T = TypeVar("T")
 
@@ -78,13 +79,21 @@ class World:
         """Run a script while the writer works; then the writer stops."""
 
         def whole() -> Operation[T]:
-            yield Spawn(self.writer.run())
+            yield Spawn(self._work())
             try:
                 return (yield from script())
             finally:
                 self.writer.stop()
 
         return self.driver.run(whole())
+
+    def _work(self) -> Operation[None]:
+        """Run the writer as its thread does: again, if it has failed."""
+        while not self.writer.stopped:
+            try:
+                yield from self.writer.run()
+            except Exception:  # noqa: BLE001
+                yield Sleep(0.1)
 
     def submit(
         self,
@@ -93,10 +102,11 @@ class World:
         *,
         schema: type = User,
         priority: Priority = "live",
+        on_invalid: OnInvalid = "raise",
     ) -> Operation[Ticket]:
         """Hand rows over."""
         now: Instant = yield NOW
-        submission = self.writer.submission(schema, rows, observed_at, priority, now)
+        submission = self.writer.submission(schema, rows, observed_at, priority, now, on_invalid)
         if not self.writer.offer(submission):
             yield from self.writer.wait_for_room(submission)
         return submission.ticket

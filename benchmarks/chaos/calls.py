@@ -41,6 +41,8 @@ class Call(NamedTuple):
     hedges: int = 0
     failovers: int = 0
     behind: float | None = None
+    invented: int = 0
+    """Entities that were not read as they were written, at any time."""
 
     @property
     def is_read(self) -> bool:

@@ -73,6 +73,7 @@ def _kind(scenario: Scenario, calls: Sequence[Call], windows: dict[str, Window])
         "hedges": {name: sum(c.hedges for c in w.of(calls)) for name, w in windows.items()},
         "failovers": sum(call.failovers for call in calls),
         "retries": sum(call.retries for call in calls),
+        "invented": sum(call.invented for call in calls),
         "concerned": measure.share_of(windows["before"].of(calls), ill) > 0.5,
         "moved": measure.moved_after(calls, ill, during),
         "touched": sum(measure.had_to_do_with(call, ill) for call in during.of(calls)),

@@ -27,9 +27,9 @@ from benchmarks.chaos.calls import (
     plan,
 )
 from benchmarks.chaos.settings import BATCH, ENTITIES, TIMEOUT, RoutingOptions
-from chalk_online_store import AsyncOnlineStore, OnlineStore, features
+from chalk_online_store import AsyncOnlineStore, OnlineStore, Status, features
 from chalk_online_store.errors import ReadFailed, WriteFailed
-from chalk_online_store.operations.rows import Rows
+from chalk_online_store.operations.rows import Row, Rows
 from chalk_online_store.report import Report
 
 THREADS = 100
@@ -72,6 +72,21 @@ def keys_of(planned: Planned) -> list[int]:
     return [(first + place * 31) % ENTITIES for place in range(count)]
 
 
+def invented(planned: Planned, rows: Rows) -> int:
+    """How many rows are not what was written to their entity: every entity exists."""
+    return sum(
+        found.status("number") is not Status.FAILED and not _is_of(key, found)
+        for key, found in zip(keys_of(planned), rows, strict=True)
+    )
+
+
+def _is_of(key: int, found: Row) -> bool:
+    if any(found.status(name) is not Status.HIT for name in FEATURES):
+        return False
+    written = row(key, found["number"])
+    return all(found[name] == written[name] for name in FEATURES)
+
+
 class Recorder:
     """Puts down calls, changes of regions, and processor time; `zero` ends the warming."""
 
@@ -84,15 +99,26 @@ class Recorder:
 
     def answered(self, planned: Planned, due: float, began: float, answer: Rows | Report) -> None:
         report = answer.report if isinstance(answer, Rows) else answer
-        error = _failure(answer) if isinstance(answer, Rows) and report.failed else ""
-        self._add(planned, due, began, error, report)
+        if isinstance(answer, Rows):
+            error = _failure(answer) if report.failed else ""
+            self._add(planned, due, began, error, report, invented(planned, answer))
+        else:
+            self._add(planned, due, began, "", report)
 
     def failed(self, planned: Planned, due: float, began: float, error: Exception) -> None:
         if isinstance(error, WriteFailed):
             error = next(iter(error.failed.values()), error)
         self._add(planned, due, began, type(error).__name__, Report())
 
-    def _add(self, planned: Planned, due: float, began: float, error: str, of: Report) -> None:
+    def _add(
+        self,
+        planned: Planned,
+        due: float,
+        began: float,
+        error: str,
+        of: Report,
+        invented: int = 0,
+    ) -> None:
         ended, zero = time.monotonic(), self._zero
         self._calls.append(
             Call(
@@ -108,6 +134,7 @@ class Recorder:
                 of.hedges,
                 of.failovers,
                 of.behind,
+                invented,
             )
         )
 

@@ -25,6 +25,7 @@ def check(scenario: Scenario, line: Mapping[str, Any]) -> Iterator[Promise]:
     if not scenario.reads_may_fail:
         failed = sum(reads["errors"].values())
         yield "no failed read", not failed, f"{failed} of {reads['calls']}"
+    yield "nothing invented", not reads["invented"], f"{reads['invented']} entities"
     if scenario.moves is not None:
         moved = reads["moved"]
         kept = moved is not None and moved < scenario.moves

@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 from benchmarks.chaos.settings import PREFERRED, STANDBY, Pace, RoutingOptions
 from chalk_online_store.testing import (
+    AcceptThenClose,
     Blackhole,
     DamagedCRC,
     Fault,
+    ForgottenConnections,
+    LateDuplicates,
     Latency,
     LocalGlobalTable,
     LostAnswer,
@@ -19,6 +22,7 @@ from chalk_online_store.testing import (
     ServerFault,
     Slowdown,
     SlowDrip,
+    SwappedResponses,
     Throttling,
     Truncated,
     Unprocessed,
@@ -125,6 +129,16 @@ SCENARIOS: Mapping[str, Scenario] = {
         _fault("blackhole-connect", "silent, connects too", Blackhole(connect=True), moves=1.0),
         _fault("refused", "connects refused", Refused(), moves=0.1),
         _fault("reset", "connections reset", Reset(), moves=1.0),
+        _fault("accept-close", "accepted, then closed", AcceptThenClose(0.001), moves=1.0),
+        _fault("forgotten", "open connections forgotten", ForgottenConnections(), stays=True),
+        _fault(
+            "forgotten-silent",
+            "open connections forgotten, silently",
+            ForgottenConnections(silent=True),
+        ),
+        _fault("swapped", "responses swapped", SwappedResponses(0.05), moves=1.0),
+        _fault("partly-swapped", "5 % of responses swapped", SwappedResponses(0.05), share=0.05),
+        _fault("duplicates", "responses come twice", LateDuplicates()),
         _fault("truncated", "bodies truncated", Truncated(), moves=1.0),
         _fault("crc", "bodies damaged (CRC32)", DamagedCRC(), moves=1.0),
         _fault("lost-answer", "answers lost, writes done", LostAnswer(), moves=1.0),

@@ -1,72 +1,165 @@
-"""Serve machine-learning features from DynamoDB, in native types under short stable ids."""
+"""A low-latency online feature store client for DynamoDB, Valkey/Redis and SQLite.
 
-from chalk_online_store.async_store import AsyncOnlineStore, AsyncPreparedRead
-from chalk_online_store.cache.lru import CacheStats
-from chalk_online_store.capacity.explain import explain
-from chalk_online_store.connect import provisioned_wcu
-from chalk_online_store.errors import (
-    AccessDenied,
-    ConnectionFailed,
-    DamagedItem,
-    IncompleteRow,
-    InvalidCredentials,
-    InvalidKey,
-    InvalidSchema,
-    InvalidURL,
-    InvalidValue,
-    ItemTooLarge,
-    MissingDependency,
-    OnlineStoreError,
-    QueueFull,
-    ReadFailed,
-    RegionUnavailable,
-    RegistryError,
-    RegistryUnavailable,
-    RequestError,
-    RequestTimeout,
-    RowsAbandoned,
-    RowsPending,
-    ServerError,
-    SpoolDamaged,
-    SpoolError,
-    SpoolFull,
-    SpoolInUse,
-    StoreClosed,
-    TableNotFound,
-    Throttled,
-    TypeConflict,
-    UnknownFeature,
-    WriteFailed,
-)
-from chalk_online_store.operations.bloom.build import BuildReport
-from chalk_online_store.operations.bloom.reads import FilterStats
-from chalk_online_store.operations.regions import Health, RegionCheck
-from chalk_online_store.operations.results import QueryResult
-from chalk_online_store.operations.rows import Answer, Row, Rows, Status
-from chalk_online_store.operations.shared import SharedCacheStats
-from chalk_online_store.operations.tiers import NamespaceStats, StoreStats
-from chalk_online_store.report import Report
-from chalk_online_store.routing.health import RegionState
-from chalk_online_store.routing.router import RegionStatus
-from chalk_online_store.routing.settings import Hedging, Routing
-from chalk_online_store.schema import (
-    BloomFilter,
-    Document,
-    Feature,
-    LRUCache,
-    Namespace,
-    OnlineStoreConfig,
-    Vector,
-    feature,
-    features,
-)
-from chalk_online_store.store import OnlineStore, PreparedRead
-from chalk_online_store.writer.async_writer import AsyncPersistenceWriter
-from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetterFile
-from chalk_online_store.writer.settings import Writing
-from chalk_online_store.writer.stats import WriterStats
-from chalk_online_store.writer.tickets import AsyncTicket, Ticket
-from chalk_online_store.writer.writer import PersistenceWriter
+Importing this package loads nothing else of it: each public name is imported on first use, so that
+a process pays only for the parts that it uses (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chalk_online_store.async_store import AsyncOnlineStore, AsyncPreparedRead
+    from chalk_online_store.cache.lru import CacheStats
+    from chalk_online_store.capacity.explain import explain
+    from chalk_online_store.codec.decoding import compiled
+    from chalk_online_store.connect import provisioned_wcu
+    from chalk_online_store.errors import (
+        AccessDenied,
+        ConnectionFailed,
+        DamagedItem,
+        DamagedValue,
+        FutureTimestamp,
+        IncompleteRow,
+        InvalidCredentials,
+        InvalidKey,
+        InvalidSchema,
+        InvalidStore,
+        InvalidURL,
+        InvalidValue,
+        ItemTooLarge,
+        MissingDependency,
+        OnlineStoreError,
+        QueueFull,
+        ReadFailed,
+        RegionUnavailable,
+        RegistryError,
+        RegistryUnavailable,
+        RequestError,
+        RequestTimeout,
+        RowsAbandoned,
+        RowsPending,
+        ServerError,
+        SpoolDamaged,
+        SpoolError,
+        SpoolFull,
+        SpoolInUse,
+        StoreClosed,
+        TableNotFound,
+        Throttled,
+        TypeConflict,
+        UnknownFeature,
+        UnsupportedPlatform,
+        WriteFailed,
+        WriterFailed,
+    )
+    from chalk_online_store.operations.bloom.build import BuildReport
+    from chalk_online_store.operations.bloom.reads import FilterStats
+    from chalk_online_store.operations.regions import Health, RegionCheck
+    from chalk_online_store.operations.results import QueryResult
+    from chalk_online_store.operations.rows import Answer, Row, Rows, Status
+    from chalk_online_store.operations.shared import SharedCacheStats
+    from chalk_online_store.operations.tiers import NamespaceStats, StoreStats
+    from chalk_online_store.report import Report
+    from chalk_online_store.routing.health import RegionState
+    from chalk_online_store.routing.router import RegionStatus
+    from chalk_online_store.routing.settings import Hedging, Routing
+    from chalk_online_store.schema import (
+        BloomFilter,
+        Document,
+        Feature,
+        LRUCache,
+        Namespace,
+        OnlineStoreConfig,
+        Vector,
+        feature,
+        features,
+    )
+    from chalk_online_store.store import OnlineStore, PreparedRead
+    from chalk_online_store.writer.async_writer import AsyncPersistenceWriter
+    from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetterFile
+    from chalk_online_store.writer.settings import Writing
+    from chalk_online_store.writer.stats import WriterStats
+    from chalk_online_store.writer.tickets import AsyncTicket, Ticket
+    from chalk_online_store.writer.writer import PersistenceWriter
+
+_NAMES_BY_MODULE = {
+    "async_store": ("AsyncOnlineStore", "AsyncPreparedRead"),
+    "cache.lru": ("CacheStats",),
+    "capacity.explain": ("explain",),
+    "codec.decoding": ("compiled",),
+    "connect": ("provisioned_wcu",),
+    "errors": (
+        "AccessDenied",
+        "ConnectionFailed",
+        "DamagedItem",
+        "DamagedValue",
+        "FutureTimestamp",
+        "IncompleteRow",
+        "InvalidCredentials",
+        "InvalidKey",
+        "InvalidSchema",
+        "InvalidStore",
+        "InvalidURL",
+        "InvalidValue",
+        "ItemTooLarge",
+        "MissingDependency",
+        "OnlineStoreError",
+        "QueueFull",
+        "ReadFailed",
+        "RegionUnavailable",
+        "RegistryError",
+        "RegistryUnavailable",
+        "RequestError",
+        "RequestTimeout",
+        "RowsAbandoned",
+        "RowsPending",
+        "ServerError",
+        "SpoolDamaged",
+        "SpoolError",
+        "SpoolFull",
+        "SpoolInUse",
+        "StoreClosed",
+        "TableNotFound",
+        "Throttled",
+        "TypeConflict",
+        "UnknownFeature",
+        "UnsupportedPlatform",
+        "WriteFailed",
+        "WriterFailed",
+    ),
+    "operations.bloom.build": ("BuildReport",),
+    "operations.bloom.reads": ("FilterStats",),
+    "operations.regions": ("Health", "RegionCheck"),
+    "operations.results": ("QueryResult",),
+    "operations.rows": ("Answer", "Row", "Rows", "Status"),
+    "operations.shared": ("SharedCacheStats",),
+    "operations.tiers": ("NamespaceStats", "StoreStats"),
+    "report": ("Report",),
+    "routing.health": ("RegionState",),
+    "routing.router": ("RegionStatus",),
+    "routing.settings": ("Hedging", "Routing"),
+    "schema": (
+        "BloomFilter",
+        "Document",
+        "Feature",
+        "LRUCache",
+        "Namespace",
+        "OnlineStoreConfig",
+        "Vector",
+        "feature",
+        "features",
+    ),
+    "store": ("OnlineStore", "PreparedRead"),
+    "writer.async_writer": ("AsyncPersistenceWriter",),
+    "writer.dead_letters": ("DeadLetter", "DeadLetterFile"),
+    "writer.settings": ("Writing",),
+    "writer.stats": ("WriterStats",),
+    "writer.tickets": ("AsyncTicket", "Ticket"),
+    "writer.writer": ("PersistenceWriter",),
+}
+_MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __all__ = [
     "AccessDenied",
@@ -80,17 +173,20 @@ __all__ = [
     "CacheStats",
     "ConnectionFailed",
     "DamagedItem",
+    "DamagedValue",
     "DeadLetter",
     "DeadLetterFile",
     "Document",
     "Feature",
     "FilterStats",
+    "FutureTimestamp",
     "Health",
     "Hedging",
     "IncompleteRow",
     "InvalidCredentials",
     "InvalidKey",
     "InvalidSchema",
+    "InvalidStore",
     "InvalidURL",
     "InvalidValue",
     "ItemTooLarge",
@@ -134,12 +230,30 @@ __all__ = [
     "Ticket",
     "TypeConflict",
     "UnknownFeature",
+    "UnsupportedPlatform",
     "Vector",
     "WriteFailed",
+    "WriterFailed",
     "WriterStats",
     "Writing",
+    "compiled",
     "explain",
     "feature",
     "features",
     "provisioned_wcu",
 ]
+
+
+if not TYPE_CHECKING:  # A type checker that saw it would accept every misspelt name.
+
+    def __getattr__(name: str) -> Any:
+        module = _MODULES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{module}"), name)
+        globals()[name] = value  # The next access does not come here.
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from chalk_online_store.backend import Backend
-from chalk_online_store.connect import connect_async
-from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
-from chalk_online_store.drivers.credentials import Session
-from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.operations.bloom.build import BuildReport, Progress
-from chalk_online_store.operations.core import (
+from chalk_online_store.arguments import (
     DEFAULT_TIMEOUT,
-    Core,
-    Prepared,
-    Schema,
-    checked,
+    MAX_CONNECTIONS,
+    MAX_FUTURE_SKEW,
+    whole_number,
 )
-from chalk_online_store.operations.regions import Health
-from chalk_online_store.operations.results import QueryResult
-from chalk_online_store.operations.rows import Rows
-from chalk_online_store.operations.tiers import StoreStats
-from chalk_online_store.operations.times import ObservedAt
-from chalk_online_store.operations.write import Ordering
-from chalk_online_store.report import Report
-from chalk_online_store.routing.attempts import RoutedAttempts
-from chalk_online_store.routing.router import RegionStatus
-from chalk_online_store.routing.settings import Routing
-from chalk_online_store.schema import Duration, LRUCache, Namespace
+from chalk_online_store.drivers.steps import read_clocks
+
+if TYPE_CHECKING:
+    from chalk_online_store.backend import Backend
+    from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
+    from chalk_online_store.drivers.credentials import Session
+    from chalk_online_store.operations.bloom.build import BuildReport, Progress
+    from chalk_online_store.operations.core import Core, Schema
+    from chalk_online_store.operations.prepared import Prepared
+    from chalk_online_store.operations.regions import Health
+    from chalk_online_store.operations.results import QueryResult
+    from chalk_online_store.operations.rows import Rows
+    from chalk_online_store.operations.tiers import StoreStats
+    from chalk_online_store.operations.times import ObservedAt
+    from chalk_online_store.operations.write import Ordering
+    from chalk_online_store.report import Report
+    from chalk_online_store.routing.attempts import RoutedAttempts
+    from chalk_online_store.routing.router import RegionStatus
+    from chalk_online_store.routing.settings import Routing
+    from chalk_online_store.schema import Duration, LRUCache, Namespace
 
 C = TypeVar("C")
 """A class whose instances are rows."""
@@ -47,14 +49,19 @@ class AsyncOnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         route: RoutedAttempts | None = None,
     ) -> None:
+        from chalk_online_store.drivers.aio import AsyncDriver
+        from chalk_online_store.operations.core import Core
+
         self._core = Core(
             backend,
             schema,
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
         self._driver = AsyncDriver(transports)
@@ -68,11 +75,15 @@ class AsyncOnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         routing: Routing | None = None,
         session: Session | None = None,
     ) -> AsyncOnlineStore:
         """As `OnlineStore.open`; `session` is an `aioboto3.Session` or a `boto3.Session`."""
-        schema = checked(schema, coalesce)
+        from chalk_online_store.connect import connect_async
+        from chalk_online_store.operations.core import checked
+
+        schema = checked(schema, coalesce, timeout, lru_cache, routing, max_future_skew)
         backend, transports, route = connect_async(url, session, routing)
         return cls(
             backend,
@@ -81,6 +92,7 @@ class AsyncOnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
 
@@ -121,6 +133,7 @@ class AsyncOnlineStore:
 
     async def warm(self, connections: int = 4, *, timeout: float | None = None) -> int:
         """As `OnlineStore.warm`, for the running event loop."""
+        connections = whole_number(connections, "connections", most=MAX_CONNECTIONS)
         await self._driver.run(self._core.warm(timeout))
         seconds = DEFAULT_TIMEOUT if timeout is None else timeout
         return await self._driver.warm(connections, seconds)

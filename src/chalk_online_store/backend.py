@@ -64,6 +64,8 @@ class Applied(Enum):
     """Some of it, or all of it beside newer values."""
     SUPERSEDED = "superseded"
     """Nothing: newer values were there already."""
+    LEFT_NEWER = "left newer"
+    """A delete took effect, but values that are newer than it stay."""
 
 
 Outcome: TypeAlias = Applied | OnlineStoreError

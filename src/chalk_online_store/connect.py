@@ -1,48 +1,40 @@
-"""What store URLs open: a backend, transports, and what decides between these."""
+"""Open what a store URL names: a backend, a transport for each region, and the router.
+
+The drivers of an engine are imported when a URL of that engine is opened, so that a process pays
+only for the engines that it uses.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from chalk_online_store.backend import Backend
-from chalk_online_store.drivers.aio import AsyncTransport, InThread
-from chalk_online_store.drivers.credentials import (
-    AsyncCredentialSource,
-    CredentialSource,
-    Endpoint,
-    LocalSession,
-    Session,
-    is_local,
-    resolve_endpoint,
-)
-from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
-from chalk_online_store.drivers.sessions import session_of
-from chalk_online_store.drivers.sqlite import SqliteEngine
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.sync import Transport
-from chalk_online_store.drivers.valkey import (
-    AsyncClusterTransport,
-    AsyncValkeyTransport,
-    ClusterTransport,
-    ValkeyTransport,
-)
-from chalk_online_store.dynamodb.backend import DynamoDBBackend
-from chalk_online_store.embedded.backend import EmbeddedBackend
-from chalk_online_store.errors import InvalidValue
-from chalk_online_store.operations.shared import SharedCacheBackend
+from chalk_online_store.errors import InvalidValue, UnsupportedPlatform
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.logs import log_change
 from chalk_online_store.routing.router import Router
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.urls import DynamoDBTarget, SqliteTarget, parse_url
-from chalk_online_store.valkey.backend import ValkeyBackend
-from chalk_online_store.valkey.sharing import SharedItems
 from chalk_online_store.valkey.urls import ValkeyTarget
+
+if TYPE_CHECKING:
+    from chalk_online_store.backend import Backend
+    from chalk_online_store.drivers.aio import AsyncTransport
+    from chalk_online_store.drivers.credentials import Endpoint, Session
+    from chalk_online_store.drivers.sync import Transport
+    from chalk_online_store.drivers.valkey import (
+        AsyncClusterTransport,
+        AsyncValkeyTransport,
+        ClusterTransport,
+        ValkeyTransport,
+    )
+    from chalk_online_store.valkey.sharing import SharedItems
 
 SHARED_CACHE = "shared cache"
 """What the transport of a shared cache is named: no region is."""
@@ -64,18 +56,28 @@ def connect(
     """What a URL opens, for threads.
 
     `session` is a `boto3.Session`; without one, one is made. A URL of one region is routed only
-    where `routing` is given. Raises `InvalidURL`.
+    where `routing` is given. Raises `InvalidURL` or `UnsupportedPlatform`.
     """
+    _check_platform()
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
+        from chalk_online_store.drivers.sqlite import SqliteEngine
+        from chalk_online_store.embedded.backend import EmbeddedBackend
+
         return Connected(EmbeddedBackend(), {"": SqliteEngine(target.path)})
     if isinstance(target, ValkeyTarget):
         return _of_valkey(target, valkey_server, routing)
+    from chalk_online_store.drivers.credentials import CredentialSource, is_local
+    from chalk_online_store.drivers.http.blocking import HttpTransport
+    from chalk_online_store.drivers.http.mocked import MockedTransport, is_moto_imported
+
     endpoints, session = _resolve(target, session)
     source = CredentialSource(session)
-    transports: list[Transport] = [
-        HttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
-    ]
+    transports: list[Transport] = []
+    for endpoint in endpoints:
+        transport = HttpTransport(endpoint, source, **_limits_of(target))
+        mockable = is_moto_imported() and not is_local(endpoint.url)
+        transports.append(MockedTransport(transport, endpoint) if mockable else transport)
     cache = valkey_server(target.shared_cache) if target.shared_cache else None
     return _connected(target, endpoints, transports, routing, cache)
 
@@ -88,26 +90,49 @@ def connect_async(
     `session` is an `aioboto3.Session` or a `boto3.Session`; without one, one of the latter is
     made. Otherwise as `connect`.
     """
+    _check_platform()
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
+        from chalk_online_store.drivers.aio import InThread
+        from chalk_online_store.drivers.sqlite import SqliteEngine
+        from chalk_online_store.embedded.backend import EmbeddedBackend
+
         return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
     if isinstance(target, ValkeyTarget):
         return _of_valkey(target, _async_server, routing)
+    from chalk_online_store.drivers.credentials import AsyncCredentialSource, is_local
+    from chalk_online_store.drivers.http.aio import AsyncHttpTransport
+    from chalk_online_store.drivers.http.mocked import AsyncMockedTransport, is_moto_imported
+
     endpoints, session = _resolve(target, session)
     source = AsyncCredentialSource(session)
-    transports: list[AsyncTransport] = [
-        AsyncHttpTransport(endpoint, source, **_limits_of(target)) for endpoint in endpoints
-    ]
+    transports: list[AsyncTransport] = []
+    for endpoint in endpoints:
+        transport = AsyncHttpTransport(endpoint, source, **_limits_of(target))
+        mockable = is_moto_imported() and not is_local(endpoint.url)
+        transports.append(AsyncMockedTransport(transport, endpoint) if mockable else transport)
     cache = _async_server(target.shared_cache) if target.shared_cache else None
     return _connected(target, endpoints, transports, routing, cache)
 
 
+def _check_platform() -> None:
+    if os.name == "nt":
+        raise UnsupportedPlatform(
+            "Windows is not supported: the transports need poll(2), which Windows does not have."
+            " Use Linux, macOS or the Windows Subsystem for Linux (WSL)."
+        )
+
+
 def valkey_server(target: ValkeyTarget) -> ClusterTransport | ValkeyTransport:
     """What carries requests to the servers of a target; raises `MissingDependency`."""
+    from chalk_online_store.drivers.valkey import ClusterTransport, ValkeyTransport
+
     return ClusterTransport(target) if target.clustered else ValkeyTransport(target)
 
 
 def _async_server(target: ValkeyTarget) -> AsyncClusterTransport | AsyncValkeyTransport:
+    from chalk_online_store.drivers.valkey import AsyncClusterTransport, AsyncValkeyTransport
+
     return AsyncClusterTransport(target) if target.clustered else AsyncValkeyTransport(target)
 
 
@@ -115,6 +140,8 @@ def _of_valkey(
     target: ValkeyTarget, server: Callable[[ValkeyTarget], T], routing: Routing | None
 ) -> Connected[T]:
     """A server, and its replicas as the regions of a router, where reads may go to them."""
+    from chalk_online_store.valkey.backend import ValkeyBackend
+
     places = target.places
     route = None
     if len(places) > 1 or (routing is not None and not target.clustered):
@@ -155,6 +182,8 @@ def _connected(
     routing: Routing | None,
     cache: T | None,
 ) -> Connected[T]:
+    from chalk_online_store.dynamodb.backend import DynamoDBBackend
+
     regions = [endpoint.region for endpoint in endpoints]
     route = None
     if routing is not None or len(regions) > 1:
@@ -169,12 +198,16 @@ def _connected(
     )
     by_name = dict(zip(regions if route else [""], transports, strict=True))
     if target.shared_cache and cache:
+        from chalk_online_store.operations.shared import SharedCacheBackend
+
         backend = SharedCacheBackend(backend, _shared_items(target, target.shared_cache, backend))
         by_name[SHARED_CACHE] = cache
     return Connected(backend, by_name, route)
 
 
 def _shared_items(target: DynamoDBTarget, server: ValkeyTarget, table: Backend) -> SharedItems:
+    from chalk_online_store.valkey.sharing import SharedItems
+
     return SharedItems(
         server.prefix,
         table.identity,
@@ -200,12 +233,14 @@ def table_size(url: str) -> TableSize:
     """How large the table of a URL is. Raises `InvalidURL`, `TableNotFound`, `RequestError`."""
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
+        from chalk_online_store.drivers.sqlite import SqliteEngine
+
         with closing(SqliteEngine(target.path)) as engine:
             return TableSize(*engine.size())
     if isinstance(target, ValkeyTarget):
         with closing(valkey_server(target)) as server:
             return TableSize(*server.size(target.read_timeout))
-    from chalk_online_store.drivers.tables import describe_table  # As boto3: slow to import.
+    from chalk_online_store.drivers.tables import describe_table
 
     endpoints, session = _resolve(target, None)
     return TableSize(*describe_table(session, endpoints[0], target.table))
@@ -233,6 +268,9 @@ def _limits_of(target: DynamoDBTarget) -> dict[str, Any]:
 
 def _resolve(target: DynamoDBTarget, given: Session | None) -> tuple[list[Endpoint], Session]:
     """The endpoint of each region, and the session that has the credentials for all."""
+    from chalk_online_store.drivers.credentials import LocalSession, is_local, resolve_endpoint
+    from chalk_online_store.drivers.sessions import session_of
+
     session = given or session_of(target.profile)
     pairs = zip_longest(target.regions or (None,), target.endpoint_urls)
     endpoints = [resolve_endpoint(session, region, url) for region, url in pairs]

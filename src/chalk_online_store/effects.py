@@ -12,12 +12,98 @@ thrown in where it waits, and it must not ask for anything more.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
+
+
+class Settling(Protocol):
+    """What `Await` takes: a `SharedResult`, or a `concurrent.futures.Future`."""
+
+    def done(self) -> bool:
+        """Return True if there is a result or an exception."""
+        ...
+
+    def result(self, timeout: float) -> Any:
+        """Wait `timeout` seconds for the result; raises `TimeoutError`."""
+        ...
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
+        """Have a function called, with this, once there is a result."""
+        ...
+
+
+class SharedResult(Generic[T]):
+    """A result that one operation makes and others await. Thread-safe.
+
+    Whoever makes it holds `owner`, by `with`, for as long as the result may still come. A `with`
+    on a lock is entered and left in C, so an operation that ends in any way, by an exception of a
+    signal handler too, is seen to have ended: then the result `is_over`, settled or not.
+
+    A `concurrent.futures.Future` does not stand such exceptions: `threading.Condition` is entered
+    in Python, and can stay locked. Here each step is one call into C.
+    """
+
+    __slots__ = ("_callbacks", "_outcome", "owner")
+
+    def __init__(self, owner: threading.Lock | None = None) -> None:
+        self.owner = owner or threading.Lock()
+        self._outcome: tuple[Any, BaseException | None] | None = None
+        self._callbacks: deque[Callable[[Any], object]] = deque()
+
+    @property
+    def is_over(self) -> bool:
+        """True if there is a result, or none will come."""
+        return self._outcome is not None or not self.owner.locked()
+
+    def done(self) -> bool:
+        """Return True if there is a result or an exception."""
+        return self._outcome is not None
+
+    def set_result(self, value: T) -> None:
+        """Settle it; has no effect if it is settled."""
+        self._settle((value, None))
+
+    def set_exception(self, error: BaseException) -> None:
+        """Settle it; has no effect if it is settled."""
+        self._settle((None, error))
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
+        """Have a function called, with this, once it is settled; in the thread that settles it."""
+        self._callbacks.append(fn)
+        if self._outcome is not None:
+            self._notify()
+
+    def result(self, timeout: float = threading.TIMEOUT_MAX) -> T:
+        """Wait `timeout` seconds for the result; raises `TimeoutError`."""
+        if self._outcome is None and timeout > 0:
+            settled = threading.Lock()
+            settled.acquire()
+            self.add_done_callback(lambda _: settled.release())
+            settled.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+        if self._outcome is None:
+            raise TimeoutError
+        value, error = self._outcome
+        if error is not None:
+            raise error
+        return value  # type: ignore[no-any-return] # what `set_result` was given
+
+    def _settle(self, outcome: tuple[Any, BaseException | None]) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+        self._notify()
+
+    def _notify(self) -> None:
+        while self._callbacks:
+            try:
+                callback = self._callbacks.popleft()
+            except IndexError:  # Another thread calls it.
+                return
+            callback(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +178,7 @@ class Await:
     others may wait for it too.
     """
 
-    future: Future[Any]
+    future: Settling
     timeout: float
 
 

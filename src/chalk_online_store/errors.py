@@ -14,12 +14,24 @@ a key, a value or a secret: those could end up in a log.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from chalk_online_store.report import Report
 
 
 class OnlineStoreError(Exception):
-    """Base of every error that this library raises."""
+    """Base of every error that this library raises. It survives `pickle` and `copy`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restore an error without its constructor, which may take more than its message."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(cls: type[OnlineStoreError], args: tuple[Any, ...], state: Any) -> OnlineStoreError:
+    error = cls.__new__(cls, *args)
+    error.args = args  # OSError, the base of TimeoutError, leaves them to its constructor.
+    error.__dict__.update(state)
+    return error
 
 
 # --- what the caller got wrong -------------------------------------------------------------
@@ -43,6 +55,10 @@ class InvalidValue(OnlineStoreError, ValueError):
     """A value that its feature's declared type cannot hold exactly."""
 
 
+class FutureTimestamp(InvalidValue):
+    """Raised if an observed-at is further ahead of this process's clock than `max_future_skew`."""
+
+
 class InvalidKey(OnlineStoreError, ValueError):
     """A primary key that is missing, of another type than declared, or too long."""
 
@@ -55,8 +71,19 @@ class StoreClosed(OnlineStoreError, RuntimeError):
     """A store, or a writer, was used after `close`."""
 
 
+class InvalidStore(OnlineStoreError, TypeError):
+    """Raised if a persistence writer is given a store that it cannot write to.
+
+    `PersistenceWriter` takes an `OnlineStore`, `AsyncPersistenceWriter` an `AsyncOnlineStore`.
+    """
+
+
 class MissingDependency(OnlineStoreError, ImportError):
     """An optional part was asked for whose package is not installed."""
+
+
+class UnsupportedPlatform(OnlineStoreError, OSError):
+    """Raised if a store is opened on an operating system that the library does not support."""
 
 
 # --- what is in the table ------------------------------------------------------------------
@@ -67,11 +94,11 @@ class DamagedItem(OnlineStoreError):
 
 
 class RegistryError(OnlineStoreError):
-    """The registry of short ids and the schema do not agree."""
+    """Raised if the registry is damaged, or does not agree with the schema."""
 
 
 class TypeConflict(RegistryError):
-    """A feature is registered with another type than the schema declares."""
+    """Raised by calls that use a feature which is registered with another type than declared."""
 
 
 class RegistryUnavailable(RegistryError):
@@ -92,8 +119,16 @@ class RequestError(OnlineStoreError):
     retryable = False
     throttle = False
     engine_fault = False
-    engine_message = ""
-    """What the engine said. Not part of this error's text: engines quote keys and values."""
+    engine_message: str = ""
+    """The engine's message. For some errors it quotes keys and values: do not log it."""
+    code: str = ""
+    """The engine's name of the error, such as `ThrottlingException`; empty without a response."""
+    http_status: int | None = None
+    """The HTTP status of the response; None without a response."""
+    request_id: str = ""
+    """AWS's id of the request, which its support asks for; empty without a response."""
+    throttling_reasons: tuple[str, ...] = ()
+    """AWS's reasons of a throttle, such as `TableReadKeyRangeThroughputExceeded`."""
 
 
 class ConnectionFailed(RequestError):
@@ -154,6 +189,14 @@ class MalformedResponse(RequestError):
     engine_fault = True
 
 
+class ResponseMismatch(MalformedResponse):
+    """A response does not answer its request: its form, table or keys are those of another one.
+
+    Raised if a proxy between this process and the engine swaps, delays or repeats responses. The
+    connections to the region are closed, and the request is sent again on a new one.
+    """
+
+
 class CredentialsExpired(RequestError):
     """The engine says that the session token has expired."""
 
@@ -201,7 +244,11 @@ class IncompleteRow(OnlineStoreError):
 
 
 class ReadFailed(OnlineStoreError):
-    """A value was asked for whose read did not succeed before the call's deadline."""
+    """Raised on access to a value whose status is `failed`. The cause is in `__cause__`."""
+
+
+class DamagedValue(ReadFailed, DamagedItem):
+    """Raised on access to a value that is stored in another form than its feature's type has."""
 
 
 class RowsPending(OnlineStoreError, TimeoutError):
@@ -216,14 +263,18 @@ class RowsPending(OnlineStoreError, TimeoutError):
 
 
 class RowsAbandoned(OnlineStoreError):
-    """A persistence writer was closed before all rows were written, and has no spool for them.
+    """Raised by `close` of a persistence writer for rows that are neither written nor in a spool.
 
-    They are among the dead letters. `rows` says how many.
+    They were handed to the dead-letter sink, or the sink has failed. `rows` is their number.
     """
 
     def __init__(self, message: str, rows: int) -> None:
         super().__init__(message)
         self.rows = rows
+
+
+class WriterFailed(OnlineStoreError, RuntimeError):
+    """Raised if a persistence writer cannot start the thread that writes."""
 
 
 class SpoolError(OnlineStoreError):

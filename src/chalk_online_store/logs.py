@@ -9,8 +9,30 @@ from __future__ import annotations
 import logging
 import os
 
-# Nothing is printed where nobody has configured logging: else warnings would go to stderr.
-logging.getLogger("chalk_online_store").addHandler(logging.NullHandler())
+
+class LastResort(logging.Handler):
+    """Prints errors to stderr if logging is not configured: lost rows must be noticed.
+
+    Less severe records are not printed then: any handler on this logger, and this is one, stops
+    Python's own `logging.lastResort`, which would print warnings as well.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record, unless another handler of its logger or of a parent takes it."""
+        last_resort = logging.lastResort
+        if last_resort is not None and not _has_other_handlers(logging.getLogger(record.name)):
+            last_resort.handle(record)
+
+
+def _has_other_handlers(logger: logging.Logger | None) -> bool:
+    while logger is not None:
+        if any(not isinstance(handler, LastResort) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+logging.getLogger("chalk_online_store").addHandler(LastResort(logging.ERROR))
 
 _NAMES = {"error": "error.type", "region": "cloud.region", "path": "file.path"}
 """As OpenTelemetry's semantic conventions call them; what is ours begins with `chalk.`."""

@@ -16,10 +16,12 @@ class Report:
     counts the requests that read all groups of an entity at once, because that takes fewer units
     than item by item. `coalesced` counts items that came with the requests of other reads.
     `cache_hits` are items from memory, and `shared_hits` those from a cache that processes share,
-    known absent ones included; `bloom_skips` items that were
-    not asked for, because the Bloom filter did not have their entity, and
-    `bloom_false_positives` entities that it let through in vain. `superseded` counts changes that
-    came later than newer values and so changed nothing.
+    known absent ones included; `bloom_skips` items that were not asked for, because the Bloom
+    filter did not have their entity, and `bloom_false_positives` entities that it let through in
+    vain. `superseded` counts changes of items that came later than newer values and so changed
+    nothing, and deletes of items that left a newer value. Each change of an item is counted in
+    `items_written`, `superseded` or `failed`. Of a read, `failed` counts the items that could not
+    be read, and those of which a value could not be decoded.
 
     Of a store on several regions: `hedges` counts requests that were sent a second time because
     the first answer took long, `failovers` those that another region answered after one had

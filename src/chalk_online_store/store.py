@@ -1,35 +1,41 @@
-"""`OnlineStore`: a thin shell over the core of operations, for threads."""
+"""`OnlineStore`: a thin shell over the core of operations, for threads.
+
+Importing this module loads nothing that a store needs. Opening a store does, in the thread that
+opens it: an import while serving would delay a call, and a fork during an import hangs the child.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from chalk_online_store.backend import Backend
-from chalk_online_store.connect import connect
-from chalk_online_store.drivers.credentials import Session
-from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.sync import SyncDriver, Transport
-from chalk_online_store.operations.bloom.build import BuildReport, Progress
-from chalk_online_store.operations.core import (
+from chalk_online_store.arguments import (
     DEFAULT_TIMEOUT,
-    Core,
-    Prepared,
-    Schema,
-    checked,
+    MAX_CONNECTIONS,
+    MAX_FUTURE_SKEW,
+    whole_number,
 )
-from chalk_online_store.operations.regions import Health
-from chalk_online_store.operations.results import QueryResult
-from chalk_online_store.operations.rows import Rows
-from chalk_online_store.operations.tiers import StoreStats
-from chalk_online_store.operations.times import ObservedAt
-from chalk_online_store.operations.write import Ordering
-from chalk_online_store.report import Report
-from chalk_online_store.routing.attempts import RoutedAttempts
-from chalk_online_store.routing.router import RegionStatus
-from chalk_online_store.routing.settings import Routing
-from chalk_online_store.schema import Duration, LRUCache, Namespace
+from chalk_online_store.drivers.steps import read_clocks
+
+if TYPE_CHECKING:
+    from chalk_online_store.backend import Backend
+    from chalk_online_store.drivers.credentials import Session
+    from chalk_online_store.drivers.sync import SyncDriver, Transport
+    from chalk_online_store.operations.bloom.build import BuildReport, Progress
+    from chalk_online_store.operations.core import Core, Schema
+    from chalk_online_store.operations.prepared import Prepared
+    from chalk_online_store.operations.regions import Health
+    from chalk_online_store.operations.results import QueryResult
+    from chalk_online_store.operations.rows import Rows
+    from chalk_online_store.operations.tiers import StoreStats
+    from chalk_online_store.operations.times import ObservedAt
+    from chalk_online_store.operations.write import Ordering
+    from chalk_online_store.report import Report
+    from chalk_online_store.routing.attempts import RoutedAttempts
+    from chalk_online_store.routing.router import RegionStatus
+    from chalk_online_store.routing.settings import Routing
+    from chalk_online_store.schema import Duration, LRUCache, Namespace
 
 C = TypeVar("C")
 """A class whose instances are rows."""
@@ -50,14 +56,19 @@ class OnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         route: RoutedAttempts | None = None,
     ) -> None:
+        from chalk_online_store.drivers.sync import SyncDriver
+        from chalk_online_store.operations.core import Core
+
         self._core = Core(
             backend,
             schema,
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
         self._driver = SyncDriver(transports)
@@ -71,6 +82,7 @@ class OnlineStore:
         timeout: float = DEFAULT_TIMEOUT,
         lru_cache: LRUCache | None = None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         routing: Routing | None = None,
         session: Session | None = None,
     ) -> OnlineStore:
@@ -85,12 +97,20 @@ class OnlineStore:
         or tasks: reads of at most ten entities wait that long for others, to share requests and
         answers. Without it each read sends its own.
 
+        `max_future_skew` is how far ahead of this process's clock an `observed_at` may be (default:
+        5 minutes; "infinity" for no limit). Later ones are refused with `FutureTimestamp`, since
+        they would block all writes and deletes until then. A namespace may have its own limit:
+        see `OnlineStoreConfig`.
+
         `routing` says how a region of several is chosen (see docs/failover.md). Given for a URL
         of one region, it hedges reads there over a second connection.
 
         Raises `InvalidURL`, `InvalidSchema`, `InvalidCredentials`, `InvalidValue`.
         """
-        schema = checked(schema, coalesce)
+        from chalk_online_store.connect import connect
+        from chalk_online_store.operations.core import checked
+
+        schema = checked(schema, coalesce, timeout, lru_cache, routing, max_future_skew)
         backend, transports, route = connect(url, session, routing)
         return cls(
             backend,
@@ -99,6 +119,7 @@ class OnlineStore:
             timeout=timeout,
             lru_cache=lru_cache,
             coalesce=coalesce,
+            max_future_skew=max_future_skew,
             route=route,
         )
 
@@ -121,7 +142,7 @@ class OnlineStore:
         `consistent` asks for a strong read, past the cache. `timeout` is in seconds: keys that
         could not be read by then are `failed`.
 
-        Raises `UnknownFeature`, `InvalidKey`, `StoreClosed`, `TableNotFound`,
+        Raises `UnknownFeature`, `InvalidKey`, `TypeConflict`, `StoreClosed`, `TableNotFound`,
         `InvalidCredentials`, `AccessDenied`.
         """
         prepared = self._core.prepare(schema, features, max_staleness)
@@ -159,6 +180,7 @@ class OnlineStore:
         registry. Call it before a server takes traffic. Raises `RequestError`,
         `InvalidCredentials`, `StoreClosed`.
         """
+        connections = whole_number(connections, "connections", most=MAX_CONNECTIONS)
         self._driver.run(self._core.warm(timeout))
         return self._driver.warm(connections, DEFAULT_TIMEOUT if timeout is None else timeout)
 
@@ -217,7 +239,8 @@ class OnlineStore:
         `ordering="arrival"` is for bulk loads: each row replaces what its groups held,
         whatever that was, 25 items a request.
 
-        All rows are checked before anything is sent. Raises `InvalidValue`, `InvalidKey`,
+        All rows are checked before anything is sent. Raises `InvalidValue`, `FutureTimestamp`,
+        `InvalidKey`,
         `UnknownFeature`, `ItemTooLarge`, `TypeConflict`, `RegistryUnavailable`, `StoreClosed`;
         `WriteFailed` where some rows could not be written within `timeout` seconds.
         """

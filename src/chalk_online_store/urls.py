@@ -28,12 +28,12 @@ used: see docs/failover.md.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from chalk_online_store.arguments import MAX_TIMEOUT_SECONDS, check_text
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.errors import InvalidURL
 from chalk_online_store.valkey import urls as valkey
@@ -81,6 +81,7 @@ class DynamoDBTarget:
 
 def parse_url(url: str) -> SqliteTarget | DynamoDBTarget | ValkeyTarget:
     """What a store URL names; raises `InvalidURL`."""
+    check_text(url, "url", InvalidURL)
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -167,6 +168,8 @@ def _limit(name: str, text: str) -> Any:
         value = _NUMBERS[name](text)
     except ValueError:
         value = 0
-    if not 0 < value < math.inf:
-        raise InvalidURL(f"The option {name!r} of a DynamoDB URL takes a number above 0.")
+    if not 0 < value <= MAX_TIMEOUT_SECONDS:
+        raise InvalidURL(
+            f"The option {name!r} of a DynamoDB URL takes a number above 0, and at most 1,000,000."
+        )
     return value

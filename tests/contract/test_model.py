@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from chalk_online_store import Feature, LRUCache, Namespace, OnlineStore, Status
 from chalk_online_store.testing import Dynoxide, Valkey, create_table
+from tests.helpers import stress
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = "abcd"
@@ -120,7 +121,7 @@ class Writers(RuleBasedStateMachine):
         assert cached.to_dict() == strong.to_dict()
 
 
-BRIEFLY = settings(max_examples=20, stateful_step_count=25, deadline=None)
+BRIEFLY = settings(max_examples=stress(20), stateful_step_count=25)
 
 
 def test_writers_on_sqlite(tmp_path: Any) -> None:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from chalk_online_store import Feature, Namespace, OnlineStore, Status, TypeConflict
 from tests.contract.conftest import Open
+from tests.helpers import stress
 from tests.strategies import exactly, namespaces
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=stress(20), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_row_of_any_schema_comes_back_exactly(url: str, data: st.DataObject) -> None:
     """Whatever a schema is made up of, every engine gives back each value that it was given."""
@@ -110,12 +111,13 @@ def test_fields_may_be_added_inside_containers(
 def test_another_type_of_a_field_is_refused(open_store: Open) -> None:
     """A field keeps its type for good; the conflict names the path of the field."""
     written(open_store, user(OLD), address=OLD("Main St", 7))
-    changed = user(struct(street=int, number=int))
+    other = struct(street=int, number=int)
+    changed = user(other)
     conflict = r"user\.address\.street is int .* but str"
     with pytest.raises(TypeConflict, match=conflict):
         open_store([changed]).read(changed, [1])
     with pytest.raises(TypeConflict, match=conflict):
-        open_store([changed]).write(changed, [{"id": 1}])
+        open_store([changed]).write(changed, [{"id": 1, "address": other(1, 7)}])
     assert read(open_store, user(OLD)) == OLD("Main St", 7)
 
 
@@ -166,7 +168,7 @@ SETS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "values"), SETS, ids=str)
+@pytest.mark.parametrize(("annotation", "values"), SETS, ids=[str(kind) for kind, _ in SETS])
 def test_sets_that_engines_could_refuse(
     open_store: Open, annotation: Any, values: list[Any]
 ) -> None:

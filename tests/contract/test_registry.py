@@ -10,6 +10,7 @@ import pytest
 
 from chalk_online_store import (
     Feature,
+    InvalidValue,
     Namespace,
     OnlineStore,
     RegistryError,
@@ -161,7 +162,7 @@ def test_drops_that_change_nothing(open_store: Open) -> None:
     store.drop(AB, ["user.a"])
     with pytest.raises(UnknownFeature, match=r"user\.x is not"):
         store.drop(AB, ["x"])
-    with pytest.raises(UnknownFeature, match="list"):
+    with pytest.raises(InvalidValue, match="list"):
         store.drop(AB, "ab")
 
 

@@ -116,7 +116,7 @@ def test_the_newest_result_wins(open_store: Open) -> None:
 def test_a_result_goes_stale(open_store: Open) -> None:
     """It is served neither beyond what was written with it nor beyond what a read allows."""
     store = open_store([User])
-    ago = NOW - timedelta(minutes=10)
+    ago = datetime.now(UTC) - timedelta(minutes=10)
     store.write_result("q", INPUTS, {"a": 1}, observed_at=ago, max_staleness="20m")
     assert store.read_result("q", INPUTS).status is Status.HIT
     assert store.read_result("q", INPUTS, max_staleness="5m").status is Status.STALE

@@ -20,6 +20,7 @@ from chalk_online_store import (
     features,
 )
 from tests.contract.conftest import AnyStore, Open
+from tests.helpers import stress
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -256,8 +257,7 @@ def apply_to_model(
 
 
 @settings(
-    max_examples=25,
-    deadline=None,
+    max_examples=stress(25),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=st.lists(STEP, max_size=12))

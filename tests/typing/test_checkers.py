@@ -1,4 +1,4 @@
-"""Users of pyright see the same types as those of mypy, which checks the whole project."""
+"""Type checkers: mypy on the whole project, and pyright on the public API as users see it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 API = Path(__file__).with_name("api.py")
+ROOT = API.parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+def check(*command: str) -> None:
+    """Run a checker's module; what it prints is the reason of a failure."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_mypy_finds_nothing() -> None:
+    """The strict check of the project, as `make lint` runs it, passes."""
+    check("mypy")
 
 
 def test_pyright_agrees() -> None:
     """Every `assert_type` holds for it as well, and nothing else is an error but what is marked."""
-    checker = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable]
-    command = [*checker, "--level", "error", str(API)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=API.parents[2])
-    assert done.returncode == 0, done.stdout
+    check("basedpyright", "--pythonpath", sys.executable, "--level", "error", str(API))

@@ -4,6 +4,11 @@ Coherence: a write tells the cache when it begins and what it left. A read regis
 bring, and a write of the same item strikes it from there: what the read then brings may be from
 before the write, so it is not kept, and nobody joins it any more. So within this process a read
 that begins after a write has returned never sees the item from before it.
+
+Interruptions. An exception of a signal handler can end a read or a write before it has removed
+what it registered, whatever its `finally` says. So a trip and a writing have an `owner`: a lock
+that the operation holds by `with`, which CPython leaves in C. What is registered counts only while
+its owner is locked; the rest is replaced by the next operation that meets it.
 """
 
 from __future__ import annotations
@@ -13,12 +18,12 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store.effects import SharedResult
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.schema import LRUCache
 
@@ -46,17 +51,24 @@ ENTRY_BYTES = 250
 
 _SAMPLED = 128
 
+_MIN_PURGED = 4096
+"""Items on their way, beyond which those of interrupted reads are looked for."""
+
 
 class Trip:
-    """A read on its way: the items that it brings, and the future of those who wait for it."""
+    """A read on its way: the items that it brings, and the result that others wait for.
 
-    __slots__ = ("due", "future", "shapes")
+    Whoever reads holds `owner` from before the first item is registered.
+    """
+
+    __slots__ = ("due", "future", "owner", "shapes")
 
     def __init__(self) -> None:
+        self.owner = threading.Lock()
         self.shapes: dict[Key, Any] = {}
         self.due: list[Key] = []
         """Items that were found, but should be read anew, by whoever made the trip."""
-        self.future: Future[dict[Key, Any]] | None = None
+        self.future: SharedResult[dict[Key, Any]] | None = None
 
 
 class Look(NamedTuple):
@@ -73,11 +85,15 @@ class Look(NamedTuple):
 
 
 class Writing:
-    """A write on its way, and which of its items others write meanwhile."""
+    """A write on its way, and which of its items others write meanwhile.
 
-    __slots__ = ("contested", "keys")
+    Whoever writes holds `owner` from before `write_begins` until after `written`.
+    """
+
+    __slots__ = ("contested", "keys", "owner")
 
     def __init__(self, keys: Iterable[Key]) -> None:
+        self.owner = threading.Lock()
         self.keys = frozenset(keys)
         self.contested: set[Key] = set()
 
@@ -133,6 +149,8 @@ class ItemCache:
         self._weighs = config.max_bytes is not None
         self._most_bytes = config.max_bytes or sys.maxsize
         self._bytes = 0
+        self._is_miscounted = False
+        """Whether an interruption came between a change of the entries and of `_bytes`."""
         self._random = (rng or random.Random()).random
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._stats = CacheStats()
@@ -144,6 +162,7 @@ class ItemCache:
         self._lock = threading.Lock()
         self._flying: dict[Key, Trip] = {}
         self._writing: dict[Key, list[Writing]] = {}
+        self._purge_at = _MIN_PURGED
 
     def stats(self) -> CacheStats:
         """The account; a copy."""
@@ -166,9 +185,11 @@ class ItemCache:
         append = look.found.append
         negative = 0
         with self._lock:
-            get, renew = self._entries.get, self._entries.move_to_end
+            get, renew, writing = self._entries.get, self._entries.move_to_end, self._writing
             for pk in pks:
                 key = (pk, sk)
+                if writing and key in writing:
+                    self._end_lost_writes(key)
                 entry = get(key)
                 if entry is not None and (
                     # A row from another reading of the registry has other columns.
@@ -199,18 +220,21 @@ class ItemCache:
     def _depart_or_join(self, key: Key, shape: Any, trip: Trip, look: Look) -> Any:
         position = len(look.found)
         other = self._flying.get(key)
-        if other is None or other.shapes[key] is not shape:
+        if other is None or not other.owner.locked() or other.shapes[key] is not shape:
             look.missed.append(position)
             self._depart(key, shape, trip)
             return MISS
         look.joined.append(position)
         if other.future is None:
-            other.future = Future()
+            other.future = SharedResult(other.owner)
         return other
 
     def _depart(self, key: Key, shape: Any, trip: Trip) -> None:
-        self._flying[key] = trip
+        if len(self._flying) >= self._purge_at:
+            self._flying = {k: other for k, other in self._flying.items() if other.owner.locked()}
+            self._purge_at = max(_MIN_PURGED, 2 * len(self._flying))
         trip.shapes[key] = shape
+        self._flying[key] = trip
 
     def _count(self, look: Look, negative: int) -> None:
         stats, missed, joined = self._stats, len(look.missed), len(look.joined)
@@ -225,16 +249,14 @@ class ItemCache:
             for pk in pks:
                 self._depart((pk, sk), shape, trip)
 
-    def renewal(self, due: Iterable[Key]) -> Trip:
-        """A trip that brings anew what was found to be due, as far as nobody else does."""
-        trip = Trip()
+    def renew(self, due: Iterable[Key], trip: Trip) -> None:
+        """Have a trip bring anew what was found to be due, as far as nobody else does."""
         with self._lock:
             for key in due:
-                entry = self._entries.get(key)
-                if entry is not None and key not in self._flying:
+                entry, other = self._entries.get(key), self._flying.get(key)
+                if entry is not None and (other is None or not other.owner.locked()):
                     self._depart(key, entry[_SHAPE], trip)
             self._stats.refreshes += len(trip.shapes)
-        return trip
 
     def land(self, trip: Trip, keys: Sequence[Key], rows: Sequence[Any], now: float) -> None:
         """End a trip: keep the rows that it brought, and hand all to those who wait.
@@ -243,8 +265,10 @@ class ItemCache:
         that the table was not asked for (`UNASKED`).
         """
         with self._lock:
-            flying, shapes, put = self._flying, trip.shapes, self._put
+            flying, shapes, put, writing = self._flying, trip.shapes, self._put, self._writing
             for key, row in zip(keys, rows, strict=True):
+                if key in writing and self._end_lost_writes(key):
+                    continue
                 if flying.get(key) is trip and not isinstance(row, _NOT_KEPT):
                     put(key, (shapes[key], row), now)
             self._leave(trip)
@@ -269,18 +293,17 @@ class ItemCache:
 
     # --- writes ----------------------------------------------------------------------------
 
-    def write_begins(self, keys: Iterable[Key]) -> Writing:
+    def write_begins(self, writing: Writing) -> None:
         """To be called before a write is sent, and followed by `written`, whatever happens."""
-        writing = Writing(keys)
         with self._lock:
             for key in writing.keys:
+                self._end_lost_writes(key)
                 others = self._writing.setdefault(key, [])
                 if others:  # Which of them comes last is not known.
                     writing.contested.add(key)
                     for other in others:
                         other.contested.add(key)
                 others.append(writing)
-        return writing
 
     def written(self, writing: Writing, reads: Mapping[Key, Read], now: float) -> None:
         """Account for a write: some items as they now are; what the others are is not known."""
@@ -293,12 +316,22 @@ class ItemCache:
                 else:
                     self._stats.invalidations += self._forget(key)
 
+    def _end_lost_writes(self, key: Key) -> bool:
+        """Account for writes of an item that were interrupted; return True if there were any."""
+        others = self._writing.get(key, ())
+        lost = [other for other in others if not other.owner.locked()]
+        for writing in lost:  # What the item is now is not known.
+            self._flying.pop(key, None)
+            self._stats.invalidations += self._forget(key)
+            self._end_writing(key, writing)
+        return bool(lost)
+
     def _end_writing(self, key: Key, writing: Writing) -> None:
         others = self._writing.get(key)
         if others and writing in others:  # Not in a fork of who began.
             others.remove(writing)
-            if not others:
-                del self._writing[key]
+        if not others:
+            self._writing.pop(key, None)
 
     # --- entries: under the lock -----------------------------------------------------------
 
@@ -312,17 +345,27 @@ class ItemCache:
             return
         life = self._life * (1 - self._jitter * self._random()) if self._jitter else self._life
         fresh_until = now + life * (1 - self._early)
+        self._count_again()
+        self._is_miscounted = True
         entries[key] = (fresh_until, shape, row, now + life + self._grace, size)
         self._bytes += size
         while len(entries) > self._most or self._bytes > self._most_bytes:
             self._bytes -= entries.popitem(last=False)[1][_BYTES]
             self._stats.evictions += 1
+        self._is_miscounted = False
 
     def _forget(self, key: Key) -> bool:
+        self._count_again()
+        self._is_miscounted = True
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._bytes -= entry[_BYTES]
+        self._is_miscounted = False
         return entry is not None
+
+    def _count_again(self) -> None:
+        if self._is_miscounted:
+            self._bytes = sum(entry[_BYTES] for entry in self._entries.values())
 
 
 _size_of = sys.getsizeof

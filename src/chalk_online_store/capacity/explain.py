@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -24,10 +24,10 @@ from chalk_online_store.codec.changes import Change, merge, render_item
 from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, TableLayout, own
 from chalk_online_store.codec.namespaces import GroupCodec
 from chalk_online_store.codec.sizes import value_size
-from chalk_online_store.errors import InvalidValue
+from chalk_online_store.operations.times import time_of
 from chalk_online_store.schema import Namespace, namespace_of
+from chalk_online_store.schema.instances import rows_of
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HEADINGS = ("", "stands for", "type", "name", "value", "bytes")
 
 
@@ -125,14 +125,10 @@ def explain(
     layout = TableLayout()
     codec = draft_codec(namespace_of(schema), layout)
     groups = {group.sk: group for group in codec.groups.values()}
-    changes = codec.changes(row, _microseconds(observed_at or datetime.now(UTC)))
+    time = time_of(datetime.now(UTC) if observed_at is None else observed_at)
+    (row,) = rows_of(namespace_of(schema), [row])
+    changes = codec.changes(row, time)
     return Explanation(tuple(_explain(layout, groups[c.key.sk], c) for c in changes))
-
-
-def _microseconds(observed_at: datetime) -> int:
-    if observed_at.tzinfo is None:
-        raise InvalidValue("observed_at must be a datetime with a time zone.")
-    return int((observed_at - _EPOCH) // timedelta(microseconds=1))
 
 
 def _explain(layout: TableLayout, group: GroupCodec, change: Change) -> ItemBytes:

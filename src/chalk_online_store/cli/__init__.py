@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from chalk_online_store.cli.visible import visible_lines
 from chalk_online_store.errors import InvalidURL, InvalidValue, MissingDependency, OnlineStoreError
 
 FAILED = 1
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = _message(error)
         if message is None:
             raise
-        print("chalk-online-store:", message, file=sys.stderr)
+        print("chalk-online-store:", visible_lines(message), file=sys.stderr)
         wrong = isinstance(error, WrongUsage | InvalidURL)
         raise SystemExit(WRONG_USAGE if wrong else FAILED) from None
 

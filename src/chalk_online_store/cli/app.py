@@ -6,7 +6,6 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from chalk_online_store.cli import bloom, caching, regions, registry, require
 from chalk_online_store.cli.bench.command import bench
@@ -22,6 +21,7 @@ from chalk_online_store.cli.provisioning.terraform import terraform
 from chalk_online_store.cli.rows.command import get, put, scan
 from chalk_online_store.cli.scaling import command as scaling
 from chalk_online_store.cli.signals import terminated_as_interrupted
+from chalk_online_store.cli.terminal import make_console, say
 
 app = typer.Typer(
     help="Serve machine-learning features from DynamoDB.",
@@ -40,7 +40,7 @@ for command in (get, put, scan, load, copy, copy_feast, bench, capacity, terrafo
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version("chalk-online-store"))
+        say(version("chalk-online-store"))
         raise typer.Exit
 
 
@@ -80,10 +80,10 @@ def demo(
     from chalk_online_store.cli.demo.run import run_demo
 
     with terminated_as_interrupted():
-        account = run_demo(engine, entities, Console(stderr=True))
+        account = run_demo(engine, entities, make_console(stderr=True))
     if as_json:
         print_json(account.plain())
     else:
-        print_account(account, Console())
+        print_account(account, make_console())
     if not account.right:
         raise typer.Exit(1)

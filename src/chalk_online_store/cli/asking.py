@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from chalk_online_store.cli.terminal import say
+from chalk_online_store.cli.visible import visible_lines
+
 
 def ask(question: str, yes: bool) -> None:
     """Go on where the answer is yes, or was given by `--yes`; the question goes to stderr.
@@ -13,11 +16,11 @@ def ask(question: str, yes: bool) -> None:
     if yes:
         return
     try:
-        agreed = typer.confirm(question, err=True)
+        agreed = typer.confirm(visible_lines(question), err=True)
     except typer.Abort as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
-        typer.echo("Nobody answers: give --yes.", err=True)
+        say("Nobody answers: give --yes.", err=True)
         raise
     if not agreed:
         raise typer.Abort

@@ -8,15 +8,16 @@ from dataclasses import asdict, fields
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TimeRemainingColumn
 
 from chalk_online_store.cli.asking import ask
-from chalk_online_store.cli.bars import bars
+from chalk_online_store.cli.bars import Description, bars
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Schemas, Url, Yes
 from chalk_online_store.cli.prices import PRICE, PRICE_OF
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.connect import TableSize, table_size
 from chalk_online_store.operations.bloom.build import BuildReport, wait_of
 from chalk_online_store.operations.bloom.reads import FilterStats
@@ -113,7 +114,7 @@ def _print_filters(blooms: Mapping[str, FilterStats | None]) -> None:
 
 def _print_price(size: TableSize, price: float, rate: float | None) -> None:
     if not size.bytes:  # AWS counts every six hours, and some engines never do.
-        typer.echo(
+        say(
             "How large the table is was not counted yet: a Scan takes an RCU for each 8 KB "
             f"of it, at ${price:g} a million.",
             err=True,
@@ -121,7 +122,7 @@ def _print_price(size: TableSize, price: float, rate: float | None) -> None:
         return
     units = size.bytes / _SCAN_BYTES_A_UNIT
     seconds = f", {units / rate:,.0f} seconds at that rate" if rate else ""
-    typer.echo(
+    say(
         f"The table has about {size.items:,} items of {size.bytes:,} bytes in all, as its engine "
         f"last counted them. A Scan takes about {units:,.0f} RCU{seconds}: "
         f"${units / 1e6 * price:,.4f} at ${price:g} a million.",
@@ -138,7 +139,7 @@ def _text(value: object) -> str:
 @contextmanager
 def _progress(size: TableSize, wait: float) -> Iterator[Callable[[int, float], None]]:
     """A progress bar over the items of the table, on a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (Description(), BarColumn(), TimeRemainingColumn())
     with bars(*columns) as progress:
         task = progress.add_task(f"waiting {wait:.0f} s for writers", total=size.items or None)
 
@@ -154,7 +155,7 @@ def _print_report(report: BuildReport) -> None:
         [name, f"{count:,}"] for name, count in report.entities.items()
     ]
     print_table(("namespace", "entities"), rows)
-    typer.echo(
+    say(
         f"{report.items_scanned:,} items scanned, {report.rcu:,.1f} RCU, {report.wcu:,.1f} WCU, "
         f"{report.bytes:,} bytes of filters, {report.seconds:.1f} s.",
         err=True,

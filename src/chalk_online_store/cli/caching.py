@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.bar import Bar
-from rich.console import Console
 
 from chalk_online_store.capacity.caching import Cache, Filter, Item, Outcome, memory_curve, simulate
 from chalk_online_store.capacity.traces import read_trace
@@ -21,6 +20,7 @@ from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.plots import check_format, plot_curves
 from chalk_online_store.cli.prices import PRICE, PRICE_OF
 from chalk_online_store.cli.tables import Cell, print_table
+from chalk_online_store.cli.terminal import make_console, say
 from chalk_online_store.schema.durations import seconds
 
 CACHED_SHARE = 0.1
@@ -105,7 +105,7 @@ def simulate_cache(
     cache = Cache(size, ttl=lasts, store_cache_misses=store_cache_misses)
     expected = expected_entities if expected_entities is not None else max(1, workload.existing)
     bloom = Filter(expected, false_positive_rate)
-    with Console(stderr=True).status("Simulating"):
+    with make_console(stderr=True).status("Simulating"):
         outcomes = _four(workload, item, cache, bloom)
         curves = {
             name: memory_curve(workload, item, None, lasts, store_cache_misses, which)
@@ -118,7 +118,7 @@ def simulate_cache(
         _print_curves(curves)
     if plot is not None:
         plot_curves(curves, plot)
-        typer.echo(f"Drawn: {plot}", err=True)
+        say(f"Drawn: {plot}", err=True)
 
 
 def _tenth(workload: Workload, item: Item) -> int:
@@ -193,8 +193,8 @@ def _print_outcomes(
     rows = [_cells(name, outcome, price) for name, outcome in outcomes.items()]
     print_table(_OUTCOMES, rows, title=title, numbers=True)
     origin = f" ({PRICE_OF})" if price == PRICE else ""
-    typer.echo(f"Dollars: ${price:g} for a million read request units{origin}.", err=True)
-    typer.echo("Memory of the cache is estimated: store.stats() measures it.", err=True)
+    say(f"Dollars: ${price:g} for a million read request units{origin}.", err=True)
+    say("Memory of the cache is estimated: store.stats() measures it.", err=True)
 
 
 def _cells(name: str, outcome: Outcome, price: float) -> list[str]:
@@ -222,7 +222,7 @@ def _print_curves(curves: Mapping[str, Sequence[Outcome]]) -> None:
         [f"{outcomes[0].max_size:,}", *(cell for outcome in outcomes for cell in _remains(outcome))]
         for outcomes in zip(*curves.values(), strict=True)
     ]
-    typer.echo()
+    say()
     print_table(head, rows, title="What memory buys", numbers=True)
 
 

@@ -11,6 +11,7 @@ import typer
 from chalk_online_store.cli import require
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json
+from chalk_online_store.cli.terminal import say
 
 
 def copy_feast(
@@ -49,4 +50,4 @@ def copy_feast(
         return
     for one in copied:
         found = one.entities - one.missing
-        typer.echo(f"{one.view}: {found:,} of {one.entities:,} entities copied")
+        say(f"{one.view}: {found:,} of {one.entities:,} entities copied")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 
 from chalk_online_store.cli import WrongUsage
@@ -17,6 +17,7 @@ from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json, Yes
 from chalk_online_store.cli.surveys import Regions, Survey, opened, survey
 from chalk_online_store.cli.tables import draw_table, print_table
+from chalk_online_store.cli.terminal import make_console, say
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import OnlineStoreError, RegionUnavailable
 from chalk_online_store.operations.registry import RegistryKeeper
@@ -88,7 +89,7 @@ def _seconds(every: str) -> float:
 
 def _watch(look: Callable[[], Survey], seconds: float, as_json: bool) -> None:
     """Look until Ctrl-C: redrawn on a terminal, else one after the other."""
-    console = Console()
+    console = make_console()
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
             found = look()
@@ -250,7 +251,5 @@ def _move_home(regions: Regions, region: str, yes: bool) -> None:
     )
     keeper = RegistryKeeper(regions.store.backend)
     if not regions.store.run(keeper.move_home(region, names, regions.store.call(4 * TIMEOUT))):
-        typer.echo(
-            "The old home did not answer: what was registered there last may be lost.", err=True
-        )
-    typer.echo(f"Put home={region} into the URL of every process.", err=True)
+        say("The old home did not answer: what was registered there last may be lost.", err=True)
+    say(f"Put home={region} into the URL of every process.", err=True)

@@ -15,6 +15,7 @@ from chalk_online_store.cli.options import URL_VARIABLE, Json, Url, given
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.stores import load_registry, opened_store
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.codec.lockfile import Difference, differences, parse_lock, render_lock
 from chalk_online_store.codec.registry import Entry, Registry, entries_of
 from chalk_online_store.effects import Operation
@@ -91,7 +92,9 @@ def export(
 
     Example: chalk-online-store registry export --output registry.lock --url sqlite:///features.db
     """
-    text = render_lock(load_registry(url).entries)
+    registry = load_registry(url)
+    registry.check()
+    text = render_lock(registry.entries)
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -141,6 +144,7 @@ def check(
         registries["the lock file"] = Registry(_read_lock(lock))
     if url is not None:
         registries["the table"] = load_registry(url)
+        registries["the table"].check()
     found = [
         (where, difference)
         for where, registry in registries.items()
@@ -154,7 +158,7 @@ def check(
 
 def _conclude(found: Sequence[tuple[str, Difference]], as_json: bool) -> None:
     if not (found or as_json):
-        typer.echo("Nothing differs.")
+        say("Nothing differs.")
         return
     _print(
         ("name", "in", "is", "should be", "but is"),
@@ -177,7 +181,7 @@ def _say(text: str, plain: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(plain)
     else:
-        typer.echo(text)
+        say(text)
 
 
 def _read_lock(path: Path) -> tuple[Entry, ...]:

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import numpy as np
 
-from chalk_online_store.codec.values import microseconds_utc
+from chalk_online_store.codec.values import is_masked, microseconds_utc, whole_microseconds
 
 _Write = Callable[[Any], bytes]
 
@@ -32,8 +32,17 @@ def canonical(value: Any) -> bytes:
     if isinstance(value, Enum):
         return canonical(value.value)
     if isinstance(value, np.generic):
-        return canonical(value.item())
+        return canonical(_builtin(value))
     raise TypeError(type(value).__name__)
+
+
+def _builtin(value: np.generic) -> Any:
+    """A scalar of numpy's as a builtin; raises `TypeError` for NaT, and times that none holds."""
+    found = value.item()
+    # numpy makes an int of a datetime64 in nanoseconds, and None of NaT.
+    if value.dtype.kind in "mM" and not isinstance(found, date | timedelta):
+        raise TypeError("datetime64 or timedelta64 that is not whole microseconds")
+    return found
 
 
 def _framed(letter: bytes, content: bytes) -> bytes:
@@ -59,8 +68,8 @@ def _mapping(value: dict[Any, Any]) -> bytes:
 
 
 def _array(value: Any) -> bytes:
-    if value.dtype.hasobject:
-        raise TypeError("array of objects")
+    if value.dtype.hasobject or value.dtype.names or is_masked(value):
+        raise TypeError("array of objects, of records, or with masked elements")
     little = value.astype(value.dtype.newbyteorder("<"), copy=False)
     return _joined((little.dtype.str, value.shape, little.tobytes()))
 
@@ -70,7 +79,7 @@ def _moment(value: datetime) -> bytes:
 
 
 def _microseconds(value: timedelta) -> bytes:
-    return b"%d" % (value // timedelta(microseconds=1))
+    return b"%d" % whole_microseconds(value)
 
 
 def _text(value: Any) -> bytes:

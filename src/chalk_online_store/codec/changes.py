@@ -11,8 +11,9 @@ arrive. A removal is a write in time too: the feature's own observed-at stays be
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from functools import lru_cache
-from typing import TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -96,6 +97,11 @@ class Change(msgspec.Struct, frozen=True, gc=False):
         """Whether it leaves nothing but a tombstone."""
         return self.form.whole and not self.attributes
 
+    @property
+    def deletes(self) -> bool:
+        """Whether it removes features, or the entity, and writes nothing."""
+        return not self.attributes
+
     def partial(self, values: Mapping[str, bytes | None]) -> Change:
         """The same of these values alone."""
         width, expires_at = self.form.width, self.expires_at
@@ -134,6 +140,60 @@ def render_item(item: Attributes) -> bytes:
     """Attributes to an item in DynamoDB's JSON."""
     encode = msgspec.json.encode
     return b"{%b}" % b",".join(b"%b:%b" % (encode(name), value) for name, value in item.items())
+
+
+def is_same(one: bytes | None, other: bytes | None) -> bool:
+    """Return True if two attributes have the same value, whatever the form of their JSON.
+
+    Engines and proxies write one value in many forms: with white space, with other escapes, a
+    number with an exponent, a set or a map in another order.
+    """
+    if one == other or one is None or other is None:
+        return one == other
+    try:
+        return bool(
+            _comparable(msgspec.json.decode(one)) == _comparable(msgspec.json.decode(other))
+        )
+    except (*UNREADABLE, AttributeError, ArithmeticError, TypeError):
+        return False
+
+
+def _comparable(attribute: Any) -> Any:
+    """A DynamoDB value as one of Python's, with its type."""
+    ((kind, content),) = attribute.items()
+    match kind:
+        case "N":
+            content = Decimal(content)
+        case "NS":
+            content = frozenset(map(Decimal, content))
+        case "SS" | "BS":
+            content = frozenset(content)
+        case "L":
+            content = [_comparable(part) for part in content]
+        case "M":
+            content = {name: _comparable(part) for name, part in content.items()}
+    return kind, content
+
+
+class Difference(NamedTuple):
+    """The attributes that get another value, and those that are removed."""
+
+    values: dict[str, bytes]
+    removed: set[str]
+
+
+def difference(layout: TableLayout, item: Attributes, merged: Attributes) -> Difference:
+    """Return what has to be set and removed in `item` to get `merged`.
+
+    The key attributes are never among it: they identify the item, and DynamoDB refuses to set them.
+    """
+    keys = {layout.pk, layout.sk}
+    values = {
+        name: value
+        for name, value in merged.items()
+        if name not in keys and not is_same(item.get(name), value)
+    }
+    return Difference(values, item.keys() - merged.keys() - keys)
 
 
 def key_attributes(layout: TableLayout, key: ItemKey) -> dict[str, bytes]:
@@ -236,6 +296,14 @@ def merge(layout: TableLayout, item: Attributes | None, change: Change) -> Attri
         name: value for name, value in change.values.items() if times.of(name) <= change.observed_at
     }
     return _set(item, layout, change.partial(values)) if values else item
+
+
+def leaves_newer(layout: TableLayout, merged: Attributes, change: Change) -> bool:
+    """Return True if `merged`, the item after a delete, still has values that it was to remove."""
+    if not change.deletes:
+        return False
+    names = features_of(merged, layout) if change.erases else change.form.gone
+    return any(name in merged for name in names)
 
 
 def _set(item: Attributes, layout: TableLayout, change: Change) -> Attributes:

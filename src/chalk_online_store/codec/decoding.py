@@ -13,9 +13,10 @@ pure one whatever it does not know for sure.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import attrgetter
@@ -23,6 +24,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from chalk_online_store.codec.changes import Times, key_of, parse_item
 from chalk_online_store.codec.layout import BASE, LATEST, TableLayout, own
 from chalk_online_store.codec.values import (
     Attribute,
@@ -35,6 +37,9 @@ from chalk_online_store.codec.values import (
     ValueCodec,
 )
 from chalk_online_store.errors import DamagedItem
+from chalk_online_store.logs import event
+
+logger = logging.getLogger(__name__)
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -150,6 +155,20 @@ class RowDecoder:
         """Rows of decoded items."""
         return [self._row(item) for item in items]
 
+    def salvaged(self, item: bytes) -> Row | None:
+        """The row of an item of which some values cannot be decoded: these are `Damage`s.
+
+        None if the item is not JSON, or its key or its times cannot be read.
+        """
+        try:
+            attributes = parse_item(item)
+            key, times = key_of(self._layout, attributes), Times(attributes)
+        except DamagedItem:
+            return None
+        found = [_salvage(reading, attributes, times) for reading in self._readings]
+        values, observed = zip(*found, strict=True) if found else ((), ())
+        return DamagedRow((*key, times.latest, observed, *values))
+
     def _row(self, item: Any) -> Row:
         try:
             row: Row = self._ordinary(item)
@@ -205,6 +224,23 @@ def _time(item: Any) -> Callable[[Any, Any], int | None]:
     return time
 
 
+def _salvage(reading: Reading, item: Mapping[str, bytes], times: Times) -> tuple[Any, int | None]:
+    """A row's value of one column, and when it was true."""
+    attribute = item.get(reading.id)
+    if attribute is None:
+        return None, None
+    try:
+        observed_at = times.of(reading.id)
+    except DamagedItem:
+        return Damage("its observed-at cannot be read"), times.base
+    try:
+        return reading.read(attribute), observed_at
+    except msgspec.DecodeError as error:
+        return Damage(str(error)), observed_at
+    except (ValueError, RecursionError) as error:
+        return Damage(type(error).__name__), observed_at
+
+
 def _number(attribute: Any) -> int:
     return (attribute and attribute.N) or 0
 
@@ -219,8 +255,16 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
 def _import_compiled() -> Any:
     try:
         return importlib.import_module("chalk_online_store.codec._decoder")
-    except ImportError:  # No compiler was there when the library was installed.
+    except ImportError:  # No C compiler was there when the library was installed.
+        logger.info(
+            "The compiled decoder is not installed; the Python decoder reads the same items in"
+            " more CPU time.",
+            extra=event("compiled.absent"),
+        )
         return None
 
 
 _compiled = _import_compiled()
+
+compiled: bool = _compiled is not None
+"""True if the part in C was built when the library was installed."""

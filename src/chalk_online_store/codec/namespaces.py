@@ -15,7 +15,7 @@ from chalk_online_store.codec.columns import ColumnBatch, Row, Stored
 from chalk_online_store.codec.keys import keys_encoder
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.policies import Action, Policy, policy_of
-from chalk_online_store.codec.registry import ACTIVE, RETIRED, Entry, Registry
+from chalk_online_store.codec.registry import ACTIVE, RETIRED, Comparison, Entry, Registry
 from chalk_online_store.codec.shapes import Column, Shape
 from chalk_online_store.codec.values import Encode
 from chalk_online_store.errors import InvalidKey, UnknownFeature
@@ -220,12 +220,32 @@ class NamespaceCodec:
         return f"{entry.id}:" if entry else None
 
     @cached_property
-    def missing(self) -> list[Entry]:
-        """What the registry lacks of the schema.
+    def compared(self) -> Comparison:
+        """How the schema and the registry agree."""
+        return self.registry.compare(self.namespace)
 
-        Raises `TypeConflict` or `RegistryError` where the two do not agree.
-        """
-        return self.registry.missing(self.namespace)
+    @property
+    def missing(self) -> list[Entry]:
+        """What the registry lacks of the schema."""
+        return self.compared.missing
+
+    @cached_property
+    def agrees(self) -> bool:
+        """Whether the registry has all of the schema, and as the schema has it."""
+        missing, conflicts, damage = self.compared
+        return not missing and not conflicts and damage is None
+
+    def check(self) -> None:
+        """Raise `TypeConflict` or `RegistryError` if the namespace cannot be used at all."""
+        if self.compared.damage is not None:
+            raise self.compared.damage.error()
+
+    def check_features(self, names: Iterable[str]) -> None:
+        """Raise `TypeConflict` or `RegistryError` if a feature is registered otherwise."""
+        conflicts = self.compared.conflicts
+        for name in names if conflicts else ():
+            if name in conflicts:
+                raise conflicts[name].error()
 
     @cached_property
     def _encode_keys(self) -> Callable[[str, Sequence[Any]], list[str]]:
@@ -250,6 +270,7 @@ class NamespaceCodec:
             Column(entries[full_name].id, feature, full_name, self._field_ids(feature))
             for feature in features
             if (full_name := self.namespace.full_name(feature)) in entries
+            and feature.name not in self.compared.conflicts
         )
         return GroupCodec(
             name,
@@ -335,6 +356,7 @@ class NamespaceCodec:
         return found
 
     def _refuse_unknown(self, names: Iterable[str]) -> None:
+        self.check_features(names)
         for name in names:
             if name != self.namespace.key_name and name not in self.namespace.by_name:
                 self.namespace.feature(name)

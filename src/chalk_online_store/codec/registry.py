@@ -7,22 +7,29 @@ the groups of one namespace, the features of one namespace. An id is never given
 An entry lies in the table as two items of one partition: one under its name, one under its id,
 put in one transaction on the condition that neither exists. So two processes can neither give
 one id to two names nor one name two ids. `codec.registry_edits` says how entries change later.
+
+What is wrong concerns as little as possible. A schema that contradicts an entry loses that feature
+(`Conflict`). An item that is not a valid entry, or two entries with one id, make the namespace that
+they belong to unusable (`Registry.damage`): an id that is not known for sure could serve one
+feature's values as another's, or be given twice. Other namespaces are not affected.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
 from chalk_online_store.codec.changes import Attributes, key_attributes, key_of
-from chalk_online_store.codec.ids import free_ids
+from chalk_online_store.codec.ids import ALPHABET, free_ids
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.values import UNREADABLE
-from chalk_online_store.errors import RegistryError, TypeConflict
+from chalk_online_store.errors import DamagedItem, RegistryError, TypeConflict
 from chalk_online_store.schema import Namespace
 from chalk_online_store.schema.types import struct_fields
 
@@ -46,8 +53,20 @@ FILTERED = "~bloom:"
 _HOME = "~home"
 """The sort key of what says in which region the registry is written."""
 
+_MARKS = "~"
+"""Begins the sort keys of what is not an entry; those of later versions are left alone."""
+
+UNREADABLE_HOME = "?"
+"""Stands for the home region if its item cannot be read: no region is called so."""
+
 _NAME = "[A-Za-z_][A-Za-z0-9_@-]*"
 _FULL_NAME = re.compile(rf"{_NAME}([./]{_NAME}([./][^./!]+)*)?")
+_ID = re.compile(rf"[{ALPHABET}]{{1,16}}")
+_MOST_SHOWN = 100
+_REMEDY = (
+    "Correct that item of the partition '!registry', or remove it and run `chalk-online-store "
+    "registry import` with a lock file."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +129,55 @@ def home_mark(region: str, layout: TableLayout) -> Attributes:
 def read_items(
     items: Iterable[Attributes], layout: TableLayout, dropped: frozenset[str] = frozenset()
 ) -> Registry:
-    """The registry in items whose sort key is after `NAMES_AFTER`; raises `RegistryError`."""
+    """The registry in items whose sort key is after `NAMES_AFTER`.
+
+    Items that are not valid entries are kept as `unreadable`. Raises `RegistryError` for one
+    without a key.
+    """
     entries, filtered, home = [], [], ""
+    unreadable: list[tuple[str, str]] = []
     for item in items:
-        sk = key_of(layout, item).sk
+        sk = _sort_key(item, layout)
         if sk.startswith(FILTERED):
             filtered.append(sk.removeprefix(FILTERED))
         elif sk == _HOME:
-            home = _read_text(item, "region")
-        else:
-            entries.append(read_entry(item))
-    return Registry(tuple(entries), dropped, frozenset(filtered), home)
+            home = _read_home(item)
+        elif not sk.startswith(_MARKS):
+            try:
+                entry = read_entry(item)
+                _check_entry(entry, sk, layout)
+            except RegistryError as error:
+                unreadable.append((sk[:_MOST_SHOWN], str(error)))
+            else:
+                entries.append(entry)
+    return Registry(tuple(entries), dropped, frozenset(filtered), home, tuple(unreadable))
+
+
+def _sort_key(item: Attributes, layout: TableLayout) -> str:
+    try:
+        return key_of(layout, item).sk
+    except DamagedItem as error:
+        raise RegistryError("An item of the registry has no key.") from error
+
+
+def _read_home(item: Attributes) -> str:
+    try:
+        return _read_text(item, "region")
+    except RegistryError:
+        return UNREADABLE_HOME
+
+
+def _check_entry(entry: Entry, sk: str, layout: TableLayout) -> None:
+    """Raise `RegistryError` for what no version of this library has written under a sort key."""
+    name = entry.name
+    if entry.state == RETIRED:
+        name = name.removesuffix(f"{RETIRED_MARK}{entry.id}")
+    if entry.name != sk or not _FULL_NAME.fullmatch(name):
+        raise RegistryError("It has the name of another item.")
+    if not _ID.fullmatch(entry.id) or entry.id in layout.reserved:
+        raise RegistryError("Its id is not one that can be stored.")
+    if entry.state not in (ACTIVE, ALIAS, RETIRED):
+        raise RegistryError("Its state is unknown to this version.")
 
 
 def check_name(name: str) -> None:
@@ -129,9 +186,43 @@ def check_name(name: str) -> None:
         raise RegistryError(f"{name!r} is no full name such as user.risk.")
 
 
+def namespace_part(name: str) -> str:
+    """`user` of `user`, `user.risk` and `user/realtime`."""
+    return re.split("[./]", name, maxsplit=1)[0]
+
+
+def _feature_part(name: str) -> str:
+    """`risk` of `user.risk` and `user.risk.x`; "" of namespaces and groups."""
+    return f"{name}..".split(".")[1]
+
+
 def scope_of(name: str) -> str:
     """`user.` of `user.risk`, `user.a.` of `user.a.b`, `user/` of `user/realtime`, "" of `user`."""
     return name[: max(name.rfind("."), name.rfind("/")) + 1]
+
+
+class Conflict(NamedTuple):
+    """An error that is raised by each call that uses what a schema declares otherwise."""
+
+    kind: type[RegistryError]
+    message: str
+
+    def error(self) -> RegistryError:
+        """A new error."""
+        return self.kind(self.message)
+
+
+class Comparison(NamedTuple):
+    """What the registry says of a schema's namespace.
+
+    `missing` are the entries, still without ids, that it lacks, apart from those of conflicting
+    features. `conflicts` are by the name of the feature. `damage` is why the namespace cannot be
+    used at all; None if it can.
+    """
+
+    missing: list[Entry]
+    conflicts: dict[str, Conflict]
+    damage: Conflict | None
 
 
 @dataclass(frozen=True)
@@ -140,13 +231,42 @@ class Registry:
 
     `dropped` are names that this process has dropped itself. It neither uses nor registers them
     again, though its schema still has them. `filtered` are namespaces with a Bloom filter.
-    `home` is the region that it is written in; "" where there are no regions.
+    `home` is the region that it is written in; "" where there are no regions. `unreadable` are
+    the sort keys of items that are not valid entries, with the reasons.
     """
 
     entries: tuple[Entry, ...] = ()
     dropped: frozenset[str] = frozenset()
     filtered: frozenset[str] = frozenset()
     home: str = ""
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def damage(self) -> dict[str, str]:
+        """By the name of a namespace, why its part of the registry cannot be relied on."""
+        found = {
+            namespace_part(sk): (
+                f"The registry's item {sk!r} is not a valid entry. {reason} {_REMEDY}"
+            )
+            for sk, reason in self.unreadable
+        }
+        owners: dict[tuple[str, str], str] = {}
+        for entry in self.entries:
+            if entry.state == ALIAS:
+                continue
+            first = owners.setdefault((entry.scope, entry.id), entry.name)
+            if first != entry.name:
+                message = f"{first} and {entry.name} have one id in the registry. {_REMEDY}"
+                for name in (first, entry.name):
+                    found.setdefault(namespace_part(name), message)
+        return found
+
+    def check(self, *names: str) -> None:
+        """Raise `RegistryError` if the namespace of one of these names, or any, is damaged."""
+        wanted = {namespace_part(name) for name in names}
+        for namespace, message in self.damage.items():
+            if namespace in wanted or not names:
+                raise RegistryError(message)
 
     @cached_property
     def by_name(self) -> dict[str, Entry]:
@@ -181,6 +301,31 @@ class Registry:
             e.id for e in self.entries if e.group == group and e.state == state and e.scope == scope
         )
 
+    def check_parents(self, wanted: Iterable[Entry]) -> None:
+        """Raise `RegistryError` if what the wanted entries are to contain is registered already.
+
+        Then the registry has lost them, and their values are stored under ids that nobody knows.
+        """
+        within = {entry.scope[:-1] for entry in self.entries if entry.state != RETIRED}
+        within |= {f"{e.scope[:-1]}/{e.group}" for e in self.entries if e.group}
+        for entry in wanted:
+            if entry.name in within:
+                raise RegistryError(
+                    f"The registry lacks {entry.name}, though it has entries that belong to it. "
+                    "Restore it from a lock file with `chalk-online-store registry import`."
+                )
+
+    def groups_of(self, namespace: str) -> Iterator[tuple[str, int]]:
+        """The id and the width of every group of a namespace, whichever schema declares it.
+
+        The width is the number of features that the group ever had, dropped ones included.
+        """
+        scope = f"{namespace}."
+        features = Counter(e.group for e in self.entries if e.scope == scope and e.state != ALIAS)
+        for entry in self.entries:
+            if entry.scope == f"{namespace}/":
+                yield entry.id, features[entry.name.removeprefix(entry.scope)]
+
     def allocate(self, wanted: Iterable[Entry], reserved: frozenset[str]) -> list[Entry]:
         """The wanted entries, each with the shortest id that is free in its scope."""
         sources: dict[str, Iterator[str]] = {}
@@ -197,19 +342,36 @@ class Registry:
     def missing(self, namespace: Namespace) -> list[Entry]:
         """The entries, still without ids, that a namespace needs and the registry lacks.
 
-        Raises `TypeConflict` or `RegistryError` where it has them otherwise.
+        Raises `TypeConflict` or `RegistryError` if it has any of them otherwise.
         """
+        found = self.compare(namespace)
+        for conflict in (found.damage, *found.conflicts.values()):
+            if conflict is not None:
+                raise conflict.error()
+        return found.missing
+
+    def compare(self, namespace: Namespace) -> Comparison:
+        """Hold a namespace against the registry."""
+        damage = None
+        if namespace.name in self.damage:
+            damage = Conflict(RegistryError, self.damage[namespace.name])
         wanted: list[Entry] = []
         known: list[Entry] = []
+        conflicts: dict[str, Conflict] = {}
         for entry in entries_of(namespace):
             found = self.by_name.get(entry.name)
-            if found is not None:
-                _check_same(entry, found)
-                known.append(found)
-            elif not self._is_dropped(entry.name):
-                wanted.append(entry)
-        _check_one_name_each(known)
-        return wanted
+            if found is None:
+                if not self._is_dropped(entry.name):
+                    wanted.append(entry)
+                continue
+            known.append(found)
+            conflict = _conflict(entry, found)
+            if conflict is not None and (feature := _feature_part(entry.name)):
+                conflicts.setdefault(feature, conflict)
+            else:
+                damage = damage or conflict
+        _find_double_names(known, conflicts)
+        return Comparison(_without(wanted, namespace, conflicts), conflicts, damage)
 
     def _is_dropped(self, name: str) -> bool:
         """Whether this process dropped a name, or the struct that the named field is in."""
@@ -233,29 +395,50 @@ def entries_of(namespace: Namespace) -> list[Entry]:
     return [own, *groups, *features, *fields]
 
 
-def _check_same(wanted: Entry, found: Entry) -> None:
+def _conflict(wanted: Entry, found: Entry) -> Conflict | None:
     if wanted.type != found.type:
-        raise TypeConflict(
+        return Conflict(
+            TypeConflict,
             f"{wanted.name} is {wanted.type} in the schema, but {found.type} in the table. "
-            "Give the feature another name, keep its type, or drop what is there first."
+            "Give the feature another name, keep its type, or drop what is there first. "
+            "Calls that do not use it are not affected.",
         )
     if wanted.group != found.group:
-        raise RegistryError(
+        return Conflict(
+            RegistryError,
             f"{wanted.name} is in group {wanted.group!r} in the schema, but its values lie in "
-            f"group {found.group!r}. Give the feature another name, or keep its group."
+            f"group {found.group!r}. Give the feature another name, or keep its group. "
+            "Calls that do not use it are not affected.",
         )
+    return None
 
 
-def _check_one_name_each(known: Iterable[Entry]) -> None:
-    """A schema must not have a feature under its old name and under its new one."""
+def _find_double_names(known: Iterable[Entry], conflicts: dict[str, Conflict]) -> None:
+    """Note features that a schema declares under an old name and under the new one."""
     names: dict[tuple[str, str], str] = {}
     for entry in known:
         first = names.setdefault((entry.scope, entry.id), entry.name)
         if first != entry.name:
-            raise RegistryError(
+            conflict = Conflict(
+                RegistryError,
                 f"{first} and {entry.name} are two names of one feature, since a rename. "
-                "Declare one of them."
+                "Declare one of them.",
             )
+            for name in (first, entry.name):
+                conflicts.setdefault(_feature_part(name), conflict)
+
+
+def _without(
+    wanted: Iterable[Entry], namespace: Namespace, conflicts: Container[str]
+) -> list[Entry]:
+    """The wanted entries that are not for conflicting features alone."""
+    groups = {f.group for f in namespace.features if f.name not in conflicts}
+    return [
+        entry
+        for entry in wanted
+        if _feature_part(entry.name) not in conflicts
+        and (entry.type != "group" or entry.name.removeprefix(entry.scope) in groups)
+    ]
 
 
 def _text(value: str) -> bytes:

@@ -61,7 +61,7 @@ def renamed(registry: Registry, old: str, new: str, layout: TableLayout) -> Tran
     if target is not None and target.state == ACTIVE:
         return []
     names = [e for e in registry.by_name.values() if identity(e) == identity(found)]
-    active = next(entry for entry in names if entry.state == ACTIVE)
+    active = _active(names)
     after = replace(active, name=new)
     return [
         [
@@ -111,8 +111,19 @@ def dropped(registry: Registry, doomed: Collection[Identity], layout: TableLayou
     return _packed(_retired(entries, layout) for entries in deepest_first)
 
 
+def _active(names: Sequence[Entry]) -> Entry:
+    """The one that is not an alias; raises `RegistryError` if the registry has lost it."""
+    for entry in names:
+        if entry.state == ACTIVE:
+            return entry
+    raise RegistryError(
+        f"{names[0].name} is an alias of a feature that the registry lacks. Restore that from a "
+        "lock file with `chalk-online-store registry import`."
+    )
+
+
 def _retired(names: Sequence[Entry], layout: TableLayout) -> list[Swap]:
-    active = next(entry for entry in names if entry.state == ACTIVE)
+    active = _active(names)
     kept = replace(active, name=f"{active.name}{RETIRED_MARK}{active.id}", state=RETIRED)
     freed = [Swap(entry.name_item(layout), None) for entry in names]
     return [*freed, Swap(None, kept.name_item(layout))]

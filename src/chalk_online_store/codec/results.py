@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from chalk_online_store.arguments import check_mapping, check_text
 from chalk_online_store.codec.canonical import canonical
 from chalk_online_store.codec.namespaces import Planned
 from chalk_online_store.codec.shapes import Column
@@ -37,8 +38,11 @@ def key_of(query: str, version: str, inputs: Mapping[str, Any]) -> str:
 
     Raises `InvalidValue`.
     """
+    check_text(query, "query")
+    check_text(version, "version")
+    check_mapping(inputs, "inputs", '{"user.id": 7}')
     if not query:
-        raise InvalidValue("A query has a name.")
+        raise InvalidValue("query must be the name of a query; got an empty str. Pass its name.")
     found = [(name, _canonical(name, value)) for name, value in inputs.items()]
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     digest.update(canonical([query, version, dict(found)]))
@@ -46,8 +50,6 @@ def key_of(query: str, version: str, inputs: Mapping[str, Any]) -> str:
 
 
 def _canonical(name: Any, value: Any) -> bytes:
-    if not isinstance(name, str):
-        raise InvalidValue("The inputs of a query are a dict from names to values.")
     try:
         return canonical(value)
     except (TypeError, ValueError, RecursionError, Refused) as error:

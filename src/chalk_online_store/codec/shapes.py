@@ -108,7 +108,10 @@ class Shape:
         return self.decoder.rows(found)
 
     def decode_each(self, items: Sequence[bytes]) -> list[Row | DamagedItem]:
-        """Rows from items, or the `DamagedItem` for each that is no such row."""
+        """Rows from items; those with damaged values are `DamagedRow`s.
+
+        A `DamagedItem` stands for an item whose key or times cannot be read.
+        """
         try:
             return list(self.decode_items(items))
         except DamagedItem:
@@ -118,7 +121,7 @@ class Shape:
         try:
             return self.decode_items([item])[0]
         except DamagedItem as error:
-            return error
+            return self.decoder.salvaged(item) or error
 
     def _damage(self, error: Exception) -> str:
         """What msgspec says, with the feature's name for its path."""
@@ -148,16 +151,17 @@ class Shape:
 
         Raises `DamagedItem` where it is not stored as its type is.
         """
-        time = _time(row, position)
+        time = self.observed_at(row, position)
         if time is None:
             return None
         return Cell(self.converters[position].one(row[FIRST + position]), time)
 
-
-def _time(row: Row, position: int) -> int | None:
-    times = row[TIMES]
-    time: int | None = row[LATEST_AT] if times is None else times[position]
-    return time
+    @staticmethod
+    def observed_at(row: Row, position: int) -> int | None:
+        """When the feature at `position` was observed (UTC us); None if the item lacks it."""
+        times = row[TIMES]
+        time: int | None = row[LATEST_AT] if times is None else times[position]
+        return time
 
 
 class Columns:
@@ -188,7 +192,7 @@ class Columns:
     def times(self, position: int) -> Sequence[int | None]:
         """When the feature at `position` was observed (UTC us), stale or not; None: not known."""
         if self._odd:
-            return [_time(row, position) for row in self._rows]
+            return [Shape.observed_at(row, position) for row in self._rows]
         times: Sequence[int] = self.places[LATEST_AT]
         return times
 
@@ -210,6 +214,19 @@ class Columns:
             return [*map(converter.checked, found)]
         return list(found)
 
+    def readable(self, position: int, oldest: int | None, *, stored: bool) -> list[Any]:
+        """As `values` or, if `stored`, as `contents`; None in place of what is damaged."""
+        one = self._converters[position].one
+        found: list[Any] = []
+        for content in self._fresh(position, oldest):
+            try:
+                value = one(content)
+            except DamagedItem:
+                found.append(None)
+            else:
+                found.append(content if stored else value)
+        return found
+
     def _fresh(self, position: int, oldest: int | None) -> Sequence[Any]:
         found: Sequence[Any] = self.places[FIRST + position]
         if oldest is None or self._oldest >= oldest:
@@ -229,6 +246,8 @@ _FEW = 4
 
 _EPOCH = moment(0)
 _DAMAGE = (DamagedItem, ValueError, ArithmeticError, struct.error)
+_OTHER_DAMAGE = (TypeError, AttributeError, LookupError, RecursionError)
+"""What a decoder raises for contents that it does not expect; the texts could hold values."""
 
 
 class Converter:
@@ -254,6 +273,8 @@ class Converter:
             return self._convert(value)
         except _DAMAGE as error:
             raise self._damaged(error) from error
+        except _OTHER_DAMAGE as error:
+            raise self._damaged(type(error).__name__) from error
 
     def checked(self, value: Any) -> Any:
         """What lies in a row, if it is no `Damage`."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -33,6 +34,11 @@ Decode = Callable[[Any], Any]
 NULL = b'{"NULL":true}'
 MAX_INT = 10**38 - 1
 """AWS: numbers have up to 38 digits of precision."""
+
+FINER_THAN_MICROSECONDS = (
+    "finer than whole microseconds; round it first, for example with pandas' .round('us')"
+)
+_BYTE_FORMATS = ("B", "b", "c")
 
 _json = msgspec.json.encode
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -148,6 +154,8 @@ def _encode_str(value: Any) -> bytes:
 
 def _encode_bytes(value: Any) -> bytes:
     expect((bytes, bytearray, memoryview), value)
+    if isinstance(value, memoryview) and (value.ndim != 1 or value.format not in _BYTE_FORMATS):
+        raise Refused("a memoryview of other elements than bytes; use .tobytes()")
     return b'{"B":%b}' % _json(bytes(value))
 
 
@@ -214,11 +222,33 @@ def microseconds_utc(value: Any) -> int:
     """A datetime as microseconds since 1970."""
     expect(datetime, value)
     if value.tzinfo is None:
+        if value != value:  # noqa: PLR0124 - pandas.NaT is a datetime that equals nothing.
+            raise Refused("NaT, which is not a time; use None for a null")
         raise Refused("no time zone; use datetime.now(UTC) or .replace(tzinfo=...)")
     since_epoch = value - _EPOCH
     if not _FIRST <= since_epoch <= _LAST:
         raise Refused("a year in UTC outside 1 to 9999")
-    return int(since_epoch // _MICROSECOND)
+    exact = int(since_epoch // _MICROSECOND)
+    if type(value) is not datetime:
+        _check_whole(value, moment(exact))
+    return exact
+
+
+def _check_whole(value: Any, stored: Any) -> None:
+    """Refuse a value of a subclass that is finer than the microseconds which are stored.
+
+    `pandas.Timestamp`, `pandas.Timedelta` and Google's `DatetimeWithNanoseconds` are subclasses
+    of Python's types and keep nanoseconds in an attribute of their own, which only the first two
+    compare.
+    """
+    if value != stored or nanoseconds_of(value):
+        raise Refused(FINER_THAN_MICROSECONDS)
+
+
+def nanoseconds_of(value: Any) -> int:
+    """The nanoseconds of a datetime, time or timedelta beyond its whole microseconds."""
+    found: int = getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0)
+    return found % 1000
 
 
 def _encode_date(value: Any) -> bytes:
@@ -235,12 +265,24 @@ def _encode_time(value: Any) -> bytes:
     since_midnight = timedelta(
         hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond
     )
+    if type(value) is not time:
+        _check_whole(value, _time_of_day(since_midnight))
     return b'{"N":"%d"}' % (since_midnight // _MICROSECOND)
 
 
 def _encode_timedelta(value: Any) -> bytes:
+    return b'{"N":"%d"}' % whole_microseconds(value)
+
+
+def whole_microseconds(value: Any) -> int:
+    """A timedelta in microseconds."""
+    if type(value).__name__ == "NaTType":
+        raise Refused("NaT, which is not a duration; use None for a null")
     expect(timedelta, value)
-    return b'{"N":"%d"}' % (value // _MICROSECOND)
+    exact = int(value // _MICROSECOND)
+    if type(value) is not timedelta:
+        _check_whole(value, timedelta(microseconds=exact))
+    return exact
 
 
 def _encode_uuid(value: Any) -> bytes:
@@ -300,7 +342,11 @@ def moment(microseconds: int) -> datetime:
 def _decode_time(since_midnight: int) -> time:
     if not 0 <= since_midnight < 86_400_000_000:
         raise DamagedItem("no time of day")
-    return (_EPOCH + timedelta(microseconds=since_midnight)).time()
+    return _time_of_day(timedelta(microseconds=since_midnight))
+
+
+def _time_of_day(since_midnight: timedelta) -> time:
+    return (_EPOCH + since_midnight).time()
 
 
 _CODECS: dict[str, ValueCodec] = {
@@ -319,6 +365,11 @@ _CODECS: dict[str, ValueCodec] = {
 }
 
 
+def is_masked(value: Any) -> bool:
+    """Return True for a numpy array with masked elements, without importing `numpy.ma`."""
+    return "numpy.ma" in sys.modules and bool(np.ma.is_masked(value))
+
+
 def _vector_codec(vector: VectorType) -> ValueCodec:
     stored = np.dtype(f"<{vector.dtype}")
     shape = (vector.size,)
@@ -326,6 +377,8 @@ def _vector_codec(vector: VectorType) -> ValueCodec:
     def encode(value: Any) -> bytes:
         if type(value) is np.ndarray and value.dtype == stored and value.shape == shape:
             return b'{"B":%b}' % _json(value.tobytes())
+        if is_masked(value):
+            raise Refused("a masked element, which a vector cannot hold")
         given = np.asarray(value)
         if given.shape != shape or given.dtype.kind not in "fiu":
             raise TypeError

@@ -40,6 +40,10 @@ class _ItemDecoder(RowDecoder):
         """What msgspec decodes an item into."""
         return dict[str, msgspec.Raw]
 
+    def salvaged(self, item: bytes) -> None:
+        """There is nothing to decode, and so nothing to salvage."""
+        return
+
     def rows(self, items: Iterable[Any]) -> list[Row]:
         """Rows of decoded items; raises `DamagedItem` for one without a key."""
         return [self._whole(item) for item in items]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -13,7 +12,18 @@ from chalk_online_store.drivers.contest import Contest
 from chalk_online_store.drivers.loops import Alarm, PerLoop, Wait
 from chalk_online_store.drivers.steps import Crew, idle_in_all, read_clocks
 from chalk_online_store.drivers.sync import Transport
-from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Race, Send, Sleep, Spawn
+from chalk_online_store.effects import (
+    NOW,
+    All,
+    Await,
+    Effect,
+    Operation,
+    Race,
+    Send,
+    Settling,
+    Sleep,
+    Spawn,
+)
 from chalk_online_store.errors import RequestError, RequestTimeout
 
 T = TypeVar("T")
@@ -83,6 +93,8 @@ class AsyncDriver:
                     effect = operation.send(value)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return] # an operation's T
+        finally:  # As in `SyncDriver.run`.
+            operation.close()
 
     async def warm(self, connections: int, timeout: float) -> int:
         """As `SyncDriver.warm`."""
@@ -149,12 +161,12 @@ async def _warm(transport: AsyncTransport, connections: int, timeout: float) -> 
         return error
 
 
-async def _settled(future: Future[Any], timeout: float, alarm: Alarm) -> Any:
+async def _settled(future: Settling, timeout: float, alarm: Alarm) -> Any:
     """A future's result; it may be settled in another thread. Not cancelled with who waits."""
     loop = alarm.loop
     wait = Wait(alarm, time.monotonic() + timeout)
 
-    def wake(_: Future[Any]) -> None:
+    def wake(_: Any) -> None:
         if asyncio._get_running_loop() is loop:
             wait.end()
         elif not loop.is_closed():
@@ -166,4 +178,4 @@ async def _settled(future: Future[Any], timeout: float, alarm: Alarm) -> Any:
     except TimeoutError:
         if not future.done():
             raise
-    return future.result()
+    return future.result(0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -13,7 +13,19 @@ from typing import Any, Protocol, TypeVar
 from chalk_online_store.drivers.steps import idle_in_all, read_clocks
 from chalk_online_store.drivers.tasks import Begun, Loop, Racing, Task, resumed
 from chalk_online_store.drivers.together import Exchange, Pollable, Together
-from chalk_online_store.effects import NOW, All, Await, Effect, Operation, Race, Send, Sleep, Spawn
+from chalk_online_store.drivers.workers import Workers
+from chalk_online_store.effects import (
+    NOW,
+    All,
+    Await,
+    Effect,
+    Operation,
+    Race,
+    Send,
+    SharedResult,
+    Sleep,
+    Spawn,
+)
 from chalk_online_store.errors import RequestError
 
 T = TypeVar("T")
@@ -58,6 +70,8 @@ class SyncDriver:
                     effect = operation.send(value)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return] # an operation's T
+        finally:  # Else what it has registered stays until the exception's traceback is gone.
+            operation.close()
 
     def warm(self, connections: int, timeout: float) -> int:
         """As a transport's, for every region; how many idle in all.
@@ -68,8 +82,8 @@ class SyncDriver:
         if len(transports) == 1:
             return next(iter(transports)).warm(connections, timeout)
         pool = self._pools().sending
-        warming = [pool.submit(_warm, each, connections, timeout) for each in transports]
-        return idle_in_all([each.result() for each in warming])
+        warming = [pool.submit(partial(_warm, each, connections, timeout)) for each in transports]
+        return idle_in_all([each.result(math.inf) for each in warming])
 
     def close(self) -> None:
         """Stop the helpers and close the transports, all of them even where one fails."""
@@ -84,13 +98,13 @@ class SyncDriver:
 
     # --- what runs in other threads ---
 
-    def send_apart(self, effect: Send) -> Future[Any]:
+    def send_apart(self, effect: Send) -> SharedResult[Any]:
         """Send a request in a thread of its own, for those who must not wait."""
-        return self._pools().sending.submit(self._send, effect)
+        return self._pools().sending.submit(partial(self._send, effect))
 
     def run_apart(self, operation: Operation[None]) -> None:
         """Run an operation beside the caller."""
-        self._pools().running.submit(self.run, operation)
+        self._pools().running.submit(partial(self.run, operation))
 
     def pollable(self, to: str) -> Pollable | None:
         """The transport of a region, if it can do without waiting."""
@@ -127,6 +141,13 @@ class SyncDriver:
 
     def _race(self, race: Race) -> Any:
         """Run the first leg alone at first: most races are over before another one begins."""
+        try:
+            return self._run_race(race)
+        finally:
+            for operation in race.operations:
+                operation.close()
+
+    def _run_race(self, race: Race) -> Any:
         began = time.monotonic()
         leg, *others = race.operations
         try:
@@ -135,9 +156,6 @@ class SyncDriver:
             return stop.value
         except Exception as error:
             waits_for = Begun(partial(_fail, error))
-        except BaseException:
-            leg.close()
-            raise
         whole = Race([resumed(leg, waits_for), *others], race.stagger)
         return Together(self).run(Begun(partial(_race_on, whole, began)))
 
@@ -188,13 +206,13 @@ class _Pools:
 
     def __init__(self, max_threads: int) -> None:
         self.pid = os.getpid()
-        self.running = ThreadPoolExecutor(max_threads, "chalk-online-store")
-        self.sending = ThreadPoolExecutor(max_threads, "chalk-online-store-send")
+        self.running = Workers(max_threads, "chalk-online-store")
+        self.sending = Workers(max_threads, "chalk-online-store-send")
 
     def shutdown(self) -> None:
         """Wait for what is under way."""
-        self.running.shutdown()
-        self.sending.shutdown()
+        self.running.stop()
+        self.sending.stop()
 
 
 def _warm(transport: Transport, connections: int, timeout: float) -> int | RequestError:

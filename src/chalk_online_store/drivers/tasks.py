@@ -12,7 +12,6 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from chalk_online_store.effects import (
     Operation,
     Race,
     Send,
+    Settling,
     Sleep,
     Spawn,
 )
@@ -220,7 +220,7 @@ class Loop(ABC):
     def wait_for(
         self,
         task: Task,
-        future: Future[Any],
+        future: Settling,
         timeout: float,
         too_late: Callable[[], Exception] = TimeoutError,
     ) -> None:
@@ -238,7 +238,7 @@ class Loop(ABC):
         else:
             future.add_done_callback(lambda _: self.call_soon(settled))
 
-    def _settle(self, task: Task, future: Future[Any]) -> None:
+    def _settle(self, task: Task, future: Settling) -> None:
         try:
             value = future.result(0)
         except Exception as error:

@@ -13,15 +13,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from chalk_online_store.drivers.polling import Watched, milliseconds_until, poll_of
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.tasks import Begun, Loop, Task
-from chalk_online_store.effects import All, Instant, Operation, Race, Send
+from chalk_online_store.drivers.tasks import Begun, Ended, Loop, Task
+from chalk_online_store.effects import (
+    All,
+    Instant,
+    Operation,
+    Race,
+    Send,
+    Settling,
+    SharedResult,
+)
 from chalk_online_store.errors import RequestTimeout
 
 
@@ -52,7 +59,7 @@ class Performer(Protocol):
     def pollable(self, to: str) -> Pollable | None:
         """The transport of a region, if it can do without waiting."""
 
-    def send_apart(self, effect: Send) -> Future[Any]:
+    def send_apart(self, effect: Send) -> SharedResult[Any]:
         """Send a request in another thread."""
 
     def run_apart(self, operation: Operation[None]) -> None:
@@ -66,28 +73,48 @@ class Together(Loop):
         super().__init__()
         self._driver = driver
         self._under_way: dict[Task, Exchange] = {}
+        self._operations: list[Operation[Any]] = []
         self._waker: Waker | None = None
 
     def run(self, effect: All | Race | Begun) -> Any:
         """The effect's result."""
         ended: list[tuple[Any, Exception | None]] = []
-        root = self.start(_ask(effect), lambda *outcome: ended.append(outcome))
         try:
+            self.start(_ask(effect), lambda *outcome: ended.append(outcome))
             self.step_all()
             while not ended:
                 self._wait()
                 self.step_all()
         finally:
-            if not ended:  # We were interrupted.
-                root.cancel()
-            if self._waker is not None:
-                self._waker.close()
+            try:
+                if not ended:  # This thread was interrupted.
+                    self._give_up_all()
+            finally:
+                if self._waker is not None:
+                    self._waker.close()
         ((value, error),) = ended
         if error is not None:
             raise error
         return value
 
+    def _give_up_all(self) -> None:
+        """End all requests and operations.
+
+        An interruption can come after an operation was begun and before its task is known to the
+        task that waits for it. So this goes by what was begun, not by which task waits for which.
+        """
+        while self._under_way:
+            self._under_way.popitem()[1].abort()
+        while self._operations:
+            with suppress(Exception):
+                self._operations.pop().close()
+
     # --- what `Loop` asks for ---
+
+    def start(self, operation: Operation[Any], ended: Ended) -> Task:
+        """Begin an operation."""
+        self._operations.append(operation)
+        return super().start(operation, ended)
 
     def time(self) -> float:
         """The monotonic clock."""
@@ -122,7 +149,7 @@ class Together(Loop):
     def wait_for(
         self,
         task: Task,
-        future: Future[Any],
+        future: Settling,
         timeout: float,
         too_late: Callable[[], Exception] = TimeoutError,
     ) -> None:
@@ -223,9 +250,10 @@ class Waker:
         self._here.close()
 
 
-def _too_late(future: Future[Any]) -> RequestTimeout:
-    future.cancel()  # If no thread has begun with it, none needs to.
-    return RequestTimeout("the engine did not answer in time")
+def _too_late(result: SharedResult[Any]) -> RequestTimeout:
+    error = RequestTimeout("the engine did not answer in time")
+    result.set_exception(error)  # If no thread has begun with it, none needs to.
+    return error
 
 
 def _ask(effect: Any) -> Operation[Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterable
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -15,6 +17,7 @@ from chalk_online_store.codec.decoding import Row
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.values import UNREADABLE
+from chalk_online_store.dynamodb.failures import CheckFailure, failure
 from chalk_online_store.dynamodb.messages import Response
 
 R = TypeVar("R")
@@ -25,6 +28,10 @@ _NO_ITEM = msgspec.Raw(b"null")
 
 RawItem: TypeAlias = dict[str, msgspec.Raw]
 """An item whose attributes are still JSON."""
+
+
+class Mismatch(Exception):
+    """An answer is that to another request; the text says why, without keys and values."""
 
 
 class Decoder(Protocol[T_co]):
@@ -39,9 +46,44 @@ class Capacity(msgspec.Struct, gc=False):
     """Consumed capacity units of one table."""
 
     CapacityUnits: float = 0.0
+    TableName: str | None = None
+    Table: msgspec.Raw = _ABSENT
+
+    @property
+    def has_detail(self) -> bool:
+        """True if the engine reports the table apart from its indexes, as `INDEXES` asks for."""
+        return self.Table is not _ABSENT
 
 
-class OneTable(msgspec.Struct):
+class Answer(msgspec.Struct, kw_only=True):
+    """The members by which the answers to different operations can be told apart."""
+
+    own: ClassVar[frozenset[str]] = frozenset()
+    """The members that an answer of this class may have."""
+
+    Item: msgspec.Raw = _ABSENT
+    Items: msgspec.Raw = _ABSENT
+    Attributes: msgspec.Raw = _ABSENT
+    Responses: msgspec.Raw = _ABSENT
+    UnprocessedKeys: msgspec.Raw = _ABSENT
+    UnprocessedItems: msgspec.Raw = _ABSENT
+
+    def is_foreign(self) -> bool:
+        """Return True if it has members of the answer to another operation."""
+        members, count = _foreign_members(type(self))
+        return members(self).count(_ABSENT) < count
+
+
+_TELLING = frozenset(Answer.__struct_fields__)
+
+
+@lru_cache
+def _foreign_members(kind: type[Answer]) -> tuple[Callable[[Answer], tuple[Any, ...]], int]:
+    names = _TELLING - kind.own
+    return attrgetter(*names), len(names)
+
+
+class OneTable(Answer):
     """An answer that concerns one item or page."""
 
     ConsumedCapacity: Capacity | None = None
@@ -52,7 +94,7 @@ class OneTable(msgspec.Struct):
         return self.ConsumedCapacity.CapacityUnits if self.ConsumedCapacity else 0.0
 
 
-class Tables(msgspec.Struct):
+class Tables(Answer):
     """An answer that could concern several tables."""
 
     ConsumedCapacity: list[Capacity] = []
@@ -66,6 +108,8 @@ class Tables(msgspec.Struct):
 class Written(OneTable):
     """PutItem, UpdateItem, DeleteItem."""
 
+    own = frozenset({"Attributes"})
+
 
 class Transacted(Tables):
     """TransactWriteItems."""
@@ -73,6 +117,8 @@ class Transacted(Tables):
 
 class Got(OneTable, Generic[R]):
     """GetItem."""
+
+    own = frozenset({"Item"})
 
     # Not `R | None`: msgspec takes no Raw for it.
     Item: R = None  # type: ignore[assignment]
@@ -83,9 +129,12 @@ class Got(OneTable, Generic[R]):
 
 
 class Queried(OneTable, Generic[R], kw_only=True):
-    """Query."""
+    """Query and Scan."""
 
-    Items: list[R]
+    own = frozenset({"Items"})
+
+    Items: list[R]  # type: ignore[assignment]
+    Count: int | None = None
     LastEvaluatedKey: msgspec.Raw = _ABSENT
 
     def items(self) -> Iterable[R]:
@@ -102,8 +151,10 @@ class LeftKeys(msgspec.Struct):
 class BatchGot(Tables, Generic[R]):
     """BatchGetItem."""
 
-    Responses: dict[str, list[R]] = {}
-    UnprocessedKeys: dict[str, LeftKeys] = {}
+    own = frozenset({"Responses", "UnprocessedKeys"})
+
+    Responses: dict[str, list[R]] = {}  # type: ignore[assignment]
+    UnprocessedKeys: dict[str, LeftKeys] = {}  # type: ignore[assignment]
 
     def items(self) -> Iterable[R]:
         """The items of every table: there is one."""
@@ -135,29 +186,15 @@ class WriteRequest(msgspec.Struct):
             return self.PutRequest.Item
         if self.DeleteRequest:
             return self.DeleteRequest.Key
-        raise errors.MalformedResponse("BatchWriteItem left a request that is none.")
+        raise Mismatch("an unprocessed request is neither a put nor a delete")
 
 
-class BatchWritten(Tables):
+class BatchWritten(Tables, kw_only=True):
     """BatchWriteItem."""
 
-    UnprocessedItems: dict[str, list[WriteRequest]] = {}
+    own = frozenset({"UnprocessedItems"})
 
-
-class CancellationReason(msgspec.Struct):
-    """Why one action of a transaction failed; "None" where it did not."""
-
-    Code: str | None = None
-
-
-class Failure(msgspec.Struct, rename={"type": "__type"}):
-    """Any answer that is not 200."""
-
-    type: str = ""
-    message: str = ""
-    Message: str = ""
-    Item: msgspec.Raw = _ABSENT
-    CancellationReasons: list[CancellationReason] = []
+    UnprocessedItems: dict[str, list[WriteRequest]]  # type: ignore[assignment]
 
 
 written = msgspec.json.Decoder(Written, strict=False)
@@ -165,7 +202,6 @@ transacted = msgspec.json.Decoder(Transacted, strict=False)
 queried = msgspec.json.Decoder(Queried[RawItem], strict=False)
 batch_written = msgspec.json.Decoder(BatchWritten, strict=False)
 raw_item = msgspec.json.Decoder(Got[RawItem])
-_failure = msgspec.json.Decoder(Failure)
 
 
 class ReadAnswer(NamedTuple):
@@ -206,9 +242,9 @@ class RowsDecoder:
                 pass
         try:
             answer = self._typed.decode(body)
-        except msgspec.ValidationError:
+            rows = self._shape.decoder.rows(answer.items())
+        except (msgspec.ValidationError, errors.DamagedItem):
             return self._one_by_one(body)
-        rows = self._shape.decoder.rows(answer.items())
         return ReadAnswer(answer, rows, [], len(body))
 
     def _one_by_one(self, body: bytes) -> ReadAnswer:
@@ -216,91 +252,49 @@ class RowsDecoder:
         for item in map(bytes, found.answer.items()):
             (row,) = self._shape.decode_each([item])
             if isinstance(row, errors.DamagedItem):
-                found.damaged.append((key_of(self._shape.layout, parse_item(item)), row))
+                found.damaged.append((self._key(item), row))
             else:
                 found.rows.append(row)
         return found
 
+    def _key(self, item: bytes) -> ItemKey:
+        try:
+            return key_of(self._shape.layout, parse_item(item))
+        except errors.DamagedItem as error:
+            raise Mismatch("an item has no readable key") from error
 
-def read(response: Response, decoder: Decoder[R], what: str) -> R:
+
+def read(
+    response: Response,
+    decoder: Decoder[R],
+    what: str,
+    check_failure: CheckFailure | None = None,
+    now: int | None = None,
+) -> R:
     """The answer in a response; `what` names operation and table for the error.
 
+    `check_failure` is called with an answer that is not 200, before its error is raised. `now` is
+    as for `failures.failure`.
+
     Raises the class of `errors.RequestError` that fits, also for a body whose CRC32 is not the
-    one that DynamoDB sent with it.
+    one that DynamoDB sent with it. Raises `ResponseMismatch` for what `decoder` or
+    `check_failure` find to be the answer to another request.
     """
     checksum = response.headers.get("x-amz-crc32")
     if checksum is not None and str(zlib.crc32(response.body)) != checksum.strip():
         raise errors.ChecksumMismatch(f"{what}: the answer was damaged on its way.")
-    if response.status != 200:
-        raise failure(response, what)
     try:
+        if response.status != 200:
+            raise failure(response, what, check_failure, now)
         return decoder.decode(response.body)
+    except Mismatch as error:
+        raise errors.ResponseMismatch(
+            f"{what}: the response does not match the request: {error}."
+        ) from error
     except msgspec.ValidationError as error:
-        raise errors.DamagedItem(f"{what}: an item is not as the schema says: {error}.") from error
+        # Damaged items are decoded one by one, so it is the answer that has a wrong form.
+        raise errors.ResponseMismatch(
+            f"{what}: the response does not match the request: it has another form."
+        ) from error
     except UNREADABLE as error:
         raise errors.MalformedResponse(f"{what}: the answer is not JSON.") from error
-
-
-_CLASSES: dict[str, type[errors.RequestError]] = {
-    "ProvisionedThroughputExceededException": errors.Throttled,
-    "ThrottlingException": errors.Throttled,
-    "RequestLimitExceeded": errors.Throttled,
-    "ConditionalCheckFailedException": errors.ConditionFailed,
-    "TransactionConflictException": errors.WriteConflict,
-    "TransactionInProgressException": errors.WriteConflict,
-    "ReplicatedWriteConflictException": errors.WriteConflict,
-    "ResourceNotFoundException": errors.TableNotFound,
-    "AccessDeniedException": errors.AccessDenied,
-    "ExpiredTokenException": errors.CredentialsExpired,
-    "ExpiredToken": errors.CredentialsExpired,
-    "UnrecognizedClientException": errors.InvalidCredentials,
-    "InvalidSignatureException": errors.InvalidCredentials,
-    "IncompleteSignatureException": errors.InvalidCredentials,
-    "MissingAuthenticationTokenException": errors.InvalidCredentials,
-    "MissingAuthenticationToken": errors.InvalidCredentials,
-    "InvalidClientTokenId": errors.InvalidCredentials,
-}
-
-_WAY_OUT: dict[type[errors.RequestError], str] = {
-    errors.TableNotFound: "Create the table, or check its name and region in the URL.",
-    errors.AccessDenied: "Grant the credentials this action on the table.",
-    errors.InvalidCredentials: "Check the profile or the AWS_* variables that they come from.",
-}
-
-
-def failure(response: Response, what: str) -> errors.OnlineStoreError:
-    """The error in a response that is not 200."""
-    try:
-        answer = _failure.decode(response.body)
-    except UNREADABLE:
-        answer = Failure()
-    code = answer.type.rpartition("#")[2]
-    kind = _class_of(code, response.status, answer)
-    text = f"{what}: {code or f'HTTP {response.status}'}."
-    way_out = _WAY_OUT.get(kind)
-    error: errors.OnlineStoreError = kind(f"{text} {way_out}" if way_out else text)
-    if isinstance(error, errors.RequestError):
-        error.engine_message = answer.message or answer.Message
-    if isinstance(error, errors.ConditionFailed):
-        error.item = bytes(answer.Item) or None
-    return error
-
-
-def _class_of(code: str, status: int, answer: Failure) -> type[Any]:
-    if code == "TransactionCanceledException":
-        return _class_of_cancellation(answer)
-    message = answer.message or answer.Message
-    if code == "ValidationException" and "exceeded the maximum allowed size" in message:
-        return errors.ItemTooLarge
-    if code in _CLASSES:
-        return _CLASSES[code]
-    return errors.ServerError if status >= 500 else errors.RequestRefused
-
-
-def _class_of_cancellation(answer: Failure) -> type[errors.RequestError]:
-    codes = {reason.Code for reason in answer.CancellationReasons} - {None, "None"}
-    if "ConditionalCheckFailed" in codes:
-        return errors.ConditionFailed
-    if codes & {"ThrottlingError", "ProvisionedThroughputExceeded"}:
-        return errors.Throttled
-    return errors.WriteConflict if "TransactionConflict" in codes else errors.RequestRefused

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from chalk_online_store.backend import (
     Applied,
@@ -20,10 +19,10 @@ from chalk_online_store.backend import (
     fan_out,
 )
 from chalk_online_store.codec.changes import Attributes, Change, key_of
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies
+from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.ordering import OrderedWrites
 from chalk_online_store.dynamodb.reading import ItemReader
 from chalk_online_store.dynamodb.wire import Wire
@@ -31,7 +30,6 @@ from chalk_online_store.effects import Operation
 from chalk_online_store.errors import (
     ConditionFailed,
     ItemTooLarge,
-    MalformedResponse,
     RequestError,
 )
 from chalk_online_store.retry import RetryPolicy, unless_final
@@ -67,8 +65,9 @@ class DynamoDBBackend:
         self._wire = Wire(
             table, retry or RetryPolicy(), attempt_timeout, rng or random.Random(), route
         )
-        self._reader = ItemReader(self._wire, self._bodies, concurrency)
-        self._ordered = OrderedWrites(self._wire, self._bodies)
+        self._matcher = Matcher(table, self.layout)
+        self._reader = ItemReader(self._wire, self._bodies, self._matcher, concurrency)
+        self._ordered = OrderedWrites(self._wire, self._bodies, self._matcher)
         self._concurrency = concurrency
 
     @property
@@ -84,9 +83,6 @@ class DynamoDBBackend:
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """GetItem, BatchGetItems at once, or Queries: see `dynamodb.reading`."""
         return self._reader.get(wanted, call)
-
-    def _key(self, attributes: answers.RawItem) -> ItemKey:
-        return key_of(self.layout, attributes)
 
     def change(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         """An UpdateItem per change, all under way at once, under the condition of its time."""
@@ -112,7 +108,8 @@ class DynamoDBBackend:
     def _delete(self, change: Change, call: Call) -> Operation[Outcome]:
         body = self._bodies.delete(change.key)
         try:
-            yield from self._wire.ask("DeleteItem", body, answers.written, call)
+            expected = self._matcher.write("DeleteItem", change.key)
+            yield from self._wire.ask("DeleteItem", body, expected, call)
         except RequestError as error:
             return unless_final(error)
         return Applied.WHOLLY
@@ -120,14 +117,12 @@ class DynamoDBBackend:
     def _write_batch(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         def step(pending: Sequence[Change]) -> Operation[list[Change]]:
             body = self._bodies.batch_write(pending)
-            answer = yield from self._wire.attempt(
-                "BatchWriteItem", body, answers.batch_written, call
-            )
-            keys = {self._key(w.key) for some in answer.UnprocessedItems.values() for w in some}
-            left = [change for change in pending if change.key in keys] if keys else []
-            if len(left) < len(keys):
-                raise MalformedResponse("BatchWriteItem left an item that it was not sent.")
-            return left
+            expected = self._matcher.batch_write([change.key for change in pending])
+            answer = yield from self._wire.attempt("BatchWriteItem", body, expected, call)
+            if not answer.left:
+                return []
+            left = set(answer.left)
+            return [change for change in pending if change.key in left]
 
         left, error = yield from self._wire.until_done(step, changes, call)
         failed = {change.key for change in left}
@@ -139,9 +134,10 @@ class DynamoDBBackend:
         """Strong Queries, page by page."""
         found: list[Attributes] = []
         start = b""
+        expected = self._matcher.partition(pk, after)
         while True:
             body = self._bodies.query(pk, after, start)
-            answer = yield from self._wire.ask("Query", body, answers.queried, call)
+            answer = yield from self._wire.ask("Query", body, expected, call)
             found += [{name: bytes(raw) for name, raw in item.items()} for item in answer.Items]
             start = bytes(answer.LastEvaluatedKey)
             if not start:
@@ -152,13 +148,15 @@ class DynamoDBBackend:
 
         A single swap goes by PutItem or DeleteItem.
         """
-        decoder: answers.Decoder[Any] = answers.transacted
-        operation, body = "TransactWriteItems", self._bodies.transact(swaps)
-        if len(swaps) == 1:
-            operation, body = self._bodies.swap(swaps[0])
-            decoder = answers.written
+        matcher, wire = self._matcher, self._wire
         try:
-            yield from self._wire.ask(operation, body, decoder, call)
+            if len(swaps) == 1:
+                operation, body = self._bodies.swap(swaps[0])
+                key = swaps[0].key(self.layout)
+                yield from wire.ask(operation, body, matcher.write(operation, key), call)
+            else:
+                body, expected = self._bodies.transact(swaps), matcher.transaction(len(swaps))
+                yield from wire.ask("TransactWriteItems", body, expected, call)
         except ConditionFailed:
             return False
         return True
@@ -168,8 +166,8 @@ class DynamoDBBackend:
     ) -> Operation[KeyPage]:
         """One Scan that projects the partition keys."""
         body = self._bodies.scan(segment, segments, start, limit, keys_only=True)
-        answer = yield from self._wire.ask("Scan", body, answers.queried, call)
-        pks = [self._key(item).pk for item in answer.Items]
+        answer = yield from self._wire.ask("Scan", body, self._matcher.scan(), call)
+        pks = [key_of(self.layout, item).pk for item in answer.Items]
         return KeyPage(pks, bytes(answer.LastEvaluatedKey), answer.units)
 
     def scan_items(
@@ -177,6 +175,6 @@ class DynamoDBBackend:
     ) -> Operation[ItemPage]:
         """One Scan."""
         body = self._bodies.scan(segment, segments, start, limit, keys_only=False)
-        answer = yield from self._wire.ask("Scan", body, answers.queried, call)
+        answer = yield from self._wire.ask("Scan", body, self._matcher.scan(), call)
         items = [{name: bytes(raw) for name, raw in item.items()} for item in answer.Items]
         return ItemPage(items, bytes(answer.LastEvaluatedKey), answer.units)

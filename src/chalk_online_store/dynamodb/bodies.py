@@ -57,24 +57,19 @@ class Bodies:
 
     def delete(self, key: ItemKey) -> bytes:
         """DeleteItem, unconditionally."""
-        return b'{"TableName":%b,"Key":%b,"ReturnConsumedCapacity":"TOTAL"}' % (
-            self._table,
-            self.key(key),
-        )
+        return b'{"TableName":%b,"Key":%b,%b}' % (self._table, self.key(key), _ACKNOWLEDGED)
 
-    def put(self, item: Attributes, condition: bytes) -> bytes:
+    def put(self, item: bytes, condition: bytes) -> bytes:
         """PutItem under a condition, given as the members of the request that state it."""
         return (
-            b'{"TableName":%b,"Item":%b,%b,"ReturnConsumedCapacity":"TOTAL",'
-            b'"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}'
-        ) % (self._table, render_item(item), condition)
+            b'{"TableName":%b,"Item":%b,%b,%b,"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}'
+        ) % (self._table, item, condition, _ACKNOWLEDGED)
 
     def update(self, key: ItemKey, expressions: bytes) -> bytes:
         """UpdateItem; `expressions` are the members of the request that say what and when."""
         return (
-            b'{"TableName":%b,"Key":%b,%b,"ReturnConsumedCapacity":"TOTAL",'
-            b'"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}'
-        ) % (self._table, self.key(key), expressions)
+            b'{"TableName":%b,"Key":%b,%b,%b,"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}'
+        ) % (self._table, self.key(key), expressions, _ACKNOWLEDGED)
 
     def reads(self, sks: Sequence[str], shape: Shape) -> Reads:
         """The requests for items of these sort keys, read as one shape."""
@@ -102,7 +97,7 @@ class Bodies:
     def swap(self, swap: Swap) -> tuple[str, bytes]:
         """The operation that performs a single swap, and its body."""
         operation, members = self._members(swap)
-        return f"{operation}Item", b'{%b,"ReturnConsumedCapacity":"TOTAL"}' % members
+        return f"{operation}Item", b"{%b,%b}" % (members, _ACKNOWLEDGED)
 
     def _members(self, swap: Swap) -> tuple[str, bytes]:
         condition = self._unchanged(swap.before)
@@ -182,7 +177,8 @@ class Reads:
     def batch_get(self, pks: Sequence[str], consistent: bool) -> bytes:
         """BatchGetItem of at most 100 items, of the first sort key."""
         texts = _json(pks)
-        if b"\\" in texts:  # A text that has a quote might be taken for two.
+        # What has a quote, or is a comma, might be taken for two keys.
+        if b"\\" in texts or b',","' in texts or b'[","' in texts:
             keys = b",".join(map(self._key, pks))
         else:
             keys = texts[1:-1].replace(b'","', self._between)
@@ -201,5 +197,8 @@ class Reads:
 
 
 _COUNTED = b'"ReturnConsumedCapacity":"TOTAL"}'
+
+_ACKNOWLEDGED = b'"ReturnConsumedCapacity":"INDEXES"'
+"""For writes of one item: else their responses could be those of reads that found no item."""
 
 _STRONG = {False: b"", True: b'"ConsistentRead":true,'}

@@ -20,6 +20,9 @@ class Request:
     """The JSON document, UTF-8."""
     renew: bool = False
     """Whether to get new credentials first: the engine has called the present ones expired."""
+    reconnect: bool = False
+    """Whether to use a new connection and close those that are open: a response on one of them
+    did not match its request, and the others may be out of step as well."""
 
 
 @dataclass(frozen=True, slots=True)

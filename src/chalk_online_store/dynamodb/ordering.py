@@ -2,82 +2,167 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from chalk_online_store.backend import Applied, Call
-from chalk_online_store.codec.changes import Attributes, Change, fresh_item, merge, parse_item
+from chalk_online_store.codec.changes import (
+    Attributes,
+    Change,
+    difference,
+    leaves_newer,
+    merge,
+    parse_item,
+    render_fresh,
+)
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.dynamodb import answers, updates
+from chalk_online_store.dynamodb import updates
 from chalk_online_store.dynamodb.bodies import Bodies
+from chalk_online_store.dynamodb.matching import Matcher
+from chalk_online_store.dynamodb.updates import ShortCut
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
-from chalk_online_store.errors import ConditionFailed
+from chalk_online_store.errors import ConditionFailed, RequestRefused
 
 
 class OrderedWrites:
     """Applies changes as `codec.changes.merge` says, with one request where nothing is newer."""
 
-    def __init__(self, wire: Wire, bodies: Bodies) -> None:
+    def __init__(self, wire: Wire, bodies: Bodies, matcher: Matcher) -> None:
         self._wire = wire
         self._bodies = bodies
+        self._matcher = matcher
+        self._parses_nesting = True
+        """False for an engine that refuses an `if_not_exists` within another. AWS parses it, moto
+        does not."""
+
+    def _write(self, operation: str, key: ItemKey, body: bytes, call: Call) -> Operation[None]:
+        expected = self._matcher.write(operation, key)
+        yield from self._wire.ask(operation, body, expected, call)
 
     def apply(self, change: Change, call: Call) -> Operation[Applied]:
         """Apply a change. Raises `RequestError`; trying again is safe, whatever was sent."""
         outcomes = set()
-        for part in updates.sendable(change):
-            outcomes.add((yield from self._take_short_cut(part, call, again=call.replay)))
-        return _summary(outcomes)
+        for part, short_cut in updates.sendable(self._bodies.layout, change, call.replay):
+            outcomes.add((yield from self._take_short_cut(part, short_cut, call)))
+        return _summary(change, outcomes)
 
     def _take_short_cut(
-        self, change: Change, call: Call, again: bool = False
+        self, change: Change, short_cut: ShortCut, call: Call
     ) -> Operation[Applied]:
-        """One request. `again` says that the item may have the change already."""
-        bodies = self._bodies
+        """One request; more if the item has something newer, or may have the change already."""
+        bodies, (operation, members) = self._bodies, short_cut
+        is_nested = operation == "UpdateItem" and not change.form.whole
+        if is_nested and not self._parses_nesting:
+            return (yield from self._settle_read(change, call))
+        if operation == "PutItem":
+            body = bodies.put(render_fresh(bodies.layout, change), members)
+        else:
+            body = bodies.update(change.key, members)
         try:
-            if change.erases:
-                tombstone = fresh_item(bodies.layout, change)
-                body = bodies.put(tombstone, updates.erase(change, again))
-                yield from self._wire.ask("PutItem", body, answers.written, call)
-            else:
-                body = bodies.update(change.key, updates.short_cut(bodies.layout, change, again))
-                yield from self._wire.ask("UpdateItem", body, answers.written, call)
+            yield from self._write(operation, change.key, body, call)
         except ConditionFailed as refused:
             item = yield from self._found(change.key, refused, call)
             return (yield from self._settle(change, item, call))
+        except RequestRefused as error:
+            if not is_nested or _NOT_PARSED not in error.engine_message:
+                raise
+            self._parses_nesting = False
+            return (yield from self._settle_read(change, call))
         return Applied.WHOLLY
 
-    def _settle(self, change: Change, item: Attributes, call: Call) -> Operation[Applied]:
-        """Apply a change to an item that refused it."""
-        outcomes = set()
-        for part in updates.late(self._bodies.layout, item, change):
-            outcomes.add((yield from self._apply_exactly(part, item, call)))
-        return _summary(outcomes)
+    def _settle_read(self, change: Change, call: Call) -> Operation[Applied]:
+        """Apply a change by two requests: read the item, then make the exact difference."""
+        item = yield from self._read(change.key, call)
+        return (yield from self._settle(change, item, call))
 
-    def _apply_exactly(self, change: Change, item: Attributes, call: Call) -> Operation[Applied]:
+    def _settle(self, change: Change, item: Attributes, call: Call) -> Operation[Applied]:
+        """Apply a change to an item that refused it, in parts if it does not fit."""
         layout = self._bodies.layout
-        merged = merge(layout, item, change)
-        if merged is item:
-            return Applied.SUPERSEDED
-        if merged == item:  # It says so already.
-            return Applied.PARTLY
-        if not item or (change.erases and not updates.is_late(item, change)):
-            return (yield from self._take_short_cut(change, call))
-        difference = updates.difference(layout, item, merged, change)
-        body = self._bodies.update(change.key, difference)
+        outcomes = set()
+        pending = [change]
+        while pending:
+            part = pending.pop(0)
+            merged = merge(layout, item, part)
+            if merged is item:
+                outcomes.add(Applied.SUPERSEDED)
+                continue
+            step = self._next_step(part, item, merged)
+            if step is None:
+                pending = [*updates.smaller(layout, item, part), *pending]
+                continue
+            applied, item = yield from step(call)
+            if applied is None:  # Another writer was faster: compute it again.
+                pending.insert(0, part)
+            else:
+                outcomes.add(applied)
+        return _summary(change, outcomes)
+
+    def _next_step(self, change: Change, item: Attributes, merged: Attributes) -> Step | None:
+        """What makes `merged` of an item; None if no request can."""
+        layout = self._bodies.layout
+        is_fresh = not item and (change.form.whole or self._parses_nesting)
+        if is_fresh or (change.erases and not updates.is_late(item, change)):
+            short_cut = updates.short_cut(layout, change, again=False)
+            if short_cut is None:
+                return None
+            return partial(self._begin_again, change, short_cut, merged)
+        outcome = Applied.LEFT_NEWER if leaves_newer(layout, merged, change) else Applied.PARTLY
+        found = difference(layout, item, merged)
+        if not any(found):  # The item has these values already.
+            return partial(_no_step, item, outcome)
+        members = updates.exact(layout, item, found, change)
+        if members is None:
+            return None
+        return partial(self._make_exact, change.key, members, merged, outcome)
+
+    def _begin_again(
+        self, change: Change, short_cut: ShortCut, merged: Attributes, call: Call
+    ) -> Operation[tuple[Applied | None, Attributes]]:
+        outcome = yield from self._take_short_cut(change, short_cut, call)
+        if outcome is Applied.WHOLLY:
+            return outcome, merged
+        return outcome, (yield from self._read(change.key, call))
+
+    def _make_exact(
+        self, key: ItemKey, members: bytes, merged: Attributes, outcome: Applied, call: Call
+    ) -> Operation[tuple[Applied | None, Attributes]]:
+        body = self._bodies.update(key, members)
         try:
-            yield from self._wire.ask("UpdateItem", body, answers.written, call)
-        except ConditionFailed as refused:  # Another writer was faster: reckon again.
-            item = yield from self._found(change.key, refused, call)
-            return (yield from self._settle(change, item, call))
-        return Applied.PARTLY
+            yield from self._write("UpdateItem", key, body, call)
+        except ConditionFailed as refused:
+            return None, (yield from self._found(key, refused, call))
+        return outcome, merged
 
     def _found(self, key: ItemKey, refused: ConditionFailed, call: Call) -> Operation[Attributes]:
         """The item that refused a change; empty where it is gone by now."""
         if refused.item is not None:
             return parse_item(refused.item)
-        answer = yield from self._wire.ask(
-            "GetItem", self._bodies.get_whole(key), answers.raw_item, call
-        )
+        return (yield from self._read(key, call))
+
+    def _read(self, key: ItemKey, call: Call) -> Operation[Attributes]:
+        expected = self._matcher.raw_item(key)
+        answer = yield from self._wire.ask("GetItem", self._bodies.get_whole(key), expected, call)
         return {name: bytes(raw) for name, raw in (answer.Item or {}).items()}
 
 
-def _summary(outcomes: set[Applied]) -> Applied:
-    return outcomes.pop() if len(outcomes) == 1 else Applied.PARTLY
+_NOT_PARSED = "Invalid UpdateExpression"
+
+Step = Callable[[Call], Operation[tuple[Applied | None, Attributes]]]
+"""What became of a change, None if it has to be computed again, and the item after it."""
+
+
+def _no_step(
+    item: Attributes, outcome: Applied, call: Call
+) -> Operation[tuple[Applied | None, Attributes]]:
+    yield from ()
+    return outcome, item
+
+
+def _summary(change: Change, outcomes: set[Applied]) -> Applied:
+    """The outcome of a change from those of its parts."""
+    if len(outcomes) == 1:
+        return outcomes.pop()
+    if change.deletes and not outcomes.isdisjoint((Applied.SUPERSEDED, Applied.LEFT_NEWER)):
+        return Applied.LEFT_NEWER
+    return Applied.PARTLY

@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from itertools import islice
 
 from chalk_online_store.backend import Call, Found, Wanted, chunks, fan_out
-from chalk_online_store.codec.changes import key_of
 from chalk_online_store.codec.decoding import FIRST, SK, TIMES, Row
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
@@ -15,6 +14,7 @@ from chalk_online_store.codec.whole import WholeItems
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies, Reads
 from chalk_online_store.dynamodb.choice import Costs
+from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import RequestError
@@ -29,9 +29,10 @@ _MOST_KEPT = 1024
 class ItemReader:
     """Reads items of one table. Keeps what it prepared for each shape, and what reads cost."""
 
-    def __init__(self, wire: Wire, bodies: Bodies, concurrency: int) -> None:
+    def __init__(self, wire: Wire, bodies: Bodies, matcher: Matcher, concurrency: int) -> None:
         self._wire = wire
         self._bodies = bodies
+        self._matcher = matcher
         self._concurrency = concurrency
         self._costs = Costs()
         self._prepared: dict[tuple[str | Shape, ...], _Prepared] = {}
@@ -73,13 +74,13 @@ class ItemReader:
 
         def step(pending: Sequence[str]) -> Operation[list[str]]:
             body = prepared.reads.batch_get(pending, call.consistent)
-            answer = yield from self._wire.attempt("BatchGetItem", body, prepared.batch, call)
-            found.update(_by_partition(answer))
-            left = answer.answer.UnprocessedKeys.values()
-            keys = [key_of(self._bodies.layout, key).pk for some in left for key in some.Keys]
+            expected = self._matcher.batch(prepared.batch, prepared.wanted[0][0], pending)
+            read = yield from self._wire.attempt("BatchGetItem", body, expected, call)
+            found.update(read.found)
             if learns:
-                self._learn(prepared, answer, len(pending) - len(keys), call)
-            return keys
+                done = len(pending) - len(read.left)
+                self._learn(prepared, read.units, read.size, done, call)
+            return read.left
 
         left, error = yield from self._wire.until_done(step, pks, call)
         if left:
@@ -88,21 +89,20 @@ class ItemReader:
 
     def _get_one(self, prepared: _Prepared, pk: str, learns: bool, call: Call) -> Operation[Found]:
         body = prepared.reads.get(pk, call.consistent)
+        expected = self._matcher.item(prepared.one, pk, prepared.wanted[0][0])
         try:
-            answer = yield from self._wire.ask("GetItem", body, prepared.one, call)
+            answer = yield from self._wire.ask("GetItem", body, expected, call)
         except RequestError as error:
             return unless_final(error)
         if learns:
-            self._learn(prepared, answer, 1, call)
+            self._learn(prepared, answer.units, answer.size, 1, call)
         if answer.damaged:
             return answer.damaged[0][1]
         return answer.rows[0] if answer.rows else None
 
-    def _learn(
-        self, prepared: _Prepared, answer: answers.ReadAnswer, count: int, call: Call
-    ) -> None:
-        units = answer.units / (1 + call.consistent)
-        self._costs.saw_items(prepared.wanted[0][1], units, answer.size, count)
+    def _learn(self, prepared: _Prepared, units: float, size: int, count: int, call: Call) -> None:
+        shape = prepared.wanted[0][1]
+        self._costs.saw_items(shape, units / (1 + call.consistent), size, count)
 
     # --- all groups of an entity -----------------------------------------------------------
 
@@ -117,12 +117,14 @@ class ItemReader:
     ) -> Operation[dict[str, Found]]:
         found: dict[str, Found] = {}
         units, start = 0.0, b""
+        sks = [want.sk for want in wanted]
+        expected = self._matcher.page(prepared.page, pk, min(sks), max(sks))
         while True:
             body = prepared.reads.query(pk, call.consistent, start)
             try:
-                answer = yield from self._wire.ask("Query", body, prepared.page, call)
+                answer = yield from self._wire.ask("Query", body, expected, call)
             except RequestError as error:
-                return dict.fromkeys((w.sk for w in wanted), unless_final(error))
+                return dict.fromkeys(sks, unless_final(error))
             call.report.queries += 1
             found.update(prepared.split(answer.rows))
             found.update((key.sk, error) for key, error in answer.damaged)
@@ -131,13 +133,6 @@ class ItemReader:
             if not start:
                 self._costs.saw_query(wanted, units / (1 + call.consistent))
                 return found
-
-
-def _by_partition(answer: answers.ReadAnswer) -> dict[str, Found]:
-    found: dict[str, Found] = {row[0]: row for row in answer.rows}
-    if answer.damaged:
-        found.update((key.pk, error) for key, error in answer.damaged)
-    return found
 
 
 class _Prepared:

@@ -1,61 +1,106 @@
-"""Changes as DynamoDB's expressions.
+"""Changes as DynamoDB's expressions, each small enough for the engine.
 
-The short cut: one UpdateItem under the condition that nothing in the item is newer, which needs
-no knowledge of the item. The exact way, for when that condition was refused: the engine brings
-the item back with its refusal (`ReturnValuesOnConditionCheckFailure`), `codec.changes.merge`
-says what becomes of it, and one UpdateItem makes just that difference, under the condition that
-the observed-at that it was reckoned from are still the same.
+The short cut: one request under the condition that nothing in the item is newer, which needs no
+knowledge of the item. It is an UpdateItem, or for a whole change whose expression would be too
+long a PutItem: that names no attributes. The exact way, for when that condition was refused: the
+engine returns the item with its refusal (`ReturnValuesOnConditionCheckFailure`),
+`codec.changes.merge` says what becomes of it, and one UpdateItem makes just that difference,
+under the condition that the observed-at that it was computed from are still the same.
 
-AWS limits an expression to 4 KB, which `MAX_WHOLE` and `MAX_PARTIAL` features stay below.
+AWS limits an expression to 4 KB and 300 operators. Expressions are measured as they are rendered:
+their length depends on the number of features, on the length of ids, on how many features were
+dropped, and on what the item holds. A change that does not fit is sent in parts, which `sendable`
+and `smaller` make: applied one after the other, they have the effect of the whole.
+
+The PutItem replaces the whole item, so its condition is stricter: no part of the group was
+written apart, no newer schema wrote the group, and the entity was never erased. Then the item has
+nothing that the change does not replace.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
+    Difference,
     Form,
     Times,
     features_of,
+    is_same,
     number,
     template_of,
 )
 from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, TableLayout, own
 
-MAX_WHOLE = 300
-"""Features that one whole change may have; above it is sent as partial ones."""
+MAX_EXPRESSION_BYTES = 4096
+"""AWS: the length of one expression, in bytes of UTF-8."""
 
-MAX_PARTIAL = 100
-"""Features that one partial change may have."""
+MAX_OPERATORS = 300
+"""AWS: the operators and functions of one expression."""
 
 _json = msgspec.json.encode
+_OPERATORS = re.compile(r"\b(?:AND|OR|NOT|attribute_not_exists|if_not_exists)\b|<=|<|(?<![<])=")
 _NOTHING_NEWER = "(attribute_not_exists(#__l) OR #__l<=:_t)"
 _ALL_OLDER = "(attribute_not_exists(#__l) OR #__l<:_t)"
+_WHOLE = "attribute_not_exists(#__b) AND (attribute_not_exists(#__w) OR #__w<=:_w)"
+_NEVER_ERASED = "attribute_not_exists(#__e)"
 
 
-def sendable(change: Change) -> Iterator[Change]:
-    """The changes, each small enough for one request, that do together what `change` does."""
-    form = change.form
-    limit = MAX_WHOLE if form.whole else MAX_PARTIAL
-    if len(form.kept) + len(form.gone) <= limit:
-        yield change
+class ShortCut(NamedTuple):
+    """An operation, and the members of its request that say what and when."""
+
+    operation: str
+    members: bytes
+
+
+Sendable: TypeAlias = tuple[Change, ShortCut]
+
+
+def fits(update: str, condition: str) -> bool:
+    """Return True if AWS takes these expressions."""
+    return (
+        len(update.encode()) <= MAX_EXPRESSION_BYTES
+        and len(condition.encode()) <= MAX_EXPRESSION_BYTES
+        and len(_OPERATORS.findall(condition)) <= MAX_OPERATORS
+    )
+
+
+def sendable(layout: TableLayout, change: Change, again: bool) -> Iterator[Sendable]:
+    """The changes, with a short cut each, that do together what `change` does.
+
+    `again` is as for `short_cut`.
+    """
+    found = short_cut(layout, change, again)
+    if found is not None:
+        yield change, found
     else:
-        yield from change.split(MAX_PARTIAL)
+        for half in halves(change):
+            yield from sendable(layout, half, again)
 
 
-def late(layout: TableLayout, item: Attributes, change: Change) -> Iterator[Change]:
-    """`sendable`, for a change that met an item with something newer in it."""
-    if not change.form.whole or not is_late(item, change):
-        yield change
-    elif change.erases:
-        yield from _late_erasure(layout, item, change)
-    else:
-        yield from change.split(MAX_PARTIAL)
+def halves(change: Change) -> Iterator[Change]:
+    """Two partial changes that do together what a change of two features or more does."""
+    return change.split(-(-len(change.values) // 2))
+
+
+def smaller(layout: TableLayout, item: Attributes, change: Change) -> list[Change]:
+    """Changes that do one after the other what `change` does to an item, if it does not fit."""
+    if change.erases:  # With the older features gone, nothing is left to name.
+        older = Times(item).erasable(layout, change.observed_at)
+        return [change.partial(dict.fromkeys(older)), change]
+    if change.form.whole and not is_late(item, change):
+        differing = {n: v for n, v in change.values.items() if not is_same(item.get(n), v)}
+        if differing:  # The rest then fits, and removes the own times of all features.
+            half = list(differing.items())[: -(-len(differing) // 2)]
+            return [change.partial(dict(half)), change]
+    return list(halves(change))
 
 
 def is_late(item: Attributes, change: Change) -> bool:
@@ -63,38 +108,45 @@ def is_late(item: Attributes, change: Change) -> bool:
     return Times(item).latest > change.observed_at
 
 
-def _late_erasure(layout: TableLayout, item: Attributes, change: Change) -> Iterator[Change]:
-    """Removals, where there are more than one request can hold, and the erasure itself."""
-    older = Times(item).erasable(layout, change.observed_at)
-    if len(older) > MAX_PARTIAL:
-        yield from change.partial(dict.fromkeys(older)).split(MAX_PARTIAL)
-    yield change
-
-
-def erase(change: Change, again: bool) -> bytes:
-    """The members of a PutItem that let a tombstone replace the item unless something is newer.
+def short_cut(layout: TableLayout, change: Change, again: bool) -> ShortCut | None:
+    """A request that applies a change unless something is newer; None if it does not fit.
 
     `again` refuses also what is as new, for it may be the same: the exact way finds out.
     """
-    condition = _ALL_OLDER if again else _NOTHING_NEWER
-    return (
-        b'"ConditionExpression":%b,"ExpressionAttributeNames":{"#__l":%b},'
-        b'"ExpressionAttributeValues":{":_t":%b}'
-    ) % (_json(condition), _json(LATEST), number(change.observed_at))
-
-
-def short_cut(layout: TableLayout, change: Change, again: bool) -> bytes:
-    """The members of an UpdateItem that applies a change unless something is newer.
-
-    `again` is as for `erase`.
-    """
+    if change.erases:
+        return ShortCut("PutItem", _put_condition(change, again))
     template = _short_cut_template(layout, change.form, change.expires_at is not None, again)
-    return template % (*change.times, *change.attributes)
+    if template is not None:
+        return ShortCut("UpdateItem", template % (*change.times, *change.attributes))
+    if change.form.whole:
+        return ShortCut("PutItem", _put_condition(change, again))
+    return None
+
+
+def _put_condition(change: Change, again: bool) -> bytes:
+    """The members of a PutItem that let a fresh item replace what is there."""
+    condition = _ALL_OLDER if again else _NOTHING_NEWER
+    names, values = {"#__l": LATEST}, {":_t": number(change.observed_at)}
+    if not change.erases:
+        condition += f" AND {_WHOLE} AND {_NEVER_ERASED}"
+        names |= {"#__b": BASE, "#__w": WIDTH, "#__e": ERASED}
+        values[":_w"] = number(change.form.width)
+    return b'"ConditionExpression":%b,"ExpressionAttributeNames":%b,%b' % (
+        _json(condition),
+        _json(names),
+        b'"ExpressionAttributeValues":{%b}'
+        % b",".join(b'"%b":%b' % (n.encode(), v) for n, v in values.items()),
+    )
 
 
 @lru_cache(maxsize=4096)
-def _short_cut_template(layout: TableLayout, form: Form, expires: bool, again: bool) -> bytes:
-    """A short cut with a place for each time and value: the rest is the same for every entity."""
+def _short_cut_template(
+    layout: TableLayout, form: Form, expires: bool, again: bool
+) -> bytes | None:
+    """An UpdateItem with a place for each time and value: the rest is the same for every entity.
+
+    None if it does not fit, whatever the values are.
+    """
     kept, gone = form.kept, form.gone
     values = {":_t": b'{"N":"%d"}'}
     if expires:
@@ -115,37 +167,43 @@ def _short_cut_template(layout: TableLayout, form: Form, expires: bool, again: b
         names["#__w"] = WIDTH
         values[":_w"] = number(form.width)
         assignments.append("#__w=:_w")
-        condition += " AND attribute_not_exists(#__b) AND (attribute_not_exists(#__w) OR #__w<=:_w)"
+        condition += f" AND {_WHOLE}"
     else:
         names |= {f"#_{name}": own(name) for name in kept + gone}
         values[":_z"] = number(0)
         assignments += [f"#_{name}=:_t" for name in kept + gone]
         assignments.append("#__b=if_not_exists(#__b,if_not_exists(#__l,:_z))")
-    members = _members(_expression(assignments, removals), condition, names)
+    update = _expression(assignments, removals)
+    if not fits(update, condition):
+        return None
     return b'%b,"ExpressionAttributeValues":%b' % (
-        members.replace(b"%", b"%%"),
+        _members(update, condition, names).replace(b"%", b"%%"),
         template_of(values),
     )
 
 
-def difference(layout: TableLayout, item: Attributes, merged: Attributes, change: Change) -> bytes:
-    """The members of an UpdateItem that makes `merged` of `item` if its times are unchanged.
+def exact(
+    layout: TableLayout, item: Attributes, difference: Difference, change: Change
+) -> bytes | None:
+    """The members of an UpdateItem that makes a difference to an item if its times are unchanged.
 
-    A whole change that is newer than all need not watch each feature's own observed-at: it
-    removes them, whatever they have become since.
+    None if it does not fit. A whole change that is newer than all need not watch each feature's
+    own observed-at: it removes them, whatever they have become since.
     """
     alias = _Aliases()
-    gone = item.keys() - merged.keys()
+    values, removed = difference
     watched = [LATEST, BASE, WIDTH, ERASED]
-    changed = {name: value for name, value in merged.items() if item.get(name) != value}
     if change.form.whole and not is_late(item, change):
-        gone |= {own(name) for name in change.values} - merged.keys()
+        removed = removed | ({own(name) for name in change.values} - values.keys())
     else:
-        watched += _own_times(layout, changed.keys() | gone)
-    assignments = [f"{alias.name(n)}={alias.value(v)}" for n, v in changed.items()]
-    removals = [alias.name(name) for name in sorted(gone)]
+        watched += _own_times(layout, values.keys() | removed)
+    assignments = [f"{alias.name(n)}={alias.value(v)}" for n, v in values.items()]
+    removals = [alias.name(name) for name in sorted(removed)]
     condition = " AND ".join(alias.unchanged(n, item.get(n)) for n in watched)
-    members = _members(_expression(assignments, removals), condition, alias.names)
+    update = _expression(assignments, removals)
+    if not fits(update, condition):
+        return None
+    members = _members(update, condition, alias.names)
     return b'%b,"ExpressionAttributeValues":{%b}' % (members, b",".join(alias.values))
 
 

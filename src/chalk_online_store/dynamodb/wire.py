@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 from chalk_online_store.backend import Asked, Call, Route
 from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb.matching import Expected
 from chalk_online_store.dynamodb.messages import Request
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.errors import (
     CredentialsExpired,
     RequestError,
     RequestTimeout,
+    ResponseMismatch,
     Throttled,
 )
 from chalk_online_store.retry import Backoff, RetryPolicy, pause
@@ -44,7 +46,7 @@ class Wire:
         self._route = route
 
     def attempt(
-        self, operation: str, body: bytes, decoder: answers.Decoder[T], call: Call
+        self, operation: str, body: bytes, expected: Expected[T], call: Call
     ) -> Operation[T]:
         """One request; with a route, in as many regions as that decides.
 
@@ -56,10 +58,10 @@ class Wire:
             now = yield NOW
         request = Request(operation, body)
         if self._route is None:
-            answer = yield from self._ask(request, decoder, what, call, "", call.deadline, now)
+            answer = yield from self._ask(request, expected, what, call, "", call.deadline, now)
         else:
             asked = Asked(operation, len(body), operation in _WRITES)
-            attempt = partial(self._ask, request, decoder, what, call)
+            attempt = partial(self._ask, request, expected, what, call)
             answer = yield from self._route.attempt(attempt, asked, now, call)
         self._account(operation, answer, call)
         return answer
@@ -67,14 +69,18 @@ class Wire:
     def _ask(
         self,
         request: Request,
-        decoder: answers.Decoder[T],
+        expected: Expected[T],
         what: str,
         call: Call,
         region: str,
         until: float,
         now: Instant | None = None,
     ) -> Operation[T]:
-        """Ask one region, once more with new credentials where these have expired."""
+        """Ask one region, and once more if credentials have expired or the response does not match.
+
+        After a mismatch nothing on the open connections can be relied on: a response may be late
+        on each of them. So the request goes out at once on a new one, and they are closed.
+        """
         while True:
             if now is None:
                 now = yield NOW
@@ -84,11 +90,17 @@ class Wire:
             call.report.requests += 1
             response = yield Send(request, min(left, self._attempt_timeout), region)
             try:
-                return answers.read(response, decoder, what)
+                return answers.read(response, expected, what, expected.check_failure, now.wall)
             except CredentialsExpired:
                 if request.renew:
                     raise
-                request, now = replace(request, renew=True), None
+                request = replace(request, renew=True)
+            except ResponseMismatch:
+                if request.reconnect:
+                    raise
+                request = replace(request, reconnect=True)
+                call.report.retries += 1
+            now = None
 
     def _account(self, operation: str, answer: Any, call: Call) -> None:
         if operation in _WRITES:
@@ -96,14 +108,12 @@ class Wire:
         else:
             call.report.rcu += answer.units
 
-    def ask(
-        self, operation: str, body: bytes, decoder: answers.Decoder[T], call: Call
-    ) -> Operation[T]:
+    def ask(self, operation: str, body: bytes, expected: Expected[T], call: Call) -> Operation[T]:
         """One request, retried until it succeeds, fails for good, or time is up."""
         backoff = None
         while True:
             try:
-                return (yield from self.attempt(operation, body, decoder, call))
+                return (yield from self.attempt(operation, body, expected, call))
             except RequestError as error:
                 backoff = backoff or self._backoff()
                 yield from pause(error, call, backoff)

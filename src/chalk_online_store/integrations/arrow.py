@@ -20,6 +20,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+from chalk_online_store.arguments import text_list
 from chalk_online_store.errors import InvalidSchema, InvalidValue, MissingDependency
 
 try:
@@ -31,7 +32,7 @@ except ImportError as error:
         "Arrow tables need pyarrow: pip install 'chalk-online-store[arrow]'."
     ) from error
 
-from chalk_online_store.integrations.arrow_columns import FLOATS, values_of, vectors_of
+from chalk_online_store.integrations.arrow_columns import FLOATS, dict_of, values_of, vectors_of
 from chalk_online_store.schema import Document, Feature, Namespace, Vector
 
 KEY = "id"
@@ -62,6 +63,8 @@ def namespace_of(
 
     Raises `InvalidSchema` naming the column that has no type here.
     """
+    key = text_list(key, "key", "column names")
+    leave_out = text_list(leave_out, "leave_out", "column names")
     missing = [column for column in (*key, *leave_out) if column not in schema.names]
     if missing or not key:
         raise InvalidSchema(
@@ -136,6 +139,7 @@ def in_zone(batch: pa.RecordBatch, zone: str) -> pa.RecordBatch:
 
 def rows_of(batch: pa.RecordBatch, key: Sequence[str], key_name: str) -> list[dict[str, Any]]:
     """The rows of a record batch, exactly; raises `InvalidValue` naming a column that is not so."""
+    key = text_list(key, "key", "column names")
     names = [name for name in batch.schema.names if name not in key]
     columns = [_values(batch.column(name), name) for name in names]
     keys = [_values(batch.column(name), name) for name in key]
@@ -149,6 +153,10 @@ def _values(array: pa.Array, column: str) -> list[Any]:
         return _values(array.dictionary_decode(), column)
     if kinds.is_fixed_size_list(array.type) and array.type.value_type in FLOATS:
         return vectors_of(array, column)
+    values = values_of(array, column)
     if kinds.is_map(array.type):
-        return [None if pairs is None else dict(pairs) for pairs in array.to_pylist()]
-    return values_of(array, column)
+        try:
+            return [None if pairs is None else dict_of(pairs) for pairs in values]
+        except InvalidValue as error:
+            raise InvalidValue(f"Column {column!r} ({array.type}): {error}.") from None
+    return values

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -51,44 +52,119 @@ _LAST = 253_402_300_799_999_999
 _DAY = 86_400_000_000
 
 
-def column_of(array: pa.Array, kind: FeatureType, column: str) -> Sequence[Any]:
+def column_of(array: pa.Array, kind: FeatureType, column: str, first: int = 0) -> Sequence[Any]:
     """A column's values for a feature of this type; moments as they are stored.
 
     What is not of the type is left as it is, to be refused with its row when it is written.
-    Raises `InvalidValue` naming a column that cannot be read exactly.
+    Raises `InvalidValue` naming a column, and its row, that cannot be read exactly; rows are
+    counted from `first`.
     """
     array = _decoded(array)
     if isinstance(kind, Scalar) and kind.name in _MOMENTS:
-        found = _moments(array, kind.name, column)
+        found = _moments(array, kind.name, column, first)
         if found is not None:
             return found
     if isinstance(kind, VectorType) and kinds.is_fixed_size_list(array.type):
         return vectors_of(array, column)
     if kinds.is_floating(array.type) and kind == _FLOAT:
         array = array.cast(pa.float64())
-    values = values_of(array, column)
+    values = values_of(array, column, first)
     rich = _rich(kind)
     if rich is None or (kind == _INT and kinds.is_integer(array.type)):
         return values
+    made: list[Any] = []
     try:
-        return [None if value is None else rich(value) for value in values]
+        for value in values:
+            made.append(None if value is None else rich(value))
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         raise InvalidValue(
-            f"Column {column!r} ({array.type}) has a value that is no {kind.name} of the feature's."
+            f"Column {column!r} ({array.type}) has a value that is no {kind.name} of the feature's "
+            f"(row {first + len(made)})."
         ) from None
+    return made
 
 
-def values_of(array: pa.Array, column: str) -> list[Any]:
+def values_of(array: pa.Array, column: str, first: int = 0) -> list[Any]:
     """A column's values as Python has them; raises `InvalidValue` where it has none exactly."""
-    array = _decoded(array)
-    kind = _in_microseconds(array.type)
     try:
-        found: list[Any] = (array if kind == array.type else array.cast(kind)).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, OverflowError) as error:
+        return _exact_values(array)
+    except UnicodeDecodeError:
+        row = first + _failing_row(array, _exact_values)
         raise InvalidValue(
-            f"Column {column!r} ({array.type}) is not whole microseconds of the years 1 to 9999."
+            f"Column {column!r} ({array.type}) has text that is not UTF-8 (row {row}). Cast it to "
+            "binary, or repair it."
+        ) from None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, OverflowError) as error:
+        row = first + _failing_row(array, _exact_values)
+        raise InvalidValue(
+            f"Column {column!r} ({array.type}) is not whole microseconds of the years 1 to 9999 "
+            f"(row {row}). {_ROUND}"
         ) from error
-    return found
+
+
+_ROUND = "Round or cast it to microseconds first."
+
+
+def _exact_values(array: pa.Array) -> list[Any]:
+    """Values as `to_pylist` gives them, with times in Python's own microseconds at any depth.
+
+    pyarrow makes pandas' objects of nanoseconds where pandas is installed, and cuts them off
+    where it is not. A cast refuses what would be cut off, but not every type with parts has
+    one: so each array that has nanoseconds in it is taken apart.
+    """
+    array = _decoded(array)
+    kind = array.type
+    if not _has_nanoseconds(kind):
+        return array.to_pylist()  # type: ignore[no-any-return]
+    if kinds.is_struct(kind):
+        return _structs(array)
+    if kinds.is_map(kind):
+        rows = _lists(_map_as_lists(array))
+        return [None if r is None else [(e["key"], e["value"]) for e in r] for r in rows]
+    if _is_list(kind):
+        return _lists(array)
+    return array.cast(_microseconds_type(kind)).to_pylist()  # type: ignore[no-any-return]
+
+
+def _structs(array: pa.Array) -> list[Any]:
+    names = [field.name for field in array.type]
+    if len({*names}) < len(names):
+        raise ValueError("two fields of one name")
+    fields = [_exact_values(field) for field in array.flatten()]
+    valid = array.is_valid().to_pylist()
+    rows = zip(*fields, strict=True)
+    return [
+        dict(zip(names, row, strict=True)) if there else None
+        for row, there in zip(rows, valid, strict=True)
+    ]
+
+
+def _lists(array: pa.Array) -> list[Any]:
+    parts = iter(_exact_values(array.flatten()))  # Null lists have no part there.
+    lengths = pc.list_value_length(array).to_pylist()
+    return [None if length is None else list(islice(parts, length)) for length in lengths]
+
+
+def _map_as_lists(array: pa.Array) -> pa.Array:
+    """A map as the list of structs that it is: pyarrow flattens lists alone."""
+    entries = pa.StructArray.from_arrays([array.keys, array.items], ["key", "value"])
+    return pa.Array.from_buffers(
+        pa.list_(entries.type),
+        len(array),
+        array.buffers()[:2],
+        offset=array.offset,
+        children=[entries],
+    )
+
+
+def _failing_row(array: pa.Array, convert: Callable[[pa.Array], Any]) -> int:
+    """The first row that cannot be converted, though the whole could not."""
+    for row in range(len(array)):
+        try:
+            convert(array.slice(row, 1))
+        except (pa.ArrowException, ValueError, OverflowError):
+            return row
+    return 0
 
 
 def _decoded(array: pa.Array) -> pa.Array:
@@ -97,24 +173,42 @@ def _decoded(array: pa.Array) -> pa.Array:
         return _decoded(array.storage)
     if kinds.is_dictionary(array.type):
         return _decoded(array.dictionary_decode())
+    if kinds.is_run_end_encoded(array.type):
+        return _decoded(pc.run_end_decode(array))
     return array
 
 
-def _in_microseconds(kind: pa.DataType) -> pa.DataType:
-    """A type that Python's moments have the precision of, also of what it holds."""
+def _is_list(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in _LISTS)
+
+
+_LISTS: tuple[Callable[[Any], bool], ...] = (
+    kinds.is_list,
+    kinds.is_large_list,
+    kinds.is_fixed_size_list,
+    kinds.is_list_view,
+    kinds.is_large_list_view,
+)
+
+
+def _has_nanoseconds(kind: pa.DataType) -> bool:
+    """Whether a type is finer than Python's times, or holds one that is."""
+    if kinds.is_struct(kind):
+        return any(_has_nanoseconds(field.type) for field in kind)
+    if kinds.is_map(kind):
+        return _has_nanoseconds(kind.key_type) or _has_nanoseconds(kind.item_type)
+    if _is_list(kind) or kinds.is_dictionary(kind) or kinds.is_run_end_encoded(kind):
+        return _has_nanoseconds(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_nanoseconds(kind.storage_type)
+    times = kinds.is_timestamp(kind) or kinds.is_duration(kind) or kinds.is_time64(kind)
+    return bool(times and kind.unit == "ns")
+
+
+def _microseconds_type(kind: pa.DataType) -> pa.DataType:
     if kinds.is_timestamp(kind):
         return pa.timestamp("us", kind.tz)
-    if kinds.is_duration(kind):
-        return pa.duration("us")
-    if kinds.is_time64(kind):
-        return pa.time64("us")
-    if kinds.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_in_microseconds(kind.value_type)))
-    if kinds.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(_in_microseconds(kind.value_type)))
-    if kinds.is_struct(kind):
-        return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
-    return kind
+    return pa.duration("us") if kinds.is_duration(kind) else pa.time64("us")
 
 
 # --- moments -------------------------------------------------------------------------------
@@ -140,9 +234,9 @@ _MOMENTS: dict[str, tuple[Callable[[Any], bool], pa.DataType, pa.DataType, int, 
 """Which Arrow types say such a moment, in what units it is stored, and from when until when."""
 
 
-def moments_of(array: pa.Array, column: str) -> Stored:
+def moments_of(array: pa.Array, column: str, first: int = 0) -> Stored:
     """Moments in UTC; raises `InvalidValue` where a column has no time zone, or no moments."""
-    found = _moments(_decoded(array), "datetime", column)
+    found = _moments(_decoded(array), "datetime", column, first)
     if found is None:
         raise _no_moments(array, column)
     return found
@@ -155,8 +249,8 @@ def _no_moments(array: pa.Array, column: str) -> InvalidValue:
     )
 
 
-def _moments(array: pa.Array, name: str, column: str) -> Stored | None:
-    says, unit, number, first, last = _MOMENTS[name]
+def _moments(array: pa.Array, name: str, column: str, first: int) -> Stored | None:
+    says, unit, number, lowest, highest = _MOMENTS[name]
     if not says(array.type):
         if name == "datetime" and kinds.is_timestamp(array.type):
             raise _no_moments(array, column)
@@ -164,11 +258,12 @@ def _moments(array: pa.Array, name: str, column: str) -> Stored | None:
     try:
         numbers = array.cast(unit).cast(number)
     except pa.ArrowInvalid as error:
+        row = first + _failing_row(array, lambda one: one.cast(unit))
         raise InvalidValue(
-            f"Column {column!r} ({array.type}) is not whole microseconds."
+            f"Column {column!r} ({array.type}) is not whole microseconds (row {row}). {_ROUND}"
         ) from error
     least, most = pc.min_max(numbers).values()
-    if least.is_valid and not first <= least.as_py() <= most.as_py() <= last:
+    if least.is_valid and not lowest <= least.as_py() <= most.as_py() <= highest:
         raise InvalidValue(f"Column {column!r} has a {name} that Python does not have.")
     make = codec_of(Scalar(name), column).convert or moment
     return Stored(numbers.to_pylist(), make)
@@ -217,13 +312,23 @@ def _collection(make: type, part: Rich) -> Rich:
 
 def _entries(part: Rich) -> Rich:
     """Arrow gives a map as pairs, a struct as a dictionary."""
-    return lambda entries: {name: part(value) for name, value in dict(entries).items()}
+    return lambda entries: {name: part(value) for name, value in dict_of(entries).items()}
+
+
+def dict_of(entries: Any) -> dict[Any, Any]:
+    """The entries of a map or struct as a dict. Raises `InvalidValue` if a key occurs twice."""
+    found = dict(entries)
+    if len(found) < len(entries):
+        raise InvalidValue("a key occurs twice in a map")
+    return found
 
 
 def _struct(kind: StructType) -> Rich:
     parts = {field.name: (_optional(field.element), field.required) for field in kind.fields}
 
     def rich(found: Any) -> Any:
+        if not parts.keys() >= found.keys():  # A field that the class lacks would be dropped.
+            raise KeyError(kind.name)
         fields = {}
         for name, (part, required) in parts.items():
             value = part(found.get(name))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chalk_online_store.arguments import text_list
 from chalk_online_store.errors import InvalidSchema
 from chalk_online_store.schema import Namespace
 from chalk_online_store.schema.chalkpy import of_class, read_class
@@ -24,6 +25,7 @@ def namespace_of(cls: type, *, leave_out: Sequence[str] = ()) -> Namespace:
     Raises `InvalidSchema` naming a feature that has no type here, or a has-many that Chalk would
     cache; leave it out by its name.
     """
+    leave_out = text_list(leave_out, "leave_out", "feature names")
     if not getattr(cls, "__chalk_feature_set__", False):
         raise InvalidSchema(f"{cls!r} is no feature class of chalkpy's: put its @features on it.")
     return read_class(cls, leave_out) if leave_out else of_class(cls)

@@ -7,11 +7,17 @@ the table, and come from it, without a dictionary for each row.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
+from chalk_online_store.arguments import (
+    check_text,
+    is_frame,
+    key_list,
+    text_list,
+    whole_number,
+)
 from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.codec.columns import ColumnBatch
 from chalk_online_store.errors import (
@@ -31,6 +37,7 @@ except ImportError as error:
 
 from chalk_online_store.integrations.arrow import in_zone
 from chalk_online_store.integrations.arrow_columns import column_of, moments_of
+from chalk_online_store.integrations.tables import batch_of, table_of
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.times import ObservedAt
 from chalk_online_store.operations.write import Ordering
@@ -44,9 +51,6 @@ from chalk_online_store.writer.writer import PersistenceWriter
 
 CHUNK = 5_000
 """Rows that are written, or read, by one call of the store."""
-
-_INDEX = re.compile(r"__index_level_\d+__")
-"""What pandas calls an index without a name, which only counts the rows."""
 
 
 class _Chunk(NamedTuple):
@@ -71,10 +75,14 @@ class _Source:
     ) -> None:
         self._namespace = namespace_of(schema)
         self._key = _key_columns(self._namespace, key)
+        if observed_at is not None and not isinstance(observed_at, datetime):
+            check_text(observed_at, "observed_at (a datetime, or the name of a column)")
+        if time_zone is not None:
+            check_text(time_zone, "time_zone")
         self._observed_at = observed_at
         self._time_zone = time_zone
-        self._size = _checked_chunk(chunk)
-        self._table = _table_of(table)
+        self._size = whole_number(chunk, "chunk")
+        self._table = table_of(table)
         self._check()
 
     def __len__(self) -> int:
@@ -98,25 +106,25 @@ class _Source:
 
     def chunks(self) -> Iterator[_Chunk]:
         for first in range(0, len(self), self._size):
-            batch = _batch_of(self._table.slice(first, self._size))
+            batch = batch_of(self._table.slice(first, self._size))
             if self._time_zone is not None:
                 batch = in_zone(batch, self._time_zone)
             times: Any = self._observed_at
             if self._moments is not None:
-                times = moments_of(batch.column(self._moments), self._moments)
-            yield _Chunk(first, self._columns(batch), times)
+                times = moments_of(batch.column(self._moments), self._moments, first)
+            yield _Chunk(first, self._columns(batch, first), times)
 
-    def _columns(self, batch: pa.RecordBatch) -> ColumnBatch:
+    def _columns(self, batch: pa.RecordBatch, first: int) -> ColumnBatch:
         namespace = self._namespace
         keys = [
-            column_of(batch.column(name), SCALARS[part], name)
+            column_of(batch.column(name), SCALARS[part], name, first)
             for name, part in zip(self._key, namespace.key.parts, strict=True)
         ]
         columns = {namespace.key_name: _joined(keys) if namespace.key.composite else keys[0]}
         for name in batch.schema.names:
             if name not in self._key and name != self._moments:
                 feature = namespace.feature(name)
-                columns[feature.name] = column_of(batch.column(name), feature.type, name)
+                columns[feature.name] = column_of(batch.column(name), feature.type, name, first)
         return ColumnBatch(columns)
 
 
@@ -130,37 +138,13 @@ def _key_columns(namespace: Namespace, key: Sequence[str] | None) -> list[str]:
         key = [key]
     if key is None and not namespace.key.composite:
         key = [namespace.key_name]
+    key = None if key is None else text_list(key, "key", "column names")
     if key is None or len(key) != count:
         raise InvalidValue(
             f"The primary key of {namespace.name!r} has {count} parts: name the column of each, "
             "key=[...]."
         )
     return list(key)
-
-
-def _checked_chunk(chunk: int) -> int:
-    if chunk < 1:
-        raise InvalidValue("chunk= is a number of rows, 1 or more.")
-    return chunk
-
-
-def _table_of(data: Any) -> pa.Table:
-    try:
-        if type(data).__module__.partition(".")[0] == "pandas":
-            table = pa.Table.from_pandas(data, preserve_index=True)
-        else:
-            table = pa.table(data)
-    except (TypeError, ValueError, pa.ArrowException) as error:
-        raise InvalidValue(f"{type(data).__name__} is no table that Arrow knows: {error}") from None
-    unnamed = [name for name in table.column_names if _INDEX.fullmatch(name)]
-    return table.drop_columns(unnamed) if unnamed else table
-
-
-def _batch_of(table: pa.Table) -> pa.RecordBatch:
-    """A table as one batch."""
-    columns = [pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-               for column in table.columns]  # fmt: skip
-    return pa.record_batch(columns, schema=table.schema)
 
 
 # --- writing -------------------------------------------------------------------------------
@@ -402,16 +386,17 @@ async def read_table_async(
 def _chunks_of(keys: Any, chunk: int) -> Iterator[list[Any]]:
     """At least one, if it is an empty one."""
     found = _keys_of(keys)
-    for first in range(0, max(1, len(found)), _checked_chunk(chunk)):
+    for first in range(0, max(1, len(found)), whole_number(chunk, "chunk")):
         yield found[first : first + chunk]
 
 
 def _keys_of(keys: Any) -> list[Any]:
+    if is_frame(keys):
+        return key_list(keys)
     for name in ("to_pylist", "to_list", "tolist"):  # Of Arrow; pandas and polars; numpy.
         if hasattr(keys, name):
-            found: list[Any] = getattr(keys, name)()
-            return found
-    return list(keys)
+            return key_list(getattr(keys, name)())
+    return key_list(keys)
 
 
 class _Frame:

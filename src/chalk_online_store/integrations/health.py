@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+from chalk_online_store.arguments import timeout_seconds
 from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.schema import Duration, microseconds
@@ -68,7 +69,7 @@ def asgi(
     servers of another region. `timeout`, in seconds, bounds a read. A store that is closed is
     down, once `cache` is over. Raises `InvalidValue`, `InvalidSchema`.
     """
-    return _AsyncEndpoint(store, _Judge(require, cache), timeout)
+    return _AsyncEndpoint(store, _Judge(require, cache), timeout_seconds(timeout))
 
 
 def wsgi(
@@ -79,7 +80,7 @@ def wsgi(
     timeout: float = 2.0,
 ) -> WSGIApplication:
     """As `asgi`, a WSGI app."""
-    return _Endpoint(store, _Judge(require, cache), timeout)
+    return _Endpoint(store, _Judge(require, cache), timeout_seconds(timeout))
 
 
 # --- what both share -----------------------------------------------------------------------
@@ -112,7 +113,7 @@ class _Judge:
     def __init__(self, require: Require, cache: Duration) -> None:
         if require not in get_args(Require):
             raise InvalidValue('require= is "any" or "preferred".')
-        exact = microseconds(cache)
+        exact = microseconds(cache, "cache")
         if exact is None:
             raise InvalidValue('cache= is a time such as "1s".')
         self._require = require

@@ -7,6 +7,7 @@ one matrix, moments from integers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,17 @@ _NUMPY = {
 """Of scalars whose stored content numpy takes as it is."""
 
 
+_DAY_ZERO = date(1970, 1, 1).toordinal()
+_FIRST_DAY, _LAST_DAY = 1 - _DAY_ZERO, date.max.toordinal() - _DAY_ZERO
+_DAY = timedelta(days=1) // timedelta(microseconds=1)
+_RANGES = {
+    "datetime": (_FIRST_DAY * _DAY, (_LAST_DAY + 1) * _DAY - 1),
+    "date": (_FIRST_DAY, _LAST_DAY),
+    "time": (0, _DAY - 1),
+}
+"""The least and the greatest content of scalars for which arrays have a wider range."""
+
+
 def stored_kind(kind: FeatureType) -> str:
     """The name of the scalar that a feature's content is stored as; "" for what has parts."""
     if isinstance(kind, ChoiceType | VectorType):
@@ -47,6 +59,14 @@ def arrow_takes_stored(kind: FeatureType) -> bool:
     return numpy_takes_stored(kind) or stored_kind(kind) == "time"
 
 
+def _check_range(kind: FeatureType, contents: Sequence[Any]) -> None:
+    """Raise ValueError for contents that are none of the feature's values, but fit into arrays."""
+    bounds = _RANGES.get(stored_kind(kind))
+    present = [content for content in contents if content is not None] if bounds else ()
+    if bounds and present and not bounds[0] <= min(present) <= max(present) <= bounds[1]:
+        raise ValueError(f"out of the range of {stored_kind(kind)}")
+
+
 # --- numpy ---------------------------------------------------------------------------------
 
 
@@ -58,8 +78,10 @@ def numpy_array(column: Column, contents: Sequence[Any], missing: Any) -> Any:
     """
     kind = column.feature.type
     if isinstance(kind, VectorType):
-        return _matrix(kind, contents, np.nan if missing is None else missing)
+        return _matrix(column, kind, contents, np.nan if missing is None else missing)
     dtype = _NUMPY.get(stored_kind(kind))
+    if dtype is not None:
+        _check_range(kind, contents)
     if dtype is None:
         values = np.empty(len(contents), object)
         values[:] = [missing if value is None else value for value in contents]
@@ -74,7 +96,7 @@ def numpy_array(column: Column, contents: Sequence[Any], missing: Any) -> Any:
     gap = np.nan if dtype.kind == "f" else "NaT"
     gaps = np.array([value is None for value in contents])
     filled = _array(column, [0 if value is None else value for value in contents], dtype)
-    filled[gaps] = gap if missing is None else missing
+    _fill(column, filled, gaps, gap if missing is None else missing)
     return filled
 
 
@@ -94,14 +116,30 @@ def _array(column: Column, contents: Sequence[Any], dtype: Any) -> Any:
         ) from None
 
 
-def _matrix(vector: VectorType, contents: Sequence[Any], missing: Any) -> Any:
+def _matrix(column: Column, vector: VectorType, contents: Sequence[Any], missing: Any) -> Any:
     gaps = [i for i, content in enumerate(contents) if content is None]
     flat = np.frombuffer(_joined(vector, contents), f"<{vector.dtype}")
     matrix = flat.reshape(len(contents), vector.size)
     if gaps:
         matrix = matrix.copy()
-        matrix[gaps] = missing
+        _fill(column, matrix, gaps, missing)
     return matrix
+
+
+def _fill(column: Column, array: Any, gaps: Any, missing: Any) -> None:
+    """Put `missing` into the gaps of an array; `InvalidValue` if its elements cannot hold it."""
+    try:
+        with np.errstate(all="ignore"):
+            array[gaps] = missing
+            exact = array.dtype.kind not in "ib?" or bool(np.all(array[gaps] == missing))
+    except (TypeError, ValueError, OverflowError):
+        exact = False
+    if not exact:
+        raise InvalidValue(
+            f"missing= must be a value that an array of {array.dtype} holds, for "
+            f"{column.full_name}; got {type(missing).__name__}. Pass such a value, or read the "
+            "feature by column()."
+        )
 
 
 def _joined(vector: VectorType, contents: Sequence[Any]) -> bytes:
@@ -140,6 +178,7 @@ def arrow_array(column: Column, contents: Sequence[Any]) -> pa.Array:
         contents = [None if value is None else plain(value) for value in contents]
     try:
         if arrow_takes_stored(kind) and pa.types.is_temporal(found):
+            _check_range(kind, contents)
             number = pa.int32() if pa.types.is_date32(found) else pa.int64()
             return pa.array(contents, number).cast(found)
         return pa.array(contents, found)

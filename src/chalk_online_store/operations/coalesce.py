@@ -4,13 +4,17 @@ The first read of a group opens a batch, which is sent after a short window, or 
 full. Reads that begin meanwhile join it. A key is asked for once at a time: whoever wants one
 that is on its way waits for it too, unless this process has written it since it was sent, or the
 read is to be consistent. So a read still sees every write that returned before it began.
+
+Interruptions. An exception of a signal handler can end the read that opened a batch before it has
+handed the batch to the thread that sends it. So a batch counts only while the read that opened it,
+or the operation that sends it, holds its lock (see `effects.SharedResult`). Reads that wait for a
+key of a batch that has ended without it read the key by themselves.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,12 +22,14 @@ from typing import NamedTuple
 from chalk_online_store.backend import Backend, Call, Found, Wanted
 from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.codec.shapes import Shape
-from chalk_online_store.effects import NOW, Await, Instant, Operation, Sleep, Spawn
+from chalk_online_store.effects import Operation, SharedResult, Sleep, Spawn
 from chalk_online_store.errors import (
     ConnectionFailed,
+    OnlineStoreError,
     RequestError,
     RequestTimeout,
 )
+from chalk_online_store.operations.waiting import await_shared
 from chalk_online_store.report import Report
 
 MOST_ENTITIES = 10
@@ -47,9 +53,20 @@ class _Batch:
 
     kind: _Kind
     deadline: float
-    seats: dict[str, Future[Found]] = field(default_factory=dict)
+    opener: threading.Lock
+    """Held by the read that opened it."""
+    window: threading.Lock = field(default_factory=threading.Lock)
+    """Held while others may join."""
+    flight: threading.Lock = field(default_factory=threading.Lock)
+    """Held while it is sent."""
+    seats: dict[str, SharedResult[Found]] = field(default_factory=dict)
     report: Report = field(default_factory=Report)
     closed: bool = False
+
+    @property
+    def is_lost(self) -> bool:
+        """True if nobody sends it any more."""
+        return not any(each.locked() for each in (self.opener, self.window, self.flight))
 
 
 class Coalescer:
@@ -65,22 +82,30 @@ class Coalescer:
         """Forget what others have under way: batches of a parent fly there, not in its fork."""
         self._lock = threading.Lock()
         self._open: dict[_Kind, _Batch] = {}
-        self._flying: dict[tuple[str, str], dict[_Kind, Future[Found]]] = {}
+        self._flying: dict[tuple[str, str], dict[_Kind, _Batch]] = {}
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """See `backend.Backend.get`. What a batch cost is in the report of who opened it."""
         if max(len(want.pks) for want in wanted) > MOST_ENTITIES:
             return (yield from self._backend.get(wanted, call))
         boarding = _Boarding(call)
-        with self._lock:
-            seats = [self._take_seats(want, boarding) for want in wanted]
-        for batch in boarding.full:
-            yield from self._spawn(batch, self._fly(batch))
-        for batch in boarding.opened:
-            yield from self._spawn(batch, self._fly_later(batch))
-        found = []
-        for futures in seats:
-            found.append((yield from _arrivals(futures, call)))
+        with boarding.opener:
+            try:
+                with self._lock:
+                    seats = [self._take_seats(want, boarding) for want in wanted]
+                for batch in boarding.full:
+                    yield Spawn(self._fly(batch))
+                for batch in boarding.opened:
+                    yield Spawn(self._fly_later(batch))
+            except BaseException as error:
+                for batch in boarding.opened:
+                    if isinstance(error, RuntimeError):  # No thread could be begun.
+                        self._cut_off(batch, error)
+                    self._leave(batch)
+                raise
+            found = []
+            for want, batches in zip(wanted, seats, strict=True):
+                found.append((yield from self._arrivals(want, batches, call)))
         for batch in boarding.opened:
             call.report.add(batch.report)
         return found
@@ -93,62 +118,87 @@ class Coalescer:
 
     # --- boarding: under the lock ----------------------------------------------------------
 
-    def _take_seats(self, want: Wanted, boarding: _Boarding) -> list[Future[Found]]:
+    def _take_seats(self, want: Wanted, boarding: _Boarding) -> list[_Batch]:
         kind = _Kind(want.sk, want.shape, boarding.call.consistent)
         return [self._flying_seat(kind, pk, boarding) for pk in want.pks]
 
-    def _flying_seat(self, kind: _Kind, pk: str, boarding: _Boarding) -> Future[Found]:
-        seat = self._flying.get((pk, kind.sk), {}).get(kind)
-        if seat is None:
+    def _flying_seat(self, kind: _Kind, pk: str, boarding: _Boarding) -> _Batch:
+        batch = self._flying.get((pk, kind.sk), {}).get(kind)
+        if batch is None or batch.is_lost:
             return self._free_seat(kind, pk, boarding)
         boarding.call.report.coalesced += 1
-        return seat
+        return batch
 
-    def _free_seat(self, kind: _Kind, pk: str, boarding: _Boarding) -> Future[Found]:
+    def _free_seat(self, kind: _Kind, pk: str, boarding: _Boarding) -> _Batch:
         batch = self._open.get(kind)
-        if batch is None:
-            batch = self._open[kind] = _Batch(kind, boarding.call.deadline)
+        if batch is None or batch.is_lost or batch.closed:
+            batch = _Batch(kind, boarding.call.deadline, boarding.opener)
             boarding.opened.append(batch)
+            self._open[kind] = batch
         elif batch not in boarding.opened:
             boarding.call.report.coalesced += 1
         batch.deadline = max(batch.deadline, boarding.call.deadline)
-        seat = batch.seats.setdefault(pk, Future())
+        batch.seats.setdefault(pk, SharedResult())
         if len(batch.seats) == FULL:
             self._close(batch)
             boarding.full.append(batch)
-        return seat
+        return batch
 
     def _close(self, batch: _Batch) -> None:
         """Nobody joins it any more, but whoever wants one of its keys may wait for that."""
         batch.closed = True
-        del self._open[batch.kind]
+        if self._open.get(batch.kind) is batch:
+            del self._open[batch.kind]
         if not batch.kind.consistent:
-            for pk, seat in batch.seats.items():
-                self._flying.setdefault((pk, batch.kind.sk), {})[batch.kind] = seat
+            for pk in batch.seats:
+                self._flying.setdefault((pk, batch.kind.sk), {})[batch.kind] = batch
 
     # --- flying ----------------------------------------------------------------------------
 
-    def _spawn(self, batch: _Batch, flight: Operation[None]) -> Operation[None]:
-        with self._cutting_off(batch):
-            yield Spawn(flight)
-
     def _fly_later(self, batch: _Batch) -> Operation[None]:
-        with self._cutting_off(batch):
-            yield Sleep(self._window)
-        with self._lock:
-            if batch.closed:  # It was full before.
-                return
-            self._close(batch)
-        yield from self._fly(batch)
+        with batch.window:
+            with self._cutting_off(batch):
+                yield Sleep(self._window)
+            with self._lock:
+                if batch.closed:  # It was full before.
+                    return
+                self._close(batch)
+            yield from self._fly(batch)
 
     def _fly(self, batch: _Batch) -> Operation[None]:
         kind, pks = batch.kind, list(batch.seats)
         call = Call(batch.deadline, kind.consistent, batch.report)
-        with self._cutting_off(batch):
+        with batch.flight, self._cutting_off(batch):
             (found,) = yield from self._backend.get([Wanted(kind.sk, kind.shape, pks)], call)
-        self._leave(batch)
-        for pk, item in zip(pks, found, strict=True):
-            batch.seats[pk].set_result(item)
+            self._leave(batch)
+            for pk, item in zip(pks, found, strict=True):
+                batch.seats[pk].set_result(item)
+
+    def _arrivals(
+        self, want: Wanted, batches: Sequence[_Batch], call: Call
+    ) -> Operation[list[Found]]:
+        """What each batch brings; a `RequestTimeout` for what does not come before the deadline."""
+        found: list[Found] = []
+        for pk, batch in zip(want.pks, batches, strict=True):
+            try:
+                found.append((yield from self._arrival(want, pk, batch, call)))
+            except RequestError as error:
+                if not error.retryable:
+                    raise
+                found.append(error)
+        return found
+
+    def _arrival(self, want: Wanted, pk: str, batch: _Batch, call: Call) -> Operation[Found]:
+        """Await a key of a batch; read it alone if nobody sends the batch any more."""
+        seat = batch.seats[pk]
+        try:
+            return (yield from await_shared(seat, call.deadline, lambda: batch.is_lost))
+        except TimeoutError:
+            if not batch.is_lost:
+                message = "A read that joined others did not arrive in time."
+                raise RequestTimeout(message) from None
+        ((item,),) = yield from self._backend.get([Wanted(want.sk, want.shape, [pk])], call)
+        return item
 
     @contextmanager
     def _cutting_off(self, batch: _Batch) -> Iterator[None]:
@@ -161,7 +211,7 @@ class Coalescer:
 
     def _cut_off(self, batch: _Batch, error: BaseException) -> None:
         """Tell all who wait that nothing will come; a task's cancellation is its own."""
-        if not isinstance(error, Exception):
+        if not isinstance(error, OnlineStoreError | RuntimeError):
             error = ConnectionFailed(f"A read was cut off: {type(error).__name__}.")
         self._leave(batch)
         for seat in batch.seats.values():
@@ -171,9 +221,9 @@ class Coalescer:
         with self._lock:
             if not batch.closed:
                 self._close(batch)
-            for pk, seat in batch.seats.items():
+            for pk in batch.seats:
                 key = (pk, batch.kind.sk)
-                if self._flying.get(key, {}).get(batch.kind) is seat:
+                if self._flying.get(key, {}).get(batch.kind) is batch:
                     del self._flying[key][batch.kind]
                     if not self._flying[key]:
                         del self._flying[key]
@@ -184,22 +234,6 @@ class _Boarding:
     """The batches that one read has opened, and those that it has filled."""
 
     call: Call
+    opener: threading.Lock = field(default_factory=threading.Lock)
     opened: list[_Batch] = field(default_factory=list)
     full: list[_Batch] = field(default_factory=list)
-
-
-def _arrivals(seats: Sequence[Future[Found]], call: Call) -> Operation[list[Found]]:
-    """What each future brings; a `RequestTimeout` for what does not come before the deadline."""
-    found: list[Found] = []
-    for seat in seats:
-        now: Instant = yield NOW
-        try:
-            item: Found = yield Await(seat, call.deadline - now.monotonic)
-        except TimeoutError:
-            item = RequestTimeout("A read that joined others did not arrive in time.")
-        except RequestError as error:
-            if not error.retryable:
-                raise
-            item = error
-        found.append(item)
-    return found

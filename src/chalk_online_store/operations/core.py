@@ -4,31 +4,56 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from chalk_online_store.arguments import (
+    MAX_FUTURE_SKEW,
+    check_callable,
+    check_flag,
+    check_instance,
+    check_mapping,
+    check_text,
+    finite_number,
+    key_list,
+    list_of,
+    name_list,
+    row_list,
+    text_list,
+    timeout_seconds,
+    whole_number,
+)
 from chalk_online_store.backend import Backend, Call
 from chalk_online_store.codec.columns import ColumnBatch
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.codec.registry import entries_of
 from chalk_online_store.codec.results import RESULTS, key_of
+from chalk_online_store.codec.values import moment
 from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
 from chalk_online_store.operations.bloom.build import BuildReport, Progress, build_filters, wait_of
+from chalk_online_store.operations.prepared import Prepared, prepare
 from chalk_online_store.operations.regions import Health, RegionKeeper
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.results import QueryResult, ResultCodec, found_result
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.tiers import StoreStats, Tiers
-from chalk_online_store.operations.times import ObservedAt, times_of
+from chalk_online_store.operations.times import (
+    ObservedAt,
+    check_not_ahead,
+    future_timestamp,
+    time_of,
+    times_of,
+)
 from chalk_online_store.operations.watching import Watcher, watched
 from chalk_online_store.report import Report
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.orders import Orders
 from chalk_online_store.routing.router import RegionStatus
+from chalk_online_store.routing.settings import Routing
 from chalk_online_store.schema import (
     Duration,
     LRUCache,
@@ -41,33 +66,17 @@ from chalk_online_store.schema.instances import rows_of
 
 Schema: TypeAlias = Iterable[Namespace | type]
 
-DEFAULT_TIMEOUT = 10.0
-"""Seconds that a call may take which does not state its own."""
-
 _PREPARED_KEPT = 1024
 _LONGEST_WINDOW = 1_000_000
-
-
-@dataclass(eq=False, slots=True)
-class Prepared:
-    """A read of some features, resolved once and for all that do not change.
-
-    `schema` is what the caller named the namespace by: kept, so that its `id` is no other's.
-    `overrides` are those of their max
-    staleness. `plan` is by the last reading of the registry that it was needed with.
-    """
-
-    schema: Namespace | type
-    namespace: Namespace
-    names: tuple[str, ...]
-    overrides: reading.Overrides
-    plan: reading.ReadPlan | None = None
+_MOST_SEGMENTS = 1_000_000
+"""AWS: Scan takes from 1 to 1,000,000 as TotalSegments."""
 
 
 class Core:
     """The state of an open store, and its operations.
 
-    `timeout`, in seconds, bounds each call that does not state its own. `coalesce` is the window
+    `timeout`, in seconds, bounds each call that does not state its own. `max_future_skew` is how
+    far an observed-at may be ahead of this process's clock. `coalesce` is the window
     in which reads join each other; None for each by itself. `route` is the backend's, if it has
     several regions to choose from. `rng` draws the waits of those who
     register at once.
@@ -81,6 +90,7 @@ class Core:
         timeout: float,
         lru_cache: LRUCache | None,
         coalesce: Duration | None = None,
+        max_future_skew: Duration = MAX_FUTURE_SKEW,
         route: RoutedAttempts | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -90,7 +100,8 @@ class Core:
         if route is not None:
             route.probe = self._regions.probe
         self.schema = _own_namespaces(schema)
-        self._timeout = timeout
+        self._timeout = timeout_seconds(timeout)
+        self._max_future_skew = microseconds(max_future_skew, "max_future_skew")
         self.registry = RegistryKeeper(backend, rng)
         self._tiers = Tiers(
             backend,
@@ -130,12 +141,19 @@ class Core:
         max_staleness: reading.Overrides | None,
     ) -> Prepared:
         """See `OnlineStore.prepare`."""
-        names = None if features is None else tuple(features)
-        overrides = tuple(sorted(max_staleness.items())) if max_staleness else ()
+        names = None if features is None else name_list(features)
+        overrides: tuple[tuple[str, Duration], ...] = ()
+        if max_staleness is not None:
+            check_mapping(max_staleness, "max_staleness", '{"risk": "5m"}')
+            overrides = tuple(sorted(max_staleness.items()))
         wanted = (id(schema), names, overrides)
-        prepared = self._prepared.get(wanted)
+        try:
+            prepared = self._prepared.get(wanted)
+        except TypeError:  # A name or a duration that has no hash is neither.
+            prepare(schema, self.namespace(schema), names, dict(overrides))
+            raise
         if prepared is None:
-            prepared = _prepare(schema, self.namespace(schema), names, dict(overrides))
+            prepared = prepare(schema, self.namespace(schema), names, dict(overrides))
             if len(self._prepared) >= _PREPARED_KEPT:  # As where max_staleness always differs.
                 self._prepared.clear()
             self._prepared[wanted] = prepared
@@ -147,11 +165,13 @@ class Core:
     ) -> Operation[Rows]:
         """See `OnlineStore.read`."""
         self.check_open()
+        if consistent is not False:
+            check_flag(consistent, "consistent")
+        seconds = self._timeout if timeout is None else timeout_seconds(timeout)
+        keys = key_list(keys)
         now: Instant = yield NOW
-        seconds = self._timeout if timeout is None else timeout
         # The first request follows at once: it need not look at the clock again.
         call = Call(now.monotonic + seconds, consistent, as_of=now)
-        keys = list(keys)
         codec = self.registry.known(prepared.namespace)
         if codec is None:  # The keys are checked before anything is sent.
             self.registry.draft(prepared.namespace).partition_keys(keys)
@@ -207,7 +227,11 @@ class Core:
         self.check_open()
         if self.router is None:
             raise InvalidValue("This store's URL has one region: there is nothing to choose.")
-        orders = Orders(0, pinned, tuple(drained), tuple(evacuated))
+        check_text(pinned, "pinned")
+        listed = [
+            text_list(n, a, "regions") for n, a in ((drained, "drained"), (evacuated, "evacuated"))
+        ]
+        orders = Orders(0, pinned, *listed)
         self.router.check(orders)
         call = yield from self._call(timeout)
         now: Instant = yield NOW
@@ -233,12 +257,14 @@ class Core:
         namespace = self.namespace(schema)
         writing.check_ordering(ordering)
         if not isinstance(rows, ColumnBatch):
-            rows = rows_of(namespace, list(rows))
-        call = yield from self._call(timeout)
+            rows = rows_of(namespace, row_list(rows))
         times = times_of(observed_at, len(rows))
+        call = yield from self._call(timeout)
+        now: Instant = yield NOW
         if times is None:
-            now: Instant = yield NOW
             times = [now.wall] * len(rows)
+        else:
+            check_not_ahead(times, self.latest_time(namespace, now))
         draft = self.registry.draft(namespace)
         planned = writing.changes_of_rows(draft, rows, times)
         codec = yield from self.registry.for_write(namespace, call)
@@ -262,22 +288,30 @@ class Core:
         """See `OnlineStore.delete`."""
         namespace = self.namespace(schema)
         writing.check_ordering(ordering)
-        names = None if features is None else [namespace.feature(f).name for f in features]
+        keys = key_list(keys)
+        names = None
+        if features is not None:
+            names = [namespace.feature(name).name for name in name_list(features)]
         if names is not None and ordering == "arrival":
             raise InvalidValue(
                 'ordering="arrival" replaces whole items: delete features by ordering="event".'
             )
-        time = times_of(observed_at, 1)
+        time = None if observed_at is None else time_of(observed_at)
         call = yield from self._call(timeout)
-        keys = list(keys)
+        now: Instant = yield NOW
+        latest = self.latest_time(namespace, now)
+        if time is not None and latest is not None and time > latest:
+            raise future_timestamp("the delete")
         self.registry.draft(namespace).partition_keys(keys)
         # A delete in event time is remembered, and so needs ids as a write does.
-        registry = self.registry
-        look_up = registry.for_write if ordering == "event" else registry.for_delete
-        codec = yield from look_up(namespace, call)
-        now: Instant = yield NOW
+        if names is not None:
+            codec = yield from self.registry.for_write(namespace, call)
+        else:
+            registers = ordering == "event"
+            codec = yield from self.registry.for_erasure(namespace, call, registers=registers)
+        now = yield NOW
         planned = writing.changes_of_deletes(
-            codec, keys, names, time[0] if time else now.wall, now.wall
+            codec, keys, names, now.wall if time is None else time, now.wall
         )
         return (yield from self.apply(codec, planned, ordering, call))
 
@@ -293,13 +327,16 @@ class Core:
         timeout: float | None,
     ) -> Operation[Report]:
         """See `OnlineStore.write_result`."""
+        key_of(query, version, inputs)  # The arguments are checked before anything is sent.
+        microseconds(max_staleness, "max_staleness")
+        time = None if observed_at is None else moment(time_of(observed_at))
         call = yield from self._call(timeout)
         for namespace in self.results.of_structs(features):
             yield from self.registry.for_write(namespace, call)
         row = self.results.row(query, inputs, features, version, max_staleness)
         return (
             yield from self.write(
-                self.of_results(), [row], observed_at=observed_at, ordering="event", timeout=timeout
+                self.of_results(), [row], observed_at=time, ordering="event", timeout=timeout
             )
         )
 
@@ -316,6 +353,7 @@ class Core:
         """See `OnlineStore.read_result`."""
         self.check_open()
         key = key_of(query, version, inputs)
+        microseconds(max_staleness, "max_staleness")
         prepared = self.prepare(self.of_results(), None, {"result": max_staleness})
         rows = yield from self.read(prepared, [key], consistent, timeout)
         now: Instant = yield NOW
@@ -334,10 +372,8 @@ class Core:
     ) -> Operation[Report]:
         """See `OnlineStore.drop`."""
         namespace = self.namespace(schema)
-        if isinstance(features, str):
-            raise UnknownFeature(f"drop takes a list of features: [{features!r}].")
+        names = [_full(namespace, name, "features") for name in name_list(features)]
         call = yield from self._call(timeout)
-        names = [_full(namespace, name) for name in features]
         declared = {entry.name for entry in entries_of(namespace)}
         yield from self.registry.drop(names, call, declared)
         return call.report
@@ -348,8 +384,9 @@ class Core:
     ) -> Operation[Report]:
         """See `OnlineStore.rename`."""
         namespace = self.namespace(schema)
+        names = _full(namespace, old, "old"), _full(namespace, new, "new")
         call = yield from self._call(timeout)
-        yield from self.registry.rename(_full(namespace, old), _full(namespace, new), call)
+        yield from self.registry.rename(*names, call)
         return call.report
 
     @watched
@@ -363,7 +400,8 @@ class Core:
         progress: Progress | None,
     ) -> Operation[BuildReport]:
         """See `OnlineStore.build_bloom_filters`."""
-        found = [self.namespace(schema) for schema in schemas]
+        listed = list_of(schemas, "schemas", "feature classes", "[schema]", InvalidSchema)
+        found = [self.namespace(schema) for schema in listed]
         for namespace in found:
             if namespace.online_store_config.bloom_filter is None:
                 raise InvalidSchema(
@@ -372,8 +410,11 @@ class Core:
                 )
         if wait is None:
             wait = wait_of(len(self.router.regions) if self.router else 1)
-        if segments < 1 or wait < 0 or (rcu_per_second is not None and rcu_per_second <= 0):
-            raise InvalidValue("A build takes segments >= 1, wait >= 0 and rcu_per_second > 0.")
+        wait = timeout_seconds(wait, "wait")
+        segments = whole_number(segments, "segments", most=_MOST_SEGMENTS)
+        if rcu_per_second is not None:
+            rcu_per_second = finite_number(rcu_per_second, "rcu_per_second", least=0.001)
+        check_callable(progress, "progress", "a function of items and RCU")
         call = yield from self._call(None)
         yield from self.registry.load(call)
         self.registry.check_home()
@@ -412,9 +453,16 @@ class Core:
             )
         return call.report
 
+    def latest_time(self, namespace: Namespace, now: Instant) -> int | None:
+        """The newest observed-at that a write at `now` may have (UTC us); None for any."""
+        own = namespace.online_store_config.max_future_skew
+        skew = self._max_future_skew if own is None else microseconds(own)
+        return None if skew is None else now.wall + skew
+
     def _call(self, timeout: float | None) -> Operation[Call]:
+        seconds = self._timeout if timeout is None else timeout_seconds(timeout)
         now: Instant = yield NOW
-        return Call(now.monotonic + (self._timeout if timeout is None else timeout))
+        return Call(now.monotonic + seconds)
 
     def check_open(self) -> None:
         """Raise `StoreClosed` where that is so."""
@@ -433,26 +481,23 @@ class Core:
         return namespace
 
 
-def _prepare(
-    schema: Namespace | type,
-    namespace: Namespace,
-    names: tuple[str, ...] | None,
-    overrides: reading.Overrides,
-) -> Prepared:
-    names = tuple(namespace.by_name) if names is None else names
-    for name in (*names, *overrides):
-        namespace.feature(name)
-    return Prepared(schema, namespace, names, overrides)
-
-
 def checked(
-    schema: Iterable[Namespace | type], coalesce: Duration | None
+    schema: Iterable[Namespace | type],
+    coalesce: Duration | None,
+    timeout: float,
+    lru_cache: LRUCache | None,
+    routing: Routing | None,
+    max_future_skew: Duration,
 ) -> list[Namespace | type]:
     """Refuse what no store can be made with, before anything is opened; the schema as a list."""
-    found = list(schema)
+    found = list_of(schema, "schema", "feature classes", "[schema]", InvalidSchema)
     _own_namespaces(found)
     if coalesce is not None:
         _window(coalesce)
+    timeout_seconds(timeout)
+    check_instance(lru_cache, LRUCache, "lru_cache", InvalidValue)
+    check_instance(routing, Routing, "routing", InvalidValue)
+    microseconds(max_future_skew, "max_future_skew")  # Refuses what is not a duration.
     return found
 
 
@@ -465,12 +510,13 @@ def _own_namespaces(schema: Iterable[Namespace | type]) -> dict[str, Namespace]:
 
 def _window(coalesce: Duration) -> float:
     """Seconds."""
-    window = microseconds(coalesce)
+    window = microseconds(coalesce, "coalesce")
     if window is None or window > _LONGEST_WINDOW:
         raise InvalidValue('coalesce= is a short window, such as "1ms"; at most "1s".')
     return window / 1e6
 
 
-def _full(namespace: Namespace, name: str) -> str:
+def _full(namespace: Namespace, name: str, argument: str) -> str:
     """`user.risk` of `risk` and of `user.risk`; the schema need not have it any more, or yet."""
+    check_text(name, argument)
     return f"{namespace.name}.{name.removeprefix(f'{namespace.name}.')}"

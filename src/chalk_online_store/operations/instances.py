@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from chalk_online_store.errors import IncompleteRow, InvalidSchema
+from chalk_online_store.errors import IncompleteRow, InvalidSchema, InvalidValue
 from chalk_online_store.schema.instances import Field, Form, check_types, form_of
 from chalk_online_store.schema.types import FeatureType
 
@@ -25,21 +25,23 @@ class Read(Protocol):
 
     keys: Sequence[Any]
 
-    def column(self, name: str) -> list[Any]:
-        """One feature's values."""
-
     def answer(self, index: int, name: str) -> _Answer:
         """Why one of them is None."""
 
 
 def instances(
-    rows: Read, key_name: str, kinds: Mapping[str, FeatureType], cls: type, default: Any
+    rows: Read,
+    column: Callable[[str], list[Any]],
+    key_name: str,
+    kinds: Mapping[str, FeatureType],
+    cls: type,
+    default: Any,
 ) -> list[Any]:
-    """See `Rows.to`."""
+    """See `Rows.to`; `column` gives the values of a feature."""
     form = form_of(cls)
     check_types(form, kinds)
     fields = _readable(form, key_name, kinds)
-    columns = [rows.keys if f.feature == key_name else rows.column(f.feature) for f in fields]
+    columns = [rows.keys if f.feature == key_name else column(f.feature) for f in fields]
     names = [field.name for field in fields]
     open_to_gaps = [f for f, column in zip(fields, columns, strict=True) if _has_none(column)]
     made: list[Any] = []
@@ -49,10 +51,23 @@ def instances(
         gaps = _fill(rows, index, found, open_to_gaps)
         if gaps:
             lacking[index] = gaps
-        made.append(default if gaps else form.make(found))
+        made.append(default if gaps else _make(form, index, found, default))
     if lacking and default is NOTHING:
         raise IncompleteRow(_message(form, lacking), lacking)
     return made
+
+
+def _make(form: Form, index: int, found: dict[str, Any], default: Any) -> Any:
+    """An instance, or the default where the class refuses the values."""
+    try:
+        return form.make(found)
+    except Exception as error:
+        if default is not NOTHING:
+            return default
+        raise InvalidValue(
+            f"The row at position {index} cannot become a {form.cls.__name__}: its constructor "
+            f"raised {type(error).__name__}. Say what stands for such a row: rows.to(cls, default)."
+        ) from error
 
 
 def _readable(form: Form, key_name: str, kinds: Mapping[str, FeatureType]) -> list[Field]:

@@ -45,6 +45,7 @@ def plan_read(
     A cached read decodes whole items, so that any later read is served from them.
     """
     features = [codec.namespace.feature(name) for name in names]
+    codec.check_features(feature.name for feature in features)
     by_name = {codec.namespace.feature(n).name: microseconds(d) for n, d in overrides.items()}
     ages = {f.name: by_name.get(f.name, f.staleness) for f in features}
     wanted: dict[str, set[str]] = {}
@@ -105,12 +106,12 @@ def read(
     return Rows(keys, plan.sources, positions, found, now.wall, call.report)
 
 
-_ROWS = frozenset((tuple, DamagedRow, type(None)))
+_ROWS = frozenset((tuple, type(None)))
 
 
 def _count(found: Sequence[Found], call: Call) -> None:
     failed = 0
     if not _ROWS.issuperset(map(type, found)):
-        failed = sum(isinstance(row, OnlineStoreError) for row in found)
+        failed = sum(isinstance(row, OnlineStoreError | DamagedRow) for row in found)
     call.report.failed += failed
     call.report.items_read += len(found) - found.count(None) - failed

@@ -13,6 +13,7 @@ from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.codec.registry import (
     NAMES_AFTER,
     PARTITION,
+    UNREADABLE_HOME,
     Entry,
     Registry,
     home_mark,
@@ -21,6 +22,7 @@ from chalk_online_store.codec.registry import (
 from chalk_online_store.codec.swaps import SWAPS_A_TRANSACTION, Swap
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
 from chalk_online_store.errors import (
+    DamagedItem,
     RegistryError,
     RegistryUnavailable,
     RequestError,
@@ -36,6 +38,9 @@ REFRESH_SECONDS = 5.0
 
 _REFRESH_SHARE = 0.25
 """What part of its time a read spends on features that may be new, at most."""
+
+_HOME_SHARE = 0.5
+"""The share of its time that a delete waits for the registry's home region, at most."""
 
 _WAIT_A_TRANSACTION = 0.025
 _LONGEST_WAIT = 4.0
@@ -69,9 +74,13 @@ class RegistryKeeper:
         self._looked_at = 0.0
 
     def known(self, namespace: Namespace) -> NamespaceCodec | None:
-        """The namespace where the present reading of the registry lacks nothing of it."""
+        """The namespace if the present reading of the registry has all of it, as it is declared."""
         codec = self._codec(namespace)
-        return None if codec.missing else codec
+        return codec if codec.agrees else None
+
+    def present(self, namespace: Namespace) -> NamespaceCodec:
+        """The namespace by the present reading of the registry, whatever that lacks."""
+        return self._codec(namespace)
 
     def draft(self, namespace: Namespace) -> NamespaceCodec:
         """The namespace with whatever ids would be next, to check keys and rows against.
@@ -80,7 +89,7 @@ class RegistryKeeper:
         lacks nothing.
         """
         codec = self._codec(namespace)
-        if not codec.missing:
+        if codec.agrees:
             return codec
         known = self._drafts.get(namespace.name)
         if known is None or known[0] is not codec:  # Readers may go on without the ids for long.
@@ -89,30 +98,56 @@ class RegistryKeeper:
 
     def _drafted(self, codec: NamespaceCodec) -> NamespaceCodec:
         registry, layout = codec.registry, self._backend.layout
-        entries = registry.allocate(codec.missing, layout.reserved)
+        if codec.compared.conflicts or codec.compared.damage:  # The next reading may agree.
+            registry = Registry(dropped=registry.dropped)
+        missing = registry.compare(codec.namespace).missing
+        entries = registry.allocate(missing, layout.reserved)
         drafted = replace(registry, entries=(*registry.entries, *entries))
         return NamespaceCodec(codec.namespace, drafted, layout)
 
     def for_read(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
         """The namespace as the registry has it; features that it lacks were never written.
 
-        Where it lacks some, it is read again, though not more often than `REFRESH_SECONDS`.
-        Raises `TypeConflict` or `RegistryError` where registry and schema do not agree, and
-        `RegistryUnavailable` where it could never be read.
+        If the two do not agree, the registry is read again, at most once per `REFRESH_SECONDS`.
+        Raises `TypeConflict` or `RegistryError` if the namespace cannot be used at all, and
+        `RegistryUnavailable` if the registry could never be read. What a single feature conflicts
+        with is in the codec.
         """
-        if self._codec(namespace).missing:
+        yield from self._refresh_if_due(namespace, call)
+        return self._checked(namespace)
+
+    def _refresh_if_due(self, namespace: Namespace, call: Call) -> Operation[None]:
+        if not self._codec(namespace).agrees:
             now: Instant = yield NOW
             if not self._loaded:
                 yield from self._load_first(call)
             elif now.monotonic - self._looked_at > REFRESH_SECONDS:
                 yield from self._refresh(now.monotonic, call)
-        return self._codec(namespace)
 
-    def for_delete(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
-        """As `for_read`, but what others have registered is noticed at once."""
-        if self._codec(namespace).missing:
+    def _checked(self, namespace: Namespace) -> NamespaceCodec:
+        codec = self._codec(namespace)
+        codec.check()
+        return codec
+
+    def for_erasure(
+        self, namespace: Namespace, call: Call, *, registers: bool
+    ) -> Operation[NamespaceCodec]:
+        """The namespace as the registry has it now, with groups that others have just registered.
+
+        Reads the registry in its home region or, if that does not answer, in another one, which
+        may lack what was registered there last. `registers` gives an id to every feature that
+        lacks one. Raises as `for_write` does.
+        """
+        now: Instant = yield NOW
+        seconds = (call.deadline - now.monotonic) * _HOME_SHARE
+        at_home = Call(now.monotonic + seconds, report=call.report, region=self._backend.home)
+        try:
+            yield from self.load(at_home)
+        except RequestError:
             yield from self._load_for(call)
-        return self._codec(namespace)
+        if registers:
+            yield from self._register(namespace, call)
+        return self._checked(namespace)
 
     def for_write(self, namespace: Namespace, call: Call) -> Operation[NamespaceCodec]:
         """The namespace with an id for every feature: those that lack one get it now.
@@ -121,21 +156,35 @@ class RegistryKeeper:
         """
         if not self._loaded:
             yield from self._load_first(call)
-        if self._codec(namespace).missing:
+        elif self._conflicts(namespace):
+            yield from self._refresh_if_due(namespace, call)
+        yield from self._register(namespace, call)
+        return self._checked(namespace)
+
+    def _conflicts(self, namespace: Namespace) -> bool:
+        compared = self._codec(namespace).compared
+        return bool(compared.conflicts) or compared.damage is not None
+
+    def _register(self, namespace: Namespace, call: Call) -> Operation[None]:
+        if self._checked(namespace).missing:
             now: Instant = yield NOW
             plan = partial(self._entering, namespace, now.wall)
             yield from self._carry_out(f"Features of {namespace.name!r}", plan, call)
-        return self._codec(namespace)
 
     def _entering(self, namespace: Namespace, now: int, registry: Registry) -> edits.Transactions:
         layout = self._backend.layout
-        entries = registry.allocate(registry.missing(namespace), layout.reserved)
+        compared = registry.compare(namespace)
+        if compared.damage is not None:
+            raise compared.damage.error()
+        registry.check_parents(compared.missing)
+        entries = registry.allocate(compared.missing, layout.reserved)
         births = {e.name: birth(namespace, e.id, now, layout) for e in entries if not e.scope}
         return edits.entered(entries, layout, births)
 
     def rename(self, old: str, new: str, call: Call) -> Operation[None]:
         """Give a feature another full name; see `codec.registry_edits.renamed`."""
-        yield from self._load_at_home(call)
+        registry = yield from self._load_at_home(call)
+        registry.check(old, new)
         plan = partial(edits.renamed, old=old, new=new, layout=self._backend.layout)
         yield from self._carry_out(f"The new name of {old!r}", plan, call)
 
@@ -147,6 +196,8 @@ class RegistryKeeper:
         Raises `UnknownFeature` for a name that is neither registered nor among the declared.
         """
         registry = yield from self._load_at_home(call)
+        names = list(names)
+        registry.check(*names)
         families = {name: edits.family(registry, name) for name in names}
         for name, found in families.items():
             if not found and name not in declared:
@@ -167,8 +218,10 @@ class RegistryKeeper:
 
     def adopt(self, entries: Iterable[Entry], call: Call) -> Operation[None]:
         """Take over entries with their ids; see `codec.registry_edits.adopted`."""
-        yield from self._load_at_home(call)
-        plan = partial(edits.adopted, entries=tuple(entries), layout=self._backend.layout)
+        registry = yield from self._load_at_home(call)
+        entries = tuple(entries)
+        registry.check(*(entry.name for entry in entries))
+        plan = partial(edits.adopted, entries=entries, layout=self._backend.layout)
         yield from self._carry_out("The entries", plan, call)
 
     def move_home(self, region: str, regions: Container[str], call: Call) -> Operation[bool]:
@@ -198,6 +251,8 @@ class RegistryKeeper:
             there = yield from self.load(Call(now.monotonic + patience, region=here.home))
         except RequestError:
             return False
+        there.check()
+        here.check()
         missing = len(set(there.entries).difference(here.entries))
         if missing:  # It would give their ids a second time.
             raise RegistryError(
@@ -226,6 +281,11 @@ class RegistryKeeper:
         Two regions would both accept the same id, and both a Bloom filter's next head.
         """
         ours, theirs = self._backend.home, self._registry.home
+        if theirs == UNREADABLE_HOME:
+            raise RegistryError(
+                "The registry's item '~home' cannot be read: nobody knows in which region the "
+                "registry is written. Restore its attribute 'region'."
+            )
         if not self._registry.may_be_written_in(ours):
             raise RegistryError(
                 f"The registry is written in {theirs}, not in {ours or 'no region'}: put "
@@ -265,13 +325,18 @@ class RegistryKeeper:
         current = codec is not None and codec.registry is self._registry
         if codec is None or not current or codec.namespace is not namespace:
             codec = NamespaceCodec(namespace, self._registry, self._backend.layout)
-            codec.missing  # noqa: B018 - refuses a schema that the registry contradicts.
             self._codecs[namespace.name] = codec
         return codec
 
     def load(self, call: Call) -> Operation[Registry]:
         """Read the registry."""
-        items = yield from self._backend.list_partition(PARTITION, NAMES_AFTER, call)
+        try:
+            items = yield from self._backend.list_partition(PARTITION, NAMES_AFTER, call)
+        except DamagedItem as error:
+            raise RegistryError(
+                f"The registry cannot be read: an item of the partition {PARTITION!r} is not one. "
+                "Remove it, or restore the table from a backup."
+            ) from error
         now: Instant = yield NOW
         registry = read_items(items, self._backend.layout, self._dropped)
         # A replica that is behind must not make us forget what we knew.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from chalk_online_store.arguments import check_mapping
 from chalk_online_store.codec.results import Result, key_of, result_of, row_of
 from chalk_online_store.codec.shapes import Column
 from chalk_online_store.errors import DamagedItem, RegistryUnavailable, UnknownFeature
@@ -15,6 +16,8 @@ from chalk_online_store.operations.rows import Rows, Status
 from chalk_online_store.report import Report
 from chalk_online_store.schema import Duration, Namespace, microseconds
 from chalk_online_store.schema.types import struct_fields
+
+_EXAMPLE = '{"user.risk": 0.5}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,10 @@ class ResultCodec:
         Raises `InvalidValue`; `RegistryUnavailable` for a feature that is stored under ids which
         this process does not know yet.
         """
+        check_mapping(features, "features", _EXAMPLE)
         key = key_of(query, version, inputs)
-        return row_of(key, features, microseconds(max_staleness), self._column)
+        limit = microseconds(max_staleness, "max_staleness")
+        return row_of(key, features, limit, self._column)
 
     def result(self, document: Any) -> Result:
         """See `codec.results.result_of`."""
@@ -64,6 +69,7 @@ class ResultCodec:
 
     def of_structs(self, features: Mapping[str, Any]) -> Iterator[Namespace]:
         """The namespaces whose ids it takes to store some of these features."""
+        check_mapping(features, "features", _EXAMPLE)
         names = {name.partition(".")[0] for name in features if self._needs_ids(name)}
         return (self._schema[name] for name in sorted(names))
 
@@ -86,8 +92,10 @@ class ResultCodec:
         feature = namespace.feature(name)
         if not self._needs_ids(name):
             return Column("", feature, name)
-        codec = self._registry.known(namespace)
-        if codec is None:
+        codec = self._registry.present(namespace)
+        codec.check()
+        codec.check_features([feature.name])
+        if any(f"{entry.name}.".startswith(f"{name}.") for entry in codec.missing):
             raise RegistryUnavailable(f"{name} has fields whose ids are not known yet: warm().")
         return next(c for g in codec.groups.values() for c in g.columns if c.full_name == name)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from chalk_online_store.backend import Found
@@ -14,6 +14,7 @@ from chalk_online_store.codec.decoding import FIRST, LATEST_AT, TIMES
 from chalk_online_store.codec.shapes import Columns, Shape
 from chalk_online_store.errors import (
     DamagedItem,
+    DamagedValue,
     OnlineStoreError,
     ReadFailed,
     UnknownFeature,
@@ -44,7 +45,7 @@ class Status(enum.StrEnum):
     STALE = "stale"
     """What is there is older than may be served; also of a feature read with "0s"."""
     FAILED = "failed"
-    """The read did not succeed before the call's deadline, or the item is damaged."""
+    """The read did not succeed before the call's deadline, or the value is damaged."""
 
 
 class Answer(NamedTuple):
@@ -103,6 +104,10 @@ _STALE = Answer(Status.STALE)
 _FAILED = Answer(Status.FAILED)
 
 
+def _shown(name: Any) -> str:
+    return repr(name) if isinstance(name, str) else f"A {type(name).__name__}"
+
+
 class Rows(Sequence["Row"]):
     """What a read answers: a row per asked key, in the order of the keys, duplicates included.
 
@@ -153,8 +158,7 @@ class Rows(Sequence["Row"]):
     def answer(self, index: int, name: str) -> Answer:
         """Status, value and observed-at of one feature of the key at `index`.
 
-        Raises `UnknownFeature` for a feature that was not asked for, `DamagedItem` where the
-        table holds something else than the feature's type.
+        Raises `UnknownFeature` for a feature that was not asked for.
         """
         source = self._source(name)
         if source.shape is None:
@@ -165,9 +169,12 @@ class Rows(Sequence["Row"]):
         return index if self._positions is None else self._positions[index]
 
     def _source(self, name: str) -> Source:
-        source = self._sources.get(name)
+        try:
+            source = self._sources.get(name)
+        except TypeError:  # A list has no hash.
+            source = None
         if source is None:
-            raise UnknownFeature(f"{name!r} was not asked for in this read.")
+            raise UnknownFeature(f"{_shown(name)} was not asked for in this read.")
         return source
 
     def _answer(self, row: Found, source: Source) -> Answer:
@@ -175,13 +182,17 @@ class Rows(Sequence["Row"]):
             return _MISSING
         if isinstance(row, OnlineStoreError):
             return _FAILED
-        assert source.shape is not None
-        cell = source.shape.cell(row, source.position)
-        if cell is None:
+        _, shape, position, staleness = source
+        assert shape is not None
+        observed_at = shape.observed_at(row, position)
+        if observed_at is None:
             return _MISSING
-        value, observed_at = cell
-        if source.staleness is not None and self._now - observed_at > source.staleness:
+        if staleness is not None and self._now - observed_at > staleness:
             return Answer(Status.STALE, None, observed_at)
+        try:
+            value = shape.converters[position].one(row[FIRST + position])
+        except DamagedItem:
+            return Answer(Status.FAILED, None, observed_at)
         return Answer(Status.NULL if value is None else Status.HIT, value, observed_at)
 
     def value(self, index: int, name: str) -> Any:
@@ -191,39 +202,69 @@ class Rows(Sequence["Row"]):
             row: Any = self._found[group][self._position(index)]
             ordinary = type(row) is tuple and row[TIMES] is None
             if ordinary and (staleness is None or self._now - row[LATEST_AT] <= staleness):
-                return shape.converters[position].one(row[FIRST + position])
+                try:
+                    return shape.converters[position].one(row[FIRST + position])
+                except DamagedItem:  # Then the answer is a failure.
+                    pass
         answer = self.answer(index, name)
         if answer.status is Status.FAILED:
             raise self._failure(index, name)
         return answer.value
 
     def _failure(self, index: int, name: str) -> ReadFailed:
-        source = self._sources[name]
-        cause: Any = self._found[source.group][self._position(index)]
-        failed = ReadFailed(
-            f"{name!r} of the key at position {index} could not be read: {cause} "
-            "Check .status() first; where time was short, give the read more with timeout=."
-        )
+        """The error for a failed value."""
+        group, shape, position, _ = self._sources[name]
+        row: Any = self._found[group][self._position(index)]
+        what = f"{name!r} of the key at position {index} could not be read"
+        cause = row if isinstance(row, OnlineStoreError) else _damage_of(shape, row, position)
+        if isinstance(cause, DamagedItem):
+            failed: ReadFailed = DamagedValue(
+                f"{what}: {cause} Check .status() first. Write the value again, or read it with a "
+                "schema that knows what is stored."
+            )
+        else:
+            failed = ReadFailed(
+                f"{what}: {cause} Check .status() first; where time was short, give the read more "
+                "with timeout=."
+            )
         failed.__cause__ = cause
         return failed
 
-    def column(self, name: str) -> list[Any]:
-        """One feature's values, in the order of the keys; raises as `value` does."""
-        return self._column(name, self._source(name))
+    def column(self, name: str, *, skip_failed: bool = False) -> list[Any]:
+        """One feature's values, in the order of the keys.
 
-    def _column(self, name: str, source: Source, stored: bool = False) -> list[Any]:
+        Raises as `value` does if one of them failed, naming the position of its key. With
+        `skip_failed` such a value is None instead; `statuses` tells which they are.
+        """
+        return self._column(name, self._source(name), skip_failed=skip_failed)
+
+    def _column(
+        self, name: str, source: Source, *, stored: bool = False, skip_failed: bool = False
+    ) -> list[Any]:
         """The values of a feature; if `stored`, what they are made of."""
         group, shape, position, staleness = source
         if shape is None:
             return [None] * len(self.keys)
-        if self.report.failed:
+        if self.report.failed and not skip_failed:
             self._refuse_failed(group, name)
         columns = self._group(group, shape)
         oldest = self._oldest(staleness)
-        values = (columns.contents if stored else columns.values)(position, oldest)
+        try:
+            if skip_failed:
+                values = columns.readable(position, oldest, stored=stored)
+            else:
+                values = (columns.contents if stored else columns.values)(position, oldest)
+        except DamagedItem:
+            failure = self._first_failure(name)
+            raise failure from failure.__cause__
         if self._positions is None:
             return values
         return [values[position] for position in self._positions]
+
+    def _first_failure(self, name: str) -> ReadFailed:
+        """The error for the first key of which a feature failed."""
+        failed = (i for i, status in enumerate(self._statuses(name)) if status is Status.FAILED)
+        return self._failure(next(failed), name)
 
     def _oldest(self, staleness: int | None) -> int | None:
         """The earliest observed-at (UTC us) that may be served; None for any."""
@@ -233,6 +274,8 @@ class Rows(Sequence["Row"]):
         columns = self._columns.get(group)
         if columns is None:
             rows: Any = self._found[group]
+            if self.report.failed:
+                rows = [None if isinstance(row, OnlineStoreError) else row for row in rows]
             columns = self._columns[group] = Columns(shape, rows)
         return columns
 
@@ -242,16 +285,16 @@ class Rows(Sequence["Row"]):
             if isinstance(rows[self._position(index)], OnlineStoreError):
                 raise self._failure(index, name)
 
-    def times(self, name: str) -> Sequence[int | None]:
+    def times(self, name: str, *, skip_failed: bool = False) -> Sequence[int | None]:
         """When one feature's values were true (UTC us), in the order of the keys.
 
         None where there is no value, nor a null; also for those that are stale. Raises
-        `ReadFailed` where one failed.
+        `ReadFailed` if an item could not be read; with `skip_failed` its time is None.
         """
         group, shape, position, _ = self._source(name)
         if shape is None:
             return [None] * len(self.keys)
-        if self.report.failed:
+        if self.report.failed and not skip_failed:
             self._refuse_failed(group, name)
         times = self._group(group, shape).times(position)
         if self._positions is None:
@@ -262,9 +305,16 @@ class Rows(Sequence["Row"]):
         """One feature's statuses, in the order of the keys."""
         source = self._source(name)
         if not self._is_whole(source):
-            return [self.answer(index, name).status for index in range(len(self))]
+            return self._statuses(name)
+        try:
+            values = self._column(name, source)
+        except DamagedItem:
+            return self._statuses(name)
         null, hit = Status.NULL, Status.HIT
-        return [null if value is None else hit for value in self._column(name, source)]
+        return [null if value is None else hit for value in values]
+
+    def _statuses(self, name: str) -> list[Status]:
+        return [self.answer(index, name).status for index in range(len(self))]
 
     def _is_whole(self, source: Source) -> bool:
         """Whether every row has everything of the feature's group, and all of it is fresh."""
@@ -274,13 +324,17 @@ class Rows(Sequence["Row"]):
         oldest = self._oldest(staleness)
         return self._group(group, shape).are_whole(oldest)
 
-    def to_dict(self) -> dict[str, list[Any]]:
-        """Columns of values by feature name; raises as `value` does."""
+    def to_dict(self, *, skip_failed: bool = False) -> dict[str, list[Any]]:
+        """Columns of values by feature name; see `column`."""
         readers = self._sources.readers
-        if readers is None or not self._are_plain():
-            return {name: self._column(name, source) for name, source in self._sources.items()}
-        columns = self._columns
-        return {name: read(columns[group].places[place]) for name, group, place, read in readers}
+        if readers is not None and self._are_plain():
+            columns = self._columns
+            with suppress(DamagedItem):  # Column by column it is found where.
+                return {n: read(columns[group].places[place]) for n, group, place, read in readers}
+        return {
+            name: self._column(name, source, skip_failed=skip_failed)
+            for name, source in self._sources.items()
+        }
 
     def _are_plain(self) -> bool:
         """Whether all columns are what lies in the rows, converted, and nothing is to be heeded."""
@@ -292,9 +346,9 @@ class Rows(Sequence["Row"]):
                 return False
         return True
 
-    def to_pylist(self) -> list[dict[str, Any]]:
-        """A dictionary of values by feature name for each key; raises as `value` does."""
-        columns = self.to_dict()
+    def to_pylist(self, *, skip_failed: bool = False) -> list[dict[str, Any]]:
+        """A dictionary of values by feature name for each key; see `column`."""
+        columns = self.to_dict(skip_failed=skip_failed)
         blank = dict.fromkeys(columns)
         rows = [blank.copy() for _ in self.keys]
         for name, column in columns.items():  # Half the time of row by row.
@@ -303,10 +357,10 @@ class Rows(Sequence["Row"]):
         return rows
 
     @overload
-    def to(self, cls: type[C]) -> list[C]: ...
+    def to(self, cls: type[C], *, skip_failed: bool = ...) -> list[C]: ...
     @overload
-    def to(self, cls: type[C], default: D) -> list[C | D]: ...
-    def to(self, cls: type[Any], default: Any = NOTHING) -> list[Any]:
+    def to(self, cls: type[C], default: D, *, skip_failed: bool = ...) -> list[C | D]: ...
+    def to(self, cls: type[Any], default: Any = NOTHING, *, skip_failed: bool = False) -> list[Any]:
         """An instance of a class for each key: a dataclass, attrs class, pydantic model, ….
 
         Its fields are the primary key and features that were read, of the same types; it may be
@@ -314,13 +368,19 @@ class Rows(Sequence["Row"]):
         to the class's default, or else is None where the field may be None. Where neither is so,
         the row becomes `default`. Nothing is validated again.
 
-        Raises `IncompleteRow` where there is no `default`, naming what is lacking, `InvalidSchema`
-        for a field that is not made of what was read, and as `value` does.
+        Raises `IncompleteRow` where there is no `default`, naming what is lacking, `InvalidValue`
+        where there is none and the class itself refuses a row, `InvalidSchema` for a field that is
+        not made of what was read, and as `value` does. With `skip_failed` a failed value is lacking
+        instead.
         """
-        return instances(self, self._sources.key_name, self._sources.kinds, cls, default)
+        columns = partial(self.column, skip_failed=skip_failed)
+        kinds = self._sources.kinds
+        return instances(self, columns, self._sources.key_name, kinds, cls, default)
 
-    def to_numpy(self, name: str, missing: Any = None) -> Any:
+    def to_numpy(self, name: str, missing: Any = None, *, skip_failed: bool = False) -> Any:
         """One feature as a numpy array; raises as `value` does, and `InvalidValue`.
+
+        With `skip_failed` a failed value counts as missing.
 
         A vector gives a matrix with a row for each key. Floats, ints, bools, datetimes, dates
         and timedeltas give arrays of float64, int64, bool, datetime64 and timedelta64; other
@@ -332,42 +392,56 @@ class Rows(Sequence["Row"]):
             return arrays.numpy_nothing(len(self), missing)
         column = source.shape.columns[source.position]
         stored = arrays.numpy_takes_stored(column.feature.type)
-        with self._damage_first(name, source):
-            return arrays.numpy_array(column, self._column(name, source, stored), missing)
+        with self._damage_first(name, source, skip_failed):
+            contents = self._column(name, source, stored=stored, skip_failed=skip_failed)
+            return arrays.numpy_array(column, contents, missing)
 
-    def to_arrow(self, *, statuses: bool = False, observed_at: bool = False) -> pa.Table:
+    def to_arrow(
+        self, *, statuses: bool = False, observed_at: bool = False, skip_failed: bool = False
+    ) -> pa.Table:
         """The columns as an Arrow table; raises as `value` does, and `MissingDependency`.
 
         Each type has its Arrow type, listed in docs/frames.md. With `statuses` there is a column
         `risk.status` of text beside each `risk`, with `observed_at` one `risk.observed_at` of
-        moments in UTC.
+        moments in UTC. With `skip_failed` a failed value is null.
         """
         pa, table = arrays.import_arrow(), {}
         for name, source in self._sources.items():
-            table[name] = self._arrow(name, source)
+            table[name] = self._arrow(name, source, skip_failed)
             if statuses:
                 table[f"{name}.status"] = pa.array(map(str, self.statuses(name)), pa.string())
             if observed_at:
-                times = pa.array(self.times(name), pa.int64())
+                times = pa.array(self.times(name, skip_failed=skip_failed), pa.int64())
                 table[f"{name}.observed_at"] = times.cast(pa.timestamp("us", "UTC"))
         return pa.table(table)
 
-    def _arrow(self, name: str, source: Source) -> Any:
+    def _arrow(self, name: str, source: Source, skip_failed: bool) -> Any:
         if source.shape is None:
             return arrays.arrow_nothing(self._sources.kinds.get(name), len(self))
         column = source.shape.columns[source.position]
         stored = arrays.arrow_takes_stored(column.feature.type)
-        with self._damage_first(name, source):
-            return arrays.arrow_array(column, self._column(name, source, stored))
+        with self._damage_first(name, source, skip_failed):
+            contents = self._column(name, source, stored=stored, skip_failed=skip_failed)
+            return arrays.arrow_array(column, contents)
 
     @contextmanager
-    def _damage_first(self, name: str, source: Source) -> Iterator[None]:
+    def _damage_first(self, name: str, source: Source, skip_failed: bool) -> Iterator[None]:
         """Where an array cannot be made of damaged contents, say that they are."""
         try:
             yield
         except (OverflowError, ValueError):
-            self._column(name, source)
+            self._column(name, source, skip_failed=skip_failed)
             raise
+
+
+def _damage_of(shape: Shape | None, row: Any, position: int) -> DamagedItem | None:
+    """Why the value at a position of a row cannot be read; None if it can."""
+    try:
+        if shape is not None:
+            shape.cell(row, position)
+    except DamagedItem as error:
+        return error
+    return None
 
 
 class Row:

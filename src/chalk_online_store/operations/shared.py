@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -28,7 +27,7 @@ from chalk_online_store.backend import (
     Wanted,
 )
 from chalk_online_store.codec.changes import Attributes, Change, render_item
-from chalk_online_store.codec.decoding import Row
+from chalk_online_store.codec.decoding import DamagedRow, Row
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.swaps import Swap
@@ -165,46 +164,49 @@ class SharedCacheBackend:
         call: Call,
         in_order: bool,
     ) -> Operation[list[Outcome]]:
+        unknown = dict.fromkeys(change.key for change in changes)
         try:
             outcomes = yield from writing
-        except BaseException:  # Also where the call is cut off: then nothing is known.
-            self._remember([change.key for change in changes])
+            heard = [
+                change if in_order and isinstance(outcome, Applied) else change.key
+                for change, outcome in zip(changes, outcomes, strict=True)
+                if outcome is not Applied.SUPERSEDED
+            ]
+            yield from self._tell(heard, call)
+        except BaseException:
+            # If the call is cut off, the state of the items is not known. This must be a single
+            # call into C: an exception of a signal handler could come before the second one.
+            self._untold.update(unknown)
             raise
-        heard = [
-            change if in_order and isinstance(outcome, Applied) else change.key
-            for change, outcome in zip(changes, outcomes, strict=True)
-            if outcome is not Applied.SUPERSEDED
-        ]
-        yield from self._tell(heard, call)
         return outcomes
 
     def _tell(self, heard: Sequence[Change | ItemKey], call: Call) -> Operation[None]:
-        """Have the cache hear of what was written, and of what it has not heard of yet."""
-        told = {key_of_told(each): each for each in heard}
-        told |= {key: key for key in self._take_untold()}
-        told = {key: each for key, each in told.items() if not key.pk.startswith(RESERVED)}
-        if not told:
-            return
+        """Invalidate what was written, and what could not be invalidated before."""
+        untold: dict[ItemKey, None] = {}
+        try:
+            # Between these two stores no signal handler and no other thread can run.
+            untold, self._untold = self._untold, {}
+            told: dict[ItemKey, Change | ItemKey] = {key_of_told(each): each for each in heard}
+            told |= {key: key for key in untold}
+            told = {key: each for key, each in told.items() if not key.pk.startswith(RESERVED)}
+            untold |= dict.fromkeys(told)
+            if (not told) or (yield from self._update(list(told.values()), call)):
+                untold = {}
+        finally:
+            self._untold.update(untold)
+        self._forget_oldest()
+
+    def _update(self, told: Sequence[Change | ItemKey], call: Call) -> Operation[bool]:
+        """Tell the cache; return whether it has heard."""
         now: Instant = yield NOW
         left = call.deadline - now.monotonic
-        try:
-            if left > 0 and self._back_at <= now.monotonic:
-                updating = self._cache.update(list(told.values()), left)
-                heard_of = yield from self._ask(updating, 0, left)
-                self._counts["told"] += heard_of
-                told = {} if heard_of else told
-        finally:  # Whatever could not be told.
-            self._remember(list(told))
+        if left <= 0 or self._back_at > now.monotonic:
+            return False
+        heard_of = yield from self._ask(self._cache.update(told, left), 0, left)
+        self._counts["told"] += heard_of
+        return heard_of > 0
 
-    def _take_untold(self) -> list[ItemKey]:
-        taken = []
-        with suppress(KeyError):  # Others take, too.
-            while True:
-                taken.append(self._untold.popitem()[0])
-        return taken
-
-    def _remember(self, keys: Sequence[ItemKey]) -> None:
-        self._untold.update(dict.fromkeys(keys))
+    def _forget_oldest(self) -> None:
         for key in list(self._untold)[: max(0, len(self._untold) - MOST_UNTOLD)]:
             self._untold.pop(key, None)
 
@@ -286,7 +288,7 @@ class _Look:
             elif item != ABSENT:
                 items[place] = item
         for place, row in self._rows(items):
-            if isinstance(row, DamagedItem):  # Then the table has to say.
+            if isinstance(row, DamagedItem | DamagedRow):  # Then the table has to say.
                 self.missed.append(place)
             else:
                 self.found[place] = row

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from chalk_online_store.backend import Call, Found, Wanted
 from chalk_online_store.cache.lru import UNASKED, ItemCache, Key, Look, Trip
-from chalk_online_store.effects import NOW, Await, Instant, Operation, Spawn
+from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import OnlineStoreError, RequestError, RequestTimeout
+from chalk_online_store.operations.waiting import await_shared
 
 
 class Reads(Protocol):
@@ -38,6 +39,16 @@ class CachedReads:
         """See `backend.Backend.get`. A consistent read goes past the cache, and renews it."""
         now: float = (yield NOW).monotonic if call.as_of is None else call.as_of.monotonic
         trip = Trip()
+        with trip.owner:
+            try:
+                return (yield from self._get(trip, wanted, call, now))
+            except BaseException:
+                self._cache.fail(trip, None)
+                raise
+
+    def _get(
+        self, trip: Trip, wanted: Sequence[Wanted], call: Call, now: float
+    ) -> Operation[list[list[Found]]]:
         if call.consistent:
             for want in wanted:
                 self._cache.depart(want.pks, want.sk, want.shape, trip)
@@ -75,12 +86,12 @@ class CachedReads:
         try:
             found = yield from self._below.get(wanted, call)
             now: Instant = yield NOW
+            keys = [(pk, want.sk) for want in wanted for pk in want.pks]
+            self._cache.land(trip, keys, list(chain.from_iterable(found)), now.monotonic)
         except BaseException as error:  # Where time was short, others may have more of it.
             final = isinstance(error, OnlineStoreError) and not _may_succeed(error)
             self._cache.fail(trip, error if final else None)  # type: ignore[arg-type]
             raise
-        keys = [(pk, want.sk) for want in wanted for pk in want.pks]
-        self._cache.land(trip, keys, list(chain.from_iterable(found)), now.monotonic)
         return [list(map(_plain, items)) for items in found] if self._filtered else found
 
     def _wait(self, want: Wanted, look: Look, call: Call) -> Operation[None]:
@@ -103,14 +114,16 @@ class CachedReads:
 
     def _renew(self, due: Iterable[Key]) -> Operation[None]:
         """Read items anew, in the background."""
-        trip = self._cache.renewal(due)
-        groups: dict[tuple[str, Any], list[str]] = {}
-        for (pk, sk), shape in trip.shapes.items():
-            groups.setdefault((sk, shape), []).append(pk)
-        if groups:
-            wanted = [Wanted(sk, shape, pks) for (sk, shape), pks in groups.items()]
-            now: Instant = yield NOW
-            yield from self._bring(trip, wanted, Call(now.monotonic + self._timeout))
+        trip = Trip()
+        with trip.owner:
+            self._cache.renew(due, trip)
+            groups: dict[tuple[str, Any], list[str]] = {}
+            for (pk, sk), shape in trip.shapes.items():
+                groups.setdefault((sk, shape), []).append(pk)
+            if groups:
+                wanted = [Wanted(sk, shape, pks) for (sk, shape), pks in groups.items()]
+                now: Instant = yield NOW
+                yield from self._bring(trip, wanted, Call(now.monotonic + self._timeout))
 
 
 def _may_succeed(error: object) -> bool:
@@ -126,10 +139,9 @@ _CUT_OFF = RequestTimeout("A read that this one had joined did not bring the ite
 
 def _brought_by(trip: Trip, call: Call) -> Operation[dict[Key, Found]]:
     """What another read brings, within this call's time; nothing where it was cut off."""
-    now: Instant = yield NOW
-    assert trip.future is not None
+    future = trip.future
+    assert future is not None
     try:
-        rows: dict[Key, Found] = yield Await(trip.future, call.deadline - now.monotonic)
+        return (yield from await_shared(future, call.deadline, lambda: future.is_over))
     except TimeoutError:
         return {}
-    return rows

@@ -140,8 +140,12 @@ class Tiers:
             ) from error
         at_home = codec.registry.may_be_written_in(self._backend.home)
         if at_home and merge_is_due(keeper):
-            keeper.merging = True
-            yield Spawn(merge_apart(keeper, _MERGE_TIMEOUT))
+            try:
+                keeper.merging = True
+                yield Spawn(merge_apart(keeper, _MERGE_TIMEOUT))
+            except BaseException:
+                keeper.merging = False
+                raise
 
     def stats(self, now: Instant) -> StoreStats:
         """The accounts of every namespace that has a cache or a filter, and of what they share."""

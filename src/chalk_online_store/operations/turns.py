@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TypeVar
 
 from chalk_online_store.backend import Call
 from chalk_online_store.cache.forks import begin_anew_in_forks
-from chalk_online_store.effects import NOW, Await, Instant, Operation
+from chalk_online_store.effects import Operation, SharedResult
 from chalk_online_store.errors import RequestTimeout
+from chalk_online_store.operations.waiting import await_shared
 
 T = TypeVar("T")
 
@@ -23,9 +23,9 @@ class Turns:
         begin_anew_in_forks(self)
 
     def begin_anew(self) -> None:
-        """Nobody has the turn."""
+        """Reset the lock in a forked child."""
         self._lock = threading.Lock()
-        self._turn: Future[None] | None = None
+        self._turn: SharedResult[None] | None = None
 
     def take(
         self,
@@ -41,24 +41,30 @@ class Turns:
             found = unless()
             if found is not None:
                 return found
-            with self._lock:
-                other = self._turn
+            mine: SharedResult[None] = SharedResult()
+            # The turn ends with this `with`, in whatever way, and needs no other cleanup.
+            with mine.owner:
+                other = self._take_turn(mine)
                 if other is None:
-                    mine = self._turn = Future()
-                    break
+                    try:
+                        return (yield from operation(call))
+                    finally:
+                        mine.set_result(None)
             yield from _wait(other, call)
-        try:
-            return (yield from operation(call))
-        finally:
-            with self._lock:
-                if self._turn is mine:  # Not so in a fork.
-                    self._turn = None
-            mine.set_result(None)
+
+    def _take_turn(self, mine: SharedResult[None]) -> SharedResult[None] | None:
+        """Take the turn; or return that of the operation that has it."""
+        with self._lock:
+            other = self._turn
+            if other is not None and not other.is_over:
+                return other
+            self._turn = mine
+            return None
 
 
-def _wait(turn: Future[None], call: Call) -> Operation[None]:
-    now: Instant = yield NOW
+def _wait(turn: SharedResult[None], call: Call) -> Operation[None]:
     try:
-        yield Await(turn, call.deadline - now.monotonic)
+        yield from await_shared(turn, call.deadline, lambda: turn.is_over)
     except TimeoutError:
-        raise RequestTimeout("Others who did the same took too long.") from None
+        if not turn.is_over:
+            raise RequestTimeout("Others who did the same took too long.") from None

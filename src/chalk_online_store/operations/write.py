@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
+from chalk_online_store.arguments import check_choice
 from chalk_online_store.backend import Applied, Backend, Call, Outcome
-from chalk_online_store.cache.lru import ItemCache, Key, Read
+from chalk_online_store.cache.lru import ItemCache, Key, Read, Writing
 from chalk_online_store.codec.changes import Change, render_fresh
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Planned
 from chalk_online_store.codec.results import RESULTS, expiring
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import InvalidValue, ItemTooLarge, OnlineStoreError, WriteFailed
+from chalk_online_store.errors import ItemTooLarge, OnlineStoreError, WriteFailed
 from chalk_online_store.operations.coalesce import Coalescer
+from chalk_online_store.operations.times import future_timestamp
 from chalk_online_store.report import Report
 
 Ordering = Literal["event", "arrival"]
@@ -53,12 +55,18 @@ def row_by_row(
     rows: Sequence[Mapping[str, Any]],
     observed_at: Sequence[int],
     stop: bool = False,
+    latest: int | None = None,
 ) -> tuple[list[Planned], dict[int, OnlineStoreError]]:
-    """What the good rows change, and why each bad one is refused; `stop` at the first of these."""
+    """What the good rows change, and why each bad one is refused; `stop` at the first of these.
+
+    `latest` is the newest observed-at that a row may have (UTC us); None for any.
+    """
     planned: list[Planned] = []
     refused: dict[int, OnlineStoreError] = {}
     for position, row in enumerate(rows):
         try:
+            if latest is not None and observed_at[position] > latest:
+                raise future_timestamp("this row")
             changes = codec.changes(row, observed_at[position])
             for change in changes:
                 _check_size(codec.layout, change)
@@ -97,21 +105,23 @@ def _check_size(layout: TableLayout, change: Change) -> None:
 def changes_of_deletes(
     codec: NamespaceCodec, keys: Sequence[Any], names: Sequence[str] | None, now: int, wall: int
 ) -> list[Planned]:
-    """Remove some features of each key, or all of it. `now` and `wall` in UTC microseconds."""
-    planned = []
-    for position, pk in enumerate(codec.partition_keys(keys)):
-        for group in codec.groups.values():
-            change = (
-                _erase(group, pk, now, wall) if names is None else _remove(group, pk, names, now)
-            )
-            if change is not None:
-                planned.append((position, change))
-    return planned
+    """Remove some features of each key, or all of it. `now` and `wall` in UTC microseconds.
 
-
-def _erase(group: GroupCodec, pk: str, observed_at: int, wall: int) -> Change:
-    expires_at = max(observed_at, wall) // 1_000_000 + TOMBSTONE_SECONDS
-    return Change.of(ItemKey(pk, group.sk), observed_at, {}, True, group.width, expires_at)
+    All of it are the groups that the registry has: the schema may lack some of them.
+    """
+    pks = enumerate(codec.partition_keys(keys))
+    if names is not None:
+        codec.check_features(names)
+        groups = codec.groups.values()
+        removals = [(i, _remove(group, pk, names, now)) for i, pk in pks for group in groups]
+        return [(position, change) for position, change in removals if change is not None]
+    expires_at = max(now, wall) // 1_000_000 + TOMBSTONE_SECONDS
+    stored = list(codec.registry.groups_of(codec.namespace.name))
+    return [
+        (position, Change.of(ItemKey(pk, sk), now, {}, True, width, expires_at))
+        for position, pk in pks
+        for sk, width in stored
+    ]
 
 
 def _remove(group: GroupCodec, pk: str, names: Sequence[str], now: int) -> Change | None:
@@ -138,15 +148,18 @@ def write(
         changes = [change for _, change in wave]
         now: Instant = yield NOW
         outcomes: list[Outcome] = []
-        writing = cache and cache.write_begins(change.key for change in changes)
-        try:
-            outcomes = yield from apply(changes, call)
-        finally:  # Also where the call is cut off: then nothing is known of these items.
-            if coalescer is not None:  # Before the cache hears: it could keep a row from before.
-                coalescer.written(change.key for change in changes)
-            if cache and writing:
-                whole = _left_whole(changes, outcomes)
-                cache.written(writing, dict(_reads_of(codec, whole)), now.monotonic)
+        writing = Writing(change.key for change in changes)
+        with writing.owner:
+            try:
+                if cache is not None:
+                    cache.write_begins(writing)
+                outcomes = yield from apply(changes, call)
+            finally:  # If the call was cut off, the state of these items is not known.
+                if coalescer is not None:  # Before the cache: it could keep a row from before.
+                    coalescer.written(writing.keys)
+                if cache is not None:
+                    whole = _left_whole(changes, outcomes)
+                    cache.written(writing, dict(_reads_of(codec, whole)), now.monotonic)
         failed |= _count(wave, outcomes, call.report)
     if failed:
         call.report.failed += len(failed)
@@ -187,7 +200,7 @@ def _count(
         for (position, _), outcome in zip(wave, outcomes, strict=True)
         if isinstance(outcome, OnlineStoreError)
     ]
-    superseded = outcomes.count(Applied.SUPERSEDED)
+    superseded = outcomes.count(Applied.SUPERSEDED) + outcomes.count(Applied.LEFT_NEWER)
     report.superseded += superseded
     report.items_written += len(outcomes) - len(failures) - superseded
     return dict(failures)
@@ -206,7 +219,9 @@ def _reads_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tupl
     """The items that changes leave, as a read would find them."""
     shapes = {group.sk: group.shape for group in codec.groups.values()}
     for change in changes:
-        shape = shapes[change.key.sk]
+        shape = shapes.get(change.key.sk)
+        if shape is None:  # A delete covers groups that the schema does not declare.
+            continue
         if change.erases:
             yield change.key, (shape, None)
         else:
@@ -216,5 +231,4 @@ def _reads_of(codec: NamespaceCodec, changes: Iterable[Change]) -> Iterable[tupl
 
 def check_ordering(ordering: str) -> None:
     """Refuse what is no ordering."""
-    if ordering not in ("event", "arrival"):
-        raise InvalidValue(f'ordering={ordering!r}: it is "event" or "arrival".')
+    check_choice(ordering, get_args(Ordering), "ordering")

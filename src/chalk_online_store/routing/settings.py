@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from chalk_online_store.arguments import (
+    check_choice,
+    check_flag,
+    check_instance,
+    finite_number,
+    whole_number,
+)
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.schema import Duration, microseconds
 
@@ -29,10 +36,10 @@ class Hedging:
 
     def __post_init__(self) -> None:
         for name in ("percentile", "budget"):
-            if not 0 < getattr(self, name) < 1:
+            share = finite_number(getattr(self, name), f"Hedging({name}=...)", most=1)
+            if share in (0, 1):
                 raise InvalidValue(f"Hedging({name}=...) lies between 0 and 1.")
-        if self.burst < 1:
-            raise InvalidValue("Hedging(burst=...) is 1 or more.")
+        whole_number(self.burst, "Hedging(burst=...)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +78,11 @@ class Routing:
             ("writes", WriteMode),
             ("beyond_max_lag", BeyondMaxLag),
         ):
-            if getattr(self, name) not in get_args(kind):
-                choices = ", ".join(map(repr, get_args(kind)))
-                raise InvalidValue(f"Routing({name}=...) is one of {choices}.")
+            check_choice(getattr(self, name), get_args(kind), f"Routing({name}=...)")
+        check_instance(self.hedging, Hedging, "Routing(hedging=...)", InvalidValue)
+        check_flag(self.heartbeats, "Routing(heartbeats=...)")
         for name in ("probe_every", "return_after", "return_over"):
-            if not microseconds(getattr(self, name)):
+            if not microseconds(getattr(self, name), f"Routing({name}=...)"):
                 raise InvalidValue(f'Routing({name}=...) is a time such as "5s".')
-        if self.max_lag is not None and not microseconds(self.max_lag):
+        if self.max_lag is not None and not microseconds(self.max_lag, "Routing(max_lag=...)"):
             raise InvalidValue('Routing(max_lag=...) is a time such as "10s", or None.')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chalk_online_store.arguments import check_flag, check_instance, finite_number, whole_number
 from chalk_online_store.errors import InvalidSchema
 from chalk_online_store.schema.durations import Duration, microseconds, seconds
 
@@ -35,16 +36,18 @@ class LRUCache:
     stale_while_revalidate: Duration = "0s"
 
     def __post_init__(self) -> None:
-        for name in ("max_size", "max_bytes"):
-            bound = getattr(self, name)
-            if bound is not None and bound < 1:
-                raise InvalidSchema(f"LRUCache({name}={bound}): it must be 1 or more.")
+        whole_number(self.max_size, "LRUCache(max_size=...)", fault=InvalidSchema)
+        if self.max_bytes is not None:
+            whole_number(self.max_bytes, "LRUCache(max_bytes=...)", fault=InvalidSchema)
+        check_flag(self.store_cache_misses, "LRUCache(store_cache_misses=...)", InvalidSchema)
         for name in ("ttl_jitter", "refresh_ahead"):
-            share = getattr(self, name)
-            if not 0 <= share < 1:
-                raise InvalidSchema(f"LRUCache({name}={share}): it is a share of the ttl, below 1.")
-        microseconds(self.ttl)  # Refuses what is no duration.
-        microseconds(self.stale_while_revalidate)
+            share = finite_number(
+                getattr(self, name), f"LRUCache({name}=...)", most=1, fault=InvalidSchema
+            )
+            if share == 1:
+                raise InvalidSchema(f"LRUCache({name}=1): it is a share of the ttl, below 1.")
+        microseconds(self.ttl, "LRUCache(ttl=...)")  # Refuses what is no duration.
+        microseconds(self.stale_while_revalidate, "LRUCache(stale_while_revalidate=...)")
 
     @property
     def ttl_seconds(self) -> float:
@@ -80,17 +83,24 @@ class BloomFilter:
     partitions: int = 1
 
     def __post_init__(self) -> None:
-        if self.expected_entities < 1:
-            raise InvalidSchema("BloomFilter(expected_entities=...): it must be 1 or more.")
-        if not 1e-9 <= self.target_false_positive_rate <= 0.5:
-            raise InvalidSchema(
-                "BloomFilter(target_false_positive_rate=...): it lies between 1e-9 and 0.5."
-            )
-        if not 1 <= self.partitions <= _MOST_LOG_PARTITIONS:
-            raise InvalidSchema(
-                f"BloomFilter(partitions=...): it lies between 1 and {_MOST_LOG_PARTITIONS}."
-            )
-        if not microseconds(self.refresh):  # Refuses what is no duration as well.
+        whole_number(
+            self.expected_entities, "BloomFilter(expected_entities=...)", fault=InvalidSchema
+        )
+        finite_number(
+            self.target_false_positive_rate,
+            "BloomFilter(target_false_positive_rate=...)",
+            least=1e-9,
+            most=0.5,
+            fault=InvalidSchema,
+        )
+        whole_number(
+            self.partitions,
+            "BloomFilter(partitions=...)",
+            most=_MOST_LOG_PARTITIONS,
+            fault=InvalidSchema,
+        )
+        # A duration that cannot be read is refused as well.
+        if not microseconds(self.refresh, "BloomFilter(refresh=...)"):
             raise InvalidSchema('BloomFilter(refresh=...): it is a time such as "5s".')
 
     @property
@@ -101,7 +111,18 @@ class BloomFilter:
 
 @dataclass(frozen=True, slots=True)
 class OnlineStoreConfig:
-    """How a namespace is served; attached with `@features(online_store_config=...)`."""
+    """How a namespace is served; attached with `@features(online_store_config=...)`.
+
+    `max_future_skew` is how far ahead of the process's clock an observed-at may be; None for what
+    `OnlineStore.open(max_future_skew=...)` says.
+    """
 
     lru_cache: LRUCache | None = None
     bloom_filter: BloomFilter | None = None
+    max_future_skew: Duration | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("lru_cache", LRUCache), ("bloom_filter", BloomFilter)):
+            check_instance(getattr(self, name), kind, f"OnlineStoreConfig({name}=...)")
+        if self.max_future_skew is not None:  # Refuses what is not a duration.
+            microseconds(self.max_future_skew, "OnlineStoreConfig(max_future_skew=...)")

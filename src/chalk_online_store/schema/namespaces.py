@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 from uuid import UUID
 
+from chalk_online_store.arguments import check_flag, check_instance, list_of
 from chalk_online_store.errors import InvalidSchema, UnknownFeature
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.config import OnlineStoreConfig
@@ -75,7 +76,7 @@ class Feature:
     @cached_property
     def staleness(self) -> int | None:
         """`max_staleness` in microseconds; None where a value never goes stale."""
-        return microseconds(self.max_staleness)
+        return microseconds(self.max_staleness, f"max_staleness of {self.name}")
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,18 @@ class Namespace:
     online_store_config: OnlineStoreConfig = field(default_factory=OnlineStoreConfig)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", tuple(self.features))
+        listed = list_of(self.features, "features", "Feature objects", "[feature]", InvalidSchema)
+        for each in listed:
+            if not isinstance(each, Feature):
+                raise InvalidSchema(
+                    f"Namespace {self.name!r}: features must be Feature objects; got "
+                    f"{type(each).__name__}. Write Feature(name, annotation)."
+                )
+        object.__setattr__(self, "features", tuple(listed))
         _check_name("namespace", self.name)
+        _check_name("primary key", self.key_name)
+        config = self.online_store_config
+        check_instance(config, OnlineStoreConfig, "online_store_config", optional=False)
         self.key  # noqa: B018 - refuses what cannot be a key, at once.
         if len(self.by_name) != len(self.features) or self.key_name in self.by_name:
             raise InvalidSchema(f"Namespace {self.name!r} has two features of one name.")
@@ -143,6 +154,10 @@ class Namespace:
 
     def feature(self, name: str) -> Feature:
         """The feature called `risk` or, in full, `user.risk`; else `UnknownFeature`."""
+        if not isinstance(name, str):
+            raise UnknownFeature(
+                f"features must be names of features (str); got {type(name).__name__}."
+            )
         found = self.by_name.get(name.removeprefix(f"{self.name}."))
         if found is None:
             known = ", ".join(sorted(self.by_name))
@@ -180,6 +195,7 @@ def feature(
     overrides the class's. `group` names the group it is written with. The others are as for
     `Feature`.
     """
+    check_flag(primary, "primary", InvalidSchema)
     options: dict[str, Any] = {
         "group": group,
         "default": default,
@@ -223,7 +239,7 @@ def features(
             cls,
             name or _snake_case(cls.__name__),
             max_staleness,
-            online_store_config or OnlineStoreConfig(),
+            OnlineStoreConfig() if online_store_config is None else online_store_config,
         )
         return cls
 
@@ -244,7 +260,14 @@ def namespace_of(schema: Namespace | type) -> Namespace:
         from chalk_online_store.schema.chalkpy import of_class  # It needs this module.
 
         return of_class(schema)
-    raise InvalidSchema(f"{schema!r} is no namespace: put @features(...) on the class.")
+    # An instance is not shown: it holds values.
+    given: Any = schema
+    plain = isinstance(given, type | str)
+    shown = repr(given) if plain else f"An object of {type(given).__name__}"
+    raise InvalidSchema(
+        f"{shown} is not a feature class: pass the class itself, decorated with @features, or a "
+        "Namespace."
+    )
 
 
 def _from_class(
@@ -333,8 +356,8 @@ def _check_caching(name: str, nulls: CacheNulls, defaults: CacheDefaults) -> Non
         )
 
 
-def _check_name(what: str, name: str) -> None:
-    if not _NAME.fullmatch(name):
+def _check_name(what: str, name: Any) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidSchema(
             f"{name!r} cannot name a {what}: start with a letter or _, "
             "go on with letters, digits, _, @ or -, at most 255 in all."
@@ -348,7 +371,8 @@ def _snake_case(name: str) -> str:
 def namespaces(schema: Iterable[Namespace | type]) -> dict[str, Namespace]:
     """The namespaces of a whole schema by name; `InvalidSchema` where two share one."""
     found: dict[str, Namespace] = {}
-    for namespace in map(namespace_of, schema):
+    classes = list_of(schema, "schema", "feature classes", "[schema]", InvalidSchema)
+    for namespace in map(namespace_of, classes):
         if found.setdefault(namespace.name, namespace) is not namespace:
             raise InvalidSchema(f"Two namespaces are called {namespace.name!r}.")
     return found

@@ -14,18 +14,11 @@ from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
-import numpy as np
-
 from chalk_online_store.errors import InvalidSchema
 
-_DTYPES: dict[Any, str] = {
-    "f2": "f2",
-    "f4": "f4",
-    "f8": "f8",
-    np.float16: "f2",
-    np.float32: "f4",
-    np.float64: "f8",
-}
+_DTYPES = ("f2", "f4", "f8")
+_NUMPY_DTYPES = {"float16": "f2", "float32": "f4", "float64": "f8"}
+"""By the names of numpy's classes: numpy is not imported before a store is opened."""
 
 
 class Vector:
@@ -44,7 +37,7 @@ class Vector:
     def __class_getitem__(cls, arguments: Any) -> type[Vector]:
         pair = arguments if isinstance(arguments, tuple) else (arguments, "f2")
         size, given = pair if len(pair) == 2 else (pair, None)
-        dtype = _DTYPES.get(given)
+        dtype = _dtype(given)
         if not isinstance(size, int) or size < 1 or dtype is None:
             raise InvalidSchema(
                 f"Vector[{size!r}, {given!r}]: the size is an int from 1, the dtype one of "
@@ -54,6 +47,12 @@ class Vector:
             members = {"size": size, "dtype": dtype}
             cls._made[size, dtype] = type(f"Vector[{size}, {dtype}]", (Vector,), members)
         return cls._made[size, dtype]
+
+
+def _dtype(given: Any) -> str | None:
+    if isinstance(given, type) and given.__module__ == "numpy":
+        return _NUMPY_DTYPES.get(given.__name__)
+    return given if isinstance(given, str) and given in _DTYPES else None
 
 
 @dataclass(frozen=True, slots=True)

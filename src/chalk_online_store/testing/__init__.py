@@ -28,10 +28,13 @@ from chalk_online_store.testing.proxy import FaultProxy, ProxyStats, ValkeyFault
 from chalk_online_store.testing.valkey import Valkey
 from chalk_online_store.testing.valkey_groups import ValkeyCluster, ValkeyReplicas, ValkeySentinels
 from chalk_online_store.testing.world.faults import (
+    AcceptThenClose,
     Blackhole,
     ClockSkew,
     DamagedCRC,
     Fault,
+    ForgottenConnections,
+    LateDuplicates,
     Latency,
     LostAnswer,
     LostRequest,
@@ -40,12 +43,14 @@ from chalk_online_store.testing.world.faults import (
     ServerFault,
     Slowdown,
     SlowDrip,
+    SwappedResponses,
     Throttling,
     Truncated,
     Unprocessed,
 )
 
 __all__ = [
+    "AcceptThenClose",
     "Blackhole",
     "ClockSkew",
     "DamagedCRC",
@@ -55,6 +60,8 @@ __all__ = [
     "EngineNotStarted",
     "Fault",
     "FaultProxy",
+    "ForgottenConnections",
+    "LateDuplicates",
     "Latency",
     "LocalGlobalTable",
     "LostAnswer",
@@ -69,6 +76,7 @@ __all__ = [
     "ServerFault",
     "SlowDrip",
     "Slowdown",
+    "SwappedResponses",
     "Throttling",
     "Truncated",
     "Unprocessed",

@@ -9,16 +9,19 @@ from __future__ import annotations
 import http.client
 import logging
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 from urllib.parse import urlencode, urlsplit
@@ -292,9 +295,7 @@ def create_table(
     streams: StreamSpecificationTypeDef = {"StreamEnabled": stream}
     if stream:
         streams["StreamViewType"] = "NEW_AND_OLD_IMAGES"
-    client = (session or local_session()).client(
-        "dynamodb", endpoint_url=endpoint_url, region_name=region
-    )
+    client = _client(session, endpoint_url, region)
     try:
         client.create_table(
             TableName=table,
@@ -315,6 +316,23 @@ def create_table(
         client.close()
 
 
+def _client(session: boto3.Session | None, endpoint_url: str, region: str) -> DynamoDBClient:
+    if session is not None:
+        return session.client("dynamodb", endpoint_url=endpoint_url, region_name=region)
+    # A new session reads botocore's model of DynamoDB, which takes ten times as long as to create a
+    # table. A session makes one client at a time.
+    with _SHARED_SESSION_LOCK:
+        return _client(_shared_session(), endpoint_url, region)
+
+
+_SHARED_SESSION_LOCK = threading.Lock()
+
+
+@cache
+def _shared_session() -> boto3.Session:
+    return local_session()
+
+
 def _enable_expiry(client: DynamoDBClient, table: str) -> None:
     try:
         client.update_time_to_live(
@@ -331,8 +349,22 @@ def local_session() -> boto3.Session:
     return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local")
 
 
+# Below the ports that systems give to outgoing connections (Linux from 32768 on, macOS 49152): no
+# client of any process takes the port of an engine that is about to start, or to start again.
+_PORTS = range(20_000, 32_000)
+
+
 def free_port(port: int = 0) -> int:
     """`port` itself if nobody listens on it; any free one for 0."""
+    if port:
+        return _check_port(port)
+    for chosen in random.sample(_PORTS, 20):
+        with suppress(EngineNotStarted):
+            return _check_port(chosen)
+    return _check_port(0)
+
+
+def _check_port(port: int) -> int:
     with socket.socket() as probe:
         # Connections of an earlier engine that are still winding down do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

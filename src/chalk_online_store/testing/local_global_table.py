@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import boto3
 
+from chalk_online_store.arguments import text_list
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.testing.engines import Dynoxide, create_table, local_session
 from chalk_online_store.testing.helper import World
@@ -78,6 +79,7 @@ class LocalGlobalTable:
         """Raises `ValueError` for a name below 11 letters, or regions that are not different."""
         if len(table) < SHORTEST_NAME:
             raise ValueError(f"the table's name needs {SHORTEST_NAME} letters: dynoxide's streams")
+        regions = text_list(regions, "regions", "regions")
         if len(set(regions)) != len(regions) or not regions:
             raise ValueError("a Global Table has one region or several different ones")
         self.table = table

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 from urllib.parse import urlsplit
 
+from chalk_online_store.arguments import finite_number, text_list
 from chalk_online_store.testing.engines import Engine, EngineNotStarted
 from chalk_online_store.testing.helper import World
 from chalk_online_store.testing.valkey import Valkey, url_of
 from chalk_online_store.testing.world.faults import (
     KINDS,
+    AcceptThenClose,
     Blackhole,
     Fault,
+    ForgottenConnections,
+    LateDuplicates,
     Latency,
     LostAnswer,
     LostRequest,
@@ -23,6 +27,7 @@ from chalk_online_store.testing.world.faults import (
     Reset,
     Slowdown,
     SlowDrip,
+    SwappedResponses,
     Truncated,
     dump,
 )
@@ -95,6 +100,9 @@ class _Proxy:
         `{"BatchGetItem"}`. Requests that are under way are not hit, except by a `Blackhole` of all.
         Raises `ValueError` for a share that is none, for a part where there can be none, or for a
         fault that is not for this kind of proxy.
+
+        `ForgottenConnections` hits the connections that are open at this moment, and
+        `AcceptThenClose` those and each new one.
         """
         self._inject(fault, share, operations)
 
@@ -120,13 +128,14 @@ class _Proxy:
     def _inject(self, fault: Fault, share: float, operations: Collection[str] | None) -> int:
         if type(fault) not in self._knows:
             raise ValueError(f"{type(self).__name__} cannot do {fault}")
-        if not 0 <= share <= 1:
-            raise ValueError("share is a part of the requests, from 0 to 1")
+        share = finite_number(share, "share", most=1, remedy="Pass a part of the requests.")
         if fault.is_total and (share < 1 or operations is not None):
             raise ValueError(f"{fault} hits all requests")
         if fault == Blackhole(connect=True) and sys.platform != "linux":
             raise ValueError("only Linux lets connects go unanswered")
-        names = None if operations is None else sorted(operations)
+        names = None
+        if operations is not None:
+            names = sorted(text_list(operations, "operations", "API operations"))
         key: int = self._world.order(
             "inject", proxy=self.port, fault=dump(fault), share=share, operations=names
         )
@@ -183,7 +192,21 @@ class ValkeyFaultProxy(_Proxy):
 
     _kind = "stream"
     _knows = frozenset(
-        (Blackhole, Latency, LostAnswer, LostRequest, Refused, Reset, Slowdown, SlowDrip, Truncated)
+        (
+            AcceptThenClose,
+            Blackhole,
+            ForgottenConnections,
+            LateDuplicates,
+            Latency,
+            LostAnswer,
+            LostRequest,
+            Refused,
+            Reset,
+            Slowdown,
+            SlowDrip,
+            SwappedResponses,
+            Truncated,
+        )
     )
 
     def __init__(

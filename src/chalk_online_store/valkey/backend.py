@@ -31,9 +31,10 @@ from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem, RequestError, RequestTimeout
 from chalk_online_store.retry import Backoff, RetryPolicy, pause, unless_final
 from chalk_online_store.valkey import commands, scripts
-from chalk_online_store.valkey.commands import Command, Expiry, Keys, Reply, Request
+from chalk_online_store.valkey.commands import Expiry, Keys, Reply, Request, read_generation
 from chalk_online_store.valkey.nodes import Nodes
 from chalk_online_store.valkey.packing import attributes_of
+from chalk_online_store.valkey.resp import Command
 from chalk_online_store.valkey.rows import RowReader
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ _APPLIED = {
     scripts.SUPERSEDED: Applied.SUPERSEDED,
     scripts.PARTLY: Applied.PARTLY,
     scripts.WHOLLY: Applied.WHOLLY,
+    scripts.LEFT_NEWER: Applied.LEFT_NEWER,
 }
 
 
@@ -208,6 +210,7 @@ class ValkeyBackend:
         if reply is None:  # There are no more nodes.
             return None, []
         found, keys = reply
+        keys = list(filter(_is_ours, keys))
         if found != b"0":
             return (node, found.decode()), keys
         return ((node + 1, "0") if self._clustered else None), keys
@@ -273,7 +276,7 @@ class ValkeyBackend:
         """The keys of the registry's generation: that which was there when it was read last."""
         if not self._keys.generation:
             found = yield from self._only(("GET", self._keys.place), call)
-            self._keys = self._keys.of((found or b"").decode())
+            self._keys = self._keys.of(read_generation(found))
         return self._keys
 
     def _list_registry(self, after: str, call: Call) -> Operation[list[Attributes]]:
@@ -285,7 +288,7 @@ class ValkeyBackend:
                 raise reply
         generation, members = replies
         if self._nodes.is_primary(call.region):
-            self._keys = self._keys.of((generation or b"").decode())
+            self._keys = self._keys.of(read_generation(generation))
         return list(map(commands.item_of, members))
 
     def _transact_durably(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
@@ -337,17 +340,17 @@ class ValkeyBackend:
         while left:
             answers = yield from self._attempt(Request(list(left.values()), node), call, strong)
             for i, answer in zip(left, answers, strict=True):
-                # What failed before says more than an attempt that had no time left.
-                if i not in replies or not isinstance(answer, RequestTimeout):
+                if _says_more(answer, replies.get(i)):
                     replies[i] = answer
             failed = {i: replies[i] for i in left if isinstance(replies[i], RequestError)}
+            by_text = {i for i, error in failed.items() if _is_to_be_sent(left[i], error)}
             left = {
-                i: commands.with_text(left[i]) if isinstance(e, commands.ScriptUnknown) else left[i]
-                for i, e in failed.items()
-                if e.retryable
+                i: commands.with_text(left[i]) if i in by_text else left[i]
+                for i, error in failed.items()
+                if error.retryable
             }
-            causes = [e for e in failed.values() if e.retryable]
-            if all(isinstance(e, commands.ScriptUnknown) for e in causes):
+            causes = [failed[i] for i in left if i not in by_text]
+            if not causes:
                 continue
             try:
                 yield from pause(causes[0], call, backoff)
@@ -360,6 +363,29 @@ class ValkeyBackend:
             return (yield from self._nodes.attempt(request, self._keys, strong, call))
         except RequestError as error:
             return [error] * len(request.commands)
+
+
+def _says_more(answer: Reply, before: Reply) -> bool:
+    """Return False for an attempt that had no time left after one that says why it failed."""
+    return (
+        not isinstance(answer, RequestTimeout)
+        or not isinstance(before, RequestError)
+        or isinstance(before, commands.ScriptUnknown)
+    )
+
+
+def _is_to_be_sent(command: Command, error: RequestError) -> bool:
+    """Return True if the server lacks the script, which was not sent along yet."""
+    return isinstance(error, commands.ScriptUnknown) and commands.names_script(command)
+
+
+def _is_ours(key: bytes) -> bool:
+    """Return False for a key of another application: ours are text."""
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _spread(

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple, TypeAlias
 from chalk_online_store.codec.changes import Attributes, Change, parse_item, render_item
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.errors import RequestError
+from chalk_online_store.errors import MalformedResponse, RequestError
 from chalk_online_store.valkey.packing import packed_change
+from chalk_online_store.valkey.resp import Argument, Command
 from chalk_online_store.valkey.scripts import FILL, MERGE, REPLICAS, SWAP, UPDATE, Script
 
-Argument: TypeAlias = bytes | str | int
-Command: TypeAlias = tuple[Argument, ...]
 Reply: TypeAlias = Any
 """What the server answered; a `RequestError` where that, or no answer, is an error."""
 
@@ -44,6 +43,11 @@ SIZE: Sequence[Command] = [("DBSIZE",), ("INFO", "memory")]
 SCRIPTS = {script.sha: script for script in (MERGE, SWAP, REPLICAS, UPDATE, FILL)}
 
 
+def names_script(command: Command) -> bool:
+    """Return True for a command that calls a script by its name, which a server may not know."""
+    return command[0] == "EVALSHA"
+
+
 def with_text(command: Command) -> Command:
     """The command that calls a script by its text: from then on the server knows it."""
     return ("EVAL", SCRIPTS[bytes(command[1])].text, *command[2:])  # type: ignore[arg-type]
@@ -57,6 +61,18 @@ def key_of_command(command: Command) -> Argument | None:
     if command[0] in ("WAIT", "WAITAOF"):
         return None
     return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
+
+
+def read_generation(reply: bytes | None) -> str:
+    """Return the generation of the registry; raises `MalformedResponse` for what is none."""
+    if reply is None:
+        return ""
+    if not _GENERATION.fullmatch(reply):
+        raise MalformedResponse("Valkey: the generation of the registry cannot be read.")
+    return reply.decode()
+
+
+_GENERATION = re.compile(rb"[0-9A-Za-z]{1,16}/")
 
 
 class Keys:

@@ -8,7 +8,8 @@ from functools import partial
 from chalk_online_store.backend import Asked, Call, Route
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.errors import RequestError, RequestTimeout, ServerError
-from chalk_online_store.valkey.commands import Command, Keys, Reply, Request
+from chalk_online_store.valkey.commands import Keys, Reply, Request, read_generation
+from chalk_online_store.valkey.resp import Command
 
 _WRITES = frozenset(("EVALSHA", "EVAL", "SET", "DEL"))
 
@@ -78,7 +79,7 @@ def _check_generation(seen: Reply, keys: Keys) -> None:
     """Refuse a replica without the registry that the keys are of: it would lack all of them."""
     if isinstance(seen, RequestError):
         raise seen
-    if (seen or b"").decode() != keys.generation:
+    if read_generation(seen) != keys.generation:
         raise ReplicaOutOfStep("Valkey: a replica is no copy of the primary yet, or not any more.")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-SUPERSEDED, PARTLY, WHOLLY, DAMAGED = range(4)
+SUPERSEDED, PARTLY, WHOLLY, DAMAGED, LEFT_NEWER = range(5)
 """What `MERGE` answers for each key."""
 
 
@@ -31,7 +31,7 @@ MERGING = rb"""
 local byte, sub, char, unpacked = string.byte, string.sub, string.char, struct.unpack
 local ZERO = '\211\0\0\0\0\0\0\0\0'
 local LATEST, BASE, WIDTH, ERASED = '@', '~', '%', '!'
-local SUPERSEDED, PARTLY, WHOLLY, DAMAGED = 0, 1, 2, 3
+local SUPERSEDED, PARTLY, WHOLLY, DAMAGED, LEFT_NEWER = 0, 1, 2, 3, 4
 local BOOKKEEPING = {[LATEST] = true, [BASE] = true, [WIDTH] = true, [ERASED] = true}
 
 -- Of what begins with a byte: its bytes, or those before its content and how many that has.
@@ -158,26 +158,31 @@ local function rebase(item, new, at, known)
 end
 
 local function erase_late(item, at)
-  local erased, found = item.values[ERASED] or ZERO, false
+  local erased, found, left = item.values[ERASED] or ZERO, false, false
   for _, id in ipairs(features(item)) do
     local time = time_of(item, id)
     if before(time, at) or (not before(at, time) and item.values[id]) then
       found = true
       item.values[id], item.values[LATEST .. id] = nil, nil
+    elseif item.values[id] then
+      left = true
     end
   end
   if not found and not before(erased, at) then return SUPERSEDED end
   put(item, ERASED, before(erased, at) and at or erased)
-  return PARTLY, item, false
+  return left and LEFT_NEWER or PARTLY, item, false
 end
 
 local function set(item, new, at, gone, unless_newer)
-  local news = {}
+  local news, deletes = {}, true
   local function consider(id)
     if not unless_newer or not before(at, time_of(item, id)) then news[#news + 1] = id end
   end
   for _, name in ipairs(new.names) do
-    if not BOOKKEEPING[name] then consider(name) end
+    if not BOOKKEEPING[name] then
+      deletes = false
+      consider(name)
+    end
   end
   for _, id in ipairs(gone) do consider(id) end
   if unless_newer and #news == 0 then return SUPERSEDED end
@@ -189,7 +194,13 @@ local function set(item, new, at, gone, unless_newer)
   end
   local newest = not before(at, values[LATEST] or ZERO)
   if newest then put(item, LATEST, at) end
-  return PARTLY, item, newest
+  local outcome = PARTLY
+  if deletes then
+    for _, id in ipairs(gone) do
+      if values[id] then outcome = LEFT_NEWER end
+    end
+  end
+  return outcome, item, newest
 end
 
 local function split(ids)

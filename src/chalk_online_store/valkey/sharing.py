@@ -26,7 +26,8 @@ from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.effects import Operation, Send
 from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey import commands
-from chalk_online_store.valkey.commands import Command, Keys, Reply, Request
+from chalk_online_store.valkey.commands import Keys, Reply, Request
+from chalk_online_store.valkey.resp import Command
 
 T = TypeVar("T")
 

@@ -22,13 +22,13 @@ Of the replicas that sentinels name, `replicas` are read from (1).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import SplitResult, parse_qs, unquote
 
+from chalk_online_store.arguments import MAX_TIMEOUT_SECONDS
 from chalk_online_store.errors import InvalidURL
 
 SCHEME = re.compile(r"(valkey|redis)(s?)(?:\+(unix|sentinel|cluster))?")
@@ -38,6 +38,7 @@ _NUMBERS: dict[str, type] = {
     "connect_timeout": float,
     "read_timeout": float,
     "max_pool_connections": int,
+    "keepalive_timeout": float,
     "keep_expired": int,
     "replicas": int,
 }
@@ -72,6 +73,7 @@ class ValkeyTarget:
     connect_timeout: float = 1.0
     read_timeout: float = 3.0
     max_pool_connections: int = 32
+    keepalive_timeout: float = 50.0
     keep_expired: int = 300
     read_from: ReadFrom = "primary"
     replicas: int = 1
@@ -215,6 +217,10 @@ def read_options(query: str, known: Collection[str], engine: str) -> dict[str, s
     return {name: values[0] for name, values in options.items()}
 
 
+_LONGEST_EXPIRY = 2**31 - 1
+"""Seconds, 68 years."""
+
+
 def _number(name: str, text: str) -> Any:
     """Seconds, or a number of connections."""
     try:
@@ -222,6 +228,9 @@ def _number(name: str, text: str) -> Any:
     except ValueError:
         value = -1
     least = "0 or more" if name == "keep_expired" else "above 0"
-    if not 0 <= value < math.inf or (value == 0 and least == "above 0"):
-        raise InvalidURL(f"The option {name!r} of a Valkey URL takes a number, {least}.")
+    most = _LONGEST_EXPIRY if name == "keep_expired" else MAX_TIMEOUT_SECONDS
+    if not 0 <= value <= most or (value == 0 and least == "above 0"):
+        raise InvalidURL(
+            f"The option {name!r} of a Valkey URL takes a number, {least}, and at most {most:,.0f}."
+        )
     return value

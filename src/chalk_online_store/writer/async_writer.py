@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from chalk_online_store.arguments import optional_timeout
 from chalk_online_store.async_store import AsyncOnlineStore
+from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.drivers.aio import AsyncDriver, InThread
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import RowsPending, StoreClosed
-from chalk_online_store.operations.times import ObservedAt
-from chalk_online_store.schema import Duration, Namespace
-from chalk_online_store.writer.core import WriterCore, spool_for
+from chalk_online_store.logs import event
+from chalk_online_store.operations.times import ObservedAt, time_of
+from chalk_online_store.schema import Duration, Namespace, seconds
+from chalk_online_store.writer.core import WriterCore, check_store, spool_for
 from chalk_online_store.writer.dead_letters import DeadLetters
 from chalk_online_store.writer.exits import at_exit, not_at_exit
 from chalk_online_store.writer.intake import SPOOL
+from chalk_online_store.writer.logs import LOG
 from chalk_online_store.writer.settings import Writing
 from chalk_online_store.writer.stats import WriterStats
 from chalk_online_store.writer.tickets import AsyncTicket, Priority
+from chalk_online_store.writer.validation import OnInvalid
+
+_JOIN_SECONDS = 5.0
+"""How much longer than its requests the task may take to end."""
 
 C = TypeVar("C")
 """A class whose instances are rows."""
@@ -30,7 +38,8 @@ C = TypeVar("C")
 class AsyncPersistenceWriter:
     """Writes rows to a store in the background, for asyncio. The same as `PersistenceWriter`.
 
-    It works in a task of the event loop in which it is used first, and may be used in no other.
+    It works in a task of the event loop in which it is used first. Only after that loop was closed,
+    as by the end of `asyncio.run`, it continues in the next loop in which it is used.
     """
 
     def __init__(
@@ -42,29 +51,69 @@ class AsyncPersistenceWriter:
         spool_bytes: int = 1 << 30,
         dead_letters: DeadLetters | None = None,
     ) -> None:
+        check_store(store, AsyncOnlineStore, "AsyncPersistenceWriter", "PersistenceWriter")
         self._store = store
-        settings = settings or Writing()
-        self._spool = spool_for(store.core, settings, spool, spool_bytes)
+        self._settings = Writing() if settings is None else settings
+        self._dead_letters = dead_letters
+        self._spool = spool_for(store.core, self._settings, spool, spool_bytes)
+        try:
+            self._reset()
+        except BaseException:
+            if self._spool is not None:
+                self._spool.close()
+            raise
+        begin_anew_in_forks(self)
+        at_exit(self)
+
+    def begin_anew(self) -> None:
+        """In a fork: have nothing under way, and no task yet."""
+        self._core.leave_to_parent()
+        self._reset()
+
+    def _reset(self) -> None:
         self._core = WriterCore(
-            store.core,
-            settings,
+            self._store.core,
+            self._settings,
             spool=self._spool,
-            dead_letters=dead_letters,
+            dead_letters=self._dead_letters,
             tickets=AsyncTicket,
+            revive=self._start,
         )
-        transports = dict(store.driver.transports)
+        transports = dict(self._store.driver.transports)
         if self._spool is not None:
             transports[SPOOL] = InThread(self._spool)
         self._driver = AsyncDriver(transports)
         self._task: asyncio.Task[None] | None = None
-        at_exit(self)
 
     def _start(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._task is None:
-            self._task = loop.create_task(self._driver.run(self._core.run()))
-        elif self._task.get_loop() is not loop:
+        """Have a task that works, in whatever event loop. Raises `StoreClosed`."""
+        if self._spool is not None:
+            self._spool.check_process()
+        task = self._task
+        if self._core.stopped or (task is not None and _is_alive(task)):
+            return
+        self._task = asyncio.get_running_loop().create_task(self._work())
+
+    def _start_here(self) -> None:
+        """Have a task that works in this event loop. Raises `StoreClosed` if it has another one."""
+        self._start()
+        task, here = self._task, asyncio.get_running_loop()
+        if task is not None and _is_alive(task) and task.get_loop() is not here:
             raise StoreClosed("This writer belongs to another event loop; open another.")
+
+    async def _work(self) -> None:
+        core = self._core
+        try:
+            await self._driver.run(core.run())
+        finally:
+            if not core.stopped:
+                rows = core.inbox.rows
+                said = event("writer.interrupted", rows=rows)
+                LOG.warning(
+                    "The task of the writer was ended by its event loop; %d rows are pending.",
+                    rows,
+                    extra=said,
+                )
 
     async def submit(
         self,
@@ -73,12 +122,14 @@ class AsyncPersistenceWriter:
         observed_at: ObservedAt = None,
         *,
         priority: Priority = "live",
+        on_invalid: OnInvalid = "raise",
     ) -> AsyncTicket:
         """As `PersistenceWriter.submit`; it waits only where there is no room."""
-        self._start()
-        submission = self._core.submission(schema, rows, observed_at, priority, read_clocks())
-        if not self._core.offer(submission):
-            await self._driver.run(self._core.wait_for_room(submission))
+        self._start_here()
+        core = self._core
+        submission = core.submission(schema, rows, observed_at, priority, read_clocks(), on_invalid)
+        if not core.offer(submission):
+            await self._driver.run(core.wait_for_room(submission))
         return cast(AsyncTicket, submission.ticket)
 
     async def write_result(
@@ -93,6 +144,8 @@ class AsyncPersistenceWriter:
         priority: Priority = "live",
     ) -> AsyncTicket:
         """As `PersistenceWriter.write_result`."""
+        if observed_at is not None:
+            time_of(observed_at)
         row = self._store.core.results.row(query, inputs, features, version, max_staleness)
         return await self.submit(
             self._store.core.of_results(), [row], observed_at, priority=priority
@@ -100,37 +153,61 @@ class AsyncPersistenceWriter:
 
     async def flush(self, timeout: float | None = None) -> None:
         """As `PersistenceWriter.flush`."""
-        self._start()
+        timeout = optional_timeout(timeout)
+        self._start_here()
         await self._driver.run(self._core.flush(timeout))
 
     async def drain(self, timeout: float | None = None) -> None:
         """As `PersistenceWriter.drain`."""
+        timeout = optional_timeout(timeout)
         self._core.draining = True
         await self.flush(timeout)
 
     async def close(self, timeout: float | None = 30.0) -> None:
-        """As `PersistenceWriter.close`."""
-        if self._core.stopped:
+        """As `PersistenceWriter.close`.
+
+        If the call is cancelled, it ends all the same, without waiting further: what is under way
+        is given up, and counts as not written.
+        """
+        timeout = optional_timeout(timeout)
+        if self._core.ended or (self._spool is not None and self._spool.foreign):
+            not_at_exit(self)
             return
-        not_at_exit(self)
+        self._start_here()
         try:
             with suppress(RowsPending):
                 await self.drain(timeout)
-        finally:
             self._core.stop()
-            if self._task is not None:
-                await self._task
-            await self._driver.stop()
+            await self._join()
+        finally:
             self._end()
 
+    async def _join(self) -> None:
+        """Wait for the task to end what is under way."""
+        if self._task is not None:
+            await asyncio.wait(
+                {self._task}, timeout=seconds(self._settings.write_timeout) + _JOIN_SECONDS
+            )
+        await self._driver.stop()
+
     def _end(self) -> None:
-        if self._spool is not None:
-            self._spool.close()
-        self._core.abandon(read_clocks().monotonic)
+        """End without waiting: no cancellation can come in between."""
+        with ExitStack() as steps:  # Each step is taken, whatever the others raise.
+            steps.callback(not_at_exit, self)
+            if self._spool is not None:
+                steps.callback(self._spool.close)
+            if not self._core.ended:
+                steps.callback(self._core.abandon)
+            steps.callback(self._cancel)
+            steps.callback(self._core.stop)
+
+    def _cancel(self) -> None:
+        task = self._task
+        if task is not None and _is_alive(task):
+            task.cancel()
 
     def close_at_exit(self, timeout: float) -> None:
         """The event loop is gone: nothing can be written any more."""
-        self._core.stop()
         self._end()
 
     def stats(self) -> WriterStats:
@@ -138,8 +215,13 @@ class AsyncPersistenceWriter:
         return self._core.stats(read_clocks())
 
     async def __aenter__(self) -> AsyncPersistenceWriter:
-        self._start()
+        self._start_here()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _is_alive(task: asyncio.Task[None]) -> bool:
+    """Return True if a task can still end by itself."""
+    return not (task.done() or task.get_loop().is_closed())

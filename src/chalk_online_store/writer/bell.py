@@ -40,3 +40,12 @@ class Bell:
                 yield Await(future, timeout)
         with suppress(ValueError):  # It has rung.
             self._waiting.remove(future)
+
+
+class StopFlag:
+    """Tells the parts of a writer that work together to end."""
+
+    __slots__ = ("is_set",)
+
+    def __init__(self) -> None:
+        self.is_set = False

@@ -5,41 +5,63 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from chalk_online_store.arguments import (
+    check_callable,
+    check_choice,
+    check_instance,
+    optional_timeout,
+    row_list,
+    whole_number,
+)
 from chalk_online_store.effects import NOW, All, Await, Instant, Operation, Sleep
 from chalk_online_store.errors import (
+    InvalidStore,
     InvalidValue,
+    OnlineStoreError,
     QueueFull,
     RowsAbandoned,
     RowsPending,
     StoreClosed,
+    WriterFailed,
 )
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.times import ObservedAt, times_of
 from chalk_online_store.schema import Namespace, seconds
 from chalk_online_store.schema.instances import rows_of
+from chalk_online_store.writer.bell import Bell
 from chalk_online_store.writer.dead_letters import DeadLetters
 from chalk_online_store.writer.inbox import Inbox, bytes_of
-from chalk_online_store.writer.intake import Intake
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import log_mistake
-from chalk_online_store.writer.pace import Concurrency, WriteRate
-from chalk_online_store.writer.pending import Pending, by_arrival, by_event_time
+from chalk_online_store.writer.pace import WriteRate
+from chalk_online_store.writer.pipeline import Pipeline
 from chalk_online_store.writer.recovery import Recovery
 from chalk_online_store.writer.replays import Replays
-from chalk_online_store.writer.sending import Sender
 from chalk_online_store.writer.settings import Writing
 from chalk_online_store.writer.spool import Spool
 from chalk_online_store.writer.stats import WriterStats
 from chalk_online_store.writer.tickets import Priority, Submission, Ticket
+from chalk_online_store.writer.validation import OnInvalid, RowValidator
 from chalk_online_store.writer.window import Window
 
-_MOST_ENCODED = 2048
-"""Rows that are further on than the inbox, where the oldest ones may have to go."""
+_CHECK_SECONDS = 1.0
+"""How often a flush checks that the writer is still running."""
 
-_ANY_TIME = 86400.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between a fault and the next pipeline: doubled with each fault in a row."""
+
+
+def check_store(store: object, kind: type, writer: str, other: str) -> None:
+    """Raise `InvalidStore` unless a store is of the kind that a writer takes."""
+    if not isinstance(store, kind):
+        given = type(store).__name__
+        hint = "" if "OnlineStore" not in given else f" Use {other} for this store."
+        raise InvalidStore(f"{writer}: expected an open {kind.__name__}; got {given}.{hint}")
 
 
 def spool_for(
@@ -49,6 +71,8 @@ def spool_for(
 
     Raises `InvalidValue`, `SpoolError`.
     """
+    check_instance(settings, Writing, "settings", InvalidValue)
+    whole_number(max_bytes, "spool_bytes")
     if path is None:
         return None
     if settings.when_full == "shed_oldest":
@@ -59,7 +83,8 @@ def spool_for(
 class WriterCore:
     """A queue of rows, and the operations that bring them into the table.
 
-    `run` works until `stop`; everything else may be used in any thread.
+    `run` works until `stop`; everything else may be used in any thread. `revive` begins `run`
+    again if it has ended before; it may raise `WriterFailed`.
     """
 
     def __init__(
@@ -71,52 +96,48 @@ class WriterCore:
         dead_letters: DeadLetters | None = None,
         tickets: type[Ticket] = Ticket,
         rng: random.Random | None = None,
+        revive: Callable[[], None] = lambda: None,
     ) -> None:
-        rng = rng or random.Random()
+        check_instance(settings, Writing, "settings", InvalidValue)
+        check_callable(dead_letters, "dead_letters", "DeadLetterFile(path), or a function")
         self.core = core
         self.settings = settings
         self.spool = spool
         self._tickets = tickets
+        self._rng = rng or random.Random()
+        self._revive = revive
+        self._validator = RowValidator()
+        self.bell = Bell()
         self.inbox = Inbox(settings.max_rows, settings.max_bytes)
         window = None
         if core.router is not None and len(core.router.writable) > 1:
             window = Window(seconds(settings.replay_window), settings.replay_bytes)
         self._window = window
         self.ledger = Ledger(self.inbox, window, dead_letters)
-        by_event = settings.ordering == "event"
-        self._pending = Pending(by_event_time if by_event else by_arrival)
         self._rate = WriteRate(settings.wcu_per_second)
-        self._concurrency = Concurrency(settings.max_concurrency)
-        self._sender = Sender(
-            core,
-            self.ledger,
-            self._pending,
-            ordering=settings.ordering,
-            rate=self._rate,
-            concurrency=self._concurrency,
-            timeout=seconds(settings.write_timeout),
-            rng=rng,
-        )
-        self.intake = Intake(
-            core,
-            self.ledger,
-            self._pending,
-            self._sender.wake,
-            batch_age=seconds(settings.max_batch_age),
-            spooled=spool is not None,
-            kept=spool is not None or window is not None,
-            most_encoded=_MOST_ENCODED if settings.when_full == "shed_oldest" else math.inf,
-        )
         self._recovery = None
-        if spool is not None and spool.newest:
-            self._recovery = Recovery(
-                core, self.ledger, self._pending, self._sender.wake, spool.newest
-            )
+        if spool is not None and spool.newest and not spool.foreign:
+            self._recovery = Recovery(core, self.ledger, spool.ids(), self)
         self._replays = None
         if window is not None and core.router is not None:
             self._replays = Replays(core, core.router, window, self.ledger, self._rate)
+        self._pipeline = self._new_pipeline()
         self.draining = False
         self.stopped = False
+        self.ended = False
+        self._is_forked = False
+
+    def _new_pipeline(self) -> Pipeline:
+        return Pipeline(
+            self.core,
+            self.settings,
+            self.ledger,
+            self.bell,
+            self._rate,
+            self._rng,
+            is_spooled=self.spool is not None,
+            is_replayed=self._window is not None,
+        )
 
     # --- handing over ----------------------------------------------------------------------
 
@@ -127,24 +148,42 @@ class WriterCore:
         observed_at: ObservedAt,
         priority: Priority,
         now: Instant,
+        on_invalid: OnInvalid = "raise",
     ) -> Submission:
-        """Rows as they are handed over. Raises `UnknownFeature`, `InvalidValue`, `StoreClosed`."""
+        """Rows as they are handed over.
+
+        Raises `UnknownFeature`, `InvalidKey`, `InvalidValue`, `StoreClosed`.
+        """
         if self.draining:
             raise StoreClosed("This writer is closed; open another.")
-        if priority not in ("live", "backfill"):
-            raise InvalidValue(f'priority={priority!r}: it is "live" or "backfill".')
+        check_choice(priority, get_args(Priority), "priority")
+        check_choice(on_invalid, get_args(OnInvalid), "on_invalid")
         namespace = self.core.namespace(schema)
         copies = [
-            dict(row) for row in rows_of(namespace, list(rows))
+            dict(row) for row in rows_of(namespace, row_list(rows))
         ]  # The caller may use its own again.
+        if on_invalid == "raise":
+            self._validator.check(namespace, copies)
         times = times_of(observed_at, len(copies)) or [now.wall] * len(copies)
         size = bytes_of(copies) / (len(copies) or 1)
-        ticket = self._tickets(len(copies), size, now.monotonic, self.inbox.lock, self.intake.bell)
-        return Submission(ticket, namespace, copies, times, priority)
+        ticket = self._tickets(len(copies), size, now.monotonic, self)
+        return Submission(ticket, namespace.name, copies, times, priority, namespace)
 
     def offer(self, submission: Submission) -> bool:
         """Take rows in, if there is room; raises `QueueFull` where the policy says so."""
+        try:
+            return self._offer(submission)
+        except OnlineStoreError:  # Nothing was taken in.
+            raise
+        except BaseException:
+            self.inbox.lock.free()
+            self._pipeline.stop()  # The next one begins with what the ledger has.
+            raise
+
+    def _offer(self, submission: Submission) -> bool:
         ticket = submission.ticket
+        if not ticket.rows:
+            return True
         size = ticket.row_bytes * ticket.rows
         shed: list[Submission] = []
         with self.inbox.lock:
@@ -152,13 +191,13 @@ class WriterCore:
                 shed = self._make_room(ticket.rows, size)
                 if not self.inbox.fits(ticket.rows, size):
                     return False
+            self.ledger.accept(submission)
             self.inbox.put(submission)
-            self.ledger.accept(ticket)
         if shed:
             error = QueueFull("Newer rows have taken the place of this one in a full queue.")
             self.ledger.shed(shed, error)
-        if self.intake.asleep:
-            self.intake.bell.ring()
+        if self._pipeline.intake.asleep:
+            self.bell.ring()
         return True
 
     def _make_room(self, rows: int, size: float) -> list[Submission]:
@@ -179,40 +218,64 @@ class WriterCore:
         """Hand rows over as soon as there is room; raises `QueueFull` when that takes too long."""
         now: Instant = yield NOW
         deadline = now.monotonic + seconds(self.settings.block_timeout)
-        self.intake.bell.ring()
         while True:
             seen = self.ledger.room.count
             if self.offer(submission):
                 return
+            self.wake()
             now = yield NOW
             if now.monotonic >= deadline or self.draining:
                 raise self._full()
-            yield from self.ledger.room.wait(seen, deadline - now.monotonic)
+            left = min(_CHECK_SECONDS, deadline - now.monotonic)
+            yield from self.ledger.room.wait(seen, left)
 
     # --- waiting ---------------------------------------------------------------------------
 
+    def wake(self) -> bool:
+        """Have waiting rows encoded now, and a worker that has died restarted.
+
+        Returns False if the writer has ended. Raises `StoreClosed` in a fork of its process.
+        """
+        if self._is_forked:
+            raise StoreClosed("These rows were submitted before the fork, to the parent process.")
+        if self.ended:
+            return False
+        self.bell.ring()
+        with suppress(WriterFailed):  # There may be a thread at the next check.
+            self._revive()
+        return True
+
     def flush(self, timeout: float | None) -> Operation[None]:
         """See `PersistenceWriter.flush`."""
+        timeout = optional_timeout(timeout)
         now: Instant = yield NOW
         deadline = math.inf if timeout is None else now.monotonic + timeout
         if self._recovery is not None:
             yield from self._recovered(self._recovery, deadline)
-        self.intake.bell.ring()
-        for epoch in self.ledger.so_far():
-            now = yield NOW
-            left = min(max(0.0, deadline - now.monotonic), _ANY_TIME)
+        # The last one first: most of the others have ended by the time that it has.
+        for submission in reversed(self.ledger.unfinished()):
+            yield from self._finished(submission.ticket, deadline)
+
+    def _finished(self, ticket: Ticket, deadline: float) -> Operation[None]:
+        while not ticket.done:
+            if not self.wake():
+                raise self._late()
+            now: Instant = yield NOW
+            left = max(0.0, deadline - now.monotonic)
             try:
-                yield Await(epoch.future(self.inbox.lock), left)
+                yield Await(ticket.future(), min(left, _CHECK_SECONDS))
             except TimeoutError:
-                raise self._late() from None
+                if left <= _CHECK_SECONDS:
+                    raise self._late() from None
 
     def _recovered(self, recovery: Recovery, deadline: float) -> Operation[None]:
         while not recovery.done:
             seen = recovery.ended.count
             now: Instant = yield NOW
-            if now.monotonic >= deadline:
+            if now.monotonic >= deadline or not self.wake():
                 raise self._late()
-            yield from recovery.ended.wait(seen, min(1.0, deadline - now.monotonic))
+            left = min(_CHECK_SECONDS, deadline - now.monotonic)
+            yield from recovery.ended.wait(seen, left)
 
     def _late(self) -> RowsPending:
         rows = self.inbox.rows
@@ -221,49 +284,92 @@ class WriterCore:
     # --- working ---------------------------------------------------------------------------
 
     def run(self) -> Operation[None]:
-        """Bring rows into the table until `stop`."""
-        parts = [self.intake, self._recovery, self._replays]
-        works = [_kept_going(part.run) for part in parts if part is not None]
-        works += [_kept_going(self._sender.run) for _ in range(self._sender.workers)]
+        """Bring rows into the table until `stop`, also after faults.
+
+        Raises what is no `Exception`, such as `SystemExit`; it can be run again after that.
+        """
+        fault: Exception | None = None
+        pause = _FIRST_PAUSE
+        while True:
+            written = self.ledger.counts.written
+            try:
+                yield from self._run_pipeline(fault, pause)
+                fault = None
+            except Exception as error:  # noqa: BLE001 - rows must survive what nobody foresaw.
+                fault = error
+            if self.stopped:
+                return
+            advances = self.ledger.counts.written > written
+            pause = _FIRST_PAUSE if advances else min(_LONGEST_PAUSE, 2 * pause)
+
+    def _run_pipeline(self, fault: Exception | None, pause: float) -> Operation[None]:
+        if fault is not None:
+            yield Sleep(pause)
+            log_mistake("The persistence writer has failed, and begins again", fault)
+        pipeline = self._rebuild()
+        if self.stopped:
+            return
+        parts: list[Callable[[], Operation[None]]] = [pipeline.intake.run]
+        parts += [pipeline.sender.run] * pipeline.sender.workers
+        if self._recovery is not None and not self._recovery.done:
+            recover = partial(self._recovery.run, pipeline.pending, pipeline.sender.wake)
+            parts.append(partial(recover, pipeline.stop_flag))
+        works = [pipeline.guard(part) for part in parts]
+        works.append(pipeline.watch(list(works)))
+        if self._replays is not None:
+            works.append(_kept_going(partial(self._replays.run, pipeline.stop_flag)))
         yield All(works, len(works))
+
+    def _rebuild(self) -> Pipeline:
+        """A pipeline that begins with what is pending by the ledger's account."""
+        self._pipeline.stop()
+        pipeline = self._new_pipeline()
+        with self.inbox.lock:
+            pending = self.ledger.recount()
+            self.inbox.refill(each for each in pending if each.record_id is None)
+            if self._recovery is not None:
+                self._recovery.restart(pending)
+            self.ledger.keep_until_written(pending)
+        self._pipeline = pipeline
+        return pipeline
 
     def stop(self) -> None:
         """Let `run` end; what is under way is still waited for."""
         self.draining = self.stopped = True
-        self._sender.stop()
-        for part in (self.intake, self._recovery, self._replays):
-            if part is not None:
-                part.stopping = True
+        self._pipeline.stop()
         self.ledger.room.ring()
-        self.intake.bell.ring()
         if self._replays is not None:
             self._replays.bell.ring()
 
-    def abandon(self, now: float) -> None:
+    def leave_to_parent(self) -> None:
+        """In a fork: what is pending is the parent's, and nothing here may write it."""
+        self._is_forked = self.draining = self.stopped = True
+        self._pipeline.stop_flag.is_set = True
+
+    def abandon(self) -> None:
         """After `run` has ended: give up what is not written, for want of a spool.
 
         What lies in the spool is taken up by the next process, the rest goes to the dead letters.
         Raises `RowsAbandoned`.
         """
-        before = self.ledger.counts.dead
         error = StoreClosed("The writer was closed before this row was written.")
-        self.ledger.refuse(self.intake.left(), error)
-        for entry in self._pending.entries():
-            if any(unit.parcel.id is None for unit in entry.units):
-                self.ledger.failed(entry, error, now)
-        if rows := self.ledger.counts.dead - before:
-            raise RowsAbandoned(
-                f"{rows} rows could not be written before the writer was closed; they are among "
-                "the dead letters. Give it more time, or a spool.",
-                rows,
-            )
+        is_spooled = self.spool is not None and self.spool.is_intact
+        with self.inbox.lock:
+            self.ledger.recount()
+        lost = self.ledger.counts.failed_letters
+        rows = self.ledger.abandon(error, is_spooled=is_spooled)
+        self.ended = True
+        undelivered = self.ledger.counts.failed_letters
+        if rows or undelivered:
+            raise RowsAbandoned(_abandoned(rows, undelivered), rows + lost)
 
     # --- telling ---------------------------------------------------------------------------
 
     def stats(self, now: Instant) -> WriterStats:
         """See `PersistenceWriter.stats`."""
         inbox, counts, spool, window = self.inbox, self.ledger.counts, self.spool, self._window
-        found = (self._pending.oldest, self.intake.oldest)
+        pipeline = self._pipeline
+        found = (pipeline.pending.oldest, pipeline.intake.oldest)
         oldest = min((since for since in found if since is not None), default=now.monotonic)
         with inbox.lock:
             accepted, written, dead = counts.accepted, counts.written, counts.dead
@@ -274,19 +380,19 @@ class WriterCore:
             dead=dead,
             pending=pending,
             pending_bytes=size,
-            queued=inbox.waiting + self.intake.stuck,
-            waiting=self._pending.ready("live", "backfill"),
+            queued=inbox.waiting + pipeline.intake.stuck,
+            waiting=pipeline.pending.ready("live", "backfill"),
             oldest_seconds=now.monotonic - oldest,
             recovered=counts.recovered,
             batches=counts.batches,
             changes=counts.changes,
             superseded=counts.superseded,
             requests=counts.requests,
-            requests_under_way=self._concurrency.under_way,
+            requests_under_way=pipeline.concurrency.under_way,
             retries=counts.retries,
             throttles=counts.throttles,
             wcu=counts.wcu,
-            concurrency=int(self._concurrency.limit),
+            concurrency=int(pipeline.concurrency.limit),
             wcu_per_second=self._rate.rate,
             replayed=counts.replayed,
             replay_bytes=window.bytes if window else 0,
@@ -300,10 +406,25 @@ class WriterCore:
 
 
 def _kept_going(run: Callable[[], Operation[None]]) -> Operation[None]:
-    """Begin again after a mistake of ours, so that nobody waits for ever for the others' sake."""
+    """Begin again after a fault of a part that has no part in the account of rows."""
     while True:
         try:
             return (yield from run())
-        except Exception as error:  # noqa: BLE001
-            log_mistake("The persistence writer stumbled, and goes on", error)
+        except Exception as error:  # noqa: BLE001 - rows go on being written without it.
+            log_mistake("Replays have failed, and begin again", error)
             yield Sleep(1.0)
+
+
+def _abandoned(rows: int, undelivered: int) -> str:
+    said = []
+    if rows:
+        said.append(
+            f"{rows:,} rows could not be written before the writer was closed; they are dead "
+            "letters. Give it more time, or a spool."
+        )
+    if undelivered:
+        said.append(
+            f"{undelivered:,} dead letters could not be delivered, as the sink has failed. The log "
+            "has the reason."
+        )
+    return " ".join(said)

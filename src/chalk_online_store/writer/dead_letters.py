@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from chalk_online_store.errors import OnlineStoreError
+from chalk_online_store.writer.locks import OwnerLock
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -52,7 +52,7 @@ class DeadLetterFile:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._lock = threading.Lock()
+        self._lock = OwnerLock()
 
     def __call__(self, letters: Sequence[DeadLetter]) -> None:
         """Append letters; raises `OSError`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 from typing import Protocol
 
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.logs import event
-from chalk_online_store.writer.logs import LOG
+from chalk_online_store.writer.logs import LOG, log_mistake
 
 _TIMEOUT = 10.0
 """Seconds for all of them together to write what is pending."""
@@ -35,12 +36,15 @@ def not_at_exit(writer: Closable) -> None:
 
 
 def _close_all() -> None:
+    deadline = time.monotonic() + _TIMEOUT
     for writer in list(_open):
         try:
-            writer.close_at_exit(_TIMEOUT)
+            writer.close_at_exit(max(0.0, deadline - time.monotonic()))
         except OnlineStoreError as error:
             said = event("writer.unfinished", error=error)
             LOG.error("At the end of the interpreter: %s", error, extra=said)
+        except BaseException as error:  # noqa: BLE001 - the other writers are to be closed as well.
+            log_mistake("A writer could not be closed at the end of the interpreter", error)
 
 
 # Before the pools of threads are shut down, which is before `atexit`: without them nothing can be

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from chalk_online_store.writer.locks import OwnerLock
 from chalk_online_store.writer.tickets import Priority, Submission, Ticket
 
 _PLAIN = 28
@@ -28,7 +28,7 @@ class Inbox:
         self.rows = 0
         self.bytes = 0.0
         self._waiting: dict[Priority, deque[Submission]] = {"live": deque(), "backfill": deque()}
-        self.lock = threading.Lock()
+        self.lock = OwnerLock()
 
     def fits(self, rows: int, size: float) -> bool:
         """Whether so much more is within the bounds; alone, anything is."""
@@ -39,7 +39,6 @@ class Inbox:
     def put(self, submission: Submission) -> None:
         """Take rows in; called under the lock."""
         self._waiting[submission.priority].append(submission)
-        self.count(submission.ticket)
 
     def count(self, ticket: Ticket) -> None:
         """So many rows more are under way; called under the lock."""
@@ -53,14 +52,16 @@ class Inbox:
             for waiting in self._waiting.values():
                 while waiting and rows > 0:
                     taken.append(waiting.popleft())
+                    taken[-1].tried += 1
                     rows -= len(taken[-1].rows)
         return taken
 
-    def put_back(self, submissions: list[Submission]) -> None:
-        """They could not be encoded now."""
-        with self.lock:
-            for submission in reversed(submissions):
-                self._waiting[submission.priority].appendleft(submission)
+    def refill(self, submissions: Iterable[Submission]) -> None:
+        """Let these wait, in their order, and no others; called under the lock."""
+        for waiting in self._waiting.values():
+            waiting.clear()
+        for submission in submissions:
+            self._waiting[submission.priority].append(submission)
 
     def shed(self, rows: int, size: float) -> list[Submission]:
         """Let the oldest go until so much fits, backfills first; called under the lock."""
@@ -68,7 +69,8 @@ class Inbox:
         for waiting in reversed(self._waiting.values()):
             while waiting and not self.fits(rows, size):
                 gone.append(waiting.popleft())
-                self.release(len(gone[-1].rows), gone[-1].ticket.row_bytes)
+                ticket = gone[-1].ticket
+                self.release(ticket.pending, ticket.row_bytes)
         return gone
 
     def release(self, rows: int, row_bytes: float) -> None:

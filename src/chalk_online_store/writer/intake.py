@@ -12,21 +12,22 @@ from chalk_online_store.codec.columns import Row
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.effects import NOW, Instant, Operation, Send, Sleep
 from chalk_online_store.errors import (
+    InvalidValue,
     OnlineStoreError,
     RegistryUnavailable,
     RequestError,
-    SpoolError,
 )
 from chalk_online_store.logs import event
 from chalk_online_store.operations.core import Core
+from chalk_online_store.operations.times import check_not_ahead
 from chalk_online_store.operations.write import changes_of_rows, row_by_row
 from chalk_online_store.writer import records
-from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.bell import Bell, StopFlag
 from chalk_online_store.writer.ledger import Ledger
-from chalk_online_store.writer.logs import LOG
+from chalk_online_store.writer.logs import LOG, log_mistake
 from chalk_online_store.writer.pending import Entry, Pending
 from chalk_online_store.writer.spool import Commit
-from chalk_online_store.writer.tickets import Priority, Submission, Unit
+from chalk_online_store.writer.tickets import Submission, Unit
 from chalk_online_store.writer.window import Parcel
 
 SPOOL = "spool"
@@ -39,9 +40,12 @@ _ROWS_A_PARCEL = 256
 _AWAKE = 1.0
 """Seconds for which it looks by itself after the last row: to be woken costs whoever submits."""
 
-_ASLEEP = 60.0
+_ASLEEP = 5.0
 _TRY_AGAIN = 1.0
 _TIMEOUT = 10.0
+_TRIES = 3
+"""How often rows are encoded for which there is not enough memory."""
+
 _GONE = 64
 """Records to remove from the spool that are worth a commit of their own."""
 
@@ -53,12 +57,14 @@ class _Chunk:
     codec: NamespaceCodec
     parcel: Parcel
     units: list[Unit] = field(default_factory=list)
-    priorities: list[Priority] = field(default_factory=list)
     planned: Sequence[Planned] = ()
 
     def entries(self) -> Iterator[Entry]:
         for row, change in self.planned:
-            yield Entry(self.codec, change, self.units[row], self.priorities[row])
+            unit = self.units[row]
+            submission = unit.submission
+            replay = submission.tried > 1  # It may be in the table, and a newer one after it.
+            yield Entry(self.codec, change, unit, submission.priority, replay)
 
 
 class Intake:
@@ -70,6 +76,8 @@ class Intake:
         ledger: Ledger,
         pending: Pending,
         wake: Callable[[], None],
+        bell: Bell,
+        stop: StopFlag,
         *,
         batch_age: float,
         spooled: bool,
@@ -89,19 +97,20 @@ class Intake:
         self._stuck: dict[str, list[Submission]] = {}
         self._stuck_until: dict[str, float] = {}
         self._awake_until = 0.0
-        self.bell = Bell()
+        self.bell = bell
+        self._stop = stop
         self.asleep = False
-        self.stopping = False
 
     def run(self) -> Operation[None]:
         """Work until it is told to stop."""
-        while not self.stopping:
+        while not self._stop.is_set:
             seen = self.bell.count
             now: Instant = yield NOW
             taken = self._take(now.monotonic)
             if taken:
                 yield from self._encode_all(taken)
                 self._awake_until = now.monotonic + _AWAKE
+            self._ledger.release_stale()
             if self._ledger.gone >= _GONE:
                 yield from self._commit([])
             if self._inbox.waiting < _ROWS_A_CYCLE or not taken:
@@ -140,15 +149,11 @@ class Intake:
         waiting = self._inbox.oldest
         return min(stuck if waiting is None else [*stuck, waiting], default=None)
 
-    def left(self) -> list[Submission]:
-        """What was never encoded, after the end."""
-        return [s for found in self._stuck.values() for s in found] + self._inbox.take(2**62)
-
     def _encode_all(self, taken: Sequence[Submission]) -> Operation[None]:
         chunks: list[_Chunk] = []
         by_namespace: dict[str, list[Submission]] = defaultdict(list)
         for submission in taken:
-            by_namespace[submission.namespace.name].append(submission)
+            by_namespace[submission.namespace].append(submission)
         for name, submissions in by_namespace.items():
             if name in self._stuck:  # In their order.
                 self._stuck[name] += submissions
@@ -175,32 +180,60 @@ class Intake:
         except OnlineStoreError as error:
             self._ledger.refuse(submissions, error)
             return []
+        now = yield NOW
+        latest = self._core.latest_time(codec.namespace, now)
         chunks = []
         for chunk, rows, times in _chunks(codec, submissions):
-            self._plan(chunk, rows, times)
+            self._plan(chunk, rows, times, latest)
             chunks.append(chunk)
             yield Sleep(0)
         return chunks
 
     def _codec(self, submission: Submission) -> Operation[NamespaceCodec]:
-        known = self._core.registry.known(submission.namespace)
+        namespace = submission.schema
+        assert namespace is not None
+        known = self._core.registry.known(namespace)
         if known is not None and known.prefix is not None:
             return known
         now: Instant = yield NOW
         call = Call(now.monotonic + _TIMEOUT)
-        return (yield from self._core.registry.for_write(submission.namespace, call))
+        return (yield from self._core.registry.for_write(namespace, call))
 
-    def _plan(self, chunk: _Chunk, rows: Sequence[Row], times: Sequence[int]) -> None:
-        """Encode rows; the bad ones end here."""
+    def _plan(
+        self, chunk: _Chunk, rows: Sequence[Row], times: Sequence[int], latest: int | None
+    ) -> None:
+        """Encode rows; the bad ones, and those observed after `latest` (UTC us), end here."""
         refused: dict[int, OnlineStoreError] = {}
         try:
+            check_not_ahead(times, latest)
             chunk.planned = changes_of_rows(chunk.codec, rows, times)
         except Exception:  # noqa: BLE001 - one by one it is found which.
-            chunk.planned, refused = row_by_row(chunk.codec, rows, times)
+            chunk.planned, refused = self._plan_each(chunk, rows, times, latest)
         for position, error in refused.items():
             chunk.units[position].error = error
         if chunk.planned and self._kept:
             chunk.parcel.body = records.encode(chunk.codec, chunk.planned)
+
+    def _plan_each(
+        self, chunk: _Chunk, rows: Sequence[Row], times: Sequence[int], latest: int | None
+    ) -> tuple[list[Planned], dict[int, OnlineStoreError]]:
+        """Encode row by row. A row whose encoding raises anything at all is refused."""
+        planned: list[Planned] = []
+        refused: dict[int, OnlineStoreError] = {}
+        for position, (row, time) in enumerate(zip(rows, times, strict=True)):
+            try:
+                changes, errors = row_by_row(chunk.codec, [row], [time], latest=latest)
+            except Exception as error:
+                tried = chunk.units[position].submission.tried
+                if isinstance(error, MemoryError) and tried < _TRIES:
+                    raise  # Memory may have run out for a moment: all is tried again.
+                log_mistake("A row cannot be encoded", error)
+                errors = {0: InvalidValue(f"The row cannot be encoded: {type(error).__name__}.")}
+                changes = []
+            planned += [(position, change) for _, change in changes]
+            if errors:
+                refused[position] = errors[0]
+        return planned, refused
 
     def _commit(self, chunks: Sequence[_Chunk]) -> Operation[None]:
         """Keep what was encoded on disk, and remove from there what is not needed any more.
@@ -209,21 +242,24 @@ class Intake:
         """
         if not self._spooled:
             return
-        spooled = [chunk.parcel for chunk in chunks if chunk.planned]
-        bodies = [parcel.body or b"" for parcel in spooled]
-        gone = self._ledger.take_gone()
+        spooled = [chunk for chunk in chunks if chunk.planned]
+        bodies = [chunk.parcel.body or b"" for chunk in spooled]
+        commit = Commit(bodies, self._ledger.records_gone())
         try:
-            ids = yield Send(Commit(bodies, gone), _TIMEOUT, SPOOL)
-        except SpoolError as error:
-            said = event("spool.refused", error=error)
-            LOG.warning("The spool takes nothing: %s", error, extra=said)
-            self._ledger.give_back(gone)
-            if chunks and gone:  # What makes room has to be possible.
-                yield from self._commit([])
-            return
-        for parcel, record in zip(spooled, ids, strict=True):
+            yield Send(commit, _TIMEOUT, SPOOL)
+        except Exception as error:  # noqa: BLE001 - for example, a thread that cannot start.
+            # An exception may come after the commit: then there are ids all the same.
+            if commit.give_up() is None:
+                said = event("spool.refused", error=error)
+                LOG.warning("The spool takes nothing: %s", _reason(error), extra=said)
+                if spooled and commit.remove:  # What makes room has to be possible.
+                    yield from self._commit([])
+                return
+        self._ledger.removed(commit.remove)
+        parcels = [chunk.parcel for chunk in spooled]
+        for parcel, record in zip(parcels, commit.ids or (), strict=True):
             parcel.id, parcel.body = record, None
-        self._ledger.kept(chunk.units for chunk in chunks if chunk.planned)
+        self._ledger.kept(parcels, (chunk.units for chunk in spooled))
 
     def _hand_on(self, chunks: Sequence[_Chunk]) -> Operation[None]:
         now: Instant = yield NOW
@@ -235,19 +271,29 @@ class Intake:
         self._wake()
 
 
+def _reason(error: Exception) -> str:
+    """The text of our own errors, which has no values in it; of others, their class."""
+    return str(error) if isinstance(error, OnlineStoreError) else type(error).__name__
+
+
 def _chunks(
     codec: NamespaceCodec, submissions: Sequence[Submission]
 ) -> Iterator[tuple[_Chunk, list[Row], list[int]]]:
-    """The rows of one namespace, with their times, some at a time."""
+    """The pending rows of one namespace, with their times, some at a time."""
     flat = (
-        (submission, row, time)
+        (submission, position)
         for submission in submissions
-        for row, time in zip(submission.rows, submission.times, strict=True)
+        for position in (
+            submission.pending() if submission.tried > 1 else range(len(submission.rows))
+        )
     )
     while some := list(islice(flat, _ROWS_A_PARCEL)):
         chunk = _Chunk(codec, Parcel(len(some)))
-        for submission, row, time in some:
-            name = submission.namespace.name
-            chunk.units.append(Unit(submission.ticket, name, row, time, chunk.parcel))
-            chunk.priorities.append(submission.priority)
-        yield chunk, [row for _, row, _ in some], [time for _, _, time in some]
+        rows: list[Row] = []
+        times: list[int] = []
+        for submission, position in some:
+            unit = Unit(submission, position, chunk.parcel)
+            chunk.units.append(unit)
+            rows.append(unit.row or {})
+            times.append(submission.times[position])
+        yield chunk, rows, times

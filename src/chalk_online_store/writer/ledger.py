@@ -1,10 +1,28 @@
-"""The account of a writer: accepted = written + dead + pending, at every moment."""
+"""The account of a writer: accepted = written + dead + pending, at every moment.
+
+Problem. An exception may come at any line: a `MemoryError`, a thread that cannot start, one that
+is thrown in from outside. A row that has left one queue and has not reached the next would be lost.
+
+Approach. `_open` has every submission that was accepted and has a row that is neither written nor
+dead, and the state of each of its rows. It is the only truth: queues, batches and counters are
+derived from it, and after any exception they are derived again (`recount`). So nothing depends on
+a queue being put right by the code that failed.
+
+Invariants.
+- A row's state is set after what it says has happened: after its dead letter was delivered, after
+  the engine has acknowledged it. A fault in between repeats that; it never skips it.
+- A state is set once. A row that is encoded again after a fault may end twice; it counts once.
+- A submission leaves `_open` after the totals in `_closed` include it. The totals name it, so that
+  a fault between these two steps shows.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.logs import event
@@ -14,7 +32,16 @@ from chalk_online_store.writer.inbox import Inbox
 from chalk_online_store.writer.logs import LOG
 from chalk_online_store.writer.pending import Entry
 from chalk_online_store.writer.records import Record, contents, key_text, rows_of
-from chalk_online_store.writer.tickets import Progress, Submission, Ticket, Unit
+from chalk_online_store.writer.tickets import (
+    DEAD,
+    ENDED,
+    KEPT,
+    WRITTEN,
+    Submission,
+    Ticket,
+    Unit,
+    Wakeable,
+)
 from chalk_online_store.writer.window import Parcel, Window
 
 _ROW_BYTES = 1000.0
@@ -40,6 +67,14 @@ class Counts:
     failed_letters: int = 0
 
 
+class _Closed(NamedTuple):
+    """The rows of all submissions that are over, up to and with the one of this number."""
+
+    written: int = 0
+    dead: int = 0
+    number: int = -1
+
+
 class Ledger:
     """Follows each row from `submit` to its end, and each parcel of them to where it is not needed.
 
@@ -52,42 +87,63 @@ class Ledger:
         self.room = Bell()
         self._window = window
         self._sink = dead_letters
-        self._epochs: list[Progress] = [Progress(0)]
+        self._open: dict[int, Submission] = {}
+        self._closed = _Closed()
+        self._numbers = itertools.count()
+        self._recovered: dict[int, Submission] = {}
+        self._records: set[int] = set()
+        self._stale: set[int] = set()
+        self._stale_until = -1
         self._parcels_gone: list[int] = []
 
     # --- accepting: under the inbox's lock, in any thread ---
 
-    def accept(self, ticket: Ticket) -> None:
+    def accept(self, submission: Submission) -> None:
         """Rows are taken in."""
-        self.counts.accepted += ticket.rows
-        ticket.epoch = self._epochs[-1]
-        ticket.epoch.left += ticket.rows
+        submission.number = next(self._numbers)
+        self._open[submission.number] = submission
+        self.counts.accepted += submission.ticket.rows
+        self.inbox.count(submission.ticket)
 
-    def so_far(self) -> list[Progress]:
-        """The progress of all that was accepted by now."""
+    def unfinished(self) -> list[Submission]:
+        """The submissions that have pending rows, in the order in which they were accepted."""
         with self.inbox.lock:
-            self._epochs = [epoch for epoch in self._epochs if epoch.left]
-            found = list(self._epochs)
-            self._epochs.append(Progress(0))
-        return found
+            return list(self._open.values())
 
-    def recover(self, record: Record, record_id: int, now: float) -> dict[int, Unit]:
-        """Take in the rows of a record of an earlier process, by their position in it."""
+    def recover(self, record: Record, record_id: int, now: float, by: Wakeable) -> dict[int, Unit]:
+        """Take in the rows of a record of an earlier process: the pending ones, by their position.
+
+        They are taken in once, however often this is called.
+        """
         times = {made.row: made.observed_at for made in record.changes}
-        parcel = Parcel(len(times))
-        parcel.id = record_id
-        ticket = Ticket(len(times), _ROW_BYTES, now, self.inbox.lock, Bell())
         with self.inbox.lock:
-            self.inbox.count(ticket)
-            self.accept(ticket)
-            ticket.kept(len(times))
-        self.counts.recovered += len(times)
-        name = record.namespace
-        return {row: Unit(ticket, name, None, time, parcel) for row, time in times.items()}
+            submission = self._recovered.get(record_id)
+            if submission is None:
+                submission = self._take_in(record.namespace, times, record_id, now, by)
+            pending = submission.pending()
+        parcel = Parcel(len(pending))
+        parcel.id = record_id
+        rows = list(times)
+        return {rows[position]: Unit(submission, position, parcel) for position in pending}
 
-    def bury(self, record: Record, record_id: int, error: OnlineStoreError, now: float) -> None:
+    def _take_in(
+        self, namespace: str, times: Mapping[int, int], record_id: int, now: float, by: Wakeable
+    ) -> Submission:
+        rows = len(times)
+        ticket = Ticket(rows, _ROW_BYTES, now, by)
+        submission = Submission(ticket, namespace, [None] * rows, list(times.values()), "live")
+        submission.record_id = record_id
+        submission.states[:] = bytes([KEPT]) * rows
+        ticket.kept(rows)
+        self._recovered[record_id] = submission
+        self.accept(submission)
+        self.counts.recovered += rows
+        return submission
+
+    def bury(
+        self, record: Record, units: Mapping[int, Unit], error: OnlineStoreError, now: float
+    ) -> None:
         """The rows of a record of an earlier process can never be written."""
-        units = self.recover(record, record_id, now)
         rows = rows_of(record)
         for position, unit in units.items():
             unit.row, unit.error = rows[position], error
@@ -121,45 +177,138 @@ class Ledger:
 
     def end(self, units: Sequence[Unit], now: float) -> None:
         """Rows are written, or dead."""
-        letters = [_letter(unit) for unit in units if unit.error is not None]
-        self._deliver(letters)
-        by_ticket: dict[Ticket, list[int]] = {}
-        for unit in units:
-            ends = by_ticket.setdefault(unit.ticket, [0, 0, 0])
-            ends[unit.error is not None] += 1
-            ends[2] += unit.parcel.id is None  # Not in the spool: it is safe only now.
+        self._deliver([_letter(unit) for unit in units if unit.error and not unit.has_ended])
+        counts: dict[Submission, list[int]] = {}
         with self.inbox.lock:
-            for ticket, (written, dead, kept) in by_ticket.items():
-                self.inbox.release(written + dead, ticket.row_bytes)
-                self._count(ticket, written, dead, kept)
+            for unit in units:
+                submission, position = unit.submission, unit.position
+                state = submission.states[position]
+                if state & ENDED:
+                    continue
+                if unit.error is not None:
+                    submission.ticket.fail(position, unit.error)
+                dead = unit.error is not None
+                submission.states[position] = KEPT | (DEAD if dead else WRITTEN)
+                ends = counts.setdefault(submission, [0, 0, 0])
+                ends[dead] += 1
+                ends[2] += not state  # Not in the spool: it is safe only now.
+            for submission, (written, died, kept) in counts.items():
+                self.inbox.release(written + died, submission.ticket.row_bytes)
+                self._count(submission, written, died, kept)
         if units:
             self.room.ring()
         self._finish_parcels(units, now)
 
     def refuse(self, submissions: Sequence[Submission], error: OnlineStoreError) -> None:
-        """Rows can never be encoded."""
-        self.shed(submissions, error)
-        with self.inbox.lock:
-            for submission in submissions:
-                self.inbox.release(len(submission.rows), submission.ticket.row_bytes)
+        """Rows can never be written."""
+        for submission in submissions:
+            self._refuse(submission, submission.pending(), error, are_counted=True)
         self.room.ring()
 
     def shed(self, submissions: Sequence[Submission], error: OnlineStoreError) -> None:
-        """Rows that the inbox has let go of are given up; in any thread."""
+        """Rows that the inbox has released are given up; in any thread."""
         for submission in submissions:
-            pairs = zip(submission.rows, submission.times, strict=True)
-            name = submission.namespace.name
-            self._deliver([DeadLetter(name, row, moment(time), error) for row, time in pairs])
-            rows = len(submission.rows)
-            with self.inbox.lock:
-                self._count(submission.ticket, 0, rows, rows)
+            self._refuse(submission, submission.pending(), error, are_counted=False)
 
-    def _count(self, ticket: Ticket, written: int, dead: int, kept: int) -> None:
+    def abandon(self, error: OnlineStoreError, *, is_spooled: bool) -> int:
+        """Give up what is pending and not in the spool; the number of these rows."""
+        rows = 0
+        for submission in self.unfinished():
+            lost = [p for p in submission.pending() if not (is_spooled and submission.states[p])]
+            self._refuse(submission, lost, error, are_counted=True)
+            rows += len(lost)
+        return rows
+
+    def _refuse(
+        self,
+        submission: Submission,
+        positions: Sequence[int],
+        error: OnlineStoreError,
+        *,
+        are_counted: bool,
+    ) -> None:
+        """Rows of a submission are dead; `are_counted` says that the inbox still counts them."""
+        ticket, states = submission.ticket, submission.states
+        letters = [
+            DeadLetter(
+                submission.namespace,
+                submission.rows[position] or {},
+                moment(submission.times[position]),
+                error,
+            )
+            for position in positions
+        ]
+        self._deliver(letters)
+        with self.inbox.lock:
+            kept = 0
+            for position in positions:
+                ticket.fail(position, error)
+                kept += not states[position]
+                states[position] = KEPT | DEAD
+            if are_counted:
+                self.inbox.release(len(positions), ticket.row_bytes)
+            self._count(submission, 0, len(positions), kept)
+
+    def _count(self, submission: Submission, written: int, dead: int, kept: int) -> None:
         self.counts.written += written
         self.counts.dead += dead
-        ticket.epoch.advance(written + dead)
+        ticket = submission.ticket
         ticket.kept(kept)
         ticket.ended(written, dead)
+        if not ticket.pending:
+            self._close(submission)
+
+    def _close(self, submission: Submission) -> None:
+        """A submission is over: see the invariants above."""
+        self._open.pop(self._closed.number, None)
+        written, dead, _ = self._closed
+        ticket = submission.ticket
+        self._closed = _Closed(written + ticket.written, dead + ticket.dead, submission.number)
+        self._open.pop(submission.number, None)
+        if submission.record_id is not None:
+            self._recovered.pop(submission.record_id, None)
+
+    # --- after a fault ---
+
+    def recount(self) -> list[Submission]:
+        """Derive all counters from the states of rows; the submissions that have pending rows.
+
+        Called under the inbox's lock, when nothing of this writer is under way.
+        """
+        self._open.pop(self._closed.number, None)
+        for submission in list(self._open.values()):
+            submission.ticket.recount(submission.states)
+            if not submission.ticket.pending:
+                self._close(submission)
+        tickets = [submission.ticket for submission in self._open.values()]
+        inbox, counts = self.inbox, self.counts
+        inbox.rows = sum(ticket.pending for ticket in tickets)
+        inbox.bytes = sum(ticket.pending * ticket.row_bytes for ticket in tickets)
+        counts.written = self._closed.written + sum(ticket.written for ticket in tickets)
+        counts.dead = self._closed.dead + sum(ticket.dead for ticket in tickets)
+        counts.accepted = counts.written + counts.dead + inbox.rows
+        return list(self._open.values())
+
+    def keep_until_written(self, submissions: Sequence[Submission]) -> None:
+        """After a fault: records in the spool are kept until all these submissions are over.
+
+        Which rows a record has is not known any more, as they are encoded again.
+        """
+        self._stale |= self._records
+        self._records = set()
+        if submissions:
+            self._stale_until = submissions[-1].number
+
+    def release_stale(self) -> None:
+        """Let records go that were kept since a fault, if they are not needed any more."""
+        if self._stale:
+            with self.inbox.lock:
+                first = next(iter(self._open), self._stale_until + 1)
+            if first > self._stale_until:
+                self._parcels_gone += self._stale
+                self._stale = set()
+
+    # --- dead letters ---
 
     def _deliver(self, letters: Sequence[DeadLetter]) -> None:
         if not letters:
@@ -177,7 +326,7 @@ class Ledger:
             return
         try:
             self._sink(letters)
-        except Exception as error:  # noqa: BLE001 - whatever a user's sink does, rows go on.
+        except BaseException as error:  # noqa: BLE001 - a sink that exits must not end the writer.
             self.counts.failed_letters += len(letters)
             kind = type(error).__name__
             said = event("writer.dead_letters_failed", rows=len(letters), error=error)
@@ -193,38 +342,52 @@ class Ledger:
                 continue
             if self._window is not None and parcel.regions:
                 self._window.add(parcel, now)
+                self._records.discard(parcel.id or 0)
             else:
                 self.let_go([parcel])
 
     def let_go(self, parcels: Iterable[Parcel]) -> None:
         """Parcels are not needed any more."""
-        self._parcels_gone += [parcel.id for parcel in parcels if parcel.id is not None]
+        for parcel in parcels:
+            if parcel.id is not None:
+                self._parcels_gone.append(parcel.id)
+                self._records.discard(parcel.id)
 
     @property
     def gone(self) -> int:
         """How many records of the spool are not needed any more."""
         return len(self._parcels_gone)
 
-    def kept(self, chunks: Iterable[Sequence[Unit]]) -> None:
-        """These rows are on disk now."""
-        found = Counter(unit.ticket for units in chunks for unit in units)
-        with self.inbox.lock:
-            for ticket, rows in found.items():
-                ticket.kept(rows)
-
-    def give_back(self, gone: Sequence[int]) -> None:
-        """These records could not be removed now."""
-        self._parcels_gone += gone
-
-    def take_gone(self) -> list[int]:
+    def records_gone(self) -> list[int]:
         """Those records, to be removed."""
-        gone, self._parcels_gone = self._parcels_gone, []
-        return gone
+        return list(self._parcels_gone)
+
+    def removed(self, records: Sequence[int]) -> None:
+        """These records are not in the spool any more."""
+        if records:
+            removed = set(records)
+            self._parcels_gone = [record for record in self._parcels_gone if record not in removed]
+
+    def kept(self, parcels: Iterable[Parcel], chunks: Iterable[Sequence[Unit]]) -> None:
+        """These rows are on disk now, as these parcels."""
+        self._records.update(parcel.id for parcel in parcels if parcel.id is not None)
+        counts: Counter[Ticket] = Counter()
+        with self.inbox.lock:
+            for units in chunks:
+                for unit in units:
+                    states = unit.submission.states
+                    if not states[unit.position]:
+                        states[unit.position] = KEPT
+                        counts[unit.submission.ticket] += 1
+            for ticket, rows in counts.items():
+                ticket.kept(rows)
 
 
 def _letter(unit: Unit) -> DeadLetter:
     assert unit.error is not None
-    return DeadLetter(unit.namespace, unit.row or {}, moment(unit.observed_at), unit.error)
+    submission = unit.submission
+    observed_at = moment(submission.times[unit.position])
+    return DeadLetter(submission.namespace, unit.row or {}, observed_at, unit.error)
 
 
 def _row_of(entry: Entry) -> dict[str, object]:

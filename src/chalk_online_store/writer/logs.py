@@ -10,7 +10,7 @@ from chalk_online_store.logs import event
 LOG = logging.getLogger("chalk_online_store.writer")
 
 
-def log_mistake(what: str, error: Exception) -> None:
+def log_mistake(what: str, error: BaseException) -> None:
     """An exception that nothing here should raise: where it came from, not what it says."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     said = event("mistake", error=error)

@@ -235,7 +235,7 @@ class Pending:
     def oldest(self) -> float | None:
         """When the oldest of all rows that wait came, about, on the monotonic clock."""
         firsts = (
-            next(iter(lane.items.values())).waiting[0].units[0].ticket.since
+            next(iter(lane.items.values())).waiting[0].units[0].submission.ticket.since
             for lanes in self._lanes.values()
             for lane in lanes.values()
             if lane.items

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 from chalk_online_store.backend import Call
 from chalk_online_store.codec.namespaces import NamespaceCodec
@@ -12,90 +14,103 @@ from chalk_online_store.errors import (
     OnlineStoreError,
     RegistryUnavailable,
     RequestError,
+    SpoolError,
     UnknownFeature,
 )
 from chalk_online_store.logs import event
 from chalk_online_store.operations.core import Core
 from chalk_online_store.writer import records
-from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.bell import Bell, StopFlag
 from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG
 from chalk_online_store.writer.pending import Entry, Pending
-from chalk_online_store.writer.spool import Left
+from chalk_online_store.writer.spool import Fetch
+from chalk_online_store.writer.tickets import Submission, Wakeable
 
 _RECORDS_A_PAGE = 16
 _TIMEOUT = 10.0
 _TRY_AGAIN = 1.0
+_IDLE = 5.0
 
 
 class Recovery:
     """Replays the spool, in event time: what is in the table already stays as it is.
 
-    `newest` is the last record of the earlier process. `wake` is told when there is something
-    to send.
+    `records` are the ids of the earlier process's records, in ascending order.
     """
 
     def __init__(
-        self, core: Core, ledger: Ledger, pending: Pending, wake: Callable[[], None], newest: int
+        self, core: Core, ledger: Ledger, records: Sequence[int], writer: Wakeable
     ) -> None:
         self._core = core
         self._ledger = ledger
-        self._pending = pending
-        self._wake = wake
-        self._newest = newest
-        self._after = 0
+        self._writer = writer
+        self._left = deque(records)
         self.ended = Bell()
-        self.stopping = False
 
     @property
     def done(self) -> bool:
         """Whether all of it is under way, or further."""
-        return self._after >= self._newest
+        return not self._left
 
-    def run(self) -> Operation[None]:
-        """Take up page after page, as long as there is room."""
+    def restart(self, submissions: Iterable[Submission]) -> None:
+        """After a fault: take up again what is not written yet."""
+        again = {s.record_id for s in submissions if s.record_id is not None}
+        self._left = deque(sorted(again.union(self._left)))
+
+    def run(self, pending: Pending, wake: Callable[[], None], stop: StopFlag) -> Operation[None]:
+        """Take up page after page, as long as there is room; `wake` sends what is pending."""
         inbox, room = self._ledger.inbox, self._ledger.room
-        while not (self.done or self.stopping):
+        while not (self.done or stop.is_set):
             seen = room.count
             try:
                 if inbox.rows < inbox.max_rows:
-                    yield from self._take_up()
+                    yield from self._take_up(pending)
+                    wake()
                     continue
-            except (RequestError, RegistryUnavailable) as error:
+            except (RequestError, RegistryUnavailable, SpoolError) as error:
                 said = event("writer.recovery_waits", error=error)
                 LOG.warning("What lies in the spool has to wait: %s", error, extra=said)
             yield from room.wait(seen, _TRY_AGAIN)
         self.ended.ring()
+        while not stop.is_set:  # A part that ends before the others ends them all.
+            yield from room.wait(room.count, _IDLE)
 
-    def _take_up(self) -> Operation[None]:
-        page: list[tuple[int, bytes]] = yield Send(
-            Left(self._after, _RECORDS_A_PAGE), _TIMEOUT, SPOOL
-        )
-        for record_id, body in page:
-            if record_id <= self._newest:
-                yield from self._enter(record_id, body)
-            self._after = record_id
-        if not page:
-            self._after = self._newest
-        self._wake()
+    def _take_up(self, pending: Pending) -> Operation[None]:
+        ids = list(islice(self._left, _RECORDS_A_PAGE))
+        try:
+            found: dict[int, bytes] = yield Send(Fetch(ids), _TIMEOUT, SPOOL)
+        except SpoolError:
+            raise
+        except Exception as error:  # For example, no thread can be started that would read it.
+            raise SpoolError(f"The spool cannot be read: {type(error).__name__}.") from error
+        for record_id in ids:
+            if record_id in found:
+                yield from self._enter(record_id, found[record_id], pending)
+            self._left.popleft()
 
-    def _enter(self, record_id: int, body: bytes) -> Operation[None]:
+    def _enter(self, record_id: int, body: bytes, pending: Pending) -> Operation[None]:
         try:
             record = records.decode(body)
+            changes = list(records.changes_of(record))
         except DamagedItem as error:
             said = event("spool.record_lost", record=record_id, error=error)
             LOG.error("A record of the spool is lost: %s", error, extra=said)
             return
         now: Instant = yield NOW
+        refusal: OnlineStoreError | None = None
         try:
             codec = yield from codec_of(self._core, record)
         except (UnknownFeature, DamagedItem) as error:
-            self._ledger.bury(record, record_id, error, now.monotonic)
+            refusal = error
+        units = self._ledger.recover(record, record_id, now.monotonic, self._writer)
+        if refusal is not None:
+            self._ledger.bury(record, units, refusal, now.monotonic)
             return
-        units = self._ledger.recover(record, record_id, now.monotonic)
-        for row, change in records.changes_of(record):
-            self._pending.add(Entry(codec, change, units[row], "live", replay=True))
+        for row, change in changes:
+            if row in units:
+                pending.add(Entry(codec, change, units[row], "live", replay=True))
 
 
 def codec_of(core: Core, record: records.Record) -> Operation[NamespaceCodec]:

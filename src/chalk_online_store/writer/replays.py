@@ -24,7 +24,7 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.router import Router
 from chalk_online_store.writer import records
-from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.bell import Bell, StopFlag
 from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG
@@ -60,11 +60,12 @@ class Replays:
         self._rate = rate
         self._active = router.written
         self.bell = Bell()
-        self.stopping = False
+        self._stop = StopFlag()
 
-    def run(self) -> Operation[None]:
+    def run(self, stop: StopFlag) -> Operation[None]:
         """Look at the regions now and then, until it is told to stop."""
-        while not self.stopping:
+        self._stop = stop
+        while not stop.is_set:
             seen = self.bell.count
             yield from self._core.look_after_regions()
             now: Instant = yield NOW
@@ -75,16 +76,24 @@ class Replays:
 
     def _follow(self, now: Instant) -> Operation[None]:
         """Write to the active region what others have acknowledged lately."""
+        fresh = self._window.fresh()
+        try:
+            yield from self._replay_lost(fresh, now)
+        except BaseException:
+            self._window.give_back(fresh)
+            raise
+
+    def _replay_lost(self, fresh: Sequence[Parcel], now: Instant) -> Operation[None]:
         written = self._router.to_write(now)
-        strays = [p for p in self._window.fresh() if p.regions.keys() - {self._active, written}]
+        strays = [p for p in fresh if p.regions.keys() - {self._active, written}]
         lost = {name for parcel in strays for name in parcel.regions} - {self._active, written}
-        if written != self._active:
-            left, self._active = self._active, written
-            if self._may_be_lost(left):
-                lost.add(left)
-                strays += self._window.acknowledged(left, now.monotonic)
+        left = self._active
+        if written != left and self._may_be_lost(left):
+            lost.add(left)
+            strays += self._window.acknowledged(left, now.monotonic)
         strays = list(dict.fromkeys(strays))
         if not strays:
+            self._active = written
             return
         LOG.warning(
             "%d parcels of rows that %s has acknowledged are written to %s again.",
@@ -94,6 +103,7 @@ class Replays:
         for name in lost:
             self._window.owe(name, [parcel for parcel in strays if name in parcel.regions])
         yield from self._replay(strays, "")
+        self._active = written
         for parcel in strays:
             for name in lost:
                 parcel.regions.pop(name, None)
@@ -125,7 +135,7 @@ class Replays:
             some = parcels[start : start + _PARCELS_AT_ONCE]
             pending = yield from self._unpack(some)
             while pending.ready("live"):
-                if self.stopping or (region and not self._is_back(region)):
+                if self._stop.is_set or (region and not self._is_back(region)):
                     return False
                 yield from self._write_some(pending, region)
             if not region:  # That region may be lost, too.
@@ -163,7 +173,7 @@ class Replays:
         record = records.decode(body)
         codec = yield from codec_of(self._core, record)
         for _, change in records.changes_of(record):
-            unit = Unit.of_replay(record.namespace, change.observed_at, parcel)
+            unit = Unit.of_replay(parcel)
             pending.add(Entry(codec, change, unit, "live", replay=True))
 
     def _write_some(self, pending: Pending, region: str) -> Operation[None]:

@@ -20,7 +20,7 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
 from chalk_online_store.retry import RetryPolicy
-from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.bell import Bell, StopFlag
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG, log_mistake
 from chalk_online_store.writer.pace import Concurrency, Retries, WriteRate
@@ -32,7 +32,7 @@ _UPDATES = 16
 _PUTS = 25
 """AWS: BatchWriteItem takes 25 items."""
 
-_IDLE = 60.0
+_IDLE = 5.0
 _RETRY = RetryPolicy(base=0.1, cap=5.0)
 _REFUSALS = (ItemTooLarge, RequestRefused)
 
@@ -45,6 +45,7 @@ class Sender:
         core: Core,
         ledger: Ledger,
         pending: Pending,
+        stop: StopFlag,
         *,
         ordering: Ordering,
         rate: WriteRate,
@@ -61,7 +62,7 @@ class Sender:
         self.concurrency = concurrency
         self._retries = Retries(_RETRY, rng)
         self._timeout = timeout
-        self.stopping = False
+        self._stop = stop
 
     @property
     def workers(self) -> int:
@@ -70,7 +71,7 @@ class Sender:
 
     def run(self) -> Operation[None]:
         """One worker, until it is told to stop."""
-        while not self.stopping:
+        while not self._stop.is_set:
             seen = self._work.count
             now: Instant = yield NOW
             batch, wait = self._next(now.monotonic)
@@ -86,9 +87,8 @@ class Sender:
             batches = -(-ready // self._most)
             self._work.ring(min(batches, free // self._requests(self._most)) - besides)
 
-    def stop(self) -> None:
-        """Let all workers end when they have sent what they have."""
-        self.stopping = True
+    def wake_all(self) -> None:
+        """Wake all workers, since they are to stop."""
         self._work.ring()
 
     # --- choosing --------------------------------------------------------------------------

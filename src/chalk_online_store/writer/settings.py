@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from chalk_online_store.arguments import (
+    MAX_TIMEOUT_SECONDS,
+    check_choice,
+    finite_number,
+    whole_number,
+)
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.write import Ordering, check_ordering
 from chalk_online_store.schema import Duration, seconds
@@ -47,13 +52,19 @@ class Writing:
 
     def __post_init__(self) -> None:
         check_ordering(self.ordering)
-        if self.when_full not in get_args(WhenFull):
-            raise InvalidValue(f"when_full={self.when_full!r}: it is one of {get_args(WhenFull)}.")
+        check_choice(self.when_full, get_args(WhenFull), "Writing(when_full=...)")
         for name in ("max_rows", "max_bytes", "max_concurrency"):
-            if getattr(self, name) < 1:
-                raise InvalidValue(f"{name} is at least 1.")
-        if self.wcu_per_second is not None and not 1 <= self.wcu_per_second < math.inf:
-            raise InvalidValue("wcu_per_second is at least 1; None for no bound.")
+            whole_number(getattr(self, name), f"Writing({name}=...)")
+        whole_number(self.replay_bytes, "Writing(replay_bytes=...)", least=0)
+        if self.wcu_per_second is not None:
+            finite_number(
+                self.wcu_per_second,
+                "Writing(wcu_per_second=...)",
+                least=1,
+                remedy="Pass WCU per second, or None for no bound.",
+            )
         for name in ("block_timeout", "max_batch_age", "write_timeout", "replay_window"):
-            if not 0 < seconds(getattr(self, name)) < math.inf:
-                raise InvalidValue(f"{name} is a time above 0.")
+            argument = f"Writing({name}=...)"
+            found = seconds(getattr(self, name), argument)
+            if not 0 < found <= MAX_TIMEOUT_SECONDS:
+                raise InvalidValue(f'{argument} is a time above 0, and below 11 days, as in "5s".')

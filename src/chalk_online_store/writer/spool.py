@@ -3,8 +3,13 @@
 A SQLite database of opaque records, for one writer alone. SQLite brings the log, its recovery
 and its locks: in WAL mode with synchronous=FULL, what a commit has acknowledged survives the
 crash of the process and of the machine (https://www.sqlite.org/pragma.html#pragma_synchronous),
-and a log that was cut off is read up to its last whole commit. What SQLite does not have,
-checksums of what lies in the database itself, each record has.
+and a log that was cut off is read up to its last whole commit.
+
+SQLite has no checksums of what is in the database itself, and does not notice if its file is
+deleted. So each record has a checksum over its id and its body: records that are altered or
+exchanged are found. The row `_TOTALS` of the table `about` has the number of all records and the
+XOR of their checksums, changed with every commit: pages that are lost, swapped or replaced by older
+ones are found when the spool is opened. Before each commit, the file is looked for by its name.
 
 A transport, as drivers know them: operations reach it by `Send`.
 """
@@ -14,12 +19,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import xxhash
 
@@ -27,6 +31,7 @@ from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolInUse, StoreClosed
 from chalk_online_store.logs import event
 from chalk_online_store.writer import salvage
+from chalk_online_store.writer.locks import OwnerLock
 from chalk_online_store.writer.logs import LOG
 
 Record: TypeAlias = tuple[int, bytes]
@@ -38,8 +43,14 @@ CREATE TABLE IF NOT EXISTS records (
     id INTEGER PRIMARY KEY, checksum BLOB NOT NULL, body BLOB NOT NULL
 );
 """
+_TOTALS = 2
+"""The id of the row of `about` that has the totals of all records."""
+
 _LOG_BYTES = 4 << 20
 """The log is put into the database when it has grown to this, about."""
+
+_CLOSE_SECONDS = 10.0
+"""How long `close` waits for a commit."""
 
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
 _SURROUNDINGS = (
@@ -55,15 +66,25 @@ _SURROUNDINGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Commit:
     """Append some records and remove others, all or nothing; answered by the ids, ascending.
 
-    On disk when it is answered. Raises `SpoolFull`, with nothing of it done.
+    On disk when it is answered, and `ids` is set then. Raises `SpoolFull`, with nothing of it done.
     """
 
     append: Sequence[bytes]
     remove: Sequence[int] = ()
+    ids: list[int] | None = None
+    is_given_up: bool = False
+
+    def give_up(self) -> list[int] | None:
+        """Do not perform it any more; the ids if it was performed already.
+
+        A pool of threads performs what it was given before it failed to start a thread for it.
+        """
+        self.is_given_up = True
+        return self.ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +100,32 @@ class Left:
 
     after: int
     limit: int
+
+
+class _Totals(NamedTuple):
+    """The number of records, the bytes of their bodies, and the XOR of their checksums."""
+
+    records: int = 0
+    size: int = 0
+    checksum: int = 0
+
+    def add(self, other: _Totals) -> _Totals:
+        return _Totals(
+            self.records + other.records, self.size + other.size, self.checksum ^ other.checksum
+        )
+
+    def remove(self, other: _Totals) -> _Totals:
+        return _Totals(
+            self.records - other.records, self.size - other.size, self.checksum ^ other.checksum
+        )
+
+    def row(self) -> tuple[int, bytes, bytes]:
+        """As a row of the table `about`."""
+        return _TOTALS, self.checksum.to_bytes(8), b"%d" % self.records
+
+
+def _totals_of(record_id: int, body: bytes) -> _Totals:
+    return _Totals(1, len(body), int.from_bytes(checksum_of(record_id, body)))
 
 
 class Spool:
@@ -98,15 +145,18 @@ class Spool:
         self.path = Path(path)
         self._table = table
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self._lock = OwnerLock()
         self._pid = os.getpid()
         self._closed = False
-        self._sizes: dict[int, int] = {}
+        self._records: dict[int, _Totals] = {}
+        self._totals = _Totals()
+        self._is_in_doubt = False
         self._last = 0
         self.newest = 0
         self.damaged = 0
+        self._is_lost = False
         self._open()
-        self._size = sum(self._sizes.values())
+        self._files = self._find_files()
         begin_anew_in_forks(self)
 
     # --- opening ---------------------------------------------------------------------------
@@ -144,6 +194,7 @@ class Spool:
             connection.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
+            connection.execute("INSERT OR IGNORE INTO about VALUES (?, ?, ?)", _Totals().row())
             self._check_table(connection)
             connection.execute("COMMIT")
         except BaseException:
@@ -180,7 +231,9 @@ class Spool:
         ours = self._table.encode()
         add = "INSERT OR IGNORE INTO about VALUES (1, ?, ?)"
         connection.execute(add, (checksum_of(1, ours), ours))
-        checksum, theirs = connection.execute('SELECT checksum, "table" FROM about').fetchone()
+        checksum, theirs = connection.execute(
+            'SELECT checksum, "table" FROM about WHERE id = 1'
+        ).fetchone()
         if not is_sound(1, checksum, theirs):
             raise _Unreadable("it does not say which table it is for")
         if theirs != ours:
@@ -191,21 +244,40 @@ class Spool:
 
     def _take_stock(self) -> None:
         """Read every record: what is damaged shows now, and nothing more is written beside it."""
+        last = 0
+        self._records, self._totals = {}, _Totals()
         for record_id, checksum, body in self._connection.execute("SELECT * FROM records"):
             if not is_sound(record_id, checksum, body):
                 raise _Unreadable("a record is not what was written")
-            self._sizes[record_id] = len(body)
-        self.newest = self._last = max(self._sizes, default=0)
+            if record_id <= last:
+                raise _Unreadable("records are out of order")
+            last = record_id
+            self._add(record_id, body)
+        if self._stored_totals() != self._totals.row():
+            raise _Unreadable("records are missing")
+        self.newest = self._last = last
+
+    def _add(self, record_id: int, body: bytes) -> None:
+        self._records[record_id] = _totals_of(record_id, body)
+        self._totals = self._totals.add(self._records[record_id])
+
+    def _stored_totals(self) -> tuple[Any, ...] | None:
+        found = self._connection.execute("SELECT * FROM about WHERE id = ?", (_TOTALS,))
+        row: tuple[Any, ...] | None = found.fetchone()
+        return row
 
     def _salvage(self) -> None:
         """Keep what can be read of a damaged database, in a new one."""
         aside = salvage.put_aside(self.path)
         found, lost = salvage.records_of(aside, is_sound)
-        self._sizes = {record_id: len(body) for record_id, body in found}
+        self._records, self._totals = {}, _Totals()
+        for record_id, body in found:
+            self._add(record_id, body)
         self._connection = self._connect()
         with self._transaction():
             self._insert(found)
-        self.newest = self._last = max(self._sizes, default=0)
+            self._store_totals(self._totals)
+        self.newest = self._last = max(self._records, default=0)
         self.damaged += max(1, lost)  # What left no trace at all is not counted.
         LOG.error(
             "%d records of the spool were saved, and %d found that are lost. The damaged file is "
@@ -234,23 +306,32 @@ class Spool:
     @property
     def records(self) -> int:
         """How many records it holds."""
-        return len(self._sizes)
+        return len(self._records)
 
     @property
     def size(self) -> int:
         """How many bytes these have."""
-        return self._size
+        return self._totals.size
+
+    def ids(self) -> list[int]:
+        """The ids of all records, ascending."""
+        return sorted(self._records)
 
     def send(self, request: Commit | Fetch | Left, timeout: float) -> Any:
         """Perform one request; raises `SpoolError`, of which `SpoolFull` is one."""
         self.check_process()
-        with self._lock:
+        if not self._lock.acquire_within(timeout):
+            raise SpoolError(f"The spool {self.path} is busy.")
+        try:
             if self._closed:
                 raise StoreClosed("The spool is closed.")
-            try:
-                return self._perform(request)
-            except sqlite3.DatabaseError as error:
-                raise self._failure(error) from error
+            if self._is_in_doubt:
+                self._look_up_records()
+            return self._perform(request)
+        except sqlite3.DatabaseError as error:
+            raise self._failure(error) from error
+        finally:
+            self._lock.release()
 
     @property
     def foreign(self) -> bool:
@@ -267,29 +348,92 @@ class Spool:
 
     def _perform(self, request: Commit | Fetch | Left) -> Any:
         match request:
-            case Commit(append, remove):
-                return self._commit(append, remove)
+            case Commit():
+                return self._commit(request)
             case Fetch(ids):
                 places = ",".join("?" * len(ids))
-                return dict(self._read(f"WHERE id IN ({places})", ids))
+                found = dict(self._read(f"WHERE id IN ({places})", ids))
+                for record_id in ids:
+                    if record_id in self._records and record_id not in found:
+                        self._is_damaged(record_id)
+                return found
             case Left(after, limit):
                 return self._read("WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
 
-    def _commit(self, append: Sequence[bytes], remove: Sequence[int]) -> list[int]:
-        gone = sum(self._sizes.get(record_id, 0) for record_id in remove)
-        size = self._size - gone + sum(map(len, append))
-        if append and size > self._max_bytes:
+    def _commit(self, commit: Commit) -> list[int]:
+        self._check_files()
+        if commit.is_given_up:
+            raise SpoolError("This commit was given up.")
+        ids = range(self._last + 1, self._last + 1 + len(commit.append))
+        new = dict(zip(ids, commit.append, strict=True))
+        gone = {each for each in commit.remove if each in self._records}
+        totals = self._totals
+        for record_id in gone:
+            totals = totals.remove(self._records[record_id])
+        added = {record_id: _totals_of(record_id, body) for record_id, body in new.items()}
+        for each in added.values():
+            totals = totals.add(each)
+        if new and totals.size > self._max_bytes:
             raise SpoolFull(f"The spool {self.path} is full: it takes {self._max_bytes:,} bytes.")
-        ids = range(self._last + 1, self._last + 1 + len(append))
-        with self._transaction():
-            delete = "DELETE FROM records WHERE id = ?"
-            self._connection.executemany(delete, [(record_id,) for record_id in remove])
-            self._insert(zip(ids, append, strict=True))
-        for record_id in remove:
-            self._sizes.pop(record_id, None)
-        self._sizes.update(zip(ids, map(len, append), strict=True))
-        self._size, self._last = size, self._last + len(append)
-        return list(ids)
+        self._last += len(ids)  # Also a commit that fails uses up its ids.
+        self._is_in_doubt = True
+        try:
+            with self._transaction():
+                delete = "DELETE FROM records WHERE id = ?"
+                self._connection.executemany(delete, [(record_id,) for record_id in gone])
+                self._insert(new.items())
+                self._store_totals(totals)
+        except sqlite3.Error:
+            self._is_in_doubt = False  # It was rolled back.
+            raise
+        for record_id in gone:
+            del self._records[record_id]
+        self._records |= added
+        self._totals = totals
+        self._is_in_doubt = False
+        commit.ids = list(ids)
+        return commit.ids
+
+    def _look_up_records(self) -> None:
+        """After a commit whose end is unknown: see which records there are."""
+        records, totals = {}, _Totals()
+        select = "SELECT id, length(body), checksum FROM records"
+        for record_id, size, checksum in self._connection.execute(select):
+            records[record_id] = _Totals(1, size, int.from_bytes(checksum))
+            totals = totals.add(records[record_id])
+        self._records, self._totals = records, totals
+        self._is_in_doubt = False
+
+    def _store_totals(self, totals: _Totals) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?, ?)", totals.row())
+
+    # --- the files ---
+
+    def _find_files(self) -> dict[str, tuple[int, int]]:
+        """The database and its log, by name; each as the file that it is."""
+        names = (str(self.path), f"{self.path}-wal")
+        found = {name: _identity(name) for name in names}
+        return {name: identity for name, identity in found.items() if identity is not None}
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether its files are where they were made: else nobody can open them again."""
+        return all(_identity(name) == identity for name, identity in self._files.items())
+
+    def _check_files(self) -> None:
+        if self.is_intact:
+            return
+        if not self._is_lost:
+            self._is_lost = True
+            LOG.error(
+                "The spool %s was deleted or replaced while it was in use. Rows are not durable "
+                "until they are in the table.",
+                self.path,
+                extra=event("spool.deleted", path=self.path),
+            )
+        raise SpoolDamaged(
+            f"The spool {self.path} was deleted or replaced while it was in use. Open a new writer."
+        )
 
     def _insert(self, records: Iterable[Record]) -> None:
         self._connection.executemany(
@@ -310,8 +454,10 @@ class Spool:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
+        if self._connection.in_transaction:  # An earlier rollback has failed.
+            self._connection.execute("ROLLBACK")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
         except BaseException:
@@ -334,10 +480,13 @@ class Spool:
         """Close the database; a second call does nothing."""
         if self.foreign:
             return
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._connection.close()
+        if not self._lock.acquire_within(_CLOSE_SECONDS):
+            raise SpoolError(f"The spool {self.path} is busy, and cannot be closed.")
+        try:
+            self._closed = True
+            self._connection.close()
+        finally:
+            self._lock.release()
 
     def begin_anew(self) -> None:
         """In a fork, never touch the connection again, nor let it be closed.
@@ -345,7 +494,7 @@ class Spool:
         To close it would take what is in the log out of the parent's hands: SQLite's "How To
         Corrupt", section 2.6. Nor may it be collected, hence a reference that nobody has.
         """
-        self._lock = threading.Lock()
+        self._lock = OwnerLock()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
 
 
@@ -357,6 +506,15 @@ def checksum_of(record_id: int, body: bytes) -> bytes:
 def is_sound(record_id: int, checksum: Any, body: Any) -> bool:
     """Whether a record is what was written: where there is damage, it may be anything."""
     return isinstance(body, bytes) and checksum == checksum_of(record_id, body)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """The file that a name stands for; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - several times cheaper, and before each commit.
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _Unreadable(sqlite3.DatabaseError):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import math
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Literal
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args
 
-from chalk_online_store.errors import OnlineStoreError, RowsPending
+from chalk_online_store.arguments import check_choice, optional_timeout
+from chalk_online_store.errors import OnlineStoreError, RowsPending, WriteFailed
 from chalk_online_store.schema import Namespace
-from chalk_online_store.writer.bell import Bell
 from chalk_online_store.writer.window import Parcel
 
 Level = Literal["durable", "done"]
@@ -19,33 +21,58 @@ Level = Literal["durable", "done"]
 
 Priority = Literal["live", "backfill"]
 
+KEPT = 1
+"""A row's state: it is on disk, or has ended."""
+WRITTEN = 2
+DEAD = 4
+ENDED = WRITTEN | DEAD
 
-class Progress:
-    """How many rows are still under way, of a submission or of several.
+_CHECK_SECONDS = 1.0
+"""How often a waiting caller checks that the writer is still running."""
 
-    Counted in the writer's loop alone; read in any thread.
+
+class RowCounter:
+    """The number of rows of a submission that are still under way.
+
+    Changed under the inbox's lock; read in any thread.
     """
 
     __slots__ = ("_waits", "left")
 
     def __init__(self, rows: int) -> None:
         self.left = rows
-        self._waits: Future[None] | None = None
+        self._waits: list[Future[None]] = []
 
-    def advance(self, rows: int) -> None:
-        """So many rows have come there."""
-        self.left -= rows
-        if rows and not self.left and self._waits is not None:
-            self._waits.set_result(None)
+    def settle(self, left: int) -> None:
+        """So many rows are left."""
+        self.left = left
+        if not left and self._waits:
+            self._end_waits()
 
-    def future(self, lock: threading.Lock) -> Future[None]:
-        """Settled when none is left. `lock` is the one that `advance` is called under."""
-        with lock:
-            if self._waits is None:
-                self._waits = Future()
-                if not self.left:
-                    self._waits.set_result(None)
-            return self._waits
+    def future(self) -> Future[None]:
+        """Settled when none is left; in any thread."""
+        if not self._waits:
+            self._waits.append(Future())
+        waits = self._waits[0]
+        if not self.left:  # Perhaps since before `settle` could see the future.
+            self._end_waits()
+        return waits
+
+    def _end_waits(self) -> None:
+        for future in list(self._waits):
+            with suppress(InvalidStateError):  # Another thread has settled it.
+                future.set_result(None)
+
+
+class Wakeable(Protocol):
+    """The writer of a ticket."""
+
+    def wake(self) -> bool:
+        """Have waiting rows encoded now, and a worker that has died restarted.
+
+        Returns False if the writer has ended. Raises `StoreClosed` in a fork of its process.
+        """
+        ...
 
 
 class Ticket:
@@ -56,33 +83,28 @@ class Ticket:
     """
 
     __slots__ = (
-        "_bell",
         "_done",
         "_durable",
-        "_lock",
+        "_errors",
+        "_writer",
         "dead",
-        "epoch",
         "row_bytes",
         "rows",
         "since",
         "written",
     )
 
-    epoch: Progress
-
-    def __init__(
-        self, rows: int, row_bytes: float, since: float, lock: threading.Lock, bell: Bell
-    ) -> None:
+    def __init__(self, rows: int, row_bytes: float, since: float, writer: Wakeable) -> None:
         """`since` is when it was handed over, on the monotonic clock."""
         self.rows = rows
         self.since = since
         self.written = 0
         self.dead = 0
         self.row_bytes = row_bytes
-        self._lock = lock
-        self._bell = bell
-        self._durable = Progress(rows)
-        self._done = Progress(rows)
+        self._writer = writer
+        self._errors: dict[int, OnlineStoreError] | None = None
+        self._durable = RowCounter(rows)
+        self._done = RowCounter(rows)
 
     @property
     def pending(self) -> int:
@@ -102,37 +124,83 @@ class Ticket:
         """Whether every row is written or dead."""
         return not self._done.left
 
+    @property
+    def errors(self) -> dict[int, OnlineStoreError]:
+        """The reasons of dead rows, by the position of each row in the submission."""
+        return dict(self._errors or {})
+
     def wait(self, until: Level = "done", *, timeout: float | None = None) -> None:
-        """Wait at most `timeout` seconds for this; for threads.
+        """Wait until every row is durable or done; for threads.
 
-        Raises `RowsPending` where it has not come by then.
+        Raises `WriteFailed` if rows are dead: its `failed` has the reasons by position. Raises
+        `RowsPending` after `timeout` seconds (default: no limit), or if the writer was closed and
+        the rows are left in its spool.
         """
-        try:
-            self._reached(until).result(timeout)
-        except TimeoutError:
-            raise self._late(until) from None
+        timeout = optional_timeout(timeout)
+        counter = self._counter(until)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._is_over(counter, until):
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                counter.future().result(min(left, _CHECK_SECONDS))
+            except TimeoutError:
+                if left <= _CHECK_SECONDS:
+                    raise self._late(until) from None
 
-    def _reached(self, until: Level) -> Future[None]:
-        progress = self._durable if until == "durable" else self._done
-        if progress.left:
-            self._bell.ring()  # Somebody waits: why should rows do so?
-        return progress.future(self._lock)
+    def _is_over(self, counter: RowCounter, until: Level) -> bool:
+        """Return True if no row is left to wait for. Raises as `wait` does."""
+        if counter.left and not self._writer.wake() and counter.left:
+            raise RowsPending(
+                f"{counter.left} of {self.rows} rows are not {until}: their writer is closed. They "
+                "are in its spool, from which the next writer continues.",
+                counter.left,
+            )
+        if not counter.left and self._errors:
+            failed = dict(self._errors)
+            example = next(iter(failed.values()))
+            raise WriteFailed(
+                f"{len(failed)} of {self.rows} rows will never be written: {example} "
+                "Their positions are in .failed.",
+                failed,
+            ) from example
+        return not counter.left
+
+    def _counter(self, until: Level) -> RowCounter:
+        check_choice(until, get_args(Level), "until")
+        return self._durable if until == "durable" else self._done
 
     def _late(self, until: Level) -> RowsPending:
-        left = (self._durable if until == "durable" else self._done).left
+        left = self._counter(until).left
         return RowsPending(f"{left} of {self.rows} rows are not {until} yet; they go on.", left)
+
+    def future(self) -> Future[None]:
+        """Settled when every row is written or dead."""
+        return self._done.future()
 
     # --- counted by the writer, under its lock ---
 
     def kept(self, rows: int) -> None:
-        """So many rows are on disk now."""
-        self._durable.advance(rows)
+        """So many rows more are on disk, or have ended."""
+        self._durable.settle(self._durable.left - rows)
 
     def ended(self, written: int, dead: int) -> None:
-        """So many rows are written, and so many dead."""
+        """So many rows more are written, and so many dead."""
         self.written += written
         self.dead += dead
-        self._done.advance(written + dead)
+        self._done.settle(self._done.left - written - dead)
+
+    def recount(self, states: bytearray) -> None:
+        """Derive all counts from the state of each row."""
+        self.written = sum(state & ENDED == WRITTEN for state in states)
+        self.dead = sum(state & ENDED == DEAD for state in states)
+        self._durable.settle(sum(not state for state in states))
+        self._done.settle(self.rows - self.written - self.dead)
+
+    def fail(self, position: int, error: OnlineStoreError) -> None:
+        """The row at this position can never be written."""
+        if self._errors is None:
+            self._errors = {}
+        self._errors[position] = error
 
 
 class AsyncTicket(Ticket):
@@ -144,52 +212,79 @@ class AsyncTicket(Ticket):
         self, until: Level = "done", *, timeout: float | None = None
     ) -> None:
         """As `Ticket.wait`, for asyncio."""
-        reached = asyncio.wrap_future(self._reached(until))
-        try:
-            await asyncio.wait_for(asyncio.shield(reached), timeout)
-        except TimeoutError:
-            raise self._late(until) from None
+        timeout = optional_timeout(timeout)
+        counter = self._counter(until)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        reached: asyncio.Future[None] | None = None
+        while not self._is_over(counter, until):
+            left = max(0.0, deadline - time.monotonic())
+            reached = reached or asyncio.wrap_future(counter.future())
+            done, _ = await asyncio.wait({reached}, timeout=min(left, _CHECK_SECONDS))
+            if not done and left <= _CHECK_SECONDS:
+                raise self._late(until)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Submission:
-    """Rows of one namespace, as they were handed over; `times` are their observed-at, UTC us."""
+    """Rows of one namespace, as they were handed over; `times` are their observed-at, UTC us.
+
+    `states` says what became of each row: all counts of the writer can be derived from it. The rows
+    of a record of an earlier process are None; `record_id` is its id in the spool then.
+
+    `tried` is how often the rows were taken to be encoded: more than once after a fault.
+    """
 
     ticket: Ticket
-    namespace: Namespace
-    rows: Sequence[Mapping[str, Any]]
-    times: list[int]
+    namespace: str
+    rows: Sequence[Mapping[str, Any] | None]
+    times: Sequence[int]
     priority: Priority
+    schema: Namespace | None = None
+    record_id: int | None = None
+    number: int = -1
+    tried: int = 0
+    states: bytearray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.states = bytearray(len(self.rows))
+
+    def pending(self) -> Sequence[int]:
+        """The positions of rows that are neither written nor dead."""
+        if not any(self.states):
+            return range(len(self.states))
+        return [position for position, state in enumerate(self.states) if not state & ENDED]
 
 
 class Unit:
     """One row under way: it ends once all changes that it waits for have; of these, `left`.
 
-    `row` is None for one from the spool, of which only its changes are known.
+    `row` is set for a dead one from the spool, of which only its changes are known otherwise.
     """
 
-    __slots__ = ("error", "left", "namespace", "observed_at", "parcel", "row", "ticket")
+    __slots__ = ("error", "left", "parcel", "position", "row", "submission")
 
-    def __init__(
-        self,
-        ticket: Ticket,
-        namespace: str,
-        row: Mapping[str, Any] | None,
-        observed_at: int,
-        parcel: Parcel,
-    ) -> None:
-        self.ticket = ticket
-        self.namespace = namespace
-        self.row = row
-        self.observed_at = observed_at
+    def __init__(self, submission: Submission, position: int, parcel: Parcel) -> None:
+        self.submission = submission
+        self.position = position
         self.parcel = parcel
+        self.row = submission.rows[position]
         self.left = 0
         self.error: OnlineStoreError | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        """Return True if the row is written or dead."""
+        return bool(self.submission.states[self.position] & ENDED)
+
     @classmethod
-    def of_replay(cls, namespace: str, observed_at: int, parcel: Parcel) -> Unit:
+    def of_replay(cls, parcel: Parcel) -> Unit:
         """A row that nobody waits for any more."""
-        return cls(_NOBODY, namespace, None, observed_at, parcel)
+        return cls(_NOBODY, 0, parcel)
 
 
-_NOBODY = Ticket(0, 0.0, 0.0, threading.Lock(), Bell())
+class _NoWriter:
+    def wake(self) -> bool:
+        return False
+
+
+_NOBODY = Submission(Ticket(0, 0.0, 0.0, _NoWriter()), "", [None], [0], "live")

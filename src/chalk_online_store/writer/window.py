@@ -57,6 +57,10 @@ class Window:
         fresh, self._fresh = self._fresh, []
         return fresh
 
+    def give_back(self, parcels: Iterable[Parcel]) -> None:
+        """These parcels could not be looked at: `fresh` returns them again."""
+        self._fresh += parcels
+
     def expire(self, now: float) -> list[Parcel]:
         """The parcels that need not be kept any longer."""
         return list(self._expired(now - self._seconds))

@@ -21,6 +21,7 @@ from chalk_online_store.cli.plots import check_format, plot_latencies
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.drivers.credentials import is_local
 from chalk_online_store.store import OnlineStore
 from chalk_online_store.urls import DynamoDBTarget, SqliteTarget, parse_url
@@ -70,7 +71,7 @@ def bench(
         _print(found)
     if plot is not None:
         plot_latencies({each.what: each.latencies for each in found}, plot)
-        typer.echo(f"Drawn: {plot}", err=True)
+        say(f"Drawn: {plot}", err=True)
     if any(each.report.failed for each in found):
         raise typer.Exit(1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from chalk_online_store.capacity.traffic import zipf
 from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.cli.bench.calls import Call, Tell, measure
 from chalk_online_store.cli.bench.statistics import Measured
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import OnlineStoreError, RequestRefused, WriteFailed
 from chalk_online_store.operations.rows import Status
 from chalk_online_store.report import Report
@@ -148,7 +148,7 @@ def _remove(store: OnlineStore, namespace: Namespace, keys: Sequence[Any]) -> No
             store.delete(namespace, some, ordering="arrival")  # Leaves no tombstones.
     except OnlineStoreError as error:
         left = f"Rows of the benchmark are left, {keys[0]!r} to {keys[-1]!r}: {error}"
-        print(left, file=sys.stderr)
+        say(left, err=True)
         raise
 
 

@@ -16,6 +16,7 @@ from chalk_online_store.cli.capacity.account import Account, reckon
 from chalk_online_store.cli.capacity.show import MODES, show
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.provision.sizes import spec_for
 from chalk_online_store.provision.spec import render_spec
 
@@ -61,7 +62,7 @@ def capacity(
         from chalk_online_store.cli.report.page import write_page
 
         write_page(account, report, datetime.now(UTC))
-        typer.echo(f"Written: {report}.", err=True)
+        say(f"Written: {report}.", err=True)
     if any(finding.severity == "error" for finding in account.findings):
         raise typer.Exit(1)
 
@@ -69,7 +70,7 @@ def capacity(
 def _write_table(account: Account, path: Path, name: str, mode: str) -> None:
     chosen = _mode(mode) if mode else account.modes.mode
     path.write_text(render_spec(spec_for(name, account.sizing, chosen, account.target)))
-    typer.echo(f"Written: {path}, {chosen}.", err=True)
+    say(f"Written: {path}, {chosen}.", err=True)
 
 
 def _mode(text: str) -> Mode:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-import typer
-
 from chalk_online_store.capacity.grouping import GroupAdvice
 from chalk_online_store.capacity.modes import Mode
 from chalk_online_store.cli.capacity.account import Account
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import say
 
 MODES: tuple[Mode, ...] = ("on-demand", "provisioned", "autoscaled")
 
@@ -35,7 +34,7 @@ def _items(account: Account) -> None:
     head = ("items", "bytes", "largest", "how many", "GB")
     print_table(head, rows, title="Items", numbers=True)
     for name, count in account.sampled.items():
-        typer.echo(f"{name}: by {count} rows.", err=True)
+        say(f"{name}: by {count} rows.", err=True)
 
 
 def _lines(account: Account) -> None:
@@ -66,7 +65,7 @@ def _regions(account: Account) -> None:
     head = ("region", "RCU", "RCU with another lost", "WCU")
     print_table(head, rows, title="By region", numbers=True)
     later = f"{account.sizing.gb_later:,.1f} GB in {account.sizing.mix.months} months"
-    typer.echo(f"Stored: {account.sizing.gb:,.1f} GB, {later}; {account.partitions} partitions.")
+    say(f"Stored: {account.sizing.gb:,.1f} GB, {later}; {account.partitions} partitions.")
 
 
 def _findings(account: Account) -> None:
@@ -78,7 +77,7 @@ def _findings(account: Account) -> None:
 def _groups(account: Account) -> None:
     for advice in account.groups:
         if advice.changes:
-            typer.echo("\n".join(group_lines(advice)))
+            say("\n".join(group_lines(advice)))
 
 
 def group_lines(advice: GroupAdvice) -> Iterator[str]:
@@ -98,11 +97,11 @@ def _modes(account: Account) -> None:
     rows = [mode_row(account, mode) for mode in MODES]
     head = ("mode", "RCU", "WCU", "utilisation", "throttled", "$ a month")
     print_table(head, rows, title="Capacity modes, of all regions", numbers=True)
-    typer.echo(f"Recommended: {modes.mode}: {modes.reason}.")
+    say(f"Recommended: {modes.mode}: {modes.reason}.")
     for note in modes.notes:
-        typer.echo(note, err=True)
+        say(note, err=True)
     prices = account.prices
-    typer.echo(f"Prices as of {prices.as_of}: {prices.source}. Nothing is looked up.", err=True)
+    say(f"Prices as of {prices.as_of}: {prices.source}. Nothing is looked up.", err=True)
 
 
 def mode_row(account: Account, mode: Mode) -> tuple[str, ...]:
@@ -123,11 +122,11 @@ def mode_row(account: Account, mode: Mode) -> tuple[str, ...]:
 
 def _valkey(account: Account) -> None:
     found = account.valkey
-    typer.echo(
+    say(
         f"In Valkey: {found.gib:,.1f} GiB, {found.shards} x {found.node.name} and a replica each"
         f"{' in each region' if found.regions > 1 else ''}: ${found.dollars:,.0f} a month."
     )
     if math.isfinite(account.break_even):
-        typer.echo(f"Both would cost the same at {account.break_even:,.2f} times this load.")
+        say(f"Both would cost the same at {account.break_even:,.2f} times this load.")
     name, reason = account.store
-    typer.echo(f"DynamoDB or Valkey: {name}: {reason}.")
+    say(f"DynamoDB or Valkey: {name}: {reason}.")

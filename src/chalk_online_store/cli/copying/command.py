@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.asking import ask
-from chalk_online_store.cli.bars import bars
+from chalk_online_store.cli.bars import Description, bars
 from chalk_online_store.cli.copying.run import (
     Progress,
     compare_stores,
@@ -27,6 +27,7 @@ from chalk_online_store.cli.options import Json, Yes
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.stores import OpenedStore, opened_store
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.connect import table_size
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.copying import Comparison
@@ -87,11 +88,11 @@ def _copy(
         try:
             copy_items(source, target, state, path, per_second, lambda each: tell(each.items))
         except KeyboardInterrupt:
-            typer.echo("Interrupted: the same command goes on where it was.", err=True)
+            say("Interrupted: the same command goes on where it was.", err=True)
             raise
     path.unlink(missing_ok=True)
     for namespace in sorted(registry.filtered):
-        typer.echo(f"{namespace} has a Bloom filter: build it anew in the target.", err=True)
+        say(f"{namespace} has a Bloom filter: build it anew in the target.", err=True)
 
 
 def _compared(source: OpenedStore, target: OpenedStore) -> Comparison:
@@ -109,7 +110,7 @@ def _count(url: str) -> int:
 
 @contextmanager
 def _bar(what: str, count: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (Description(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with bars(*columns) as shown:
         task = shown.add_task(what, total=count or None)
         yield lambda items: shown.update(task, completed=items)
@@ -131,4 +132,4 @@ def _tell(state: Progress, found: Comparison | None, as_json: bool) -> None:
     rows = [(name.replace("_", " "), f"{value:,}") for name, value in (told | compared).items()]
     print_table(("what", "how many"), [row for row in rows if row[0] != "same"])
     if found is not None:
-        typer.echo("The stores are the same." if found.same else "The stores differ.", err=True)
+        say("The stores are the same." if found.same else "The stores differ.", err=True)

@@ -76,6 +76,7 @@ def copy_registry(source: OpenedStore, target: OpenedStore) -> Registry:
     Raises `RegistryError` where they stand for something else there.
     """
     registry = source.run(RegistryKeeper(source.backend).load(source.call(_TIMEOUT)))
+    registry.check()
     keeper = RegistryKeeper(target.backend)
     target.run(keeper.adopt(registry.entries, target.call(_TIMEOUT)))
     return registry

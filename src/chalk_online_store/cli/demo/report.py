@@ -11,6 +11,8 @@ from chalk_online_store.cli.demo.account import Account, Phase
 from chalk_online_store.cli.demo.reads import READERS
 from chalk_online_store.cli.demo.sizes import Sizes
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import visible_text
+from chalk_online_store.cli.visible import visible_lines
 from chalk_online_store.report import Report
 from chalk_online_store.schema import namespace_of
 
@@ -22,7 +24,7 @@ _CAPACITY = ("RCU", "WCU")
 def print_account(account: Account, console: Console) -> None:
     """Print all of it; the last line is the verdict."""
     title = f"{account.flights:,} real flights were read; features on {account.engine}\n"
-    console.print(title, markup=False)
+    console.print(visible_lines(title))
     sizes = [_size_cells(schema, sizes) for schema, sizes in account.sizes.items()]
     title = "Mean of an entity, stored and as JSON under full names"
     print_table(_SIZES, sizes, title=title, numbers=True)
@@ -95,7 +97,7 @@ def _verdict(account: Account) -> Iterator[Text]:
         yield Text(f"All {verdict.checked:,} values were verified, bit for bit.", "bold green")
         return
     for example in verdict.examples:
-        yield Text(example)
+        yield visible_text(example)
     if account.superseded != account.late_items:
         yield Text("Not every late write was superseded.", "bold red")
     yield Text(f"{verdict.wrong:,} of {verdict.checked:,} values are wrong.", "bold red")

@@ -53,7 +53,7 @@ def removing(stage: Stage, store: OnlineStore) -> Iterator[None]:
             _remove(stage, store)
         except OnlineStoreError as error:  # What happened first counts more.
             left = f"Rows of the demo are left in the table: {error}"
-            stage.progress.console.print(left, markup=False)
+            stage.progress.console.print(left)
         raise
     _remove(stage, store)
 

@@ -34,6 +34,7 @@ from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.drivers.credentials import resolve_endpoint
 from chalk_online_store.drivers.sessions import session_of
 from chalk_online_store.errors import RequestError
@@ -170,4 +171,4 @@ def _print(found: list[Check]) -> None:
     rows = [(check.verdict, check.where, check.what, check.found, check.advice) for check in found]
     print_table(("verdict", "where", "what", "found", "advice"), rows)
     counts = Counter(check.verdict for check in found)
-    typer.echo(", ".join(f"{counts[each]} {each}" for each in ORDER if counts[each]), err=True)
+    say(", ".join(f"{counts[each]} {each}" for each in ORDER if counts[each]), err=True)

@@ -122,6 +122,7 @@ def of_registry(url: str, namespaces: Iterable[Namespace]) -> Iterator[Check]:
     """What the schemas need of the registry, and whether it can be read at all."""
     try:
         registry = load_registry(url)
+        registry.check()
     except OnlineStoreError as error:
         yield Check("error", "", "registry", f"{type(error).__name__}: {error}", "See above.")
         return

@@ -17,13 +17,14 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from chalk_online_store.cli import INTERRUPTED, WrongUsage, require
 from chalk_online_store.cli.asking import ask
-from chalk_online_store.cli.bars import bars
+from chalk_online_store.cli.bars import Description, bars
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Url, Yes, given
 from chalk_online_store.cli.prices import IMPORT_PRICE, PRICE_OF, WRITE_PRICE
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.connect import provisioned_wcu
 from chalk_online_store.writer.stats import WriterStats
 
@@ -160,12 +161,12 @@ def _load(order: Order, as_json: bool) -> None:
     target = f"{source.namespace.name} in {_table_of(order.url)}"
     state = take_up(order.progress, source.fingerprint, target, datetime.now(UTC))
     if state.rows:
-        typer.echo(f"Going on after {state.rows:,} rows that were loaded before.", err=True)
+        say(f"Going on after {state.rows:,} rows that were loaded before.", err=True)
     try:
         with terminated_as_interrupted(), _bar(source.count) as tell:
             stats = run(order, state, tell)
     except KeyboardInterrupt:
-        typer.echo(
+        say(
             f"Interrupted after {state.rows:,} of {source.count:,} rows. The same command goes "
             f"on from there, by {order.progress}.",
             err=True,
@@ -201,7 +202,7 @@ def _print_price(found: Estimate, rate: float | None, write: float, imported: fl
             f"${found.price_of_import(imported):,.4f} at ${imported:g} a GB, and S3's own",
         ),
     ]
-    typer.echo(
+    say(
         f"{found.rows:,} rows, by the first {found.sample:,} of them {found.items:,.0f} items:",
         err=True,
     )
@@ -210,7 +211,7 @@ def _print_price(found: Estimate, rate: float | None, write: float, imported: fl
 
 @contextmanager
 def _bar(rows: int) -> Iterator[Tell]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (Description(), BarColumn(), TimeRemainingColumn())
     with bars(*columns) as progress:
         task = progress.add_task("", total=rows)
 
@@ -282,7 +283,7 @@ def _print_exported(found: Exported, directory: Path) -> None:
 
 
 def _print_next(directory: Path, bucket: str, prefix: str) -> None:
-    typer.echo(
+    say(
         f"Next: aws s3 cp --recursive {directory / 'data'} s3://{bucket}/{prefix}\n"
         f"then: aws dynamodb import-table --cli-input-json file://{directory}/import-table.json\n"
         "and turn on expiry by the attribute ttl. The import makes a new table.",

@@ -13,12 +13,13 @@ import gzip
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
+from chalk_online_store.arguments import MAX_FUTURE_SKEW
 from chalk_online_store.capacity.items import draft_codec
 from chalk_online_store.cli.loading.source import Rows, Source
 from chalk_online_store.codec.changes import render_fresh, render_item
@@ -26,6 +27,7 @@ from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.times import times_of
 from chalk_online_store.operations.write import row_by_row
+from chalk_online_store.schema import seconds
 
 ITEMS_A_FILE = 500_000
 """DynamoDB imports files side by side; it takes 50,000 of them."""
@@ -60,10 +62,11 @@ def export(
     files = _Files(directory / "data")
     for item in _registry(codec):
         files.write(item)
-    newest = _newest(codec, source)
+    latest = _times(Rows(0, [{}], None), now + timedelta(seconds=seconds(MAX_FUTURE_SKEW)))[0]
+    newest = _newest(codec, source, latest)
     rows, refused = 0, 0
     for some in source.read():
-        planned, bad = row_by_row(codec, some.rows, _times(some, now))
+        planned, bad = row_by_row(codec, some.rows, _times(some, now), latest=latest)
         refused += len(bad)
         for position, change in planned:
             if newest[_digest(change.key.pk)][1] == some.first + position:
@@ -77,11 +80,11 @@ def export(
     return Exported(files.count, files.items, files.bytes, refused, older)
 
 
-def _newest(codec: NamespaceCodec, source: Source) -> dict[int, tuple[int, int]]:
+def _newest(codec: NamespaceCodec, source: Source, latest: int) -> dict[int, tuple[int, int]]:
     """When the newest row of each key was true, and its place in the file."""
     newest: dict[int, tuple[int, int]] = {}
     for some in source.read():
-        planned, _ = row_by_row(codec, some.rows, _times(some, _SOME_TIME))
+        planned, _ = row_by_row(codec, some.rows, _times(some, _SOME_TIME), latest=latest)
         for position, change in planned:
             key, found = _digest(change.key.pk), (change.observed_at, some.first + position)
             newest[key] = max(newest.get(key, found), found)

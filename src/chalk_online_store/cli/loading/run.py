@@ -13,7 +13,7 @@ from typing import Literal
 from chalk_online_store.cli.kept import keep
 from chalk_online_store.cli.loading.progress import Progress
 from chalk_online_store.cli.loading.source import Rows, Source
-from chalk_online_store.errors import RowsAbandoned, RowsPending
+from chalk_online_store.errors import RowsAbandoned, RowsPending, WriteFailed
 from chalk_online_store.store import OnlineStore
 from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetterFile
 from chalk_online_store.writer.settings import Writing
@@ -101,14 +101,16 @@ class _Following:
         """Hand rows over, once there is room."""
         observed_at = rows.observed_at or self._progress.moment
         namespace = self._order.source.namespace
-        ticket = self.writer.submit(namespace, rows.rows, observed_at, priority="backfill")
+        ticket = self.writer.submit(
+            namespace, rows.rows, observed_at, priority="backfill", on_invalid="dead_letter"
+        )
         self._tickets.append(ticket)
         self.look()
 
     def wait_for_all(self) -> None:
         """Wait until the last row has ended."""
         while self._tickets:
-            with suppress(RowsPending):
+            with suppress(RowsPending, WriteFailed):
                 self._tickets[0].wait(timeout=0.2)
             self.look()
 

@@ -13,6 +13,7 @@ from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.asking import ask
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Yes
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.drivers.sessions import session_of
 from chalk_online_store.provision.applying import Progress
 from chalk_online_store.provision.applying import apply as apply_plan
@@ -99,7 +100,7 @@ def apply_changes(
     if as_json:
         print_json({"applied": wanted.plain(), "left": left.plain()})
     elif wanted.changes:
-        typer.echo("What remains:" if not left.empty else "The table is as it should be.")
+        say("What remains:" if not left.empty else "The table is as it should be.")
         _print_lines(left)
     raise typer.Exit(left.exit_code)
 
@@ -115,19 +116,19 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
         return
     _print_lines(plan)
     if plan.empty:
-        typer.echo("The table is as it should be.")
+        say("The table is as it should be.")
 
 
 def _print_lines(plan: Plan) -> None:
     for line in plan.lines():
-        typer.echo(line)
+        say(line)
 
 
 def _tell(progress: Progress) -> None:
     if progress.stage != "done":
         waits = f": {progress.status}" if progress.status else ""
         place = f"{progress.number}/{progress.total}"
-        typer.echo(f"{place} {progress.change.region} {progress.change.what}{waits}", err=True)
+        say(f"{place} {progress.change.region} {progress.change.what}{waits}", err=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provision.spec import read_spec
 from chalk_online_store.provision.terraform import render
@@ -43,4 +44,4 @@ def _write(files: dict[str, str], directory: Path) -> None:
             (directory / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InvalidValue(f"--output {directory} cannot be written: {error.strerror}.") from None
-    typer.echo(f"Written: {', '.join(sorted(files))} in {directory}.", err=True)
+    say(f"Written: {', '.join(sorted(files))} in {directory}.", err=True)

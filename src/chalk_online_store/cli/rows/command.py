@@ -20,6 +20,7 @@ from chalk_online_store.cli.rows.registered import parse_key, registered_namespa
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.stores import ANSWERS_WITHIN, load_registry
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import say
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import InvalidValue
@@ -98,7 +99,7 @@ def put(
     if as_json:
         print_json({"written": written})
     else:
-        typer.echo(f"{written:,} rows are written.")
+        say(f"{written:,} rows are written.")
 
 
 def scan(
@@ -165,7 +166,7 @@ def _print(row: Row, names: list[str], as_json: bool) -> None:
         told = {name: _told(row, name) for name in names}
         print_json({"key": to_plain(row.key), "features": told})
         return
-    typer.echo(f"{json.dumps(to_plain(row.key))}")
+    say(f"{json.dumps(to_plain(row.key))}")
     print_table(
         ("feature", "status", "value", "observed at"),
         [

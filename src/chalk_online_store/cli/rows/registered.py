@@ -26,7 +26,11 @@ _GENERIC = re.compile(r"(list|tuple|set|dict)\[(.*)\]")
 
 
 def registered_namespace(registry: Registry, name: str) -> Namespace:
-    """A namespace as a registry has it; raises `InvalidSchema` where it has none of this name."""
+    """A namespace as a registry has it; raises `InvalidSchema` where it has none of this name.
+
+    Raises `RegistryError` where its part of the registry is damaged.
+    """
+    registry.check(name)
     active = [entry for entry in registry.entries if entry.state == ACTIVE]
     own = next((e for e in active if e.name == name and not e.scope), None)
     if own is None:

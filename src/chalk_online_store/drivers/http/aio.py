@@ -58,7 +58,9 @@ class AsyncHttpTransport:
         if time.monotonic() >= deadline:
             raise self._target.too_late()
         try:
-            return await pool.exchange(data, deadline)
+            if request.reconnect:
+                pool.drop_connections()
+            return await pool.exchange(data, deadline, reconnect=request.reconnect)
         except FAILURES as error:
             raise self._target.failure(error) from None
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from chalk_online_store.drivers.http.connection import Connection
-from chalk_online_store.drivers.http.reuse import KEEPALIVE_TIMEOUT, Reuse
+from chalk_online_store.drivers.http.reuse import KEEPALIVE_TIMEOUT, TIDY_SECONDS, Reuse
 from chalk_online_store.drivers.http.shared import FAILURES, Target, store_closed
 from chalk_online_store.drivers.polling import wait_for_any
 from chalk_online_store.dynamodb.messages import Request, Response
@@ -54,6 +54,10 @@ class HttpTransport:
         self._idle: deque[Connection] = deque()  # append and pop are atomic.
         self._parked: deque[Connection] = deque()
         self._pid = os.getpid()
+        self._tidy_at = -math.inf
+        """When to look for expired connections beside the one that is taken."""
+        self._generation = 0
+        """Connections of an earlier one may be out of step, and are not used again."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -84,13 +88,20 @@ class HttpTransport:
         now = time.monotonic()
         if now >= deadline:
             raise self._target.too_late()
-        connection = self._take(now)
+        if request.reconnect:
+            self._drop_connections()
+        connection = None if request.reconnect else self._take(now)
         if connection is None:
             connection = self.new(deadline)
         else:
             connection.doubt_at = now + self.reuse.silence_bound(deadline - now)
         connection.begin(data, now, deadline)
         return Exchange(self, connection, data, deadline)
+
+    def _drop_connections(self) -> None:
+        """Close the connections: the idle ones now, the others when they are given back."""
+        self._generation += 1
+        self._drop_all()
 
     def warm(self, connections: int, timeout: float) -> int:
         """Get credentials, and open connections up to so many, at most `pool_size`.
@@ -136,7 +147,8 @@ class HttpTransport:
 
     def new(self, deadline: float) -> Connection:
         """Return a connection that is still to be opened."""
-        return Connection(self._target, min(deadline, time.monotonic() + self._connect_timeout))
+        until = min(deadline, time.monotonic() + self._connect_timeout)
+        return Connection(self._target, until, self._generation)
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, if it may carry one."""
@@ -159,6 +171,8 @@ class HttpTransport:
     # --- the pool ---
 
     def _keep(self, connection: Connection, place: deque[Connection] | None) -> None:
+        if connection.generation != self._generation:
+            place = None
         while place is not None and len(self._idle) + len(self._parked) >= self._pool_size:
             oldest = _pop(self._parked.popleft)
             if oldest is None:
@@ -196,8 +210,8 @@ class HttpTransport:
     def _take(self, now: float) -> Connection | None:
         """Take the idle connection that was used last, if it may still be alive."""
         suspect_until = self._tend() if self._parked else -math.inf
-        if now >= self.reuse.tidy_at:
-            self.reuse.tidy(now)
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
             self._drop_expired(now)
         while (connection := _pop(self._idle.pop)) is not None:
             if connection.idle_since <= suspect_until:

@@ -30,9 +30,11 @@ class Connection:
     _sock: socket.socket
     _poll: select.poll
 
-    def __init__(self, target: Target, deadline: float) -> None:
+    def __init__(self, target: Target, deadline: float, generation: int = 0) -> None:
         """Connect to `target` when told to go on, by `deadline` on the monotonic clock."""
         self._target = target
+        self.generation = generation
+        """The transport's, when it was made."""
         self._opening = open_socket(target, deadline)
         self._waiting = Waiting(())
         self.is_open = False

@@ -30,6 +30,7 @@ _CLOSED = "the peer closed it before the answer was whole"
 _NOT_HTTP = "the answer is not HTTP"
 _NO_LENGTH = "the answer has no length"
 _TOO_LONG = "the answer is too long"
+_REPEATED = "the answer was sent before"
 
 
 class BrokenAnswer(Exception):
@@ -72,6 +73,8 @@ class AnswerReader:
         self._refusal = ""
         self._fed = 0
         """Bytes that have come of this answer, interim ones included."""
+        self._request_id = ""
+        """That of the last answer: DynamoDB gives each one an id of its own."""
         self._begin()
 
     def _begin(self) -> None:
@@ -127,6 +130,11 @@ class AnswerReader:
         headers = self._headers = {
             _lower(name): value.decode("latin-1").strip() for name, value in self._raw.items()
         }
+        request_id = headers.get("x-amzn-requestid", "")
+        if request_id:
+            if request_id == self._request_id:  # It would pass for the answer to a later request.
+                self._refuse(_REPEATED)
+            self._request_id = request_id
         length = headers.get("content-length")
         if length is not None:
             if int(length) > LARGEST_BODY:

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from chalk_online_store.drivers.http.connecting import connected
 from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
-from chalk_online_store.drivers.http.reuse import Reuse
+from chalk_online_store.drivers.http.reuse import TIDY_SECONDS, Reuse
 from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Stale, Target
 from chalk_online_store.drivers.loops import Alarm, Wait
 from chalk_online_store.dynamodb.messages import Response
@@ -64,9 +64,13 @@ class Pool:
         self._parked: dict[object, Callable[[], object]] = {}
         """What was given up, the oldest first, and what ends it."""
         self._closed = False
+        self._tidy_at = _NEVER
+        """When to look for expired connections beside the one that is taken."""
+        self.generation = 0
+        """Connections of an earlier one may be out of step, and are not used again."""
 
-    async def exchange(self, data: bytes, deadline: float) -> Response:
-        """Send a request and read its answer.
+    async def exchange(self, data: bytes, deadline: float, *, reconnect: bool = False) -> Response:
+        """Send a request and read its answer; with `reconnect`, on a new connection.
 
         Raises what `FAILURES` names: `TimeoutError` at `deadline`, and `Stale` if that passes on a
         connection that may have been lost while it was idle.
@@ -78,7 +82,7 @@ class Pool:
         try:
             self._check_open()
             now = time.monotonic()
-            connection = self._take(now)
+            connection = None if reconnect else self._take(now)
             if connection is None:
                 connection = await self._connect(deadline)
                 now = time.monotonic()
@@ -262,8 +266,8 @@ class Pool:
         if not idle:
             return None
         reuse = self.reuse
-        if now >= reuse.tidy_at:
-            reuse.tidy(now)
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
             self._drop_expired(now)
         suspect_until = self._suspect_until() if self._parked else _NEVER
         while idle and (since := idle[-1].idle_since) > suspect_until:
@@ -278,6 +282,13 @@ class Pool:
             connection.abort()
         return None
 
+    def drop_connections(self) -> None:
+        """Close the connections: the idle ones now, the others when they are given back."""
+        self.generation += 1
+        while self.idle:
+            self.idle.pop().abort()
+        self._keep_parked(0)
+
     def _suspect_until(self) -> float:
         """Return the last use of the latest connection that was given up and is silent."""
         suspects = (
@@ -289,7 +300,12 @@ class Pool:
 
     def _give_back(self, connection: Connection) -> None:
         self.reuse.stamp(connection)
-        if connection.usable and len(self.idle) < self._size and not self._closed:
+        if (
+            connection.usable
+            and connection.generation == self.generation
+            and len(self.idle) < self._size
+            and not self._closed
+        ):
             self.idle.append(connection)
         else:
             connection.abort()
@@ -374,6 +390,7 @@ class Connection(asyncio.Protocol):
         self.began_at = math.inf
         """When the last request was sent, on the monotonic clock."""
         self._pool = pool
+        self.generation = pool.generation
         self._reader = AnswerReader()
         self._waiting: asyncio.Future[Any] | None = None
         self._deadline = self._next_look = math.inf

@@ -1,8 +1,6 @@
-"""Carries `valkey.commands.Request`s to a server by redis-py, for threads and for asyncio.
+"""Carries `valkey.commands.Request`s to a server, for threads and for asyncio.
 
-redis-py makes the connections and knows the protocol; it is imported when the first transport is
-made. Pools are our own, so that an attempt ends with its time, and nothing is tried twice that
-the layers above do not know of.
+The connections are plain sockets and the protocol is `valkey.resp`: see docs/decisions.
 """
 
 from chalk_online_store.drivers.valkey.aio import AsyncValkeyTransport

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from chalk_online_store.drivers.http.shared import store_closed
 from chalk_online_store.drivers.loops import PerLoop
 from chalk_online_store.drivers.valkey.aio import AsyncPool, close_all
-from chalk_online_store.drivers.valkey.blocking import Pool, size_of
+from chalk_online_store.drivers.valkey.blocking import InFlight, Pool, size_of
 from chalk_online_store.drivers.valkey.shared import (
     ASKING,
     REDIRECTS,
     SLOTS,
     Address,
-    Connection,
     KeyMoved,
     Server,
     SlotMap,
+    share_of_time,
 )
 from chalk_online_store.errors import RequestError, RequestRefused, ServerError
-from chalk_online_store.valkey.commands import SIZE, Command, Reply, Request, key_of_command
+from chalk_online_store.valkey.commands import SIZE, Reply, Request, key_of_command
+from chalk_online_store.valkey.resp import Command
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 P = TypeVar("P", Pool, AsyncPool)
@@ -95,23 +98,24 @@ def _owners(commands: Sequence[Command], slots: SlotMap) -> Iterator[Address]:
 class _Nodes(Generic[P]):
     """The pools of the nodes that are known, and who has which keys."""
 
-    def __init__(self, server: Server, kind: type[P]) -> None:
+    def __init__(self, server: Server, make: Callable[[Server, Address], P]) -> None:
         self.slots: SlotMap | None = None
         self._server = server
-        self._kind: type[P] = kind
+        self._make: Callable[[Server, Address], P] = make
         self.pools: dict[Address, P] = {}
 
     def pool(self, address: Address) -> P:
         """The connections to a node."""
         found = self.pools.get(address)
         if found is None:
-            found = self.pools.setdefault(address, self._kind(self._server, address))
+            found = self.pools.setdefault(address, self._make(self._server, address))
         return found
 
-    @property
-    def known(self) -> Iterable[Address]:
-        """Whom to ask for the map: nodes that were there last, and those of the URL."""
-        return dict.fromkeys([*self.pools, *self._server.target.nodes])
+    def known(self, deadline: float) -> Iterator[tuple[Address, float]]:
+        """Whom to ask for the map, and until when: nodes that were there, and those of the URL."""
+        known = dict.fromkeys([*self.pools, *self._server.target.nodes])
+        for untried, address in zip(range(len(known), 0, -1), known, strict=True):
+            yield address, share_of_time(deadline, untried)
 
     def mapped(self, reply: Reply, address: Address) -> SlotMap | None:
         """The map that a node gave, which holds from now on; None where it gave none."""
@@ -138,9 +142,7 @@ class ClusterTransport:
             return self._nodes.pool(slots.nodes[request.node]).exchange(request.commands, deadline)
         routed = Routed(request.commands, slots)
         while batches := routed.batches():
-            begun = [self._begin(batch, deadline) for batch in batches]
-            for batch, connection in zip(batches, begun, strict=True):
-                routed.answered(batch, self._finish(batch, connection, deadline))
+            self._exchange(routed, batches, deadline)
         if routed.lost:
             self._nodes.slots = None
         return routed.replies
@@ -170,28 +172,40 @@ class ClusterTransport:
             raise store_closed()
         if self._nodes.slots is not None:
             return self._nodes.slots
-        for address in self._nodes.known:
+        for address, until in self._nodes.known(deadline):
             try:
-                (reply,) = self._nodes.pool(address).exchange([SLOTS], deadline)
+                (reply,) = self._nodes.pool(address).exchange([SLOTS], until)
             except RequestError as error:
                 reply = error
             if found := self._nodes.mapped(reply, address):
                 return found
         raise _unmapped(reply)
 
-    def _begin(self, batch: Batch, deadline: float) -> Connection | RequestError:
+    def _exchange(self, routed: Routed, batches: Sequence[Batch], deadline: float) -> None:
+        """Send all batches, then read what comes of them."""
+        begun: deque[tuple[Batch, InFlight | RequestError]] = deque()
+        try:
+            for batch in batches:
+                begun.append((batch, self._begin(batch, deadline)))
+            while begun:
+                batch, sent = begun.popleft()
+                routed.answered(batch, self._finish(batch, sent))
+        finally:
+            for _, sent in begun:  # After an interruption alone.
+                if isinstance(sent, InFlight):
+                    sent.connection.close()
+
+    def _begin(self, batch: Batch, deadline: float) -> InFlight | RequestError:
         try:
             return self._nodes.pool(batch.address).begin(batch.commands, deadline)
         except RequestError as error:
             return error
 
-    def _finish(
-        self, batch: Batch, connection: Connection | RequestError, deadline: float
-    ) -> list[Reply] | RequestError:
-        if isinstance(connection, RequestError):
-            return connection
+    def _finish(self, batch: Batch, sent: InFlight | RequestError) -> list[Reply] | RequestError:
+        if isinstance(sent, RequestError):
+            return sent
         try:
-            return self._nodes.pool(batch.address).finish(connection, batch.commands, deadline)
+            return self._nodes.pool(batch.address).finish(sent)
         except RequestError as error:
             return error
 
@@ -201,7 +215,7 @@ class AsyncClusterTransport:
 
     def __init__(self, target: ValkeyTarget) -> None:
         server = Server(target)
-        self._clusters = PerLoop(lambda loop: _AsyncCluster(server))
+        self._clusters = PerLoop(lambda loop: _AsyncCluster(loop, server))
         self._closed = False
 
     async def send(self, request: Request, timeout: float) -> list[Reply]:
@@ -226,8 +240,8 @@ class AsyncClusterTransport:
 class _AsyncCluster:
     """A cluster as one event loop knows it."""
 
-    def __init__(self, server: Server) -> None:
-        self._nodes = _Nodes(server, AsyncPool)
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server) -> None:
+        self._nodes = _Nodes(server, partial(AsyncPool, loop))
 
     async def send(self, request: Request, deadline: float) -> list[Reply]:
         """As `ClusterTransport.send`."""
@@ -260,9 +274,9 @@ class _AsyncCluster:
     async def _slots(self, deadline: float) -> SlotMap:
         if self._nodes.slots is not None:
             return self._nodes.slots
-        for address in self._nodes.known:
+        for address, until in self._nodes.known(deadline):
             try:
-                (reply,) = await self._nodes.pool(address).exchange([SLOTS], deadline)
+                (reply,) = await self._nodes.pool(address).exchange([SLOTS], until)
             except RequestError as error:
                 reply = error
             if found := self._nodes.mapped(reply, address):

@@ -1,28 +1,32 @@
-"""What the transports are built on: how to connect, and what redis-py's errors are to us."""
+"""What the transports are built on: how to log in, and which of our errors a failure is."""
 
 from __future__ import annotations
 
 import random
+import re
+import ssl
 import time
+from binascii import crc_hqx
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from chalk_online_store.cache.forks import forks_wait
 from chalk_online_store.errors import (
     AccessDenied,
     ConnectionFailed,
     InvalidCredentials,
-    MissingDependency,
+    InvalidURL,
+    MalformedResponse,
     RequestError,
     RequestRefused,
     RequestTimeout,
     ServerError,
     Throttled,
 )
-from chalk_online_store.valkey.commands import Argument, Command, Reply, ScriptUnknown
+from chalk_online_store.valkey.commands import Reply, ScriptUnknown
+from chalk_online_store.valkey.pipeline import SLOTS_OF_A_CLUSTER
+from chalk_online_store.valkey.resp import Argument, BrokenReply, Command, ErrorReply, ReplyReader
 from chalk_online_store.valkey.urls import ValkeyTarget
-
-Connection: TypeAlias = Any
-"""One of redis-py's: it is typed in part only."""
 
 Address: TypeAlias = tuple[str, int]
 
@@ -32,6 +36,12 @@ REDIRECTS = 5
 ROLE: Command = ("ROLE",)
 SLOTS: Command = ("CLUSTER", "SLOTS")
 ASKING: Command = ("ASKING",)
+
+FAILURES = (OSError, UnicodeError, BrokenReply)
+"""What an exchange fails with; the second for a name that cannot be a host's."""
+
+LOGIN_BYTES = 1 << 16
+"""Bytes of the replies to a login."""
 
 _FIRST = random.randrange(1 << 16)
 """Which of several replicas this process takes for the first."""
@@ -44,29 +54,17 @@ _CODES: dict[str, type[RequestError]] = {
     **dict.fromkeys((*_AWAY, "NOREPLICAS", "UNKILLABLE"), ServerError),
     "OOM": Throttled,
     "NOPERM": AccessDenied,
+    "DENIED": AccessDenied,
     "WRONGPASS": InvalidCredentials,
     "NOAUTH": InvalidCredentials,
     "NOSCRIPT": ScriptUnknown,
 }
 """What the first word of an error says."""
 
-_CLASSES = {
-    "AuthenticationError": "WRONGPASS",
-    "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
-    "NoPermissionError": "NOPERM",
-    "AuthorizationError": "NOPERM",
-    "BusyLoadingError": "LOADING",
-    "NoScriptError": "NOSCRIPT",
-    "OutOfMemoryError": "OOM",
-    "ReadOnlyError": "READONLY",
-    "MasterDownError": "MASTERDOWN",
-    "ClusterDownError": "CLUSTERDOWN",
-    "TryAgainError": "TRYAGAIN",
-    "MovedError": "MOVED",
-    "AskError": "ASK",
-    "ClusterCrossSlotError": "CROSSSLOT",
-}
-"""redis-py takes the word away where it has a class for it."""
+_FULL = "max number of clients"
+"""In an error without a code, after which the server closes the connection."""
+
+_MOVED = re.compile(r"(?:MOVED|ASK) \d{1,5} (\S{0,255}):(\d{1,5})")
 
 _SAYS: dict[type[RequestError], str] = {
     AccessDenied: "the user may not do this: see the rules of its ACL",
@@ -76,6 +74,15 @@ _SAYS: dict[type[RequestError], str] = {
     ConnectionFailed: "no connection, or it broke",
     RequestRefused: "the server refuses the command",
 }
+
+
+class ConnectionEnded(ConnectionError):
+    """The server closed the connection, perhaps after an error that says why."""
+
+    def __init__(self, reader: ReplyReader) -> None:
+        super().__init__("the server closed the connection")
+        last = reader.replies[-1] if reader.replies else None
+        self.reply = last if isinstance(last, ErrorReply) else None
 
 
 class KeyMoved(RequestError):
@@ -89,66 +96,82 @@ class KeyMoved(RequestError):
 class Server:
     """How to reach what a target names, and what to call it.
 
-    Raises `MissingDependency` where the package redis is not installed.
+    Raises `InvalidURL` if the files of its TLS cannot be read.
     """
 
     def __init__(self, target: ValkeyTarget) -> None:
-        try:
-            import redis
-        except ImportError as error:
-            raise MissingDependency(
-                "A Valkey URL needs the package redis: pip install 'chalk-online-store[valkey]'"
-            ) from error
         self.target = target
-        self.failures = (redis.RedisError, OSError)
-        """What a connection fails with."""
-        self._redis = redis
+        self.tls = _tls_context(dict(target.files)) if target.tls else None
 
-    def connection(
-        self, package: Any, address: Address, deadline: float, *, login: bool = True, **more: Any
-    ) -> Connection:
-        """A connection that has to be there by then: one of `redis` or of `redis.asyncio`."""
+    @property
+    def login(self) -> list[Command]:
+        """The commands that a new connection begins with.
+
+        They have a round trip of their own: were the database not selected, or the user not
+        the right one, then what follows would go elsewhere.
+        """
         target = self.target
-        left = seconds_until(deadline)
-        options: dict[str, Any] = {
-            "socket_connect_timeout": min(left, target.connect_timeout),
-            "socket_timeout": left,
-            "protocol": 2,
-            **more,
-        }
-        if login:
-            options["db"] = target.db
-            options["username"] = target.username or None
-            options["password"] = target.password or None
-        if target.path:
-            return package.UnixDomainSocketConnection(path=target.path, **options)
-        options["host"], options["port"] = address
-        if not target.tls:
-            return package.Connection(**options)
-        return package.SSLConnection(ssl_check_hostname=True, **dict(target.files), **options)
+        commands: list[Command] = []
+        if target.username or target.password:
+            user = (target.username,) if target.username else ()
+            commands.append(("AUTH", *user, target.password))
+        if target.db:
+            commands.append(("SELECT", target.db))
+        return commands
 
-    def failure(self, error: Exception) -> RequestError:
-        """What to raise, or to answer, for one of redis-py's exceptions, or of the system's."""
-        text = str(error)
-        code = _CLASSES.get(type(error).__name__) or text.partition(" ")[0]
-        if code in ("MOVED", "ASK") and self.target.clustered:
-            return _moved(text, code == "ASK")
+    def check_login(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
+        """Raise the error that a server replied to a login."""
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, ErrorReply):
+                raise self._login_error(command, reply)
+            if reply != b"OK":
+                raise BrokenReply("the reply to a login has another form")
+
+    def _login_error(self, command: Command, reply: ErrorReply) -> RequestError:
+        known = self.error(reply)
+        if type(known) is RequestRefused and command[0] == "AUTH":
+            return self._error(InvalidCredentials, reply.text)
+        return known
+
+    def replies(self, replies: Sequence[Reply]) -> list[Reply]:
+        """The replies, of which errors are our own."""
+        return [self.error(each) if type(each) is ErrorReply else each for each in replies]
+
+    def error(self, reply: ErrorReply) -> RequestError:
+        """The error that a server replied."""
+        code = reply.code
         if code in ("MOVED", "ASK", "CROSSSLOT"):
+            return self._cluster_error(reply)
+        kind = _CODES.get(code) or (ConnectionFailed if _FULL in reply.text else RequestRefused)
+        return self._error(kind, reply.text, code)
+
+    def _cluster_error(self, reply: ErrorReply) -> RequestError:
+        if not self.target.clustered:
             return RequestRefused(
                 f"Valkey at {self.target.name} is a node of a cluster: open that by "
                 "valkey+cluster://host:port."
             )
-        kind = _CODES.get(code) or self._kind(error)
+        place = _MOVED.fullmatch(reply.text)
+        if place is None:
+            return self._error(RequestRefused, reply.text)
+        found = KeyMoved("A key lies on another node of the cluster.")
+        found.address, found.asking = (place[1], int(place[2])), reply.code == "ASK"
+        return found
+
+    def failure(self, error: Exception) -> RequestError:
+        """What to raise in place of one of `FAILURES`."""
+        if isinstance(error, ConnectionEnded) and error.reply is not None:
+            return self.error(error.reply)
+        if isinstance(error, BrokenReply):
+            return MalformedResponse(f"Valkey at {self.target.name}: {error}.")
+        if isinstance(error, TimeoutError):
+            return self._error(RequestTimeout, str(error))
+        return self._error(ConnectionFailed, str(error))
+
+    def _error(self, kind: type[RequestError], text: str, code: str = "") -> RequestError:
         found = kind(f"Valkey at {self.target.name}: {_SAYS.get(kind, code)}.")
         found.engine_message = text
         return found
-
-    def _kind(self, error: Exception) -> type[RequestError]:
-        if isinstance(error, self._redis.TimeoutError | TimeoutError):
-            return RequestTimeout
-        if isinstance(error, self._redis.ConnectionError | OSError):
-            return ConnectionFailed
-        return RequestRefused
 
     # --- sentinels ---
 
@@ -165,8 +188,6 @@ class Server:
         if not self.target.replica:
             return found[0].decode(), int(found[1])
         replicas = _replicas(found)
-        if not replicas:
-            return None
         # Each process begins elsewhere, so that all replicas are read from.
         return replicas[(_FIRST + self.target.replica - 1) % len(replicas)]
 
@@ -185,6 +206,21 @@ class Server:
             raise ServerError(f"Valkey at {self.target.name}: the primary is a replica by now.")
 
 
+def _tls_context(files: dict[str, str]) -> ssl.SSLContext:
+    try:
+        with forks_wait():
+            context = ssl.create_default_context()
+            if "ssl_ca_certs" in files:
+                context.load_verify_locations(cafile=files["ssl_ca_certs"])
+            if "ssl_certfile" in files:
+                context.load_cert_chain(files["ssl_certfile"], files.get("ssl_keyfile"))
+    except OSError as error:
+        names = ", ".join(files)
+        why = error.strerror or type(error).__name__
+        raise InvalidURL(f"A file of a Valkey URL cannot be used ({names}): {why}.") from None
+    return context
+
+
 def _replicas(found: Iterable[Sequence[bytes]]) -> list[Address]:
     """Those that have a link to the primary, else those that are up, else all that are named.
 
@@ -198,23 +234,23 @@ def _replicas(found: Iterable[Sequence[bytes]]) -> list[Address]:
         away = not _AWAY_FLAGS.isdisjoint(said.get(b"flags", b"").split(b","))
         address = said[b"ip"].decode(), int(said[b"port"])
         ranks.setdefault(2 if away else 1 - linked, []).append(address)
-    return sorted(ranks[min(ranks)]) if ranks else []
+    return sorted(ranks[min(ranks)])
 
 
-def _moved(text: str, asking: bool) -> KeyMoved:
-    """What `MOVED 3999 127.0.0.1:6381` or `ASK …` says, with that word or without."""
-    host, _, port = text.rsplit(maxsplit=1)[-1].rpartition(":")
-    found = KeyMoved("A key lies on another node of the cluster.")
-    found.address, found.asking = (host, int(port)), asking
-    return found
+def is_stale(error: Exception, reader: ReplyReader, deadline: float) -> bool:
+    """Return True if a failed exchange on a reused connection says nothing about the server.
+
+    Either no byte of the response has arrived, or the connection was out of step.
+    """
+    if time.monotonic() >= deadline:
+        return False
+    return isinstance(error, BrokenReply) or not reader.has_begun
 
 
-def seconds_until(deadline: float) -> float:
-    """What is left; raises `TimeoutError` where nothing is."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
+def share_of_time(deadline: float, untried: int) -> float:
+    """When to turn to the next of several addresses, of which `untried` are left after this."""
+    now = time.monotonic()
+    return now + (deadline - now) / (untried + 1)
 
 
 def leads_astray(replies: Iterable[Reply]) -> bool:
@@ -227,9 +263,6 @@ class SlotMap:
 
     def __init__(self, slots: Reply, asked: Address) -> None:
         """Take the answer to `SLOTS`, and the address of who gave it."""
-        from redis.crc import key_slot
-
-        self._slot_of = key_slot
         self._owners: dict[int, Address] = {}
         for first, last, (host, port, *_), *_ in slots:
             # A node that does not know its own name leaves it out.
@@ -241,4 +274,14 @@ class SlotMap:
     def owner(self, key: Argument) -> Address:
         """The node that has a key; any one where none has it, which will say so."""
         text = key.encode() if isinstance(key, str) else bytes(key)
-        return self._owners.get(self._slot_of(text)) or self.nodes[0]
+        return self._owners.get(slot_of(text)) or self.nodes[0]
+
+
+def slot_of(key: bytes) -> int:
+    """The slot of a key: of the part within its first braces, if there is one."""
+    start = key.find(b"{")
+    if start >= 0:
+        end = key.find(b"}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    return crc_hqx(key, 0) % SLOTS_OF_A_CLUSTER

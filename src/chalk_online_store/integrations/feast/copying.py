@@ -16,6 +16,7 @@ from feast import FeatureStore, FeatureView
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.type_map import python_values_to_proto_values
 
+from chalk_online_store.arguments import row_list, text_list
 from chalk_online_store.errors import InvalidKey, UnknownFeature
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -55,7 +56,9 @@ def copy_online(
     Raises `InvalidKey` for a row without a join key, `UnknownFeature` for a view that is not
     there, and what either store raises.
     """
-    rows = list(entities)
+    rows = row_list(entities, "entities")
+    if views is not None:
+        views = text_list(views, "views", "names of feature views")
     return [_copy(source, target, view, rows, progress) for view in _views(source, views)]
 
 

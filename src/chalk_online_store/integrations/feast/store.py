@@ -18,6 +18,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel
 from pydantic import PositiveFloat, PositiveInt
 
+from chalk_online_store.arguments import MAX_FUTURE_SKEW
 from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.effects import Operation
 from chalk_online_store.integrations.feast import reads, writes
@@ -65,6 +66,17 @@ class ChalkOnlineStoreConfig(FeastConfigBaseModel):
 
     lru_cache_ttl: str = "1m"
     """How long such an item is served."""
+
+    max_future_skew: str = MAX_FUTURE_SKEW
+    """How far ahead of this process's clock an event timestamp may be; `infinity` for no limit."""
+
+    def options(self) -> dict[str, Any]:
+        """The options that a store is opened with."""
+        return {
+            "timeout": self.timeout,
+            "lru_cache": self.lru_cache(),
+            "max_future_skew": self.max_future_skew,
+        }
 
     def lru_cache(self) -> LRUCache | None:
         """The cache that a store is opened with."""
@@ -259,9 +271,7 @@ class ChalkOnlineStore(FeastOnlineStore):
             with self._lock:
                 if self._opened is None:
                     online = config.online_store
-                    store = OnlineStore.open(
-                        online.url, [], timeout=online.timeout, lru_cache=online.lru_cache()
-                    )
+                    store = OnlineStore.open(online.url, [], **online.options())
                     self._opened = store, Catalogue(store.core)
                 opened = self._opened
         return opened
@@ -272,9 +282,7 @@ class ChalkOnlineStore(FeastOnlineStore):
             with self._lock:
                 if self._opened_async is None:
                     online = config.online_store
-                    store = AsyncOnlineStore.open(
-                        online.url, [], timeout=online.timeout, lru_cache=online.lru_cache()
-                    )
+                    store = AsyncOnlineStore.open(online.url, [], **online.options())
                     self._opened_async = store, Catalogue(store.core)
                 opened = self._opened_async
         return opened

@@ -148,7 +148,8 @@ def update(
         yield from core.registry.drop(doomed, call)
     for keys, views in _by_keys(kept).items():
         namespace = catalogue.namespace(project, keys, views)
-        yield from core.registry.for_write(namespace, call)
+        codec = yield from core.registry.for_write(namespace, call)
+        codec.check_features(namespace.by_name)
 
 
 def _is_feature_of(entry: Entry, project: str) -> bool:

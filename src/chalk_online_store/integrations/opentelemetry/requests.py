@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from chalk_online_store.dynamodb import messages as dynamodb
-from chalk_online_store.dynamodb.answers import failure
+from chalk_online_store.dynamodb.failures import failure
 from chalk_online_store.embedded import requests as embedded
 from chalk_online_store.errors import RequestError
 from chalk_online_store.valkey import commands as valkey
+from chalk_online_store.valkey.resp import Command
 
 Attributes: TypeAlias = dict[str, Any]
 
@@ -99,7 +100,7 @@ def _of_valkey(request: valkey.Request) -> Described:
     return Described(REDIS, f"PIPELINE{same}", "", {BATCH_SIZE: len(names)})
 
 
-def _name(command: valkey.Command) -> str:
+def _name(command: Command) -> str:
     name = command[0]
     return name.decode() if isinstance(name, bytes) else str(name)
 

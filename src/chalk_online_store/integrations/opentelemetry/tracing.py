@@ -25,7 +25,7 @@ from chalk_online_store.integrations.opentelemetry.requests import (
     describe,
     tell,
 )
-from chalk_online_store.operations.core import Prepared
+from chalk_online_store.operations.prepared import Prepared
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.report import Report
 from chalk_online_store.schema import Namespace, namespace_of

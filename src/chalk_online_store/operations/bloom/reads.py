@@ -73,7 +73,8 @@ class FilteredReads:
     def begin_anew(self) -> None:
         """A refresh of the parent goes on there."""
         self._lock = threading.Lock()
-        self._refreshing = False
+        self._refreshing_until = 0.0
+        """On the monotonic clock, so that a refresh that was cut off blocks others no longer."""
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """See `backend.Backend.get`. A consistent read goes past the filter."""
@@ -82,7 +83,7 @@ class FilteredReads:
             return (yield from self._below.get(wanted, call))
         now: Instant = yield NOW
         if self._is_due(keeper, now):
-            yield from self._spawn(keeper)
+            yield from self._spawn(keeper, now)
         known = keeper.filter_at(now, self._oldest)
         if known is None:
             return (yield from self._below.get(wanted, call))
@@ -135,25 +136,24 @@ class FilteredReads:
     def _is_due(self, keeper: FilterKeeper, now: Instant) -> bool:
         """Whether to refresh now; at most one does at a time."""
         rested = is_older(keeper.whole_at, now, self._oldest * _REST)
-        if not rested or now.monotonic < self._not_before:
-            return False
-        with self._lock:
-            due = not self._refreshing
-            self._refreshing = True
-        return due
+        return rested and now.monotonic >= max(self._not_before, self._refreshing_until)
 
-    def _spawn(self, keeper: FilterKeeper) -> Operation[None]:
+    def _spawn(self, keeper: FilterKeeper, now: Instant) -> Operation[None]:
         try:
+            with self._lock:
+                if now.monotonic < self._refreshing_until:  # Another thread was faster.
+                    return
+                self._refreshing_until = now.monotonic + self._timeout
             yield Spawn(self._refresh(keeper))
         except BaseException:
-            self._refreshing = False
+            self._refreshing_until = 0.0
             raise
 
     def _refresh(self, keeper: FilterKeeper) -> Operation[None]:
         try:
             yield from self.refresh(keeper)
         finally:
-            self._refreshing = False
+            self._refreshing_until = 0.0
 
     def refresh(self, keeper: FilterKeeper) -> Operation[None]:
         """Look at the filter now; where that fails, reads go on without it."""

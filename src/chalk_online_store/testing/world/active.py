@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .faults import Blackhole, Fault, Refused
+from .faults import AcceptThenClose, Blackhole, Fault, Refused
 
 F = TypeVar("F", bound=Fault)
 
@@ -87,6 +87,12 @@ class ActiveFaults:
     def refused(self) -> bool:
         """Whether nobody is to listen."""
         return any(isinstance(i.fault, Refused) for i in self._injections.values())
+
+    @property
+    def closing(self) -> AcceptThenClose | None:
+        """How connections are ended that have just been accepted, if they are."""
+        faults = (i.fault for i in self._injections.values())
+        return next((fault for fault in faults if isinstance(fault, AcceptThenClose)), None)
 
     @property
     def deaf(self) -> bool:

@@ -69,6 +69,72 @@ class Refused(Fault):
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptThenClose(Fault):
+    """Connections are accepted and then closed, as by a load balancer without backends.
+
+    Each connection, also one that is open at injection, is closed after a random delay of at most
+    `within` seconds. `reset` closes by an RST instead of a FIN. `garbage` is the number of random
+    bytes that are sent before.
+    """
+
+    within: float = 0.0
+    reset: bool = False
+    garbage: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.within >= 0, "within is a number of seconds, 0 or more")
+        _check(self.garbage >= 0, "garbage is a number of bytes, 0 or more")
+
+    @property
+    def is_total(self) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ForgottenConnections(Fault):
+    """The connections that are open at injection are forgotten, as by a NAT gateway.
+
+    The next bytes that a client sends on one are answered by an RST; if `silent`, they are
+    swallowed. New connections are not affected. A forgotten connection stays so after `clear`.
+    """
+
+    silent: bool = False
+
+    @property
+    def is_total(self) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class SwappedResponses(Fault):
+    """The responses to two requests that are in flight at once are exchanged.
+
+    A response waits at most `wait` seconds for another one, and is delivered unchanged if none
+    comes.
+    """
+
+    wait: float = 0.3
+
+    def __post_init__(self) -> None:
+        _check(self.wait > 0, "wait is a number of seconds above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class LateDuplicates(Fault):
+    """Each response is sent a second time on its connection, `seconds` later.
+
+    The duplicate precedes the response to the next request on that connection.
+    """
+
+    seconds: float = 0.02
+
+    def __post_init__(self) -> None:
+        _check(self.seconds >= 0, "seconds is 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
 class Reset(Fault):
     """The connection is reset (RST) when `after` bytes of the answer are sent.
 
@@ -174,6 +240,10 @@ KINDS: dict[str, type[Fault]] = {
         Slowdown,
         Blackhole,
         Refused,
+        AcceptThenClose,
+        ForgottenConnections,
+        SwappedResponses,
+        LateDuplicates,
         Reset,
         Truncated,
         LostAnswer,

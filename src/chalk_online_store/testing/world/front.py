@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 from collections import Counter
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .active import ActiveFaults, Hits, Injection
-from .faults import Latency
+from .faults import AcceptThenClose, ForgottenConnections, Latency
 from .listener import Listener
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -21,6 +22,12 @@ class Client(Protocol):
 
     def reset(self) -> None:
         """End it by an RST."""
+
+    def end(self, fault: AcceptThenClose) -> None:
+        """End it as the fault says."""
+
+    def forget(self, *, silent: bool) -> None:
+        """Answer what the client sends next by an RST, or if `silent` by nothing."""
 
 
 class Front:
@@ -40,6 +47,8 @@ class Front:
         self.connections.add(client)
         if self._listener.refuses:
             client.reset()
+        elif closing := self.faults.closing:
+            client.end(closing)
 
     def draw(self, operation: str) -> Hits:
         """What hits a request that has just come."""
@@ -50,6 +59,12 @@ class Front:
         """Put a fault in force."""
         key = self.faults.add(injection)
         await self.listen()
+        fault = injection.fault
+        for client in list(self.connections):
+            if isinstance(fault, ForgottenConnections):
+                client.forget(silent=fault.silent)
+            elif isinstance(fault, AcceptThenClose):
+                client.end(fault)
         return key
 
     async def remove(self, key: int) -> None:
@@ -89,6 +104,19 @@ class Front:
 def latency(hits: Hits, faults: ActiveFaults) -> float:
     """Seconds that an answer is held back."""
     return sum(fault.seconds + faults.rng.uniform(0, fault.jitter) for fault in hits.every(Latency))
+
+
+async def end(transport: asyncio.Transport, fault: AcceptThenClose, rng: random.Random) -> None:
+    """End a connection as the fault says, after the delay that it draws."""
+    await asyncio.sleep(rng.uniform(0, fault.within))
+    if transport.is_closing():
+        return
+    if fault.garbage:
+        transport.write(rng.randbytes(fault.garbage))
+    if fault.reset:
+        reset(transport)
+    else:
+        transport.close()
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -13,19 +13,22 @@ from httptools import HttpParserError
 from . import forms
 from .active import Hits
 from .faults import (
+    AcceptThenClose,
     Blackhole,
     ClockSkew,
     DamagedCRC,
+    LateDuplicates,
     LostAnswer,
     Reset,
     ServerFault,
     Slowdown,
     SlowDrip,
+    SwappedResponses,
     Throttling,
     Truncated,
     Unprocessed,
 )
-from .front import Front, latency, reset
+from .front import Front, end, latency, reset
 from .messages import Answer, Request, RequestReader
 from .upstream import EngineGone, Upstream
 
@@ -50,6 +53,8 @@ class Proxy(Front):
         super().__init__(port, seed, lambda: _Client(self))
         self.upstream = Upstream(*target)
         self.watcher: Watcher | None = None
+        self._waiting: tuple[Answer, asyncio.Future[Answer]] | None = None
+        """A response that waits to be exchanged with the next one."""
 
     def close(self) -> None:
         """Stop at once."""
@@ -70,10 +75,26 @@ class Proxy(Front):
             return
         if seconds := latency(hits, self.faults):
             await asyncio.sleep(seconds)
+        if swapped := hits.first(SwappedResponses):
+            answer = await self._swap(answer, swapped.wait)
         if self.faults.swallow(operation):
             client.silence()
-        else:
+        elif not client.is_forgotten:
             await deliver(client, altered(answer, hits), hits)
+
+    async def _swap(self, answer: Answer, seconds: float) -> Answer:
+        """Exchange a response with the next one that comes; its own if none does."""
+        if self._waiting is not None:
+            (other, exchanged), self._waiting = self._waiting, None
+            exchanged.set_result(answer)
+            return other
+        mine: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting = answer, mine
+        await asyncio.wait((mine,), timeout=seconds)
+        if mine.done():
+            return mine.result()
+        self._waiting = None
+        return answer
 
     async def _forward(self, request: Request, hits: Hits) -> Answer:
         unprocessed = hits.first(Unprocessed)
@@ -135,6 +156,9 @@ async def deliver(client: _Client, answer: Answer, hits: Hits) -> None:
         await client.drip(answer, drip.bytes_per_second)
     else:
         client.write(answer.encode())
+        if duplicate := hits.first(LateDuplicates):
+            await asyncio.sleep(duplicate.seconds)
+            client.write(answer.encode())
 
 
 class _Client(asyncio.Protocol):
@@ -145,7 +169,8 @@ class _Client(asyncio.Protocol):
         self._reader = RequestReader(self._take)
         self._waiting: deque[Request] = deque()
         self._serving: asyncio.Task[None] | None = None
-        self._silent = False
+        self._silent = self.is_forgotten = False
+        self._ending: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -157,6 +182,10 @@ class _Client(asyncio.Protocol):
         self._proxy.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
+        if self.is_forgotten or self._ending:
+            if not self._silent and not self._ending:
+                self.reset()
+            return
         try:
             self._reader.feed(data)
         except HttpParserError:
@@ -181,9 +210,18 @@ class _Client(asyncio.Protocol):
         """Answer nothing any more, whatever comes: what was swallowed stays so."""
         self._silent = True
 
+    def end(self, fault: AcceptThenClose) -> None:
+        """End the connection as the fault says."""
+        ending = end(self.transport, fault, self._proxy.faults.rng)
+        self._ending = asyncio.get_running_loop().create_task(ending)
+
+    def forget(self, *, silent: bool) -> None:
+        """Answer what comes next by an RST, or by nothing; responses are lost as well."""
+        self.is_forgotten, self._silent = True, self._silent or silent
+
     def write(self, data: bytes) -> None:
-        """Send, unless the client has gone."""
-        if not self.transport.is_closing():
+        """Send, unless the client has gone, or the connection is forgotten."""
+        if not self.transport.is_closing() and not self.is_forgotten:
             self.transport.write(data)
 
     def reset(self) -> None:

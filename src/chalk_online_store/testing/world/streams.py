@@ -13,8 +13,19 @@ import time
 from dataclasses import dataclass, field
 
 from .active import NO_HITS, Hits
-from .faults import Blackhole, LostAnswer, LostRequest, Reset, Slowdown, SlowDrip, Truncated
-from .front import Front, latency, reset
+from .faults import (
+    AcceptThenClose,
+    Blackhole,
+    LateDuplicates,
+    LostAnswer,
+    LostRequest,
+    Reset,
+    Slowdown,
+    SlowDrip,
+    SwappedResponses,
+    Truncated,
+)
+from .front import Front, end, latency, reset
 
 _DRIP = 0.01
 """Seconds from one piece of a slow answer to the next."""
@@ -39,6 +50,8 @@ class _Turn:
     answered: int = 0
     heard: bool = False
     """Whether the server has begun to answer."""
+    to: asyncio.Transport | None = None
+    """The connection that the answer goes to; None for that of the request."""
 
 
 class StreamProxy(Front):
@@ -47,6 +60,23 @@ class StreamProxy(Front):
     def __init__(self, target: tuple[str, int], port: int, seed: int | None) -> None:
         super().__init__(port, seed, lambda: _Client(self))
         self.target = target
+        self._waiting: tuple[asyncio.Transport, asyncio.Future[asyncio.Transport]] | None = None
+        """A connection whose response waits to be exchanged with the next one."""
+
+    async def swap(self, transport: asyncio.Transport, seconds: float) -> asyncio.Transport:
+        """Return the connection that a response goes to: its own if no other response comes."""
+        if self._waiting is not None:
+            (other, exchanged), self._waiting = self._waiting, None
+            exchanged.set_result(transport)
+            return other
+        mine: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting = transport, mine
+        try:
+            await asyncio.wait((mine,), timeout=seconds)
+        finally:
+            if self._waiting is waiting:
+                self._waiting = None
+        return mine.result() if mine.done() else transport
 
 
 class _Client(asyncio.Protocol):
@@ -55,9 +85,12 @@ class _Client(asyncio.Protocol):
     def __init__(self, proxy: StreamProxy) -> None:
         self._proxy = proxy
         self._turn = _Turn(heard=True)
-        self._silent = self._doomed = False
+        self._silent = self._doomed = self._forgotten = False
+        self._ending: asyncio.Task[None] | None = None
         self._answers: asyncio.Queue[tuple[_Turn, bytes]] = asyncio.Queue()
         self._early: list[bytes] = []
+        self._duplicate = b""
+        self._duplicate_due: asyncio.TimerHandle | None = None
         self._server: asyncio.Transport | None = None
         self.transport: asyncio.Transport
 
@@ -78,6 +111,10 @@ class _Client(asyncio.Protocol):
             self._server.close()  # What was sent on arrives.
 
     def data_received(self, data: bytes) -> None:
+        if self._forgotten or self._ending:
+            if not self._silent and not self._ending:
+                self.reset()
+            return
         turn = self._turn
         if turn.heard:
             operation = operation_of(data)
@@ -133,7 +170,7 @@ class _Client(asyncio.Protocol):
             turn, data = await self._answers.get()
             if not data:
                 self.transport.close()
-            elif not self._silent:
+            elif not self._silent and not self._forgotten:
                 await self._deliver(turn, data)
 
     async def _deliver(self, turn: _Turn, data: bytes) -> None:
@@ -141,6 +178,7 @@ class _Client(asyncio.Protocol):
         hits = turn.hits
         if not turn.answered:
             await self._hold_back(turn)
+            self._send_duplicate()
         if self.transport.is_closing():
             return
         if self._proxy.faults.swallow(turn.operation):
@@ -156,14 +194,38 @@ class _Client(asyncio.Protocol):
         elif drip := hits.first(SlowDrip):
             await self._drip(data, drip.bytes_per_second)
         else:
-            self.transport.write(data)
+            self._write(turn, data)
         turn.answered += len(data)
+
+    def _write(self, turn: _Turn, data: bytes) -> None:
+        """Send a piece unharmed, to whoever gets this answer, and perhaps once more later."""
+        transport = turn.to or self.transport
+        if not transport.is_closing():
+            transport.write(data)
+        if duplicate := turn.hits.first(LateDuplicates):
+            self._duplicate += data
+            self._end_duplicate_timer()
+            self._duplicate_due = asyncio.get_running_loop().call_later(
+                duplicate.seconds, self._send_duplicate
+            )
+
+    def _send_duplicate(self) -> None:
+        self._end_duplicate_timer()
+        duplicate, self._duplicate = self._duplicate, b""
+        if duplicate and not self.transport.is_closing() and not self._forgotten:
+            self.transport.write(duplicate)
+
+    def _end_duplicate_timer(self) -> None:
+        if self._duplicate_due is not None:
+            self._duplicate_due.cancel()
 
     async def _hold_back(self, turn: _Turn) -> None:
         took = time.perf_counter() - turn.began
         seconds = sum(took * (slow.factor - 1) for slow in turn.hits.every(Slowdown))
         if seconds := seconds + latency(turn.hits, self._proxy.faults):
             await asyncio.sleep(seconds)
+        if swapped := turn.hits.first(SwappedResponses):
+            turn.to = await self._proxy.swap(self.transport, swapped.wait)
 
     async def _drip(self, data: bytes, bytes_per_second: float) -> None:
         size = max(1, int(bytes_per_second * _DRIP))
@@ -174,6 +236,15 @@ class _Client(asyncio.Protocol):
     def reset(self) -> None:
         """End the connection by an RST."""
         reset(self.transport)
+
+    def end(self, fault: AcceptThenClose) -> None:
+        """End the connection as the fault says."""
+        ending = end(self.transport, fault, self._proxy.faults.rng)
+        self._ending = asyncio.get_running_loop().create_task(ending)
+
+    def forget(self, *, silent: bool) -> None:
+        """Answer what comes next by an RST, or by nothing; responses are lost as well."""
+        self._forgotten, self._silent = True, self._silent or silent
 
 
 class _Server(asyncio.Protocol):

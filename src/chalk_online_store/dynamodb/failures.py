@@ -1,0 +1,232 @@
+"""Error responses of DynamoDB, and of proxies before it, as exceptions.
+
+The code of an error can be in the body (`__type`, `code`) or in the header `x-amzn-errortype`,
+with a namespace before "#" or a URI after ":": Smithy's AWS JSON protocols allow all of these.
+Which codes are worth a retry follows botocore's standard retry mode, to which a test compares this
+table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeAlias
+
+import msgspec
+
+from chalk_online_store import errors
+from chalk_online_store.codec.values import UNREADABLE
+from chalk_online_store.dynamodb.messages import Response
+
+_ABSENT = msgspec.Raw()
+_MAX_SKEW_SECONDS = 240.0
+"""AWS refuses a signature that is more than 5 minutes old."""
+
+
+class CancellationReason(msgspec.Struct):
+    """Why one action of a transaction failed; "None" if it did not."""
+
+    Code: str | None = None
+
+
+class ThrottlingReason(msgspec.Struct):
+    """Why AWS throttled, for one table or index."""
+
+    reason: str | None = None
+
+
+_RENAMED = {"type": "__type", "upper_code": "Code", "reasons": "throttlingReasons"}
+
+
+class Failure(msgspec.Struct, rename=_RENAMED):
+    """The members of a response that is not 200."""
+
+    type: str | None = None
+    code: str | None = None
+    upper_code: str | None = None
+    message: str | None = None
+    Message: str | None = None
+    Item: msgspec.Raw = _ABSENT
+    CancellationReasons: list[CancellationReason] | None = None
+    ThrottlingReasons: list[ThrottlingReason] | None = None
+    reasons: list[ThrottlingReason] | None = None
+
+    @property
+    def text(self) -> str:
+        """What the engine says; it may quote keys and values."""
+        return self.message or self.Message or ""
+
+    @property
+    def throttling_reasons(self) -> tuple[str, ...]:
+        """The distinct reasons of a throttle. The member's name differs between error classes."""
+        given = self.ThrottlingReasons or self.reasons or ()
+        return tuple(dict.fromkeys(each.reason for each in given if each.reason))
+
+
+CheckFailure: TypeAlias = Callable[[str, Failure], None]
+"""Raises for a failure, of this code, that is of another request."""
+
+_failure = msgspec.json.Decoder(Failure)
+
+_CLASSES: dict[str, type[errors.RequestError]] = {
+    # Throttles of botocore's standard mode.
+    "BandwidthLimitExceeded": errors.Throttled,
+    "EC2ThrottledException": errors.Throttled,
+    "LimitExceededException": errors.Throttled,
+    "PriorRequestNotComplete": errors.Throttled,
+    "ProvisionedThroughputExceededException": errors.Throttled,
+    "RequestLimitExceeded": errors.Throttled,
+    "RequestThrottled": errors.Throttled,
+    "RequestThrottledException": errors.Throttled,
+    "SlowDown": errors.Throttled,
+    "ThrottledException": errors.Throttled,
+    "Throttling": errors.Throttled,
+    "ThrottlingException": errors.Throttled,
+    "TooManyRequestsException": errors.Throttled,
+    # Its transient errors.
+    "RequestTimeout": errors.ServerError,
+    "RequestTimeoutException": errors.ServerError,
+    "InternalServerError": errors.ServerError,
+    # Conditional and concurrent writes.
+    "ConditionalCheckFailedException": errors.ConditionFailed,
+    "TransactionConflictException": errors.WriteConflict,
+    "TransactionInProgressException": errors.WriteConflict,
+    "ReplicatedWriteConflictException": errors.WriteConflict,
+    # Refusals that no retry mends.
+    "ResourceNotFoundException": errors.TableNotFound,
+    "AccessDeniedException": errors.AccessDenied,
+    "ExpiredTokenException": errors.CredentialsExpired,
+    "ExpiredToken": errors.CredentialsExpired,
+    "UnrecognizedClientException": errors.InvalidCredentials,
+    "InvalidSignatureException": errors.InvalidCredentials,
+    "IncompleteSignatureException": errors.InvalidCredentials,
+    "MissingAuthenticationTokenException": errors.InvalidCredentials,
+    "MissingAuthenticationToken": errors.InvalidCredentials,
+    "InvalidClientTokenId": errors.InvalidCredentials,
+}
+
+_CLASSES_BY_STATUS: dict[int, type[errors.RequestError]] = {
+    408: errors.ServerError,  # Request Timeout
+    429: errors.Throttled,  # Too Many Requests
+}
+"""For responses without a code that is known, such as those of a proxy."""
+
+_REMEDIES: dict[type[errors.RequestError], str] = {
+    errors.TableNotFound: "Create the table, or check its name and region in the URL.",
+    errors.AccessDenied: "Grant the credentials this action on the table.",
+    errors.InvalidCredentials: "Check the profile or the AWS_* variables that they come from.",
+}
+
+_THROTTLE_REMEDIES = {
+    "KeyRangeThroughputExceeded": "One partition is hot: cache its keys, or spread them.",
+    "ProvisionedThroughputExceeded": "Raise the table's provisioned capacity.",
+    "MaxOnDemandThroughputExceeded": "Raise the table's maximum on-demand throughput.",
+    "AccountLimitExceeded": "Ask AWS for a higher account quota.",
+}
+"""By the end of AWS's throttling reason; the start names the table or an index, read or write."""
+
+_QUOTED = (errors.AccessDenied, errors.InvalidCredentials, errors.TableNotFound, errors.ServerError)
+"""Errors whose message by AWS names principals and resources, and never keys or values."""
+
+_MAX_QUOTED = 300
+
+
+def code_of(answer: Failure, response: Response) -> str:
+    """The error's name without namespace and URI; empty if there is none."""
+    header = response.headers.get("x-amzn-errortype")
+    code = answer.type or header or answer.code or answer.upper_code or ""
+    return code.partition(":")[0].rpartition("#")[2].strip()
+
+
+def failure(
+    response: Response, what: str, check: CheckFailure | None = None, now: int | None = None
+) -> errors.OnlineStoreError:
+    """The error in a response that is not 200; `what` names operation and table.
+
+    `now` is this machine's clock, in UTC microseconds, to recognise that it is wrong. Raises what
+    `check` does.
+    """
+    try:
+        answer = _failure.decode(response.body)
+    except UNREADABLE:
+        answer = Failure()
+    code = code_of(answer, response)
+    if check is not None:
+        check(code, answer)
+    kind = _class_of(code, response.status, answer)
+    request_id = response.headers.get("x-amzn-requestid", "")
+    error: errors.OnlineStoreError = kind(_text(kind, code, answer, response, what, now))
+    if isinstance(error, errors.RequestError):
+        error.engine_message = answer.text
+        error.code = code
+        error.http_status = response.status
+        error.request_id = request_id
+        error.throttling_reasons = answer.throttling_reasons
+    if isinstance(error, errors.ConditionFailed):
+        error.item = bytes(answer.Item) or None
+    return error
+
+
+_ITEM_TOO_LARGE = re.compile(r"Item size.* exceeded the maximum allowed size")
+"""DynamoDB says the same of an expression, which is a bug here and not the caller's."""
+
+
+def _class_of(code: str, status: int, answer: Failure) -> type[Any]:
+    if code == "TransactionCanceledException":
+        return _class_of_cancellation(answer)
+    if code == "ValidationException" and _ITEM_TOO_LARGE.search(answer.text):
+        return errors.ItemTooLarge
+    if code in _CLASSES:
+        return _CLASSES[code]
+    if status in _CLASSES_BY_STATUS:
+        return _CLASSES_BY_STATUS[status]
+    return errors.ServerError if status >= 500 else errors.RequestRefused
+
+
+def _class_of_cancellation(answer: Failure) -> type[errors.RequestError]:
+    reasons = answer.CancellationReasons or ()
+    codes = {reason.Code for reason in reasons} - {None, "None"}
+    if "ConditionalCheckFailed" in codes:
+        return errors.ConditionFailed
+    if codes & {"ThrottlingError", "ProvisionedThroughputExceeded"}:
+        return errors.Throttled
+    return errors.WriteConflict if "TransactionConflict" in codes else errors.RequestRefused
+
+
+def _text(
+    kind: type[Any], code: str, answer: Failure, response: Response, what: str, now: int | None
+) -> str:
+    sentences = [f"{what}: {code or f'HTTP {response.status}'}"]
+    if issubclass(kind, _QUOTED) and answer.text:
+        # Further lines of a refused signature repeat the headers, the session token among them.
+        first_line = answer.text.partition("\n")[0][:_MAX_QUOTED]
+        sentences[0] += f": {first_line.rstrip('.')}"
+    if answer.throttling_reasons:
+        sentences[0] += f" ({', '.join(answer.throttling_reasons)})"
+    remedy = None
+    if now is not None and issubclass(kind, errors.InvalidCredentials):
+        remedy = _skew(response, now)
+    for reason in answer.throttling_reasons:
+        ends = (text for end, text in _THROTTLE_REMEDIES.items() if reason.endswith(end))
+        remedy = remedy or next(ends, None)
+    remedy = remedy or _REMEDIES.get(kind)
+    if remedy:
+        sentences.append(remedy)
+    if request_id := response.headers.get("x-amzn-requestid"):
+        sentences.append(f"Request id: {request_id}")
+    return ". ".join(sentence.rstrip(".") for sentence in sentences) + "."
+
+
+def _skew(response: Response, now: int) -> str | None:
+    """The remedy if this machine's clock is why a signature was refused."""
+    try:
+        theirs = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+    except (TypeError, ValueError):
+        return None
+    ahead = now / 1e6 - theirs
+    if abs(ahead) < _MAX_SKEW_SECONDS:
+        return None
+    where = "ahead of" if ahead > 0 else "behind"
+    minutes = round(abs(ahead) / 60)
+    return f"The clock of this machine is {minutes} minutes {where} AWS's: set it, as with NTP."

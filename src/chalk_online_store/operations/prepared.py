@@ -1,0 +1,39 @@
+"""Reads whose features are resolved once, for any number of calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chalk_online_store.operations import read as reading
+from chalk_online_store.schema import Namespace, microseconds
+
+
+@dataclass(eq=False, slots=True)
+class Prepared:
+    """A read of some features, resolved once and for all that do not change.
+
+    `schema` is what the caller named the namespace by: kept, so that its `id` is no other's.
+    `overrides` are those of their max
+    staleness. `plan` is by the last reading of the registry that it was needed with.
+    """
+
+    schema: Namespace | type
+    namespace: Namespace
+    names: tuple[str, ...]
+    overrides: reading.Overrides
+    plan: reading.ReadPlan | None = None
+
+
+def prepare(
+    schema: Namespace | type,
+    namespace: Namespace,
+    names: tuple[str, ...] | None,
+    overrides: reading.Overrides,
+) -> Prepared:
+    """Resolve a read. Raises `UnknownFeature`, and `InvalidSchema` for a bad duration."""
+    names = tuple(namespace.by_name) if names is None else names
+    for name in (*names, *overrides):
+        namespace.feature(name)
+    for name, duration in overrides.items():
+        microseconds(duration, f"max_staleness of {name}")
+    return Prepared(schema, namespace, names, overrides)
