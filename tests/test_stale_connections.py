@@ -264,14 +264,14 @@ def test_a_wall_clock_that_is_set_back_does_no_harm(
 def test_the_bound_of_silence_follows_the_usual_latency() -> None:
     """The bound is 4 times the peak of latency, at least 100 ms, at most half of the timeout."""
     found = Reuse(50, 32)
-    found.tidy(0.0)
     connection = SimpleNamespace(began_at=time.monotonic() - 0.5)
     assert found.silence_bound(10) == 0.1
     assert found.silence_bound(0.1) == 0.05
     found.stamp(connection)
     assert 2.0 <= found.silence_bound(100) < 10
     assert found.silence_bound(1) == 0.5
-    found.tidy(100.0)
+    found.has_expired(connection, time.monotonic() + 100)
+    found.has_expired(connection, time.monotonic() + 200)
     assert found.silence_bound(10) == 0.1
 
 

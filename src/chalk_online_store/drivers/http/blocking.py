@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from chalk_online_store.drivers.http.connection import Connection
-from chalk_online_store.drivers.http.reuse import KEEPALIVE_TIMEOUT, Reuse
+from chalk_online_store.drivers.http.reuse import KEEPALIVE_TIMEOUT, TIDY_SECONDS, Reuse
 from chalk_online_store.drivers.http.shared import FAILURES, Target, store_closed
 from chalk_online_store.drivers.polling import wait_for_any
 from chalk_online_store.dynamodb.messages import Request, Response
@@ -54,6 +54,8 @@ class HttpTransport:
         self._idle: deque[Connection] = deque()  # append and pop are atomic.
         self._parked: deque[Connection] = deque()
         self._pid = os.getpid()
+        self._tidy_at = -math.inf
+        """When to look for expired connections beside the one that is taken."""
         self._generation = 0
         """Connections of an earlier one may be out of step, and are not used again."""
 
@@ -208,8 +210,8 @@ class HttpTransport:
     def _take(self, now: float) -> Connection | None:
         """Take the idle connection that was used last, if it may still be alive."""
         suspect_until = self._tend() if self._parked else -math.inf
-        if now >= self.reuse.tidy_at:
-            self.reuse.tidy(now)
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
             self._drop_expired(now)
         while (connection := _pop(self._idle.pop)) is not None:
             if connection.idle_since <= suspect_until:

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from chalk_online_store.drivers.http.connecting import connected
 from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
-from chalk_online_store.drivers.http.reuse import Reuse
+from chalk_online_store.drivers.http.reuse import TIDY_SECONDS, Reuse
 from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Stale, Target
 from chalk_online_store.drivers.loops import Alarm, Wait
 from chalk_online_store.dynamodb.messages import Response
@@ -64,6 +64,8 @@ class Pool:
         self._parked: dict[object, Callable[[], object]] = {}
         """What was given up, the oldest first, and what ends it."""
         self._closed = False
+        self._tidy_at = _NEVER
+        """When to look for expired connections beside the one that is taken."""
         self.generation = 0
         """Connections of an earlier one may be out of step, and are not used again."""
 
@@ -264,8 +266,8 @@ class Pool:
         if not idle:
             return None
         reuse = self.reuse
-        if now >= reuse.tidy_at:
-            reuse.tidy(now)
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
             self._drop_expired(now)
         suspect_until = self._suspect_until() if self._parked else _NEVER
         while idle and (since := idle[-1].idle_since) > suspect_until:
@@ -299,8 +301,8 @@ class Pool:
     def _give_back(self, connection: Connection) -> None:
         self.reuse.stamp(connection)
         if (
-            connection.generation == self.generation
-            and connection.usable
+            connection.usable
+            and connection.generation == self.generation
             and len(self.idle) < self._size
             and not self._closed
         ):

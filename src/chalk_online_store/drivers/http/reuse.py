@@ -68,13 +68,12 @@ class Reuse:
         self.keepalive_timeout = keepalive_timeout
         self.on_stale: Callable[[], None] = _ignore
         """Called for each connection that proved stale, and so for each request that it delayed."""
-        self.tidy_at = -math.inf
-        """When to `tidy`, on the monotonic clock."""
         self._peak = 0.0
         self._bound = _SHORTEST_BOUND
         self._wall_offset = time.time() - time.monotonic()
         self._most_twice = self._may_be_twice = max(float(pool_size), 1.0)
-        self._tidied_at = self._counted_at = math.inf
+        self._faded_at = self._counted_at = math.inf
+        self._fades_at = -math.inf
 
     # --- how long a connection was idle ---
 
@@ -85,8 +84,15 @@ class Reuse:
         if now - connection.began_at > self._peak:
             self._set_peak(now - connection.began_at)
 
+    def responded(self, took: float) -> None:
+        """Count a response that arrived `took` seconds after its request, as `stamp` does."""
+        if took > self._peak:
+            self._set_peak(took)
+
     def has_expired(self, connection: Idle, now: float) -> bool:
         """Return True if a connection was idle for too long at `now`, by either clock."""
+        if now >= self._fades_at:
+            self._fade(now)
         self._wall_offset = offset = time.time() - now
         age = now - connection.idle_since
         limit = self.keepalive_timeout
@@ -99,11 +105,11 @@ class Reuse:
         largest = timeout * _LARGEST_SHARE
         return min(largest, self._bound)
 
-    def tidy(self, now: float) -> None:
-        """Let the peak of latency fade. Call it when `tidy_at` is reached."""
-        self._set_peak(self._peak * _KEPT_PER_SECOND ** max(0.0, now - self._tidied_at))
-        self._tidied_at = now
-        self.tidy_at = now + TIDY_SECONDS
+    def _fade(self, now: float) -> None:
+        """Let the peak of latency fade."""
+        self._set_peak(self._peak * _KEPT_PER_SECOND ** max(0.0, now - self._faded_at))
+        self._faded_at = now
+        self._fades_at = now + 1.0
 
     def _set_peak(self, peak: float) -> None:
         self._peak = peak

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -171,7 +172,7 @@ class AsyncPool:
         return None
 
     def _give_back(self, connection: AsyncConnection, *, usable: bool = True) -> None:
-        connection.idle_since, connection.idle_since_wall = time.monotonic(), time.time()
+        self._reuse.stamp(connection)
         if usable and connection.usable and not self._closed and len(self._idle) < self._size:
             self._idle.append(connection)
         else:
@@ -273,7 +274,8 @@ class AsyncConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._lost = False
         self._is_new = True
-        self.idle_since = self.idle_since_wall = 0.0
+        self.idle_since = self.wall_offset = 0.0
+        self.began_at = math.inf
         self.usable = False
         """True if a request may be sent on it."""
 
@@ -314,7 +316,7 @@ class AsyncConnection(asyncio.Protocol):
     def _time_out(self) -> None:
         due = self._deadline if self._reader.has_begun else self._first_by
         now = time.monotonic() + EARLY
-        if due <= now < self._deadline and not self._reuse.may_send_twice():
+        if due <= now < self._deadline and not self._reuse.may_send_twice(now):
             # Many requests were sent a second time lately, so the server itself is slow.
             due = self._first_by = self._deadline
         if due > now:

@@ -205,7 +205,9 @@ class Pool:
         try:
             sent.connection.receive(sent.reader, sent.doubted_at, sent.deadline)
         except TimeoutError as error:
-            if not is_stale(error, sent.reader, sent.deadline) or self._reuse.may_send_twice():
+            if not is_stale(error, sent.reader, sent.deadline):
+                raise
+            if self._reuse.may_send_twice(time.monotonic()):
                 raise
             # Many requests were sent a second time lately, so the server itself is slow.
             sent.connection.receive(sent.reader, sent.deadline, sent.deadline)
@@ -230,6 +232,7 @@ class Pool:
 
     def _give_back(self, connection: BlockingConnection) -> None:
         connection.rest()
+        self._reuse.stamp(connection)
         if len(self._idle) >= self._size or connection.pid != os.getpid():
             connection.close()
             return
@@ -320,7 +323,8 @@ class BlockingConnection:
         self.reused = False
         """True once it was idle."""
         self._is_new = True
-        self.idle_since = self.idle_since_wall = 0.0
+        self.idle_since = self.wall_offset = 0.0
+        self.began_at = math.inf
 
     def introduce(self, pipeline: Pipeline) -> None:
         """Have the first request name the library."""
@@ -331,7 +335,6 @@ class BlockingConnection:
     def rest(self) -> None:
         """Begin to be idle."""
         self.reused = True
-        self.idle_since, self.idle_since_wall = time.monotonic(), time.time()
 
     def is_quiet(self) -> bool:
         """Return True if nothing arrived: a server sends nothing unasked but its end."""
