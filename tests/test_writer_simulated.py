@@ -171,7 +171,12 @@ def test_bad_rows_end_in_the_dead_letters(calm: World) -> None:
         yield from calm.writer.flush(10)
         assert (ticket.written, ticket.dead, ticket.durable) == (2, 4, True)
         reasons = {position: type(error).__name__ for position, error in ticket.errors.items()}
-        assert reasons == {1: "InvalidValue", 2: "InvalidKey", 3: "UnknownFeature", 4: "ItemTooLarge"}
+        assert reasons == {
+            1: "InvalidValue",
+            2: "InvalidKey",
+            3: "UnknownFeature",
+            4: "ItemTooLarge",
+        }
 
     calm.run(script)
     assert calm.read(1)["a"] == 7
