@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -315,7 +316,7 @@ def test_many_stores_register_at_once(open_store: Open, url: str) -> None:
     assert values(open_store([everything]), everything) == dict.fromkeys(everything.by_name, 1)
 
 
-def parsed(item: dict[str, bytes]) -> dict[str, Any]:
+def parsed(item: Mapping[str, bytes]) -> dict[str, Any]:
     """An item without the white space that some engines have in their JSON."""
     return {name: json.loads(value) for name, value in item.items()}
 
