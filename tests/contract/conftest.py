@@ -176,9 +176,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "shared_cache":
         valkey: Valkey = request.getfixturevalue("valkey")
         cache = f"&shared_cache_timeout=3&shared_cache={valkey.url(f'{uuid.uuid4().hex}:')}"
+    slow = "&read_timeout=60" if request.param in SYNC_ONLY else ""
     table = f"contract-{uuid.uuid4().hex}"
     create_table(endpoint, table, region=region)
-    yield f"dynamodb:///{table}?region={region}&endpoint_url={endpoint}{cache}"
+    yield f"dynamodb:///{table}?region={region}&endpoint_url={endpoint}{cache}{slow}"
     client = boto3.client("dynamodb", region_name=region, endpoint_url=endpoint)
     client.delete_table(TableName=table)
     client.close()
