@@ -39,7 +39,7 @@ test: ruff $(TESTED)
 # The same tests with many more rounds: nightly, and before a release.
 test-all: ruff $(TESTED)
 	CHALK_STRESS=$(STRESS) $(BIN)/python -m pytest $(PARALLEL) --durations 25
-	$(BIN)/python scripts/matrix.py
+	$(BIN)/python -m scripts.matrix
 
 # The same tests, with the lines counted that they run in any process.
 coverage: $(TESTED)
@@ -51,11 +51,11 @@ coverage: $(TESTED)
 
 # Other Pythons, dependencies and engines; ROWS="engines redis" are some rows of the table.
 matrix: $(TESTED)
-	$(BIN)/python scripts/matrix.py $(ROWS)
+	$(BIN)/python -m scripts.matrix $(ROWS)
 
 # tests/constraints/locked.txt: what pip settles on today.
 lock: $(STAMPS)/dev
-	$(BIN)/python scripts/matrix.py --lock
+	$(BIN)/python -m scripts.matrix --lock
 
 # Feast's own tests of online stores: FEAST=DIR is a checkout of it, URL=... a store to test.
 test-feast: $(STAMPS)/dev $(STAMPS)/engines $(FEAST_SUITE)/.ours

@@ -268,7 +268,7 @@ def test_a_replica_that_loads_is_waited_for_elsewhere(kind: type) -> None:
                 with client_of(loading) as client:
                     client.replicaof("127.0.0.1", server.port)
                 seen = set[str]()
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 120
                 while (where := region_of(store)) != f"127.0.0.1:{loading.port}":
                     seen.add(store.regions()[0].reason)
                     assert where == f"127.0.0.1:{server.port}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -315,6 +317,11 @@ def test_many_stores_register_at_once(open_store: Open, url: str) -> None:
     assert values(open_store([everything]), everything) == dict.fromkeys(everything.by_name, 1)
 
 
+def parsed(item: Mapping[str, bytes]) -> dict[str, Any]:
+    """An item without the white space that some engines have in their JSON."""
+    return {name: json.loads(value) for name, value in item.items()}
+
+
 def test_a_transaction_is_all_or_nothing(url: str) -> None:
     """Puts, replacements and removals happen together, each only where its item is as stated."""
 
@@ -330,7 +337,7 @@ def test_a_transaction_is_all_or_nothing(url: str) -> None:
         assert (yield from backend.transact(swaps, soon()))
         assert not (yield from backend.transact(swaps, soon()))
         found = yield from backend.list_partition(pk, "$", soon())
-        assert found == [changed, three]
+        assert list(map(parsed, found)) == list(map(parsed, [changed, three]))
 
     run(url, operation)
 

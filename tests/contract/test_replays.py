@@ -39,7 +39,7 @@ def change(store: AnyStore, row: dict[str, Any], moment: datetime = NOW) -> Chan
 
 def replay(store: AnyStore, *changes: Change) -> Report:
     """Apply changes that may have been made before."""
-    call = Call(time.monotonic() + 10, replay=True)
+    call = Call(time.monotonic() + 120, replay=True)
     store.run(store.core.backend.change(changes, call))
     return call.report
 

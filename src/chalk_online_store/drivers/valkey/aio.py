@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar, cast
 
 from chalk_online_store.drivers.http.connecting import connected
+from chalk_online_store.drivers.http.reuse import Reuse
 from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, store_closed
 from chalk_online_store.drivers.loops import EARLY, PerLoop
-from chalk_online_store.drivers.valkey.reuse import Reuse
 from chalk_online_store.drivers.valkey.shared import (
     FAILURES,
     LOGIN_BYTES,

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from chalk_online_store.drivers.http.opening import open_socket
+from chalk_online_store.drivers.http.reuse import Reuse
 from chalk_online_store.drivers.http.shared import store_closed
 from chalk_online_store.drivers.polling import milliseconds_until
-from chalk_online_store.drivers.valkey.reuse import Reuse
 from chalk_online_store.drivers.valkey.shared import (
     FAILURES,
     LOGIN_BYTES,
@@ -100,7 +100,7 @@ class Pool:
     """The connections to one address, or to the server that sentinels name.
 
     Every connection in it is idle and in step: one that raised is closed, whatever it raised.
-    Connections are taken from the end that was used last. See `drivers.valkey.reuse` for those
+    Connections are taken from the end that was used last. See `drivers.http.reuse` for those
     that the network has forgotten.
     """
 
