@@ -240,7 +240,7 @@ def test_a_fault_in_the_writers_thread_loses_no_row(
             wrong.add_note(f"{error.__name__} at line {line}, {injector.where}")
             raise
         finally:
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
         fired += bool(injector.where)
     assert fired
 
