@@ -201,7 +201,7 @@ def ours_in_feast(port: int, directory: Path, dataset: Dataset) -> Feast:
     """Feast on this store."""
     kind = "chalk_online_store.integrations.feast.ChalkOnlineStore"
     url = f"valkey://127.0.0.1:{port}/{OurOnlineRead.database}"
-    return Feast(directory, dataset, {"type": kind, "url": url})
+    return Feast(directory, dataset, {"type": kind, "url": url, "timeout": 60})
 
 
 class OnlineRead(Client):

@@ -217,7 +217,9 @@ def message(key: int, visits: int = 1) -> Message:
 
 def visits_of(url: str, keys: int) -> list[int]:
     with OnlineStore.open(url, [User]) as store:
-        return store.read(User, range(keys), ["visits"], consistent=True).column("visits")
+        rows = store.read(User, range(keys), ["visits"], consistent=True, timeout=120)
+        assert rows.report.failed == 0
+        return rows.column("visits")
 
 
 def test_messages_that_nobody_can_read_do_not_hold_up_others(tmp_path: Path, url: str) -> None:
