@@ -274,7 +274,9 @@ def store() -> Any:
         yield store
 
 
-@pytest.mark.parametrize(("name", "kind", "value"), ARROW, ids=lambda each: str(each)[:60])
+@pytest.mark.parametrize(
+    ("name", "kind", "value"), ARROW, ids=lambda each: None if callable(each) else str(each)[:60]
+)
 def test_arrow_columns_of_any_shape_are_exact(
     store: OnlineStore, name: str, kind: pa.DataType, value: Callable[[int], Any]
 ) -> None:
