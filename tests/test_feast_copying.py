@@ -111,7 +111,7 @@ def test_values_are_copied_with_their_times(source: FeatureStore, target: Projec
 def test_a_copy_leaves_what_is_newer(source: FeatureStore, target: Project) -> None:
     """What was written to the target meanwhile stays, and a second copy changes nothing."""
     newer = [({"driver_id": 1}, {"trips": Value(int64_val=77)})]
-    target.write(STATS, newer, at=ago(days=-1))
+    target.write(STATS, newer, at=ago(minutes=-2))
     for _ in range(2):
         copy_online(source, target.features, DRIVERS[:3], ["stats"])
     found = target.read_rows(STATS, [{"driver_id": number} for number in range(3)], ["trips"])

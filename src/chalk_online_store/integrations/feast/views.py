@@ -32,8 +32,8 @@ from chalk_online_store.schema import Feature, Namespace
 
 T = TypeVar("T")
 
-KEY = "@key"
-"""What rows call the entity key: in no name of Feast's, since those are escaped."""
+KEY = "key"
+"""What rows call the entity key. Names of features have an "@", so none of them is the same."""
 
 _KEY_TYPES: dict[str, tuple[type, Any]] = {
     "int32_val": (int, None),
