@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pandas as pd
 import pytest
 from feast import Field
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -22,7 +23,7 @@ from feast.types import Float64, Int64, String, UnixTimestamp
 from chalk_online_store import InvalidSchema, InvalidURL, OnlineStoreError, UnknownFeature
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.effects import Operation
-from chalk_online_store.errors import InvalidKey, InvalidValue, TypeConflict
+from chalk_online_store.errors import InvalidKey, InvalidValue, TypeConflict, WriteFailed
 from chalk_online_store.integrations.feast.writes import FeastRow
 from chalk_online_store.testing import Dynoxide, create_table
 from tests.feast_world import (
@@ -306,6 +307,48 @@ def test_a_bad_row_writes_nothing(start: Start) -> None:
     with pytest.raises(UnknownFeature, match="no field 'nothing'"):
         project.write(STATS, [(ONE, {"nothing": Value(int64_val=1)})])
     assert project.read_rows(STATS, [ONE]) == [(None, None)]
+
+
+EVENT_TIMES: list[Any] = [
+    None,
+    pd.NaT,
+    datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC),
+    datetime(1, 1, 1),  # noqa: DTZ001 - Feast has such times mean UTC.
+    pd.Timestamp("2026-01-01", tz="UTC") + pd.Timedelta(1, "ns"),
+    "2026-01-01",
+]
+
+
+@pytest.mark.parametrize("event_time", EVENT_TIMES, ids=map(str, EVENT_TIMES))
+def test_an_event_time_that_is_none_refuses_its_row_alone(start: Start, event_time: Any) -> None:
+    """Rows whose event time is null or before 1970 are refused by position, all others written."""
+    project = start()
+    times = [NOW] * 1500
+    times[1] = times[1200] = event_time
+    rows = [(key({"driver_id": n}), trips(n), at, None) for n, at in enumerate(times)]
+    with pytest.raises(WriteFailed, match=r"2 rows .* The first is at position 1: ") as caught:
+        project.write_rows(STATS, rows)
+    assert {at: type(e) for at, e in caught.value.failed.items()} == {
+        1: InvalidValue,
+        1200: InvalidValue,
+    }
+    found = project.get(["stats:trips"], [{"driver_id": n} for n in (0, 1, 2, 1200, 1499)])
+    assert [cell.value for cell in found["trips"]] == [0, None, 2, None, 1499]
+
+
+def test_the_first_moment_of_1970_is_an_event_time(start: Start) -> None:
+    """An event time of 0 is stored."""
+    project = start()
+    project.write(STATS, [(ONE, trips(7))], at=datetime(1970, 1, 1, tzinfo=UTC))
+    assert project.get(["stats:trips"], [ONE])["trips"][0].value == 7
+
+
+def test_a_created_time_that_is_nat_counts_as_none(start: Start) -> None:
+    """Rows without a created time are ordered by their event times."""
+    project = start()
+    rows = [(key(ONE), trips(n), NOW, at) for n, at in ((1, ago(days=1)), (2, pd.NaT))]
+    project.write_rows(STATS, rows)
+    assert project.get(["stats:trips"], [ONE])["trips"][0].value == 2
 
 
 def test_progress_is_told_and_batches_may_be_large(start: Start) -> None:

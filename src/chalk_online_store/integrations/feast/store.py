@@ -190,14 +190,18 @@ class ChalkOnlineStore(FeastOnlineStore):
         """Write rows in the order of their event times, then of their created times.
 
         What is older than what is there changes nothing, unless `ordering` is "arrival". Raises
-        as `writes.write` does: then some rows may be written, and writing all again is safe.
+        as `writes.write` does: then some rows may be written, and writing all again is safe. Raises
+        `WriteFailed` for rows whose event time is null or before 1970, after all other rows are
+        written.
         """
         store, catalogue = self._sync(config)
         view = catalogue.view(config, table)
-        for some in _chunks(data):
+        valid, refused = writes.split_by_event_time(data)
+        for some in _chunks(valid):
             store.driver.run(_write(catalogue, config, view, some))
             if progress:
                 progress(len(some))
+        writes.raise_refused(view, refused)
 
     async def online_write_batch_async(
         self,
@@ -209,10 +213,12 @@ class ChalkOnlineStore(FeastOnlineStore):
         """As `online_write_batch`."""
         store, catalogue = self._async(config)
         view = catalogue.view(config, table)
-        for some in _chunks(data):
+        valid, refused = writes.split_by_event_time(data)
+        for some in _chunks(valid):
             await store.driver.run(_write(catalogue, config, view, some))
             if progress:
                 progress(len(some))
+        writes.raise_refused(view, refused)
 
     # --- the infrastructure ----------------------------------------------------------------
 

@@ -14,7 +14,12 @@ from feast.protos.feast.types.Value_pb2 import Value
 from chalk_online_store.backend import Call
 from chalk_online_store.codec.registry import ACTIVE, Entry
 from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import UnknownFeature
+from chalk_online_store.errors import (
+    InvalidValue,
+    OnlineStoreError,
+    UnknownFeature,
+    WriteFailed,
+)
 from chalk_online_store.integrations.feast.views import (
     KEY,
     Catalogue,
@@ -26,6 +31,7 @@ from chalk_online_store.integrations.feast.views import (
     join_keys_of,
     keys_of,
 )
+from chalk_online_store.operations.times import time_of
 from chalk_online_store.operations.write import Ordering
 
 FeastRow = tuple[EntityKey, Mapping[str, Value], datetime, datetime | None]
@@ -40,6 +46,38 @@ class Batch(NamedTuple):
     times: Sequence[datetime]
 
 
+def split_by_event_time(
+    data: Sequence[FeastRow],
+) -> tuple[list[FeastRow], dict[int, OnlineStoreError]]:
+    """Return the rows that have a valid event time, and why each other row has not, by position.
+
+    An event time is valid if it is from 1970 on and not null, NaT, or finer than a microsecond.
+    """
+    valid: list[FeastRow] = []
+    refused: dict[int, OnlineStoreError] = {}
+    for position, row in enumerate(data):
+        event_time = row[2]
+        try:
+            time_of(_aware(event_time) if isinstance(event_time, datetime) else event_time)
+        except InvalidValue as error:
+            refused[position] = error
+        else:
+            valid.append(row)
+    return valid, refused
+
+
+def raise_refused(view: View, refused: Mapping[int, OnlineStoreError]) -> None:
+    """Raise `WriteFailed` if rows were refused for their event times; the others are written."""
+    if refused:
+        position, error = next(iter(refused.items()))
+        raise WriteFailed(
+            f"{len(refused)} rows of the feature view {view.group!r} were not written, because of "
+            f"their event timestamps. The first is at position {position}: {error} All other rows "
+            "are written. The positions are in .failed; correct these rows and write them again.",
+            refused,
+        ) from error
+
+
 def batch_of(view: View, data: Sequence[FeastRow]) -> Batch:
     """Feast's rows as ours, in the order of their times; of one entity's only those that count.
 
@@ -47,7 +85,8 @@ def batch_of(view: View, data: Sequence[FeastRow]) -> Batch:
     """
     keys, ids = keys_of([entity_of(key) for key, *_ in data])
     ordered = sorted(
-        (_aware(when), _aware(made or when), place) for place, (*_, when, made) in enumerate(data)
+        (_aware(when), _aware(_created(made, when)), place)
+        for place, (*_, when, made) in enumerate(data)
     )
     latest: dict[Any, list[tuple[datetime, dict[str, Any]]]] = {}
     for when, _, place in ordered:
@@ -63,6 +102,11 @@ def batch_of(view: View, data: Sequence[FeastRow]) -> Batch:
 def _aware(moment: datetime) -> datetime:
     """Feast has times without a zone mean UTC."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _created(created: datetime | None, event_time: datetime) -> datetime:
+    """Return when a row was created, or its event time if that is null or NaT."""
+    return created if created is not None and created == created else event_time  # noqa: PLR0124
 
 
 def _encoded(view: View, keys: JoinKeys, values: Mapping[str, Value]) -> dict[str, Any]:
