@@ -18,6 +18,7 @@ pytest_plugins = ["chalk_online_store.testing.fixtures"]
 
 
 def _enter_empty_directory(namespace: dict[str, Any]) -> None:
+    namespace["__name__"] = "__main__"  # chalkpy looks at the module that uses a reference.
     namespace["_origin"] = Path.cwd()
     namespace["_directory"] = tempfile.TemporaryDirectory()
     os.chdir(namespace["_directory"].name)

@@ -434,6 +434,8 @@ CASES: dict[str, dict[str, Case]] = {
                 "features": "features",
                 "key_name": "name",
                 "online_store_config": "settings",
+                "observed_at_name": "name",
+                "excluded": "mapping",
             },
         ),
         "OnlineStoreConfig": Case(
@@ -654,6 +656,7 @@ _SAID = {
     "primary_key": ["Primary key", "primary key"],
     "name": ["name"],
     "key_name": ["name"],
+    "observed_at_name": ["name"],
     "group": ["group"],
     "operations": ["operations"],
     "coalesce": ["coalesce"],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal, Optional, TypedDict
 from uuid import UUID
 
@@ -20,11 +23,21 @@ from chalk.features import Vector as ChalkVector
 from chalk.features import feature, features, has_many, has_one
 from chalk.stores import LRUCache, OnlineStoreConfig
 
-from chalk_online_store import InvalidSchema, OnlineStore, UnknownFeature
+from chalk_online_store import (
+    AsyncOnlineStore,
+    Feature,
+    FutureTimestamp,
+    InvalidSchema,
+    InvalidValue,
+    Namespace,
+    OnlineStore,
+    PersistenceWriter,
+    UnknownFeature,
+)
 from chalk_online_store import LRUCache as OurLRUCache
 from chalk_online_store import OnlineStoreConfig as OurConfig
 from chalk_online_store.integrations.chalkpy import namespace_of, namespaces_of
-from chalk_online_store.schema.namespaces import NO_DEFAULT, Feature
+from chalk_online_store.schema.namespaces import NO_DEFAULT
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -361,6 +374,319 @@ def test_what_to_leave_out_must_be_there() -> None:
     """A misspelt name is not left out in silence."""
     with pytest.raises(InvalidSchema, match="no feature 'nmae'"):
         namespace_of(Owner, leave_out=["nmae"])
+
+
+# --- instances: their feature time, and what of them is stored -----------------------------
+
+
+@features(name="chalk_person", max_staleness="infinity")
+class Person:
+    id: int
+    email: str
+    risk: float = feature(max_staleness="infinity", version=2)
+    renamed: int = feature(name="stored_name")
+    offline: int = feature(store_online=False)
+    updated_at: FeatureTime
+    card: Card = has_one(lambda: Card.owner_id == Person.id)
+    cards: DataFrame[Card] = has_many(  # type: ignore[type-arg]
+        lambda: Card.owner_id == Person.id
+    )
+    logins: Windowed[int] = windowed("1d", "7d", default=0)
+
+
+PERSON: Any = Person
+CARD: Any = Card
+LATE, EARLY = datetime(2026, 6, 1, tzinfo=UTC), datetime(2020, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def people() -> Iterator[OnlineStore]:
+    with OnlineStore.open("sqlite://", schema=[Person, Card]) as store:
+        yield store
+
+
+def _person(key: int, **given: Any) -> Any:
+    return PERSON(id=key, **given)
+
+
+FORMS: list[Callable[[int, str, datetime], Any]] = [
+    lambda key, email, at: PERSON(id=key, email=email, updated_at=at),
+    lambda key, email, at: {"id": key, "email": email, "updated_at": at},
+    lambda key, email, at: {PERSON.id: key, PERSON.email: email, PERSON.updated_at: at},
+    lambda key, email, at: {"id": key, "email": email, "chalk_person.updated_at": at},
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["instance", "short", "reference", "full"])
+def test_the_feature_time_is_the_observed_at(people: OnlineStore, form: Any) -> None:
+    """A row's FeatureTime decides whether it is newer, whatever the form of the row."""
+    people.write(Person, [form(1, "new", LATE)])
+    people.write(Person, [form(1, "old", EARLY)])
+    row = people.read(Person, [1], ["email"])[0]
+    assert (row["email"], row.observed_at("email")) == ("new", LATE)
+
+
+def test_rows_without_a_feature_time_are_observed_now(people: OnlineStore) -> None:
+    """In one write, rows that state a FeatureTime keep it, and the others are observed now."""
+    before = datetime.now(UTC)
+    rows = [_person(1, email="a"), _person(2, email="b", updated_at=EARLY), {"id": 3, "email": "c"}]
+    people.write(Person, rows)
+    times = [row.observed_at("email") for row in people.read(Person, [1, 2, 3], ["email"])]
+    assert times[1] == EARLY
+    assert all(time is not None and time >= before for time in (times[0], times[2]))
+
+
+def test_writers_and_async_stores_heed_the_feature_time(people: OnlineStore) -> None:
+    """The persistence writer and the async store observe an instance at its FeatureTime."""
+    with PersistenceWriter(people) as writer:
+        writer.submit(Person, [_person(1, email="new", updated_at=LATE)]).wait(timeout=30)
+        writer.submit(Person, [_person(1, email="old", updated_at=EARLY)]).wait(timeout=30)
+    row = people.read(Person, [1], ["email"])[0]
+    assert (row["email"], row.observed_at("email")) == ("new", LATE)
+
+    async def use() -> datetime | None:
+        async with AsyncOnlineStore.open("sqlite://", schema=[Person]) as store:
+            await store.write(Person, [_person(1, email="a", updated_at=EARLY)])
+            return (await store.read(Person, [1], [PERSON.email]))[0].observed_at(PERSON.email)
+
+    assert asyncio.run(use()) == EARLY
+
+
+@pytest.mark.parametrize("observed_at", [LATE, [LATE]])
+def test_an_observed_at_that_contradicts_a_feature_time_is_refused(
+    people: OnlineStore, observed_at: Any
+) -> None:
+    """`observed_at=` may repeat a row's FeatureTime, and is refused if it differs from it."""
+    people.write(Person, [_person(1, email="a", updated_at=LATE)], observed_at=observed_at)
+    with pytest.raises(InvalidValue, match=r"observed_at \(row 0\) differs"):
+        people.write(Person, [_person(2, email="a", updated_at=EARLY)], observed_at=observed_at)
+    assert people.read(Person, [1, 2], ["email"]).statuses("email") == ["hit", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("time", "error"),
+    [
+        (None, InvalidValue),
+        ("2026-01-01", InvalidValue),
+        (datetime(2026, 1, 1), InvalidValue),  # noqa: DTZ001 - refused for that.
+        (datetime(1969, 1, 1, tzinfo=UTC), InvalidValue),
+        (datetime(9999, 1, 1, tzinfo=UTC), FutureTimestamp),
+    ],
+)
+def test_a_feature_time_that_is_not_an_observed_at_is_refused(
+    people: OnlineStore, time: Any, error: Any
+) -> None:
+    """A FeatureTime has to be a possible observed-at; the error names the row."""
+    with pytest.raises(error, match=r"row 1|position 1"):
+        people.write(Person, [_person(1, email="a"), _person(2, email="b", updated_at=time)])
+    assert people.read(Person, [1], ["email"]).statuses("email") == ["missing"]
+
+
+def test_the_undeclared_feature_time_is_the_observed_at_too(people: OnlineStore) -> None:
+    """Classes without a FeatureTime of their own have chalkpy's, which is heeded as well."""
+    time = CARD.__chalk_ts__.attribute_name
+    people.write(Card, [CARD(id="a", owner_id=1, **{time: EARLY})])
+    assert (
+        people.read(Card, ["a"], max_staleness={"owner_id": "infinity"})[0].observed_at("owner_id")
+        == EARLY
+    )
+
+
+@pytest.mark.parametrize("key", ["1d", 86400, "24h"])
+def test_windows_of_an_instance_are_written(people: OnlineStore, key: Any) -> None:
+    """A windowed feature that is set by its windows is written to the features of these."""
+    people.write(Person, [_person(1, logins={key: 3, "7d": 5})])
+    row = people.read(Person, [1])[0]
+    assert (row["logins__86400__"], row[PERSON.logins["7d"]]) == (3, 5)
+
+
+def test_aliases_of_an_instance_are_written_once(people: OnlineStore) -> None:
+    """What chalkpy stores under several attributes is one feature."""
+    person = _person(1, risk=0.5)
+    person.logins_1d = 4
+    person.logins__604800__ = 9
+    people.write(Person, [person])
+    row = people.read(Person, [1])[0]
+    assert (row["risk"], row["logins__86400__"], row["logins__604800__"]) == (0.5, 4, 9)
+
+
+def _extra() -> Any:
+    person = _person(2, email="x")
+    person.extra = 1
+    return person
+
+
+def _twice() -> Any:
+    person = _person(2, logins={"1d": 3})
+    person.logins__86400__ = 4
+    return person
+
+
+REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: _person(2, card=CARD(id="c", owner_id=2)), UnknownFeature, "'card': it is a join"),
+    (lambda: _person(2, card=None), UnknownFeature, "'card'"),
+    (lambda: _person(2, cards=DataFrame([CARD(id="c", owner_id=2)])), UnknownFeature, "'cards'"),
+    (lambda: _person(2, offline=1), UnknownFeature, "'offline': .*store_online=False"),
+    (lambda: _person(2, logins=3), UnknownFeature, "'logins': it is windowed.*logins__86400__"),
+    (lambda: _person(2, logins={"3d": 3}), UnknownFeature, "logins__259200__"),
+    (lambda: _person(2, logins={"soon": 3}), InvalidValue, "logins: a window must be"),
+    (_extra, UnknownFeature, "'extra'"),
+    (_twice, InvalidValue, "logins__86400__ twice"),
+    (lambda: {"id": 2, "card": CARD(id="c", owner_id=2)}, UnknownFeature, "'card'"),
+    (lambda: {PERSON.id: 2, PERSON.card: None}, UnknownFeature, "'card'"),
+    (lambda: {PERSON.id: 2, PERSON.card.owner_id: 1}, UnknownFeature, "'card.owner_id'"),
+    (
+        lambda: {"id": 2, Card.owner_id: 1},
+        UnknownFeature,
+        "no feature 'chalk_card.owner_id'",
+    ),
+    (lambda: {"id": 2, "email": "a", PERSON.email: "b"}, InvalidValue, "names a feature twice"),
+    (lambda: {"id": 2, "email": "a", "chalk_person.email": "b"}, InvalidValue, "twice"),
+    (lambda: {"id": 2, "logins__86400__": 1, PERSON.logins["1d"]: 2}, InvalidValue, "twice"),
+    (lambda: {"id": 2, PERSON.email + PERSON.email: "a"}, UnknownFeature, "not a feature"),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "message"), REFUSED)
+@pytest.mark.parametrize("by_writer", [False, True], ids=["store", "writer"])
+def test_what_is_not_stored_is_refused(
+    people: OnlineStore, make: Any, error: Any, message: str, by_writer: bool
+) -> None:
+    """What a row has and the schema does not store is refused by its name; no row is written."""
+    rows = [_person(1, email="a"), make()]
+    with PersistenceWriter(people) as writer:
+        write = writer.submit if by_writer else people.write
+        with pytest.raises(error, match=message) as caught:
+            write(Person, rows)
+    assert "position 1" in "".join(caught.value.__notes__)
+    assert people.read(Person, [1, 2], ["email"]).statuses("email") == ["missing", "missing"]
+
+
+# --- references as names -------------------------------------------------------------------
+
+
+NAMES: list[tuple[Callable[[], Any], str]] = [
+    (lambda: PERSON.email, "email"),
+    (lambda: "chalk_person.email", "email"),
+    (lambda: "email", "email"),
+    (lambda: PERSON.renamed, "stored_name"),
+    (lambda: PERSON.risk, "risk"),
+    (lambda: PERSON.risk @ 2, "risk@2"),
+    (lambda: PERSON.logins["1d"], "logins__86400__"),
+    (lambda: PERSON.logins("7d"), "logins__604800__"),
+    (lambda: next(f for f in PERSON.features if f.name == "email"), "email"),
+]
+VALUES: dict[str, Any] = {
+    "email": "x",
+    "stored_name": 1,
+    "risk": 0.5,
+    "risk@2": 0.25,
+    "logins__86400__": 2,
+    "logins__604800__": 3,
+}
+every_name = pytest.mark.parametrize(("make", "short"), NAMES)
+
+
+@every_name
+def test_references_are_names_everywhere(people: OnlineStore, make: Any, short: str) -> None:
+    """A reference, a full name and a short name are one feature in rows, reads and results."""
+    name, value = make(), VALUES[short]
+    people.write(Person, [{PERSON.id: 1, name: value}])
+    for rows in (
+        people.read(Person, [1], [name], max_staleness={name: "1h"}),
+        people.prepare(Person, (name,), max_staleness={name: "1h"}).read([1]),
+    ):
+        assert rows.features == (short,)
+        assert rows[0][name] == rows[0].get(name) == value
+        assert rows.column(name) == [value]
+        assert rows.statuses(name) == [rows[0].status(name)] == ["hit"]
+        assert rows[0].observed_at(name) == rows[0].observed_at(short)
+        assert rows.to_numpy(name).shape == (1,)
+    assert people.read(Person, [1], [name], max_staleness={name: "0s"}).statuses(name) == ["stale"]
+    people.delete(Person, [1], features=[name])
+    assert people.read(Person, [1], [short]).statuses(name) == ["missing"]
+    people.drop(Person, [name])
+    with pytest.raises(UnknownFeature):
+        people.drop(Card, [name])
+
+
+def test_rename_takes_references(tmp_path: Path) -> None:
+    """A feature is renamed to a reference of chalkpy, and a reference to another class refused."""
+    url = f"sqlite:///{tmp_path / 'people.db'}"
+    old = Namespace("chalk_person", int, [Feature("mail", str)])
+    with OnlineStore.open(url, schema=[old]) as store:
+        store.write(old, [{"id": 1, "mail": "x"}])
+        store.rename(old, "mail", PERSON.email)
+        with pytest.raises(UnknownFeature):
+            store.rename(old, PERSON.email, PERSON.card.owner_id)
+    with OnlineStore.open(url, schema=[Person]) as store:
+        assert store.read(Person, [1], [PERSON.email]).column(PERSON.email) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (Card.owner_id, "'chalk_person' has no feature 'chalk_card.owner_id'"),
+        (PERSON.card.owner_id, "'chalk_person' does not store 'card.owner_id': it is a join"),
+        (PERSON.card, "'card': it is a join"),
+        (PERSON.logins, "'logins': it is windowed. Name one of its windows: logins__86400__"),
+        (PERSON.updated_at, "'updated_at' is the observed-at"),
+        (PERSON.email + PERSON.email, "is not a feature"),
+        (PERSON.email.nothing, "is not a feature"),
+        (PERSON.logins["3d"], "is not a feature"),
+        (PERSON, "must be names of features"),
+        (PERSON.id == 3, "must be names of features"),
+    ],
+)
+def test_references_that_are_no_feature_of_the_class_are_refused(
+    people: OnlineStore, name: Any, message: str
+) -> None:
+    """References to other classes, to joins and to expressions are refused by errors of ours."""
+    with pytest.raises(UnknownFeature, match=message):
+        people.read(Person, [1], [name])
+    with pytest.raises(UnknownFeature, match=message):
+        people.delete(Person, [1], features=[name])
+    rows = people.read(Person, [1], ["email"])
+    with pytest.raises(UnknownFeature):
+        rows[0][name]
+    with pytest.raises(UnknownFeature):
+        rows.column(name)
+
+
+def test_one_reference_is_not_a_list_of_features(people: OnlineStore) -> None:
+    """A reference in the place of a list is refused: chalkpy would iterate it."""
+    with pytest.raises(InvalidValue, match="features must be a list of feature names"):
+        people.read(Person, [1], PERSON.email)
+    with pytest.raises(InvalidValue, match="features must be a list of feature names"):
+        people.delete(Person, [1], PERSON.email)
+
+
+@pytest.mark.parametrize(
+    "ages",
+    [
+        {"email": "1h", PERSON.email: "2h"},
+        {"email": "1h", "chalk_person.email": "2h"},
+        {"logins__86400__": "1h", PERSON.logins["1d"]: "2h"},
+    ],
+)
+def test_max_staleness_names_a_feature_once(people: OnlineStore, ages: Any) -> None:
+    """Two max stalenesses for one feature are refused."""
+    with pytest.raises(InvalidValue, match=r"max_staleness .*one of them"):
+        people.read(Person, [1], max_staleness=ages)
+
+
+def test_results_of_queries_take_references(people: OnlineStore) -> None:
+    """Inputs and features of a query result may be references, as full names may."""
+    people.write_result("q", {PERSON.id: 1}, {PERSON.email: "x"})
+    found = people.read_result("q", {"chalk_person.id": 1})
+    assert found.features == {"chalk_person.email": "x"}
+    assert found[PERSON.email] == "x"
+
+
+def test_references_are_left_out() -> None:
+    """`namespace_of` leaves out features by reference and by full name."""
+    found = namespace_of(Person, leave_out=[PERSON.logins["1d"], "chalk_person.email"])
+    assert not {"email", "logins__86400__"} & found.row_names
 
 
 def test_chalkpy_is_not_imported_by_the_library() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Annotated, Any, NamedTuple
 
 import attrs
@@ -339,13 +340,11 @@ class Chalk:
 
 
 def test_instances_of_chalkpy() -> None:
-    """What a resolver gives is written: what is set, under its stored name, and is stored."""
+    """What is set on an instance is written, under its stored name."""
     make: Any = Chalk
     vector = ChalkVector(np.array([0.5, 1], "f2"))
     with OnlineStore.open("sqlite://", schema=[Chalk]) as store:
-        store.write(
-            Chalk, [make(id=1, risk=0.5, offline=3, embedding=vector), make(id=2, name="b")]
-        )
+        store.write(Chalk, [make(id=1, risk=0.5, embedding=vector), make(id=2, name="b")])
         rows = store.read(Chalk, [1, 2, 3])
         assert rows.statuses("name") == ["missing", "hit", "missing"]
         assert rows.column("stored_risk") == [0.5, None, None]
@@ -357,9 +356,66 @@ def test_instances_of_chalkpy() -> None:
 
 
 def test_instances_of_chalkpy_with_features_left_out() -> None:
-    """They are rows of the namespace that does without."""
+    """They are rows of the smaller namespace, unless a feature that it leaves out is set."""
     make: Any = Chalk
     namespace = chalk_namespace_of(Chalk, leave_out=["stored_risk"])
     with OnlineStore.open("sqlite://", schema=[namespace]) as store:
-        store.write(namespace, [make(id=1, name="a", risk=0.5)])
+        store.write(namespace, [make(id=1, name="a")])
+        with pytest.raises(UnknownFeature, match="does not store 'stored_risk': this schema"):
+            store.write(namespace, [make(id=2, name="b", risk=0.5)])
+        assert store.read(namespace, [2], ["name"]).statuses("name") == ["missing"]
         assert store.read(namespace, [1], ["name"]).column("name") == ["a"]
+
+
+@every_class
+def test_attributes_that_are_not_fields_are_refused(store: OnlineStore, cls: Any) -> None:
+    """An attribute that was set beside the fields of a row is refused, and nothing is written."""
+
+    class Wider(cls):  # type: ignore[misc]
+        extra: Any = 0
+
+    row = Wider(id=1, name="a", risk=0.5)
+    try:
+        object.__setattr__(row, "extra", 1)
+    except (AttributeError, TypeError):
+        pytest.skip("Its instances take no other attributes.")
+    with pytest.raises(UnknownFeature, match="extra"):
+        store.write(cls, [cls(id=2, name="b", risk=0.5), row])
+    assert store.read(cls, [1, 2], ["name"]).statuses("name") == ["missing", "missing"]
+
+
+def test_attributes_that_a_class_keeps_for_itself_are_not_data(store: OnlineStore) -> None:
+    """Private attributes and cached properties of a row are not taken for features."""
+
+    class Wider(Data):
+        @cached_property
+        def label(self) -> str:
+            return f"{self.name}!"
+
+    row = Wider(1, "a", 0.5)
+    row._seen = True  # type: ignore[attr-defined]
+    assert row.label == "a!"
+    store.write(Data, [row])
+    assert store.read(Data, [1], ["name"]).column("name") == ["a"]
+
+
+def test_models_with_extra_fields_are_refused(store: OnlineStore) -> None:
+    """A pydantic model whose instances hold more than its fields cannot be a row."""
+
+    class Open(pydantic.BaseModel, extra="allow"):
+        id: int
+        name: str
+
+    with pytest.raises(InvalidValue, match="Open allows extra fields"):
+        store.write(Data, [Open(id=1, name="a", more=3)])  # type: ignore[call-arg]
+
+
+@every_class
+def test_fields_that_the_schema_does_not_have_are_refused(store: OnlineStore, cls: Any) -> None:
+    """A row class with more fields than the schema is refused by the name of such a field."""
+    narrow = Namespace("narrow", int, [Feature("name", str)])
+    with (
+        OnlineStore.open("sqlite://", schema=[narrow]) as other,
+        pytest.raises(UnknownFeature, match="'risk'"),
+    ):
+        other.write(narrow, [cls(id=1, name="a", risk=0.5)])

@@ -64,7 +64,8 @@ BAD_ROWS: list[tuple[dict[str, Any], type[OnlineStoreError], str]] = [
     ({"id": 7, "flag": True}, InvalidKey, r"every\.id: the primary key is str, not int"),
     ({"id": "x" * 3000, "flag": True}, InvalidKey, "2048"),
     ({"id": "k", "flagg": True}, UnknownFeature, "'flagg'"),
-    ({"id": "k", "every.flag": True}, UnknownFeature, "short name"),
+    ({"id": "k", "other.flag": True}, UnknownFeature, "'other.flag'"),
+    ({"id": "k", "flag": True, "every.flag": True}, InvalidValue, "names a feature twice"),
 ]
 
 

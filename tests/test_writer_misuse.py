@@ -66,7 +66,7 @@ def test_a_store_of_the_other_kind_is_refused() -> None:
     ("schema", "bad", "error"),
     [
         (User, {"id": 1, "vists": 1}, UnknownFeature),
-        (User, {"id": 1, "user.a": 1}, UnknownFeature),
+        (User, {"id": 1, "other.a": 1}, UnknownFeature),
         (User, {"a": 1}, InvalidKey),
         (User, {"id": "1", "a": 1}, InvalidKey),
         (User, {"id": True, "a": 1}, InvalidKey),

@@ -16,11 +16,20 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Iterable, Mapping, Set
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
-from chalk_online_store.errors import InvalidKey, InvalidSchema, InvalidValue, OnlineStoreError
+from chalk_online_store.errors import (
+    InvalidKey,
+    InvalidSchema,
+    InvalidValue,
+    OnlineStoreError,
+    UnknownFeature,
+)
+
+V = TypeVar("V")
 
 DEFAULT_TIMEOUT = 10.0
 """The default timeout of a call, in seconds."""
@@ -51,11 +60,21 @@ def key_list(keys: Iterable[Any], argument: str = "keys") -> list[Any]:
     return list_of(keys, argument, "primary keys", "[key]", InvalidKey)
 
 
-def name_list(names: Iterable[str], argument: str = "features") -> tuple[str, ...]:
-    """Names of features as a tuple. Raises `InvalidValue` for anything but a list of names."""
+def name_list(names: Iterable[Any], argument: str = "features") -> tuple[str, ...]:
+    """Names of features as a tuple, references of chalkpy's by their full names.
+
+    Raises `InvalidValue` for anything but a list. Whether each is a name, and of a feature, is
+    checked by `Namespace.feature`.
+    """
     if type(names) in _PLAIN_LISTS:
-        return tuple(names)
-    return tuple(list_of(names, argument, "feature names", "[name]"))
+        found = tuple(names)
+    else:
+        found = tuple(list_of(names, argument, "feature names", "[name]"))
+    try:
+        "".join(found)  # The cheapest test of whether all of them are texts.
+    except TypeError:
+        return tuple(map(plain_name, found))
+    return found
 
 
 def text_list(texts: Iterable[str], argument: str, of: str) -> tuple[str, ...]:
@@ -90,7 +109,7 @@ def list_of(
             "one column."
         )
     try:
-        if isinstance(values, _SINGLE):
+        if isinstance(values, _SINGLE) or _is_reference(values):
             raise TypeError
         iterator = iter(values)
     except TypeError:
@@ -123,17 +142,67 @@ def _expected(value: Any, argument: str, of: str, hint: str) -> str:
     return f"{argument} must be a list of {of}; got {kind_of(value)}. Did you mean {hint}?"
 
 
+# --- names of features ---------------------------------------------------------------------
+
+
+def plain_name(name: Any) -> Any:
+    """Return the full name, `user.risk`, of a feature reference of chalkpy, such as `User.risk`.
+
+    Anything else is returned as it is. Raises `UnknownFeature` for a reference that stands for an
+    expression, or for a window or an attribute that its class does not have.
+    """
+    if isinstance(name, str) or not _is_reference(name):
+        return name
+    wrappers = sys.modules["chalk.features.feature_wrapper"]
+    try:
+        full_name: str = wrappers.unwrap_feature(name).root_fqn
+    except Exception as error:
+        raise UnknownFeature(
+            f"A {kind_of(name)} of chalkpy is not a feature ({kind_of(error)}). Pass a reference "
+            'such as User.risk or User.txn_count["1d"], or its name.'
+        ) from error
+    return full_name
+
+
+def plain_names(given: Mapping[Any, V]) -> Mapping[Any, V]:
+    """Return a mapping by names of features with `plain_name` of each key.
+
+    A reference and its full name are equal keys, so no two keys become one.
+    """
+    if all(type(name) is str for name in given):
+        return given
+    return {plain_name(name): value for name, value in given.items()}
+
+
+def name_mapping(given: Mapping[Any, V], argument: str, example: str) -> Mapping[str, V]:
+    """Return a mapping by names of features, references of chalkpy by their full names.
+
+    Raises `InvalidValue` for anything but a mapping.
+    """
+    if isinstance(given, Mapping):
+        given = plain_names(given)
+    check_mapping(given, argument, example)
+    return given
+
+
+def _is_reference(value: Any) -> bool:
+    """Return True for a reference of chalkpy, which is imported if there is one."""
+    wrappers = sys.modules.get("chalk.features.feature_wrapper")
+    fields = sys.modules.get("chalk.features.feature_field")
+    if wrappers is None or fields is None:
+        return False
+    return isinstance(value, (wrappers.FeatureWrapper, fields.Feature))
+
+
 # --- mappings, texts and flags -------------------------------------------------------------
 
 
-def check_mapping(value: Any, argument: str, example: str) -> None:
-    """Refuse anything but a mapping from str. Raises `InvalidValue`."""
+def check_mapping(value: Any, argument: str, example: str, fault: Fault = InvalidValue) -> None:
+    """Refuse anything but a mapping from str."""
     if not isinstance(value, Mapping):
-        raise InvalidValue(
-            f"{argument} must be a dict; got {kind_of(value)}. Write it as {example}."
-        )
+        raise fault(f"{argument} must be a dict; got {kind_of(value)}. Write it as {example}.")
     for name in value:
-        check_text(name, f"each key of {argument}")
+        check_text(name, f"each key of {argument}", fault)
 
 
 def check_text(value: Any, argument: str, fault: Fault = InvalidValue) -> None:

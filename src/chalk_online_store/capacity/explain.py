@@ -24,7 +24,7 @@ from chalk_online_store.codec.changes import Change, merge, render_item
 from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, TableLayout, own
 from chalk_online_store.codec.namespaces import GroupCodec
 from chalk_online_store.codec.sizes import value_size
-from chalk_online_store.operations.times import time_of
+from chalk_online_store.operations.times import time_of, times_of_rows
 from chalk_online_store.schema import Namespace, namespace_of
 from chalk_online_store.schema.instances import rows_of
 
@@ -125,8 +125,10 @@ def explain(
     layout = TableLayout()
     codec = draft_codec(namespace_of(schema), layout)
     groups = {group.sk: group for group in codec.groups.values()}
-    time = time_of(datetime.now(UTC) if observed_at is None else observed_at)
-    (row,) = rows_of(namespace_of(schema), [row])
+    (row,), own = rows_of(namespace_of(schema), [row])
+    now = time_of(datetime.now(UTC))
+    stated = None if observed_at is None else [observed_at]
+    (time,) = times_of_rows(stated, 1, own, now)
     changes = codec.changes(row, time)
     return Explanation(tuple(_explain(layout, groups[c.key.sk], c) for c in changes))
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from chalk_online_store.arguments import check_mapping, check_text
+from chalk_online_store.arguments import check_text, name_mapping
 from chalk_online_store.codec.canonical import canonical
 from chalk_online_store.codec.namespaces import Planned
 from chalk_online_store.codec.shapes import Column
@@ -40,7 +40,7 @@ def key_of(query: str, version: str, inputs: Mapping[str, Any]) -> str:
     """
     check_text(query, "query")
     check_text(version, "version")
-    check_mapping(inputs, "inputs", '{"user.id": 7}')
+    inputs = name_mapping(inputs, "inputs", '{"user.id": 7}')
     if not query:
         raise InvalidValue("query must be the name of a query; got an empty str. Pass its name.")
     found = [(name, _canonical(name, value)) for name, value in inputs.items()]

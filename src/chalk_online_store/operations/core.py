@@ -13,12 +13,13 @@ from chalk_online_store.arguments import (
     check_callable,
     check_flag,
     check_instance,
-    check_mapping,
     check_text,
     finite_number,
     key_list,
     list_of,
     name_list,
+    name_mapping,
+    plain_name,
     row_list,
     text_list,
     timeout_seconds,
@@ -46,7 +47,7 @@ from chalk_online_store.operations.times import (
     check_not_ahead,
     future_timestamp,
     time_of,
-    times_of,
+    times_of_rows,
 )
 from chalk_online_store.operations.watching import Watcher, watched
 from chalk_online_store.report import Report
@@ -144,7 +145,7 @@ class Core:
         names = None if features is None else name_list(features)
         overrides: tuple[tuple[str, Duration], ...] = ()
         if max_staleness is not None:
-            check_mapping(max_staleness, "max_staleness", '{"risk": "5m"}')
+            max_staleness = name_mapping(max_staleness, "max_staleness", '{"risk": "5m"}')
             overrides = tuple(sorted(max_staleness.items()))
         wanted = (id(schema), names, overrides)
         try:
@@ -256,14 +257,13 @@ class Core:
         """
         namespace = self.namespace(schema)
         writing.check_ordering(ordering)
+        own: Mapping[int, Any] = {}
         if not isinstance(rows, ColumnBatch):
-            rows = rows_of(namespace, row_list(rows))
-        times = times_of(observed_at, len(rows))
+            rows, own = rows_of(namespace, row_list(rows))
         call = yield from self._call(timeout)
         now: Instant = yield NOW
-        if times is None:
-            times = [now.wall] * len(rows)
-        else:
+        times = times_of_rows(observed_at, len(rows), own, now.wall)
+        if observed_at is not None or own:
             check_not_ahead(times, self.latest_time(namespace, now))
         draft = self.registry.draft(namespace)
         planned = writing.changes_of_rows(draft, rows, times)
@@ -518,5 +518,10 @@ def _window(coalesce: Duration) -> float:
 
 def _full(namespace: Namespace, name: str, argument: str) -> str:
     """`user.risk` of `risk` and of `user.risk`; the schema need not have it any more, or yet."""
+    is_text = isinstance(name, str)
+    name = plain_name(name)
     check_text(name, argument)
-    return f"{namespace.name}.{name.removeprefix(f'{namespace.name}.')}"
+    short = name.removeprefix(f"{namespace.name}.")
+    if "." in short and not is_text:  # A reference to another class, or through a join.
+        namespace.feature(short)
+    return f"{namespace.name}.{short}"

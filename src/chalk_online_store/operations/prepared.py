@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations import read as reading
 from chalk_online_store.schema import Namespace, microseconds
 
@@ -32,8 +33,13 @@ def prepare(
 ) -> Prepared:
     """Resolve a read. Raises `UnknownFeature`, and `InvalidSchema` for a bad duration."""
     names = tuple(namespace.by_name) if names is None else names
-    for name in (*names, *overrides):
+    for name in names:
         namespace.feature(name)
+    if len({namespace.feature(name).name for name in overrides}) != len(overrides):
+        raise InvalidValue(
+            f"max_staleness names a feature of {namespace.name!r} twice, by its short name and in "
+            "full. Keep one of them."
+        )
     for name, duration in overrides.items():
         microseconds(duration, f"max_staleness of {name}")
     return Prepared(schema, namespace, names, overrides)

@@ -57,6 +57,7 @@ def plan_read(
     places = {name: place for place, name in enumerate(groups)}
     sources = Sources()
     sources.key_name = codec.namespace.key_name
+    sources.namespace = codec.namespace.name
     for feature in features:
         name = feature.name
         sources.kinds[name] = feature.type

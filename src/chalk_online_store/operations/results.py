@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from chalk_online_store.arguments import check_mapping
+from chalk_online_store.arguments import name_mapping, plain_name
 from chalk_online_store.codec.results import Result, key_of, result_of, row_of
 from chalk_online_store.codec.shapes import Column
 from chalk_online_store.errors import DamagedItem, RegistryUnavailable, UnknownFeature
@@ -33,6 +33,7 @@ class QueryResult:
     report: Report
 
     def __getitem__(self, name: str) -> Any:
+        name = plain_name(name)
         if self.features is None:
             raise UnknownFeature(f"There is no result ({self.status.value}), so no {name!r} in it.")
         return self.features[name]
@@ -58,7 +59,7 @@ class ResultCodec:
         Raises `InvalidValue`; `RegistryUnavailable` for a feature that is stored under ids which
         this process does not know yet.
         """
-        check_mapping(features, "features", _EXAMPLE)
+        features = name_mapping(features, "features", _EXAMPLE)
         key = key_of(query, version, inputs)
         limit = microseconds(max_staleness, "max_staleness")
         return row_of(key, features, limit, self._column)
@@ -69,7 +70,7 @@ class ResultCodec:
 
     def of_structs(self, features: Mapping[str, Any]) -> Iterator[Namespace]:
         """The namespaces whose ids it takes to store some of these features."""
-        check_mapping(features, "features", _EXAMPLE)
+        features = name_mapping(features, "features", _EXAMPLE)
         names = {name.partition(".")[0] for name in features if self._needs_ids(name)}
         return (self._schema[name] for name in sorted(names))
 

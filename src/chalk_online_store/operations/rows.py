@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
+from chalk_online_store.arguments import plain_name
 from chalk_online_store.backend import Found
 from chalk_online_store.codec.decoding import FIRST, LATEST_AT, TIMES
 from chalk_online_store.codec.shapes import Columns, Shape
@@ -68,13 +69,25 @@ class Source(NamedTuple):
 class Sources(dict[str, Source]):
     """Where each feature of a read comes from, in the order asked; the same for many reads.
 
-    `kinds` are the features' types, `key_name` is what rows call the primary key.
+    `kinds` are the features' types, `key_name` is what rows call the primary key. `namespace` is
+    the namespace's name. Features are also found by their full names, and by references.
     """
 
     def __init__(self, sources: Mapping[str, Source] | None = None) -> None:
         super().__init__(sources or {})
         self.kinds: dict[str, FeatureType] = {}
         self.key_name = ""
+        self.namespace = ""
+
+    def __missing__(self, name: Any) -> Source:
+        """Find a feature by its full name or by a reference. Raises `UnknownFeature`."""
+        plain = plain_name(name)
+        source = None
+        if isinstance(plain, str):
+            source = self.get(plain.removeprefix(f"{self.namespace}."))
+        if source is None:
+            raise UnknownFeature(f"{_shown(plain)} was not asked for in this read.")
+        return source
 
     @cached_property
     def groups(self) -> dict[int, tuple[Shape, int | None]]:
@@ -170,12 +183,11 @@ class Rows(Sequence["Row"]):
 
     def _source(self, name: str) -> Source:
         try:
-            source = self._sources.get(name)
-        except TypeError:  # A list has no hash.
-            source = None
-        if source is None:
-            raise UnknownFeature(f"{_shown(name)} was not asked for in this read.")
-        return source
+            return self._sources[name]
+        except UnknownFeature:
+            raise
+        except Exception:  # noqa: BLE001 - a list has no hash, nor has a reference to nothing.
+            return self._sources.__missing__(name)
 
     def _answer(self, row: Found, source: Source) -> Answer:
         if row is None:
@@ -213,9 +225,9 @@ class Rows(Sequence["Row"]):
 
     def _failure(self, index: int, name: str) -> ReadFailed:
         """The error for a failed value."""
-        group, shape, position, _ = self._sources[name]
+        group, shape, position, _ = self._source(name)
         row: Any = self._found[group][self._position(index)]
-        what = f"{name!r} of the key at position {index} could not be read"
+        what = f"{_shown(plain_name(name))} of the key at position {index} could not be read"
         cause = row if isinstance(row, OnlineStoreError) else _damage_of(shape, row, position)
         if isinstance(cause, DamagedItem):
             failed: ReadFailed = DamagedValue(
@@ -478,7 +490,9 @@ class Row:
         try:
             return _EPOCH + timedelta(0, 0, microseconds)
         except OverflowError as error:
-            raise DamagedItem(f"The observed-at of {name!r} is no date.") from error
+            raise DamagedItem(
+                f"The observed-at of {_shown(plain_name(name))} is no date."
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Values by feature name; raises `ReadFailed` where one failed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -37,6 +37,27 @@ def times_of(observed_at: ObservedAt, count: int) -> list[int] | None:
     if isinstance(observed_at, Stored):
         return _times_stored(given)
     return [time_of(time, f" (row {row})") for row, time in enumerate(given)]
+
+
+def times_of_rows(
+    observed_at: ObservedAt, count: int, own: Mapping[int, Any], now: int
+) -> list[int]:
+    """Return UTC microseconds for each of `count` rows; `now` for those of which nothing is said.
+
+    `own` are the observed-ats that rows state themselves, by position. Raises `InvalidValue`, also
+    if a row states another one than `observed_at` does.
+    """
+    stated = times_of(observed_at, count)
+    times = [now] * count if stated is None else stated
+    for position, given in own.items():
+        time = time_of(given, f" (row {position})")
+        if stated is not None and time != stated[position]:
+            raise InvalidValue(
+                f"observed_at (row {position}) differs from the observed-at that the row itself "
+                "states, such as its FeatureTime. Leave out one of the two."
+            )
+        times[position] = time
+    return times
 
 
 _EXPECTED = "datetimes with a time zone, or one datetime"

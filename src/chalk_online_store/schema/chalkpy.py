@@ -8,12 +8,12 @@ imported. What its settings mean is read from chalkpy's own source: `features/fe
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from chalk_online_store.errors import InvalidSchema
+from chalk_online_store.errors import InvalidSchema, InvalidValue
 from chalk_online_store.schema.annotations import Document
 from chalk_online_store.schema.config import LRUCache, OnlineStoreConfig
 from chalk_online_store.schema.durations import Duration
@@ -35,23 +35,47 @@ def of_class(cls: type) -> Namespace:
 def read_class(cls: Any, leave_out: Sequence[str] = ()) -> Namespace:
     """The namespace of a class under chalkpy's `@features`.
 
-    Joins, the feature time, what is computed at other names (a windowed feature, of which the
-    windows are kept) and features with `store_online=False` are none of its features. Raises
-    `InvalidSchema` for what cannot be stored, naming the feature.
+    Joins, what is computed at other names (a windowed feature, of which the windows are kept) and
+    features with `store_online=False` are none of its features, and rows that have them are
+    refused. The feature time is what rows call their observed-at. Raises `InvalidSchema` for what
+    cannot be stored, naming the feature.
     """
     declared = {feature.name: feature for feature in _declared(cls)}
     unknown = [name for name in leave_out if name not in declared]
     if unknown:
         raise InvalidSchema(f"{cls.__name__} has no feature {', '.join(map(repr, unknown))}.")
     stored = [f for name, f in declared.items() if name not in leave_out and _is_stored(f)]
-    key = cls.__chalk_primary__
+    names = {feature.name for feature in stored}
+    key, time = cls.__chalk_primary__, cls.__chalk_ts__
     return Namespace(
         cls.namespace,
         key.converter.rich_type,
         [_feature(feature) for feature in stored],
         key_name=key.name,
         online_store_config=_config(cls),
+        observed_at_name=None if time is None else time.name,
+        excluded={
+            name: _reason(feature, declared.values())
+            for name, feature in declared.items()
+            if name not in names and not feature.primary and not feature.is_feature_time
+        },
     )
+
+
+def _reason(feature: Any, declared: Iterable[Any]) -> str:
+    """Return why a feature is not stored, and what to do instead."""
+    if feature.is_windowed:
+        stem = feature.name
+        windows = (f.name for f in declared if f.window_duration and f.window_stem == stem)
+        return f"it is windowed. Name one of its windows: {', '.join(windows)}."
+    if not feature.is_scalar:
+        return (
+            "it is a join. Write and read the entities that it joins by their own class, and "
+            "leave it unset."
+        )
+    if not feature.store_online:
+        return "it is declared with store_online=False. Leave it unset."
+    return "this schema leaves it out. Leave it unset."
 
 
 def _declared(cls: Any) -> Iterator[Any]:
@@ -138,17 +162,58 @@ def _config(cls: Any) -> OnlineStoreConfig:
 
 @cache
 def attributes_of(cls: type) -> dict[str, str]:
-    """What features, and the primary key, are called in instances of a class, by name."""
+    """Return what features, and the primary key, are called in instances of a class, by name."""
     return {f.name: f.attribute_name for f in _declared(cls) if f.is_scalar and not f.is_windowed}
 
 
-def row_of(namespace: Namespace, instance: Any) -> dict[str, Any]:
-    """What is set on an instance and is stored, by feature name; vectors as numpy arrays."""
-    stored, found = {namespace.key_name, *namespace.by_name}, {}
-    cls: Any = type(instance)
-    for name, attribute in attributes_of(cls).items():
-        if name in stored and attribute in vars(instance):
-            value = vars(instance)[attribute]
-            is_vector = isinstance(value, sys.modules["chalk.features"].Vector)
-            found[name] = value.to_numpy() if is_vector else value
-    return found
+@cache
+def _names_of(cls: type) -> dict[str, str]:
+    """Return the names of features by what instances call them: aliases are among these."""
+    declared: Any = cls
+    names = {feature.attribute_name: feature.name for feature in _declared(cls)}
+    for one, other in declared.__chalk_alias_from_to__.items():
+        found = names.get(one) or names[other]
+        names |= {one: found, other: found}
+    time = declared.__chalk_ts__
+    return names if time is None else names | {time.attribute_name: time.name}
+
+
+@cache
+def _windowed(cls: type) -> frozenset[str]:
+    return frozenset(feature.attribute_name for feature in _declared(cls) if feature.is_windowed)
+
+
+def row_of(instance: Any) -> dict[str, Any]:
+    """Return all that is set on an instance, by feature name; vectors as numpy arrays.
+
+    A windowed feature that is set by its windows is given by them. What is not stored is among
+    it: writing the row refuses that. Raises `InvalidValue` for a feature that is set twice.
+    """
+    cls: type = type(instance)
+    names, windowed = _names_of(cls), _windowed(cls)
+    found: dict[str, Any] = {}
+    for attribute, value in vars(instance).items():
+        if attribute in windowed and isinstance(value, Mapping):
+            for window, each in value.items():
+                _put(found, cls, _window_name(cls, attribute, window), each)
+        else:
+            _put(found, cls, names.get(attribute, attribute), value)
+    vector = sys.modules["chalk.features"].Vector
+    return {n: v.to_numpy() if isinstance(v, vector) else v for n, v in found.items()}
+
+
+def _put(found: dict[str, Any], cls: type, name: str, value: Any) -> None:
+    """Add a value; an alias has the same one."""
+    if found.setdefault(name, value) is not value:
+        raise InvalidValue(f"An instance of {cls.__name__} sets {name} twice. Set it once.")
+
+
+def _window_name(cls: type, attribute: str, window: Any) -> str:
+    try:
+        name: str = sys.modules["chalk.streams"].get_name_with_duration(attribute, window)
+    except (TypeError, ValueError) as error:
+        raise InvalidValue(
+            f"{cls.__name__}.{attribute}: a window must be a duration, such as "
+            f'"1d"; got {type(window).__name__} that is not.'
+        ) from error
+    return _names_of(cls).get(name, name)

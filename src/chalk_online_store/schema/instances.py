@@ -6,6 +6,7 @@ chalkpy's. A class under `@features` may be any of them as well.
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from chalk_online_store.errors import InvalidSchema, InvalidValue
+from chalk_online_store.errors import InvalidSchema, InvalidValue, OnlineStoreError
 from chalk_online_store.schema import chalkpy, structs
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.namespaces import Namespace
@@ -82,27 +83,80 @@ def _nullable(annotation: Any) -> bool:
     return annotation in (None, types.NoneType, Any)
 
 
-def rows_of(namespace: Namespace, rows: Sequence[Any]) -> Sequence[Row]:
-    """Rows that may be instances, as mappings; raises `InvalidValue` for what is neither."""
+def rows_of(namespace: Namespace, rows: Sequence[Any]) -> tuple[Sequence[Row], dict[int, Any]]:
+    """Return rows as mappings by short names, and what some state as their observed-at.
+
+    A row is a mapping or an instance. Names that the namespace does not have are kept, so that
+    they are refused as those of any row. The observed-ats are by the positions of their rows.
+
+    Raises `InvalidValue` for anything else, and for a row that names a feature twice.
+    """
     kinds = {*map(type, rows)}
-    odd = [cls for cls in kinds if cls is not dict and not issubclass(cls, Mapping)]
-    if not odd:
-        return rows
-    takes = {cls: _take(namespace, cls) for cls in odd}
-    return [takes[type(row)](row) if type(row) in takes else row for row in rows]
+    takes = {
+        cls: _take(namespace, cls)
+        for cls in kinds
+        if cls is not dict and not issubclass(cls, Mapping)
+    }
+    if not takes and all(map(namespace.row_names.issuperset, rows)):
+        return rows, {}
+    found: list[Row] = []
+    times: dict[int, Any] = {}
+    time_name = namespace.observed_at_name
+    for position, row in enumerate(rows):
+        try:
+            take = takes.get(type(row))
+            named = _by_short_name(namespace, row if take is None else take(row))
+        except OnlineStoreError as error:
+            error.add_note(f"In the row at position {position}; nothing was written.")
+            raise
+        if time_name is not None and time_name in named:
+            times[position] = named[time_name]
+            named = {name: value for name, value in named.items() if name != time_name}
+        found.append(named)
+    return found, times
+
+
+def _by_short_name(namespace: Namespace, row: Row) -> Row:
+    if namespace.row_names.issuperset(row):
+        return row
+    found = {namespace.short_name(name): value for name, value in row.items()}
+    if len(found) != len(row):
+        raise InvalidValue(
+            f"A row of {namespace.name!r} names a feature twice, by its short name and in full. "
+            "Keep one of them."
+        )
+    return found
 
 
 def _take(namespace: Namespace, cls: type) -> Callable[[Any], Row]:
     if getattr(cls, "__chalk_feature_set__", False):
-        return partial(chalkpy.row_of, namespace)
+        return chalkpy.row_of
     try:
         form = form_of(cls)
     except InvalidSchema as error:
         raise InvalidValue(
             f"A row of {namespace.name!r} is a mapping, or an instance of a class: {error}"
         ) from None
-    names, get = [field.name for field in form.fields], form.get
-    return lambda row: {name: get(row, name) for name in names}
+    return partial(_row_of, form, tuple(field.name for field in form.fields))
+
+
+def _row_of(form: Form, names: tuple[str, ...], instance: Any) -> Row:
+    """Return the fields of an instance, and what else was set on it: that is refused later."""
+    found = {name: form.get(instance, name) for name in names}
+    attributes = getattr(instance, "__dict__", None)
+    if attributes and not found.keys() >= attributes.keys():
+        found |= {
+            name: value
+            for name, value in attributes.items()
+            if name not in found and not _is_internal(form.cls, name)
+        }
+    return found
+
+
+def _is_internal(cls: type, name: str) -> bool:
+    """Return True for a private attribute, or one that a descriptor keeps, as cached_property."""
+    kept_by = inspect.getattr_static(cls, name, None)
+    return name.startswith("_") or hasattr(type(kept_by), "__get__")
 
 
 def check_types(form: Form, kinds: Mapping[str, FeatureType]) -> None:

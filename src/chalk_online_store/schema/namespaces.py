@@ -14,7 +14,13 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 from uuid import UUID
 
-from chalk_online_store.arguments import check_flag, check_instance, list_of
+from chalk_online_store.arguments import (
+    check_flag,
+    check_instance,
+    check_mapping,
+    list_of,
+    plain_name,
+)
 from chalk_online_store.errors import InvalidSchema, UnknownFeature
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.config import OnlineStoreConfig
@@ -109,7 +115,10 @@ class Namespace:
     """An entity type and its features.
 
     `primary_key` is an annotation (`int`, `tuple[int, str]`); `key_name` is what rows call it.
-    Raises `InvalidSchema` where two features share a name or a name cannot be stored.
+    `observed_at_name` is what rows call their observed-at (default: rows do not state it).
+    `excluded` are names that are not features, with the reason, for the message of
+    `UnknownFeature`. Raises `InvalidSchema` if two features share a name or a name cannot be
+    stored.
     """
 
     name: str
@@ -118,6 +127,8 @@ class Namespace:
     _: KW_ONLY
     key_name: str = "id"
     online_store_config: OnlineStoreConfig = field(default_factory=OnlineStoreConfig)
+    observed_at_name: str | None = None
+    excluded: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         listed = list_of(self.features, "features", "Feature objects", "[feature]", InvalidSchema)
@@ -132,9 +143,17 @@ class Namespace:
         _check_name("primary key", self.key_name)
         config = self.online_store_config
         check_instance(config, OnlineStoreConfig, "online_store_config", optional=False)
+        check_mapping(self.excluded, "excluded", '{"notes": "It is not stored."}', InvalidSchema)
         self.key  # noqa: B018 - refuses what cannot be a key, at once.
         if len(self.by_name) != len(self.features) or self.key_name in self.by_name:
             raise InvalidSchema(f"Namespace {self.name!r} has two features of one name.")
+        if self.observed_at_name is not None:
+            _check_name("row's observed-at", self.observed_at_name)
+            if self.observed_at_name in self.row_names:
+                raise InvalidSchema(
+                    f"Namespace {self.name!r}: observed_at_name is the name of a feature or of "
+                    "the primary key. Choose another."
+                )
 
     @cached_property
     def key(self) -> PrimaryKey:
@@ -152,17 +171,48 @@ class Namespace:
         names = dict.fromkeys(feature.group for feature in self.features)
         return {name: tuple(f for f in self.features if f.group == name) for name in names}
 
-    def feature(self, name: str) -> Feature:
-        """The feature called `risk` or, in full, `user.risk`; else `UnknownFeature`."""
-        if not isinstance(name, str):
+    @cached_property
+    def row_names(self) -> frozenset[str]:
+        """The short names of the primary key and of all features: the names of a stored row."""
+        return frozenset((self.key_name, *self.by_name))
+
+    def short_name(self, name: Any) -> Any:
+        """Return `risk` for `risk`, `user.risk`, or a reference of chalkpy, `User.risk`.
+
+        Names of other namespaces, and anything that is not a name, are returned as they are.
+        """
+        name = plain_name(name)
+        return name.removeprefix(f"{self.name}.") if isinstance(name, str) else name
+
+    def feature(self, name: Any) -> Feature:
+        """Return the feature called `risk`, `user.risk` or, in classes of chalkpy, `User.risk`.
+
+        Raises `UnknownFeature`.
+        """
+        if type(name) is str and name in self.by_name:
+            return self.by_name[name]
+        short = self.short_name(name)
+        if not isinstance(short, str):
             raise UnknownFeature(
                 f"features must be names of features (str); got {type(name).__name__}."
             )
-        found = self.by_name.get(name.removeprefix(f"{self.name}."))
+        found = self.by_name.get(short)
         if found is None:
-            known = ", ".join(sorted(self.by_name))
-            raise UnknownFeature(f"{self.name!r} has no feature {name!r}. It has: {known}.")
+            raise self._unknown(short)
         return found
+
+    def _unknown(self, name: str) -> UnknownFeature:
+        """Return the error for a name that is not a feature."""
+        reason = self.excluded.get(name.partition(".")[0])
+        if reason is not None:
+            return UnknownFeature(f"{self.name!r} does not store {name!r}: {reason}")
+        if name == self.observed_at_name:
+            return UnknownFeature(
+                f"{name!r} is the observed-at of rows of {self.name!r}, not a feature. Reads give "
+                "the observed-at of each value: row.observed_at(name)."
+            )
+        known = ", ".join(sorted(self.by_name))
+        return UnknownFeature(f"{self.name!r} has no feature {name!r}. It has: {known}.")
 
     def full_name(self, feature: Feature) -> str:
         """`user.risk`."""

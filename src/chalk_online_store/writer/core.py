@@ -30,7 +30,7 @@ from chalk_online_store.errors import (
     WriterFailed,
 )
 from chalk_online_store.operations.core import Core
-from chalk_online_store.operations.times import ObservedAt, times_of
+from chalk_online_store.operations.times import ObservedAt, times_of_rows
 from chalk_online_store.schema import Namespace, seconds
 from chalk_online_store.schema.instances import rows_of
 from chalk_online_store.writer.bell import Bell
@@ -159,12 +159,11 @@ class WriterCore:
         check_choice(priority, get_args(Priority), "priority")
         check_choice(on_invalid, get_args(OnInvalid), "on_invalid")
         namespace = self.core.namespace(schema)
-        copies = [
-            dict(row) for row in rows_of(namespace, row_list(rows))
-        ]  # The caller may use its own again.
+        named, own = rows_of(namespace, row_list(rows))
+        copies = [dict(row) for row in named]  # The caller may use its own again.
         if on_invalid == "raise":
             self._validator.check(namespace, copies)
-        times = times_of(observed_at, len(copies)) or [now.wall] * len(copies)
+        times = times_of_rows(observed_at, len(copies), own, now.wall)
         size = bytes_of(copies) / (len(copies) or 1)
         ticket = self._tickets(len(copies), size, now.monotonic, self)
         return Submission(ticket, namespace.name, copies, times, priority, namespace)

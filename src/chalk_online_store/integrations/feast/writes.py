@@ -56,7 +56,7 @@ def split_by_event_time(
     valid: list[FeastRow] = []
     refused: dict[int, OnlineStoreError] = {}
     for position, row in enumerate(data):
-        event_time = row[2]
+        event_time: Any = row[2]  # pandas gives null as None or NaT.
         try:
             time_of(_aware(event_time) if isinstance(event_time, datetime) else event_time)
         except InvalidValue as error:
