@@ -394,6 +394,12 @@ class Person:
     logins: Windowed[int] = windowed("1d", "7d", default=0)
 
 
+@features(name="chalk_windows", max_staleness="infinity")
+class Windows:
+    id: int
+    spent: Windowed[float] = windowed("1h", "all")
+
+
 PERSON: Any = Person
 CARD: Any = Card
 LATE, EARLY = datetime(2026, 6, 1, tzinfo=UTC), datetime(2020, 6, 1, tzinfo=UTC)
@@ -651,6 +657,19 @@ def test_references_that_are_no_feature_of_the_class_are_refused(
         rows[0][name]
     with pytest.raises(UnknownFeature):
         rows.column(name)
+
+
+def test_one_instance_is_not_a_list_of_rows(people: OnlineStore) -> None:
+    """An instance in the place of a list is refused: chalkpy would iterate its values."""
+    with pytest.raises(InvalidValue, match=r"Did you mean \[row\]"):
+        people.write(Person, _person(1, email="a"))
+
+
+def test_every_window_is_suggested() -> None:
+    """The reason against a windowed feature names all its windows, "all" included."""
+    assert namespace_of(Windows).excluded == {
+        "spent": "it is windowed. Name one of its windows: spent__3600__, spent__all__."
+    }
 
 
 def test_one_reference_is_not_a_list_of_features(people: OnlineStore) -> None:

@@ -127,9 +127,10 @@ def check_ordered(values: Any, argument: str) -> None:
 
 
 def _is_row(value: Any) -> bool:
-    """Whether a value that can be iterated is itself a row: pydantic models and NamedTuples."""
+    """Return True for a row that can be iterated: of a NamedTuple, or of pydantic or chalkpy."""
     cls = type(value)
-    return isinstance(value, Mapping) or hasattr(cls, "model_fields") or hasattr(cls, "_fields")
+    marks = ("model_fields", "_fields", "__chalk_feature_set__")
+    return isinstance(value, Mapping) or any(hasattr(cls, mark) for mark in marks)
 
 
 def is_frame(value: Any) -> bool:

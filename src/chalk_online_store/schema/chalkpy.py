@@ -65,8 +65,8 @@ def read_class(cls: Any, leave_out: Sequence[str] = ()) -> Namespace:
 def _reason(feature: Any, declared: Iterable[Any]) -> str:
     """Return why a feature is not stored, and what to do instead."""
     if feature.is_windowed:
-        stem = feature.name
-        windows = (f.name for f in declared if f.window_duration and f.window_stem == stem)
+        stem = f"{feature.name}__"
+        windows = (f.name for f in declared if f.name.startswith(stem) and not f.is_windowed)
         return f"it is windowed. Name one of its windows: {', '.join(windows)}."
     if not feature.is_scalar:
         return (
