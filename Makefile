@@ -18,7 +18,7 @@ TRY = $(BIN)/python scripts/try_installed.py
 
 # Test processes. Tests mostly wait, so there are more than cores.
 WORKERS ?= 4
-PARALLEL = --numprocesses $(WORKERS) --dist loadgroup
+PARALLEL = --numprocesses $(WORKERS) --dist loadscope
 # What `make test-all` multiplies the rounds of attack tests by.
 STRESS ?= 10
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,24 @@ def _leave_directory(namespace: dict[str, Any]) -> None:
     namespace["_directory"].cleanup()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the blocks of a document, which share a namespace, in one process."""
-    for item in items:
-        if item.path.suffix == ".md":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+@cache
+def _shares_fixtures(path: str) -> bool:
+    """Return True for documents, and for modules with a fixture that their tests share."""
+    file = Path(__file__).parent / path
+    return file.suffix == ".md" or 'scope="module"' in file.read_text()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep tests of one file in one process if they share fixtures; spread all others."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return path if _shares_fixtures(path) else nodeid
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 pytest_collect_file = Sybil(

@@ -30,7 +30,7 @@ WORKERS = os.environ.get("WORKERS", "4")
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t")
 OLDEST = PYTHONS[0]
-EXTRAS = ("arrow", "async", "chalkpy", "cli", "demo", "otel", "plots", "testing", "valkey")
+EXTRAS = ("aioboto3", "arrow", "chalkpy", "cli", "demo", "otel", "plots", "testing")
 
 QUICK = [
     f"tests/test_{name}.py"
@@ -206,7 +206,7 @@ def run_tests(python: str, overlay: Path | None, arguments: Sequence[str]) -> in
     environment.pop("PYTHONPATH", None)
     if overlay:
         environment["PYTHONPATH"] = str(overlay)
-    options = ["-q", "-r", "fE", "-p", "no:cacheprovider", "-n", WORKERS, "--dist", "loadgroup"]
+    options = ["-q", "-r", "fE", "-p", "no:cacheprovider", "-n", WORKERS, "--dist", "loadscope"]
     command = [python, "-m", "pytest", *options, *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 

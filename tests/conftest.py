@@ -34,14 +34,8 @@ settings.register_profile(
 settings.load_profile("chalk")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a fixture of their module in one process: it is set up once."""
-    for item in items:
-        definitions = getattr(item, "_fixtureinfo", None)
-        found = definitions.name2fixturedefs.values() if definitions else ()
-        if any(each[-1].scope == "module" for each in found):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Start slow tests first."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
