@@ -14,8 +14,9 @@ from chalk_online_store import (
     PersistenceWriter,
     RegistryError,
     TypeConflict,
+    WriteFailed,
 )
-from chalk_online_store.codec.changes import Attributes
+from chalk_online_store.codec.changes import Attributes, key_of
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.registry import Entry
 from chalk_online_store.codec.swaps import Swap
@@ -110,9 +111,11 @@ def test_a_persistence_writer_refuses_rows_with_the_feature(open_store: Open, ur
     with OnlineStore.open(url, [AFTER]) as store:
         with PersistenceWriter(store, dead_letters=letters.extend) as writer:
             ticket = writer.submit(AFTER, [{"id": 2, "n": 0.5}, {"id": 3, "name": "z"}])
-            ticket.wait(timeout=30)
+            with pytest.raises(WriteFailed) as caught:
+                ticket.wait(timeout=30)
         found = store.read(AFTER, [3], ["name"], consistent=True).column("name")
     assert (ticket.written, ticket.dead, found) == (1, 1, ["z"])
+    assert list(caught.value.failed) == [0]
     assert isinstance(letters[0].error, TypeConflict)
 
 
@@ -127,7 +130,7 @@ def put(url: str, *items: Attributes) -> None:
             swap = Swap(None, item)
             key = swap.key(backend.layout)
             present = yield from backend.list_partition(key.pk, "$", soon())
-            before = next((i for i in present if i["sk"] == item["sk"]), None)
+            before = next((i for i in present if key_of(backend.layout, i) == key), None)
             assert (yield from backend.transact([Swap(before, item)], soon()))
 
     run(url, operation)

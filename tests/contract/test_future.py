@@ -16,6 +16,7 @@ from chalk_online_store import (
     OnlineStore,
     OnlineStoreConfig,
     PersistenceWriter,
+    WriteFailed,
     Writing,
 )
 from chalk_online_store.writer.dead_letters import DeadLetter
@@ -112,9 +113,10 @@ def test_a_persistence_writer_refuses_times_ahead(url: str, ordering: Any) -> No
         with PersistenceWriter(store, settings, dead_letters=letters.extend) as writer:
             rows = [{"id": key, "a": key} for key in range(3)]
             ticket = writer.submit(AB, rows, [ahead(0), FAR, ahead(60)])
-            ticket.wait(timeout=30)
+            with pytest.raises(WriteFailed) as caught:
+                ticket.wait(timeout=30)
         found = store.read(AB, range(3), ["a"], consistent=True)
-    assert (ticket.written, ticket.dead) == (2, 1)
+    assert (ticket.written, ticket.dead, list(caught.value.failed)) == (2, 1, [1])
     assert [letter.row for letter in letters] == [rows[1]]
     assert isinstance(letters[0].error, FutureTimestamp)
     assert [status.value for status in found.statuses("a")] == ["hit", "missing", "hit"]

@@ -27,7 +27,7 @@ from chalk_online_store.valkey.resp import (
     ReplyReader,
     pack,
 )
-from chalk_online_store.valkey.scripts import DAMAGED, FILL, MERGE, REPLICAS, SWAP, UPDATE
+from chalk_online_store.valkey.scripts import FILL, LEFT_NEWER, MERGE, REPLICAS, SWAP, UPDATE
 
 SLOTS_OF_A_CLUSTER = 16384
 
@@ -222,7 +222,7 @@ def _are_outcomes(command: Command, reply: Any) -> bool:
     return (
         _are({int}, reply)
         and len(reply) == command[2]
-        and all(0 <= outcome <= DAMAGED for outcome in reply)
+        and all(0 <= outcome <= LEFT_NEWER for outcome in reply)
     )
 
 
