@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from chalk_online_store.cli.loading import progress as kept
     from chalk_online_store.cli.loading.estimate import Estimate
     from chalk_online_store.cli.loading.export import Exported
+    from chalk_online_store.cli.loading.formats import CsvOptions
     from chalk_online_store.cli.loading.run import Order, Tell
     from chalk_online_store.cli.loading.source import Source
 
@@ -43,10 +45,24 @@ class Ordering(StrEnum):
     arrival = "arrival"
 
 
+class Format(StrEnum):
+    """What files to load are written in."""
+
+    parquet = "parquet"
+    arrow = "arrow"
+    csv = "csv"
+    jsonl = "jsonl"
+
+
 def load(
     context: typer.Context,
-    file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="Parquet, Arrow or CSV.")
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE",
+            help="Parquet, Arrow, CSV or JSON Lines: files, globs, directories, URLs such as "
+            "s3://bucket/path, or - for standard input.",
+        ),
     ],
     url: Url = "",
     namespace: Annotated[str, typer.Option(help="The namespace, as the table shall know it.")] = "",
@@ -62,6 +78,19 @@ def load(
     time_zone: Annotated[
         str | None,
         typer.Option(help="The time zone of timestamps that have none, as in CSV: UTC."),
+    ] = None,
+    file_format: Annotated[
+        Format | None,
+        typer.Option("--format", help="The format of the files, unless their names say it."),
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="The encoding of CSV files.")] = "utf8",
+    delimiter: Annotated[str, typer.Option(help="What separates the cells of CSV files.")] = ",",
+    null: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A text of a CSV cell, without quotes, that means a null; unless stated, the "
+            "empty one. Can be repeated."
+        ),
     ] = None,
     ordering: Annotated[
         Ordering,
@@ -97,7 +126,10 @@ def load(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Load a file of rows into a table, after showing what that costs.
+    """Load files of rows into a table, after showing what that costs.
+
+    Types are those of the --schema. Without one they are those of the file; a column of text is
+    numbers, truth values or times only if all of it is.
 
     An interrupted load goes on where it was when the same command is given again. Rows that can
     never be written end in a file of dead letters, with the reason, and make the exit status 1.
@@ -106,6 +138,8 @@ def load(
     """
     require("arrow", "pyarrow")
     from chalk_online_store.cli.loading.estimate import estimate
+    from chalk_online_store.cli.loading.formats import CsvOptions
+    from chalk_online_store.cli.loading.inputs import beside, input_files
     from chalk_online_store.cli.loading.run import Order
     from chalk_online_store.cli.loading.source import Source
 
@@ -119,7 +153,9 @@ def load(
         raise WrongUsage("Name the columns of the primary key: --key, for each one.")
     declared = namespace_called(schema) if schema else None
     keys = key or ([declared.key_name] if declared else [])
-    source = Source(file, namespace, keys, observed_at, declared, time_zone)
+    options = _csv_options(CsvOptions, encoding, delimiter, null)
+    found = input_files(files, file_format.value if file_format else None)
+    source = Source(found, namespace, keys, observed_at, declared, time_zone, options)
     rate = _rate(wcu_per_second, url)
     _print_price(estimate(source), rate, write_price, import_price)
     ask("Go on?", yes)
@@ -131,13 +167,25 @@ def load(
         source,
         ordering.value,
         rate,
-        dead_letters or file.with_name(f"{file.name}.dead-letters.jsonl"),
-        progress or file.with_name(f"{file.name}.load-progress.json"),
+        dead_letters or beside(files[0], ".dead-letters.jsonl"),
+        progress or beside(files[0], ".load-progress.json"),
     )
     for path in (order.dead_letters, order.progress):
         if not path.parent.is_dir():
             raise WrongUsage(f"{path} cannot be written: there is no directory {path.parent}.")
     _load(order, as_json)
+
+
+def _csv_options(
+    make: type[CsvOptions], encoding: str, delimiter: str, null: list[str] | None
+) -> CsvOptions:
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise WrongUsage(f"--encoding {encoding}: Python has no encoding of this name.") from None
+    if len(delimiter) != 1 or not delimiter.isascii():
+        raise WrongUsage("--delimiter is one character of ASCII.")
+    return make(encoding, ("",) if null is None else tuple(null), delimiter)
 
 
 def _rate(text: str, url: str) -> float | None:
