@@ -114,6 +114,10 @@ def values_of(array: pa.Array, column: str, first: int = 0, zone: str | None = N
             "binary, or repair it."
         ) from None
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, OverflowError) as error:
+        if _has_name_twice(array.type):
+            raise InvalidValue(
+                f"Column {column!r} ({array.type}) has two fields of one name. Rename one of them."
+            ) from None
         row = first + _failing_row(array, convert)
         raise InvalidValue(
             f"Column {column!r} ({array.type}) is not whole microseconds of the years 1 to 9999 "
@@ -255,6 +259,15 @@ def _has_nanoseconds(kind: pa.DataType) -> bool:
 
 def _has_timestamps_without_zone(kind: pa.DataType) -> bool:
     return _holds(kind, lambda leaf: kinds.is_timestamp(leaf) and leaf.tz is None)
+
+
+def _has_name_twice(kind: pa.DataType) -> bool:
+    if kinds.is_struct(kind):
+        names = [field.name for field in kind]
+        return len({*names}) < len(names) or any(_has_name_twice(field.type) for field in kind)
+    return bool(kinds.is_nested(kind)) and any(
+        _has_name_twice(kind.field(place).type) for place in range(kind.num_fields)
+    )
 
 
 def _is_in_nanoseconds(kind: pa.DataType) -> bool:

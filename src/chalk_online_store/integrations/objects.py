@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -158,7 +159,7 @@ def _scalar(kind: FeatureType, zone: ZoneInfo | None) -> Convert:
                 raise Refused(FINER_THAN_MICROSECONDS)
             if isinstance(value, datetime):
                 return in_zone(value, zone)
-        return value if make is None else make(value)
+        return value if make is None or isinstance(value, UUID) else make(value)
 
     return convert
 

@@ -132,6 +132,11 @@ def _of_polars(frame: Any) -> Any:
                 f"Column {name!r} is {dtype} of polars, whose values cannot be read: Arrow has "
                 "only their memory addresses. Cast it to the type of its values."
             )
+        if any(type(each).__name__ in _WIDE for each in list(_parts_of(dtype))[1:]):
+            raise InvalidValue(
+                f"Column {name!r} is {dtype} of polars, which Arrow cannot hold: cast what is "
+                "within it to Int64 or Decimal."
+            )
     wide = [name for name, dtype in types.items() if type(dtype).__name__ in _WIDE]
     if not wide:
         return frame
