@@ -359,7 +359,7 @@ def test_globs_directories_and_partitions(tmp_path: Path, url: str) -> None:
         (tmp_path / f"clubs-{name}.csv").write_text(f"id,visits\n{name},1\n")
     assert run(tmp_path / "clubs-*.csv", "--url", url, *SCHEMA) == 0
     assert [row["visits"] for row in stored(url, ["c", "d"], ["visits"])] == [1, 1]
-    assert run(tmp_path / "nothing-*.csv", "--url", url, *SCHEMA) == 1
+    assert run(tmp_path / "nothing-*.csv", "--url", url, *SCHEMA) == 2
 
 
 def test_compressed_files_and_urls(tmp_path: Path, url: str) -> None:
@@ -403,3 +403,18 @@ def test_a_load_goes_on_after_ragged_rows(tmp_path: Path, url: str) -> None:
     rest = list(source.read(start))
     assert [len(rows.rows) for rows in rest] == [len(rows.rows) for rows in whole[1:]]
     assert rest[0].first == start
+
+
+def test_an_interruption_before_the_load_says_so(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C while a file is surveyed ends with 130 and says that nothing was written."""
+
+    def interrupted(_: Source) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "x.csv"
+    path.write_text("id,v\n1,2\n")
+    monkeypatch.setattr("chalk_online_store.cli.loading.estimate.estimate", interrupted)
+    assert run(path, "--url", url, *NAMES) == 130
+    assert "before anything was written" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -136,31 +136,35 @@ def load(
 
     Example: chalk-online-store load users.csv --schema app:User --url sqlite:///features.db
     """
-    require("arrow", "pyarrow")
-    from chalk_online_store.cli.loading.estimate import estimate
-    from chalk_online_store.cli.loading.formats import CsvOptions
-    from chalk_online_store.cli.loading.inputs import beside, input_files
-    from chalk_online_store.cli.loading.run import Order
-    from chalk_online_store.cli.loading.source import Source
+    with _interruptible("Interrupted before anything was written: give the same command again."):
+        require("arrow", "pyarrow")
+        from chalk_online_store.cli.loading.estimate import estimate
+        from chalk_online_store.cli.loading.formats import CsvOptions
+        from chalk_online_store.cli.loading.inputs import beside, input_files
+        from chalk_online_store.cli.loading.run import Order
+        from chalk_online_store.cli.loading.source import Source
 
-    if import_format and not given(context, "url"):
-        url = ""
-    if bool(url) == bool(import_format):
-        raise WrongUsage("Load into a table (--url), or write files (--import-format DIR).")
-    if bool(schema) == bool(namespace):
-        raise WrongUsage("Name the namespace (--namespace, with --key), or a --schema.")
-    if namespace and not key:
-        raise WrongUsage("Name the columns of the primary key: --key, for each one.")
-    declared = namespace_called(schema) if schema else None
-    keys = key or ([declared.key_name] if declared else [])
-    options = _csv_options(CsvOptions, encoding, delimiter, null)
-    found = input_files(files, file_format.value if file_format else None)
-    source = Source(found, namespace, keys, observed_at, declared, time_zone, options)
-    rate = _rate(wcu_per_second, url)
-    _print_price(estimate(source), rate, write_price, import_price)
-    ask("Go on?", yes)
+        if import_format and not given(context, "url"):
+            url = ""
+        if bool(url) == bool(import_format):
+            raise WrongUsage("Load into a table (--url), or write files (--import-format DIR).")
+        if bool(schema) == bool(namespace):
+            raise WrongUsage("Name the namespace (--namespace, with --key), or a --schema.")
+        if namespace and not key:
+            raise WrongUsage("Name the columns of the primary key: --key, for each one.")
+        declared = namespace_called(schema) if schema else None
+        keys = key or ([declared.key_name] if declared else [])
+        options = _csv_options(CsvOptions, encoding, delimiter, null)
+        rate = _rate(wcu_per_second, url)
+        found = input_files(files, file_format.value if file_format else None)
+        source = Source(found, namespace, keys, observed_at, declared, time_zone, options)
+        _print_price(estimate(source), rate, write_price, import_price)
+        ask("Go on?", yes)
     if import_format:
-        _export(source, import_format, table, s3_bucket, s3_prefix, as_json)
+        with _interruptible(
+            f"Interrupted: remove {import_format} and give the same command again."
+        ):
+            _export(source, import_format, table, s3_bucket, s3_prefix, as_json)
         return
     order = Order(
         url,
@@ -210,16 +214,16 @@ def _load(order: Order, as_json: bool) -> None:
     state = take_up(order.progress, source.fingerprint, target, datetime.now(UTC))
     if state.rows:
         say(f"Going on after {state.rows:,} rows that were loaded before.", err=True)
-    try:
-        with terminated_as_interrupted(), _bar(source.count) as tell:
-            stats = run(order, state, tell)
-    except KeyboardInterrupt:
-        say(
-            f"Interrupted after {state.rows:,} of {source.count:,} rows. The same command goes "
-            f"on from there, by {order.progress}.",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
+    with (
+        _interruptible(
+            lambda: (
+                f"Interrupted after {state.rows:,} of {source.count:,} rows. The same command "
+                f"goes on from there, by {order.progress}."
+            )
+        ),
+        _bar(source) as tell,
+    ):
+        stats = run(order, state, tell)
     order.progress.unlink(missing_ok=True)
     if as_json:
         print_json(_plain(state, stats, order))
@@ -258,13 +262,26 @@ def _print_price(found: Estimate, rate: float | None, write: float, imported: fl
 
 
 @contextmanager
-def _bar(rows: int) -> Iterator[Tell]:
+def _interruptible(message: str | Callable[[], str]) -> Iterator[None]:
+    """Exit with the status of an interruption, and a message, on Ctrl-C and SIGTERM."""
+    try:
+        with terminated_as_interrupted():
+            yield
+    except KeyboardInterrupt:
+        say(message if isinstance(message, str) else message(), err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _bar(source: Source) -> Iterator[Tell]:
     columns = (Description(), BarColumn(), TimeRemainingColumn())
     with bars(*columns) as progress:
-        task = progress.add_task("", total=rows)
+        task = progress.add_task("", total=source.count)
+        megabytes = source.fingerprint["bytes"] / 1e6 / (source.count or 1)
 
         def tell(state: kept.Progress, stats: WriterStats) -> None:
-            text = f"{state.rows:,} rows, {stats.wcu:,.0f} WCU, {state.dead:,} dead"
+            done = f"{state.rows:,} rows, {state.rows * megabytes:,.1f} MB"
+            text = f"{done}, {stats.wcu:,.0f} WCU, {state.dead:,} dead"
             progress.update(task, completed=state.rows, description=text)
 
         yield tell

@@ -82,6 +82,8 @@ class _readable:  # noqa: N801 - a context manager that is used as a function.
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, pa.ArrowCancelled):  # By SIGINT or SIGTERM, which pyarrow handles.
+            raise KeyboardInterrupt
         if isinstance(error, UnicodeError | LookupError) or "invalid UTF8" in str(error):
             raise InvalidValue(
                 f"{self._file.name} is not encoded in {self._options.encoding}: state the encoding "

@@ -77,7 +77,7 @@ def input_files(locations: Sequence[str], kind: str | None) -> list[InputFile]:
         except (OSError, pa.ArrowInvalid) as error:
             raise InvalidValue(f"{location} cannot be read: {_first_line(error)}") from None
         if not some:
-            raise InvalidValue(f"{location}: there is no such file.")
+            raise WrongUsage(f"{location}: there is no such file.")
         found += some
     return found
 

@@ -87,15 +87,20 @@ class _Following:
             self._letters(letters)
 
     def end(self) -> None:
-        """Keep how far it has come; what is not written by then is for the next time."""
-        with suppress(RowsPending):
-            self.writer.flush(_AFTER_AN_INTERRUPTION)
-        self.look()
-        if self._progress.rows:
-            self.keep()
-        self._ended = True
-        with suppress(RowsAbandoned):
-            self.writer.close(0)
+        """Keep how far it has come; what is not written by then is for the next time.
+
+        A second Ctrl-C ends the wait for rows in flight, and no more.
+        """
+        try:
+            with suppress(RowsPending):
+                self.writer.flush(_AFTER_AN_INTERRUPTION)
+        finally:
+            self.look()
+            if self._progress.rows:
+                self.keep()
+            self._ended = True
+            with suppress(RowsAbandoned):
+                self.writer.close(0)
 
     def submit(self, rows: Rows) -> None:
         """Hand rows over, once there is room."""
