@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -26,6 +27,7 @@ from chalk_online_store.cli.loading.inputs import input_files
 from chalk_online_store.cli.loading.source import Source
 from chalk_online_store.cli.rows.registered import registered_namespace
 from chalk_online_store.cli.stores import load_registry
+from chalk_online_store.schema import namespace_of
 
 vector: Any = Vector
 
@@ -341,6 +343,45 @@ def test_times_of_observation_are_refused_by_row(tmp_path: Path, url: str) -> No
     assert [letter["row"]["id"] for letter in letters(path)] == ["b", "c", "d"]
     with OnlineStore.open(url, [Club]) as store:
         assert store.read(Club, ["a"])[0].observed_at("zip") == datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@features
+class Flight:
+    id: int
+    carrier: str
+    tailnum: str | None
+    dep_time: int | None
+    air_time: float | None
+
+
+@pytest.mark.parametrize("with_schema", [True, False])
+def test_the_format_of_a_file_does_not_matter(tmp_path: Path, with_schema: bool) -> None:
+    """A data frame as CSV, Parquet and JSON Lines gives the same store."""
+    frame = pd.DataFrame(
+        {
+            "id": [1, 2, 3],
+            "carrier": ["UA", "AA", "B6"],
+            "tailnum": ["N14228", None, "00123"],
+            "dep_time": [517.0, float("nan"), 542.0],
+            "air_time": [227.5, 160.0, float("nan")],
+        }
+    )
+    frame.to_csv(tmp_path / "f.csv", index=False)
+    frame.to_parquet(tmp_path / "f.parquet", index=False)
+    frame.to_json(tmp_path / "f.jsonl", orient="records", lines=True)
+    whole = 517 if with_schema else 517.0
+    expected = [["N14228", None, "00123"], [whole, None, whole + 25], [227.5, 160.0, None]]
+    names = ["tailnum", "dep_time", "air_time"]
+    for suffix in ("csv", "parquet", "jsonl"):
+        given = namespace_of(Flight) if with_schema else None
+        files = input_files([str(tmp_path / f"f.{suffix}")], None)
+        source = Source(files, "flight", ["id"], None, given)
+        with OnlineStore.open("sqlite://", [source.namespace]) as store:
+            for rows in source.read():
+                assert not rows.refused
+                store.write(source.namespace, rows.rows)
+            found = store.read(source.namespace, [1, 2, 3], names)
+            assert repr([found.column(name) for name in names]) == repr(expected)
 
 
 # --- where files are -----------------------------------------------------------------------
