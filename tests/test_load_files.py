@@ -268,14 +268,22 @@ def test_the_encoding_is_stated_or_the_file_is_refused(
     tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Text never becomes bytes, and nothing of such a file is written."""
-    path = tmp_path / "clubs.csv"
-    path.write_bytes("id,zip\na,Zürich\n".encode("latin-1"))
+    check_encodings(tmp_path / "clubs.csv", "id,zip\na,Zürich\n", url, capsys)
+    check_encodings(tmp_path / "c.jsonl", '{"id": "a", "zip": "Zürich"}\n', url, capsys)
+
+
+def check_encodings(path: Path, text: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_bytes(text.encode("latin-1"))
     for schema in (SCHEMA, NAMES):
         assert run(path, "--url", url, *schema) == 1
         assert "state the encoding" in capsys.readouterr().err
     assert run(path, "--url", url, *SCHEMA, "--encoding", "latin-1") == 0
     assert stored(url, ["a"], ["zip"]) == [{"zip": "Zürich"}]
     assert run(path, "--url", url, *SCHEMA, "--encoding", "klingon") == 2
+    for encoding, options in (("utf-16", ["--encoding", "utf-16"]), ("utf-8-sig", [])):
+        path.write_bytes(text.replace("Z", encoding).encode(encoding))
+        assert run(path, "--url", url, *SCHEMA, *options) == 0
+        assert stored(url, ["a"], ["zip"]) == [{"zip": f"{encoding}ürich"}]
 
 
 def test_ragged_rows_are_dead_letters(tmp_path: Path, url: str) -> None:

@@ -177,13 +177,13 @@ def json_converter(kind: FeatureType, zone: ZoneInfo | None) -> Convert:
     return _struct(kind, zone)
 
 
-def read_json(text: str | bytes) -> Any:
+def read_json(text: str) -> Any:
     """Read JSON with every digit: numbers with a point or exponent are Decimals.
 
     Raises `ValueError` for what is not JSON, and for an object that has a name twice.
     """
     try:
-        return _DECODER.decode(text if isinstance(text, str) else text.decode())
+        return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, Unexact):
             raise

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from chalk_online_store.cli.loading import progress as kept
     from chalk_online_store.cli.loading.estimate import Estimate
     from chalk_online_store.cli.loading.export import Exported
-    from chalk_online_store.cli.loading.formats import CsvOptions
+    from chalk_online_store.cli.loading.formats import TextOptions
     from chalk_online_store.cli.loading.run import Order, Tell
     from chalk_online_store.cli.loading.source import Source
 
@@ -83,7 +83,7 @@ def load(
         Format | None,
         typer.Option("--format", help="The format of the files, unless their names say it."),
     ] = None,
-    encoding: Annotated[str, typer.Option(help="The encoding of CSV files.")] = "utf8",
+    encoding: Annotated[str, typer.Option(help="The encoding of CSV and JSON Lines.")] = "utf8",
     delimiter: Annotated[str, typer.Option(help="What separates the cells of CSV files.")] = ",",
     null: Annotated[
         list[str] | None,
@@ -139,7 +139,7 @@ def load(
     with _interruptible("Interrupted before anything was written: give the same command again."):
         require("arrow", "pyarrow")
         from chalk_online_store.cli.loading.estimate import estimate
-        from chalk_online_store.cli.loading.formats import CsvOptions
+        from chalk_online_store.cli.loading.formats import TextOptions
         from chalk_online_store.cli.loading.inputs import beside, input_files
         from chalk_online_store.cli.loading.run import Order
         from chalk_online_store.cli.loading.source import Source
@@ -154,7 +154,7 @@ def load(
             raise WrongUsage("Name the columns of the primary key: --key, for each one.")
         declared = namespace_called(schema) if schema else None
         keys = key or ([declared.key_name] if declared else [])
-        options = _csv_options(CsvOptions, encoding, delimiter, null)
+        options = _text_options(TextOptions, encoding, delimiter, null)
         rate = _rate(wcu_per_second, url)
         found = input_files(files, file_format.value if file_format else None)
         source = Source(found, namespace, keys, observed_at, declared, time_zone, options)
@@ -180,9 +180,9 @@ def load(
     _load(order, as_json)
 
 
-def _csv_options(
-    make: type[CsvOptions], encoding: str, delimiter: str, null: list[str] | None
-) -> CsvOptions:
+def _text_options(
+    make: type[TextOptions], encoding: str, delimiter: str, null: list[str] | None
+) -> TextOptions:
     try:
         codecs.lookup(encoding)
     except LookupError:

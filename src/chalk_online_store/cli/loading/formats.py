@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,8 +25,8 @@ _LINES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class CsvOptions:
-    """How CSV files are read; `nulls` are the unquoted texts that mean a null."""
+class TextOptions:
+    """How files of text are read; `nulls` are the unquoted texts of CSV that mean a null."""
 
     encoding: str = "utf8"
     nulls: tuple[str, ...] = ("",)
@@ -45,7 +46,7 @@ class Block:
 
     rows: int
     columns: dict[str, Column] = field(default_factory=dict)
-    lines: list[bytes] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
 
 
@@ -65,7 +66,7 @@ class Opened:
         self.close()
 
 
-def open_file(file: InputFile, options: CsvOptions) -> Opened:
+def open_file(file: InputFile, options: TextOptions) -> Opened:
     """Open a file of any format. Raises `InvalidValue` for what cannot be read."""
     with _readable(file, options):
         return _FORMATS[file.format](file, options)
@@ -74,7 +75,7 @@ def open_file(file: InputFile, options: CsvOptions) -> Opened:
 class _readable:  # noqa: N801 - a context manager that is used as a function.
     """Turns pyarrow's errors into a sentence that names the file."""
 
-    def __init__(self, file: InputFile, options: CsvOptions) -> None:
+    def __init__(self, file: InputFile, options: TextOptions) -> None:
         self._file = file
         self._options = options
 
@@ -84,7 +85,7 @@ class _readable:  # noqa: N801 - a context manager that is used as a function.
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, pa.ArrowCancelled):  # By SIGINT or SIGTERM, which pyarrow handles.
             raise KeyboardInterrupt
-        if isinstance(error, UnicodeError | LookupError) or "invalid UTF8" in str(error):
+        if isinstance(error, UnicodeError) or "invalid UTF8" in str(error):
             raise InvalidValue(
                 f"{self._file.name} is not encoded in {self._options.encoding}: state the encoding "
                 "that it has, such as --encoding latin-1."
@@ -95,7 +96,7 @@ class _readable:  # noqa: N801 - a context manager that is used as a function.
             raise InvalidValue(f"{self._file.name} cannot be read: {text}") from None
 
 
-def _guarded(file: InputFile, options: CsvOptions, blocks: Iterator[Block]) -> Iterator[Block]:
+def _guarded(file: InputFile, options: TextOptions, blocks: Iterator[Block]) -> Iterator[Block]:
     while True:
         with _readable(file, options):
             block = next(blocks, None)
@@ -104,7 +105,7 @@ def _guarded(file: InputFile, options: CsvOptions, blocks: Iterator[Block]) -> I
         yield block
 
 
-def _parquet(file: InputFile, options: CsvOptions) -> Opened:
+def _parquet(file: InputFile, options: TextOptions) -> Opened:
     source = file.random_access()
     opened = pyarrow.parquet.ParquetFile(source)
     blocks = _blocks(opened.iter_batches(ROWS_PER_BATCH), file)
@@ -112,7 +113,7 @@ def _parquet(file: InputFile, options: CsvOptions) -> Opened:
     return Opened(opened.schema_arrow, _guarded(file, options, blocks), count, opened.close)
 
 
-def _arrow(file: InputFile, options: CsvOptions) -> Opened:
+def _arrow(file: InputFile, options: TextOptions) -> Opened:
     if file.compression is None:
         source = file.random_access()
         try:
@@ -142,7 +143,7 @@ def _partitions(file: InputFile, rows: int) -> dict[str, Column]:
 # --- CSV -----------------------------------------------------------------------------------
 
 
-def _csv(file: InputFile, options: CsvOptions) -> Opened:
+def _csv(file: InputFile, options: TextOptions) -> Opened:
     ragged: list[Any] = []
 
     def skip(row: Any) -> str:
@@ -176,7 +177,7 @@ def _csv(file: InputFile, options: CsvOptions) -> Opened:
     return Opened(schema, blocks, None, source.close)
 
 
-def _csv_names(file: InputFile, options: CsvOptions) -> list[str]:
+def _csv_names(file: InputFile, options: TextOptions) -> list[str]:
     """The names of the head. All columns must be known, to be read as text."""
     with file.stream() as source:
         head = pyarrow.csv.open_csv(
@@ -228,9 +229,9 @@ def _broken(row: Any) -> Broken:
 # --- JSON Lines ----------------------------------------------------------------------------
 
 
-def _jsonl(file: InputFile, options: CsvOptions) -> Opened:
+def _jsonl(file: InputFile, options: TextOptions) -> Opened:
     source = file.stream()
-    lines = (line for line in _lines(source) if line.strip())
+    lines = (line for line in _lines(source, options.encoding) if line.strip())
 
     def blocks() -> Iterator[Block]:
         while some := list(islice(lines, _LINES)):
@@ -239,16 +240,19 @@ def _jsonl(file: InputFile, options: CsvOptions) -> Opened:
     return Opened(None, _guarded(file, options, blocks()), None, source.close)
 
 
-def _lines(source: Any) -> Iterator[bytes]:
-    rest = b""
-    while data := source.read(_CSV_BYTES):
-        *whole, rest = (rest + data).split(b"\n")
+def _lines(source: Any, encoding: str) -> Iterator[str]:
+    """The lines of a file; other line ends than those of JSON Lines are part of a line."""
+    with_mark = codecs.lookup(encoding).name == "utf-8"  # A mark at the beginning is not content.
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if with_mark else encoding)()
+    rest, data = "", source.read(_CSV_BYTES)
+    while data:
+        *whole, rest = (rest + decoder.decode(data)).split("\n")
         yield from whole
-    if rest:
-        yield rest
+        data = source.read(_CSV_BYTES)
+    yield rest + decoder.decode(b"", final=True)
 
 
-_FORMATS: dict[str, Callable[[InputFile, CsvOptions], Opened]] = {
+_FORMATS: dict[str, Callable[[InputFile, TextOptions], Opened]] = {
     "parquet": _parquet,
     "arrow": _arrow,
     "csv": _csv,

@@ -40,7 +40,7 @@ class LineConverter:
     def _converter(self, kind: FeatureType) -> Callable[[Any], Any]:
         return json_converter(kind, self._zone)
 
-    def convert(self, line: bytes, row: int) -> tuple[dict[str, Any], datetime | None]:
+    def convert(self, line: str, row: int) -> tuple[dict[str, Any], datetime | None]:
         """Return a row and its observed-at. Raises `InvalidValue` naming what cannot be read."""
         given = read_object(line, row)
         observed_at = None
@@ -48,7 +48,10 @@ class LineConverter:
             observed_at = self._moment_of(given.pop(self._observed_at, None), row)
         parts = []
         for name, convert in zip(self._key, self._parts, strict=True):
-            parts.append(_converted(given.pop(name, None), convert, name, "primary key", row))
+            value = given.pop(name, None)
+            if value is None:
+                raise InvalidValue(f"The primary key {name!r} is null or missing (row {row}).")
+            parts.append(_converted(value, convert, name, "primary key", row))
         found = {self._namespace.key_name: tuple(parts) if len(parts) > 1 else parts[0]}
         for name, value in given.items():
             feature, nullable, convert, kind = self._feature(name)
@@ -79,12 +82,10 @@ class LineConverter:
         return found
 
 
-def read_object(line: bytes, row: int) -> dict[str, Any]:
-    """Read a line. Raises `InvalidValue` if it is not a JSON object in UTF-8."""
+def read_object(line: str, row: int) -> dict[str, Any]:
+    """Read a line. Raises `InvalidValue` if it is not a JSON object."""
     try:
         found = read_json(line)
-    except UnicodeDecodeError:
-        raise InvalidValue(f"The line is not in UTF-8 (row {row}).") from None
     except Unexact as error:
         raise InvalidValue(f"The line cannot be read: {error} (row {row}).") from None
     if not isinstance(found, Mapping):
@@ -94,7 +95,7 @@ def read_object(line: bytes, row: int) -> dict[str, Any]:
 
 def _converted(value: Any, convert: Callable[[Any], Any], name: str, what: str, row: int) -> Any:
     if value is None:
-        raise InvalidValue(f"{name!r} is null or missing, and {what} without `| None` (row {row}).")
+        raise InvalidValue(f"{name!r} is null or missing, and must be {what} (row {row}).")
     try:
         return convert(value)
     except CONVERSION_ERRORS as error:

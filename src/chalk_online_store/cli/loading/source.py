@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from chalk_online_store.cli.loading.formats import Block, CsvOptions, Opened, open_file
+from chalk_online_store.cli.loading.formats import Block, Opened, TextOptions, open_file
 from chalk_online_store.cli.loading.inference import JsonTypes, TextTypes
 from chalk_online_store.cli.loading.inputs import InputFile
 from chalk_online_store.cli.loading.lines import LineConverter, read_object
@@ -67,13 +67,13 @@ class Source:
         observed_at: str | None,
         given: Namespace | None = None,
         time_zone: str | None = None,
-        options: CsvOptions | None = None,
+        options: TextOptions | None = None,
     ) -> None:
         self.files = files
         self._key = key
         self._observed_at = observed_at
         self._time_zone = time_zone
-        self._options = options or CsvOptions()
+        self._options = options or TextOptions()
         self._json = JsonTypes()
         self.schema = self._schema(infer=given is None)
         if given is not None:
@@ -244,13 +244,13 @@ class Source:
         refused += [(_original(columns, row), error) for row, error in found.refused.items()]
         return Rows(first, found.rows, found.observed_at, refused)
 
-    def _rows_of_lines(self, first: int, lines: Sequence[bytes]) -> Rows:
+    def _rows_of_lines(self, first: int, lines: Sequence[str]) -> Rows:
         rows, times, refused = [], [], []
         for row, line in enumerate(lines, first):
             try:
                 found, observed_at = self._lines.convert(line, row)
             except InvalidValue as error:
-                refused.append(({"text": line.decode("utf-8", "replace").strip()}, error))
+                refused.append(({"text": line.strip()}, error))
             else:
                 rows.append(found)
                 times.append(observed_at)
