@@ -684,6 +684,16 @@ def test_columns_of_pandas_that_are_no_values_are_named(
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("zone", ["+02:00", BERLIN])
+def test_a_time_zone_is_a_name_or_an_offset(wide: OnlineStore, zone: str) -> None:
+    """Both hold for columns of Arrow and for objects; an unknown one is refused in any case."""
+    for values in (pd.Series([NAIVE]), pd.Series([pd.Timestamp(NAIVE)], dtype=object)):
+        write_table(wide, Wide, pd.DataFrame({"id": [1], "seen": values}), time_zone=zone)
+        assert wide.read(Wide, [1])[0]["seen"] == SUMMER
+    with pytest.raises(InvalidValue, match="No time zone"):
+        write_table(wide, Wide, pd.DataFrame({"id": [1]}), time_zone="Nowhere/City")
+
+
 def test_an_index_of_several_levels_is_the_key() -> None:
     """The names of its levels need not be stated, and it gives the keys of a read."""
     pair = Namespace("pair", tuple[str, int], [Feature("v", float)])

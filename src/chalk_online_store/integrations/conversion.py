@@ -16,7 +16,11 @@ import pyarrow as pa
 from chalk_online_store.codec.columns import ColumnBatch, Stored
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.integrations.arrow_columns import column_of, moments_of
-from chalk_online_store.integrations.objects import moments_of_objects, values_of_objects
+from chalk_online_store.integrations.objects import (
+    moments_of_objects,
+    values_of_objects,
+    zone_of,
+)
 from chalk_online_store.integrations.texts import Texts, moments_of_texts, values_of_texts
 from chalk_online_store.schema import Namespace
 from chalk_online_store.schema.types import SCALARS, FeatureType
@@ -59,6 +63,7 @@ class TableConverter:
         self._key = list(key)
         self._observed_at = observed_at
         self._zone = zone
+        zone_of(zone)  # It raises for an unknown one, even if no timestamp needs it.
         check_names(names)
         needed = {*self._key, *([] if observed_at is None else [observed_at])}
         for name in [*self._key, observed_at]:

@@ -6,9 +6,10 @@ its own keys. What pandas calls missing (None, NaN, NaT, NA) is a null.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -92,17 +93,24 @@ def is_null(value: Any) -> bool:
     return type(value).__name__ in ("NAType", "NaTType") and "pandas" in sys.modules
 
 
-def zone_of(name: str | None) -> ZoneInfo | None:
-    """Return a time zone by its name; raises `InvalidValue` if it is not known."""
+_OFFSET = re.compile("([+-])([01][0-9]|2[0-3]):([0-5][0-9])")
+
+
+def zone_of(name: str | None) -> tzinfo | None:
+    """Return a time zone by its name or offset; raises `InvalidValue` if it is not known."""
     if name is None:
         return None
+    if offset := _OFFSET.fullmatch(name):
+        sign, hours, minutes = offset.groups()
+        span = timedelta(hours=int(hours), minutes=int(minutes))
+        return timezone(-span if sign == "-" else span)
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):
         raise InvalidValue(f"No time zone is called {name!r}.") from None
 
 
-def in_zone(value: datetime, zone: ZoneInfo | None) -> datetime:
+def in_zone(value: datetime, zone: tzinfo | None) -> datetime:
     """Return a datetime without a time zone in this one.
 
     Raises `ValueError` for a time that the zone does not have, or has twice.
@@ -119,7 +127,7 @@ def _nullable(convert: Convert) -> Convert:
     return lambda value: None if is_null(value) else convert(value)
 
 
-def _converter(kind: FeatureType, zone: ZoneInfo | None) -> Convert:
+def _converter(kind: FeatureType, zone: tzinfo | None) -> Convert:
     """Return what makes a feature's value of an object that is not null."""
     if isinstance(kind, DocumentType):
         return lambda value: _plain(value, zone)
@@ -137,7 +145,7 @@ def _converter(kind: FeatureType, zone: ZoneInfo | None) -> Convert:
     return _scalar(kind, zone)
 
 
-def _part(element: Element, zone: ZoneInfo | None) -> Convert:
+def _part(element: Element, zone: tzinfo | None) -> Convert:
     """Convert a part; a NaN within a list of floats is a NaN."""
     convert = _converter(element.type, zone)
     is_float = isinstance(element.type, Scalar) and element.type.name == "float"
@@ -146,7 +154,7 @@ def _part(element: Element, zone: ZoneInfo | None) -> Convert:
     return _nullable(convert)
 
 
-def _scalar(kind: FeatureType, zone: ZoneInfo | None) -> Convert:
+def _scalar(kind: FeatureType, zone: tzinfo | None) -> Convert:
     make = scalar_maker(kind)
 
     def convert(value: Any) -> Any:
@@ -218,7 +226,7 @@ def _tuple(parts: list[Convert]) -> Convert:
     return convert
 
 
-def _struct(kind: StructType, zone: ZoneInfo | None) -> Convert:
+def _struct(kind: StructType, zone: tzinfo | None) -> Convert:
     parts = {field.name: _part(field.element, zone) for field in kind.fields}
     required = {field.name for field in kind.fields if field.required and field.default is None}
 
@@ -234,7 +242,7 @@ def _struct(kind: StructType, zone: ZoneInfo | None) -> Convert:
     return convert
 
 
-def _plain(value: Any, zone: ZoneInfo | None) -> Any:
+def _plain(value: Any, zone: tzinfo | None) -> Any:
     """Return a document without numpy's and pandas' own types, at any depth."""
     if isinstance(value, Mapping):
         return {_plain(name, zone): _plain(each, zone) for name, each in value.items()}

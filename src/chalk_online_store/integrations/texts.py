@@ -13,11 +13,10 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgspec
 import pyarrow as pa
@@ -138,7 +137,7 @@ def _all_at_once(
 # --- values ---------------------------------------------------------------------------------
 
 
-def text_converter(kind: FeatureType, zone: ZoneInfo | None) -> Convert:
+def text_converter(kind: FeatureType, zone: tzinfo | None) -> Convert:
     """Return what makes a feature's value of the text of a cell."""
     if isinstance(kind, Scalar) and kind.name in _SCALARS:
         return _scalar(kind.name, zone)
@@ -149,7 +148,7 @@ def text_converter(kind: FeatureType, zone: ZoneInfo | None) -> Convert:
     return lambda text: convert(read_json(text))
 
 
-def json_converter(kind: FeatureType, zone: ZoneInfo | None) -> Convert:
+def json_converter(kind: FeatureType, zone: tzinfo | None) -> Convert:
     """Return what makes a feature's value of what `read_json` gives, which is not null."""
     if isinstance(kind, Scalar):
         return _scalar_of_json(kind.name, zone)
@@ -200,7 +199,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(parse_float=Decimal, object_pairs_hook=_pairs)
 
 
-def _part(element: Element, zone: ZoneInfo | None) -> Convert:
+def _part(element: Element, zone: tzinfo | None) -> Convert:
     convert = json_converter(element.type, zone)
 
     def part(value: Any) -> Any:
@@ -223,7 +222,7 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value
 
 
-def _struct(kind: StructType, zone: ZoneInfo | None) -> Convert:
+def _struct(kind: StructType, zone: tzinfo | None) -> Convert:
     parts = {field.name: _part(field.element, zone) for field in kind.fields}
     needed = {field.name for field in kind.fields if field.required and field.default is None}
     nullable = {field.name for field in kind.fields if field.element.nullable}
@@ -338,7 +337,7 @@ def _timedelta(text: str) -> timedelta:
         raise Unexact("a duration is written like P1DT2S or 1 days 00:00:02") from None
 
 
-def _datetime(zone: ZoneInfo | None) -> Convert:
+def _datetime(zone: tzinfo | None) -> Convert:
     def convert(text: str) -> datetime:
         found = in_zone(datetime.fromisoformat(_check_fraction(text)), zone)
         if found.tzinfo is None:
@@ -372,14 +371,14 @@ _SCALARS: dict[str, Convert] = {
 }
 
 
-def _scalar(name: str, zone: ZoneInfo | None) -> Convert:
+def _scalar(name: str, zone: tzinfo | None) -> Convert:
     convert = _datetime(zone) if name == "datetime" else _SCALARS[name]
     if name == "str":
         return convert
     return lambda text: convert(text.strip(" "))
 
 
-def _scalar_of_json(name: str, zone: ZoneInfo | None) -> Convert:
+def _scalar_of_json(name: str, zone: tzinfo | None) -> Convert:
     of_text = _scalar(name, zone)
 
     def convert(value: Any) -> Any:
