@@ -398,6 +398,13 @@ def _number(value: Any, name: str, of_text: Convert) -> Any:
         if name == "float":
             return value
         raise TypeError
+    if type(value) is int and name == "int":
+        return value
+    if type(value) is Decimal and name == "float":
+        found = float(value)
+        if math.isinf(found):
+            raise Unexact("it is too large")
+        return found
     if not isinstance(value, int | Decimal):
         raise TypeError
     return of_text(str(value))
