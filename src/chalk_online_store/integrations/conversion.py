@@ -7,6 +7,7 @@ column of objects in pandas), or `Texts`, the cells of a CSV file.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
 from typing import Any, NamedTuple, TypeAlias
@@ -143,7 +144,7 @@ class TableConverter:
 
 def check_names(names: Sequence[str]) -> None:
     """Raise `InvalidValue` if two columns of a table have one name."""
-    twice = sorted({name for name in names if list(names).count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise InvalidValue(
             f"The table has two columns of one name: {', '.join(map(repr, twice))}. Rename or drop "
@@ -153,7 +154,7 @@ def check_names(names: Sequence[str]) -> None:
 
 def _check_features(names: Iterable[str]) -> None:
     """`risk` and `user.risk` are one feature."""
-    check_names(list(names))
+    check_names([*names])
 
 
 def _check_moments(found: Stored, name: str, first: int) -> None:

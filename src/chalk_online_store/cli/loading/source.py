@@ -75,6 +75,7 @@ class Source:
         self._time_zone = time_zone
         self._options = options or TextOptions()
         self._json = JsonTypes()
+        self._converters: dict[tuple[str, ...], TableConverter] = {}
         self.schema = self._schema(infer=given is None)
         if given is not None:
             self.namespace = given
@@ -129,7 +130,14 @@ class Source:
         return {name for name, _ in self.files[0].partitions}
 
     def _converter(self, names: Sequence[str]) -> TableConverter:
-        return TableConverter(self.namespace, names, self._key, self._observed_at, self._time_zone)
+        """The converter of these columns; files may have them in another order."""
+        found = self._converters.get(tuple(names))
+        if found is None:
+            found = TableConverter(
+                self.namespace, names, self._key, self._observed_at, self._time_zone
+            )
+            self._converters[tuple(names)] = found
+        return found
 
     # --- what the files have ---------------------------------------------------------------
 
