@@ -189,3 +189,25 @@ def test_an_empty_registry_names_nothing() -> None:
     """The message says what there is instead."""
     with pytest.raises(Exception, match="it has: none"):
         registered_namespace(Registry(), "user")
+
+
+@features
+class Depth:
+    id: int
+    n: int
+
+
+def test_a_negative_number_is_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is one in its place among others; other words that begin with a dash are options."""
+    url = f"sqlite:///{tmp_path / 'features.db'}"
+    with OnlineStore.open(url, schema=[Depth]) as store:
+        store.write(Depth, [{"id": -5, "n": 1}, {"id": 3, "n": 2}])
+    for keys in (["-5", "3"], ["3", "-5"], ["--", "-5", "3"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["get", "depth", "--url", url, "--json", *keys])
+        assert not caught.value.code
+        lines = [json.loads(line)["key"] for line in capsys.readouterr().out.splitlines()]
+        assert lines == [int(key) for key in keys if key != "--"]
+    with pytest.raises(SystemExit) as caught:
+        main(["get", "depth", "-5", "--consistnt", "--url", url])
+    assert caught.value.code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -574,3 +575,247 @@ def test_policies_hold_for_columns() -> None:
         rows = store.read(namespace, [1, 2])
         assert rows.statuses("kept") == ["missing", "hit"]
         assert rows.column("on") == [date(2026, 1, 2)] * 2
+
+
+# --- data frames of pandas and polars, column by column --------------------------------------
+
+
+@dataclass
+class Place:
+    street: str
+    number: int | None = None
+
+
+@features
+class Wide:
+    id: int
+    whole: int | None
+    number: float | None
+    text: str | None
+    flag: bool | None
+    seen: datetime | None
+    times: list[datetime] | None
+    whole_list: list[int] | None
+    words: list[str | None] | None
+    counts: dict[str, int] | None
+    place: Place | None
+    owner: UUID | None
+    colour: strategies.Colour | None
+    price: Decimal | None
+    embedding: vector[2] | None
+    doc: Any
+
+
+@pytest.fixture
+def wide() -> Iterator[OnlineStore]:
+    with OnlineStore.open("sqlite://", schema=[Wide]) as store:
+        yield store
+
+
+SUMMER = datetime(2026, 7, 1, 10, tzinfo=UTC)
+NAIVE = SUMMER.replace(hour=12, tzinfo=None)
+BERLIN = "Europe/Berlin"
+
+
+def pandas_of(name: str, values: Any, dtype: Any = None) -> Any:
+    return pd.DataFrame({"id": range(len(values)), name: pd.Series(values, dtype=dtype)})
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "dtype", "expected"),
+    [
+        ("whole", [7.0, None], "float64", [7, None]),
+        ("whole", [7, pd.NA], "Int64", [7, None]),
+        ("whole", [7.0, pd.NA], "Float64", [7, None]),
+        ("whole", [np.int8(7), np.uint64(2**64 - 1), None], object, [7, 2**64 - 1, None]),
+        ("whole", [7, None], "category", [7, None]),
+        ("whole", [7, None], pd.ArrowDtype(pa.uint64()), [7, None]),
+        ("whole_list", [np.array([1.0, 2.0]), None], object, [[1, 2], None]),
+        ("number", [0.5, float("nan")], object, [0.5, None]),
+        ("text", ["x", pd.NA], "string", ["x", None]),
+        ("text", ["x", None], "category", ["x", None]),
+        ("flag", [np.True_, None], object, [True, None]),
+        ("flag", [True, pd.NA], "boolean", [True, None]),
+        ("seen", [pd.Timestamp(SUMMER), pd.NaT], object, [SUMMER, None]),
+        ("seen", [pd.Timestamp(NAIVE), pd.NaT], None, [SUMMER, None]),
+        ("times", [[pd.Timestamp(NAIVE)], None], object, [[SUMMER], None]),
+        ("times", [np.array([NAIVE], "M8[ns]"), None], object, [[SUMMER], None]),
+        ("words", [["a", None], []], object, [["a", None], []]),
+        ("counts", [{"a": 1}, {"b": np.int64(2)}, {}], object, [{"a": 1}, {"b": 2}, {}]),
+        ("place", [{"street": "x"}, Place("y", 2)], object, [Place("x"), Place("y", 2)]),
+        ("owner", [UUID(int=1), str(UUID(int=2))], object, [UUID(int=1), UUID(int=2)]),
+        ("colour", ["r", strategies.Colour.RED], object, [strategies.Colour.RED] * 2),
+        ("price", [Decimal("1.10"), None], object, [Decimal("1.10"), None]),
+        ("doc", [{"a": 1}, {"a": 1.5, "b": []}], object, [{"a": 1}, {"a": 1.5, "b": []}]),
+        ("doc", [{"a": np.array([1, 2])}, np.float32(0.5)], object, [{"a": [1, 2]}, 0.5]),
+    ],
+)
+def test_columns_of_pandas_are_values(
+    wide: OnlineStore, name: str, values: list[Any], dtype: Any, expected: list[Any]
+) -> None:
+    """Of every dtype, what is missing is a null, and each row keeps its own keys and types."""
+    write_table(wide, Wide, pandas_of(name, values, dtype), time_zone=BERLIN)
+    found = wide.read(Wide, range(len(values)), [name]).column(name)
+    assert repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "dtype"),
+    [
+        ("whole", [7.5], "float64"),
+        ("whole", [float("inf")], "float64"),
+        ("whole", ["7"], object),
+        ("whole", pd.period_range("2026-01", periods=1, freq="M"), None),
+        ("doc", pd.interval_range(0, 1), None),
+        ("doc", [1j], None),
+        ("place", [{"street": "x", "other": 1}], object),
+        ("place", [{"number": 1}], object),
+        ("colour", ["secret"], object),
+        ("seen", [pd.Timestamp(NAIVE)], None),
+        ("times", [[pd.Timestamp(NAIVE)]], object),
+    ],
+)
+def test_columns_of_pandas_that_are_no_values_are_named(
+    wide: OnlineStore, name: str, values: Any, dtype: Any
+) -> None:
+    """What a feature cannot hold exactly is refused, with the name and without the value."""
+    with pytest.raises(InvalidValue, match=name) as caught:
+        write_table(wide, Wide, pandas_of(name, values, dtype))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zone", ["+02:00", BERLIN])
+def test_a_time_zone_is_a_name_or_an_offset(wide: OnlineStore, zone: str) -> None:
+    """Both hold for columns of Arrow and for objects; an unknown one is refused in any case."""
+    for values in (pd.Series([NAIVE]), pd.Series([pd.Timestamp(NAIVE)], dtype=object)):
+        write_table(wide, Wide, pd.DataFrame({"id": [1], "seen": values}), time_zone=zone)
+        assert wide.read(Wide, [1])[0]["seen"] == SUMMER
+    with pytest.raises(InvalidValue, match="No time zone"):
+        write_table(wide, Wide, pd.DataFrame({"id": [1]}), time_zone="Nowhere/City")
+
+
+def test_an_index_of_several_levels_is_the_key() -> None:
+    """The names of its levels need not be stated, and it gives the keys of a read."""
+    pair = Namespace("pair", tuple[str, int], [Feature("v", float)])
+    index = pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["tenant", "user"])
+    with OnlineStore.open("sqlite://", schema=[pair]) as store:
+        write_table(store, pair, pd.DataFrame({"v": [0.5, 1.5]}, index=index))
+        found = read_table(store, pair, index, key=["tenant", "user"])
+        assert found.to_pydict() == {"tenant": ["a", "b"], "user": [1, 2], "v": [0.5, 1.5]}
+    wrong = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("id", "x"), ("v", "y")]))
+    with pytest.raises(InvalidValue, match="several levels"):
+        write_table(store, pair, wrong, key=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("name", "series", "expected"),
+    [
+        ("text", pl.Series(["x", None], dtype=pl.Categorical), ["x", None]),
+        ("text", pl.Series(["x", None], dtype=pl.Enum(["x"])), ["x", None]),
+        ("words", pl.Series([["x", None]], dtype=pl.List(pl.Categorical)), [["x", None]]),
+        ("colour", pl.Series(["r"], dtype=pl.Categorical), [strategies.Colour.RED]),
+        ("whole", pl.Series([2**100, None], dtype=pl.Int128), [2**100, None]),
+        ("price", pl.Series([Decimal("1.10")], dtype=pl.Decimal(10, 2)), [Decimal("1.10")]),
+        ("times", pl.Series([[NAIVE]]), [[SUMMER]]),
+        ("place", pl.Series([{"street": "x", "number": None}]), [Place("x")]),
+    ],
+)
+def test_columns_of_polars_are_values(
+    wide: OnlineStore, name: str, series: pl.Series, expected: list[Any]
+) -> None:
+    """Of every dtype that has values, of data frames and of lazy frames."""
+    frame = pl.DataFrame({"id": range(len(series)), name: series})
+    for each in (frame, frame.lazy()):
+        write_table(wide, Wide, each, time_zone=BERLIN)
+        assert wide.read(Wide, range(len(series)), [name]).column(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "value"),
+    [
+        ("doc", pl.Object, b"hello"),
+        ("whole_list", pl.List(pl.Int128), [1]),
+        ("doc", pl.Struct({"a": pl.Int128}), {"a": 1}),
+    ],
+)
+def test_columns_of_polars_that_arrow_cannot_hold_are_named(
+    wide: OnlineStore, name: str, dtype: Any, value: Any
+) -> None:
+    """Memory addresses are never values."""
+    frame = pl.DataFrame({"id": [1], name: pl.Series([value], dtype=dtype)})
+    with pytest.raises(InvalidValue, match=f"'{name}'"):
+        write_table(wide, Wide, frame)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "expected"),
+    [
+        ("text", pa.RunEndEncodedArray.from_arrays([2], pa.array(["a"], pa.string_view())), "a"),
+        ("whole", pa.RunEndEncodedArray.from_arrays([2], pa.array([2**64 - 1], pa.uint64())), None),
+        ("whole_list", pa.array([[1]] * 2, pa.list_view(pa.int64())), [1]),
+        ("times", pa.array([[NAIVE]] * 2, pa.large_list_view(pa.timestamp("us"))), [SUMMER]),
+        ("times", pa.array([[NAIVE]] * 2, pa.list_(pa.timestamp("ns"), 1)), [SUMMER]),
+        ("flag", pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 1], pa.int8())), True),
+        ("whole", pa.nulls(2), None),
+    ],
+)
+def test_layouts_of_arrow_do_not_change_values(
+    wide: OnlineStore, name: str, column: pa.Array, expected: Any
+) -> None:
+    """Views, runs, nested timestamps and extension types are what they encode."""
+    write_table(wide, Wide, pa.table({"id": [1, 2], name: column}), time_zone=BERLIN)
+    (found,) = wide.read(Wide, [1], [name]).column(name)
+    assert found == (2**64 - 1 if name == "whole" and column.null_count == 0 else expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "message"),
+    [
+        ("text", pa.ExtensionArray.from_storage(
+            pa.opaque(pa.string(), "x", "y"), pa.array(["x"])), "no feature has"),
+        ("place", pa.array([{"street": "x", "other": 1}]), "no struct"),
+        ("doc", pa.StructArray.from_arrays([pa.array([1])] * 2, ["a", "a"]), "two fields"),
+        ("doc", pa.array([(1, 2, 3)], pa.month_day_nano_interval()), "doc"),
+        ("seen", pa.array([datetime(2026, 3, 29, 2, 30)]), r"not in the time zone .*row 0"),  # noqa: DTZ001
+        ("times", pa.array([[datetime(2026, 3, 29, 2, 30)]]), r"not in the time zone .*row 0"),  # noqa: DTZ001
+    ],
+)  # fmt: skip
+def test_arrow_columns_without_exact_values_are_named(
+    wide: OnlineStore, name: str, column: pa.Array, message: str
+) -> None:
+    """What cannot be represented is refused by its column."""
+    with pytest.raises(InvalidValue, match=message) as caught:
+        write_table(wide, Wide, pa.table({"id": [1], name: column}), time_zone=BERLIN)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("whole_list", np.array([1, 2], "i2"), [1, 2]),
+        ("words", np.array(["a", None], object), ["a", None]),
+        ("whole", np.uint64(2**64 - 1), 2**64 - 1),
+        ("number", np.float16(0.5), 0.5),
+        ("flag", np.True_, True),
+    ],
+)
+def test_rows_may_hold_numpy(wide: OnlineStore, name: str, value: Any, expected: Any) -> None:
+    """Scalars and arrays of numpy are the numbers, texts and lists that they hold."""
+    wide.write(Wide, [{"id": 1, name: value}])
+    found = wide.read(Wide, [1])[0][name]
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("times", np.array(["2026-01-01"], "M8[ns]")),
+        ("doc", np.array(["2026-01-01"], "M8[ns]")),
+        ("doc", {"a": np.int8(3)}),
+        ("whole_list", np.array(5)),
+    ],
+)
+def test_numpy_that_is_not_exact_is_refused(wide: OnlineStore, name: str, value: Any) -> None:
+    """Times of numpy have no zone, and a document would not keep the type."""
+    with pytest.raises(InvalidValue, match=name):
+        wide.write(Wide, [{"id": 1, name: value}])

@@ -18,7 +18,7 @@ from chalk_online_store.cli.loading.command import load
 from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.provisioning import provision
 from chalk_online_store.cli.provisioning.terraform import terraform
-from chalk_online_store.cli.rows.command import get, put, scan
+from chalk_online_store.cli.rows.command import NegativeKeys, get, put, scan
 from chalk_online_store.cli.scaling import command as scaling
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.terminal import make_console, say
@@ -34,7 +34,8 @@ app.add_typer(regions.app, name="regions")
 app.add_typer(caching.app, name="cache")
 app.add_typer(scaling.app, name="autoscale")
 app.add_typer(provision.app, name="provision")
-for command in (get, put, scan, load, copy, copy_feast, bench, capacity, terraform, doctor):
+app.command(cls=NegativeKeys)(get)
+for command in (put, scan, load, copy, copy_feast, bench, capacity, terraform, doctor):
     app.command()(command)
 
 

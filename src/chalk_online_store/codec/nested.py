@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgpack
 import msgspec
+import numpy as np
 
 from chalk_online_store.codec.bulk import EncodeAll, encoder_of_all
 from chalk_online_store.codec.values import (
@@ -118,7 +119,10 @@ def _list_codec(kind: ListType, path: str, ids: Ids) -> ValueCodec:
     make = kind.make
 
     def encode(value: Any) -> bytes:
-        expect(make, value)
+        if type(value) is np.ndarray:
+            value = _parts_of_array(value)
+        else:
+            expect(make, value)
         return b'{"L":[%b]}' % b",".join(encode_elements(list(value)))
 
     def decode(attribute: Any) -> Any:
@@ -128,6 +132,14 @@ def _list_codec(kind: ListType, path: str, ids: Ids) -> ValueCodec:
         return values if make is list else make(values)
 
     return ValueCodec(encode, _attribute("L", list[element.attribute]), decode)  # type: ignore[name-defined]
+
+
+def _parts_of_array(value: Any) -> list[Any]:
+    """Return an array's elements; those of times are refused, since numpy makes ints of them."""
+    if value.ndim == 0 or value.dtype.kind not in "biufOUS" or value.dtype.char == "g":
+        raise TypeError
+    found: list[Any] = value.tolist()
+    return found
 
 
 def _tuple_codec(kind: TupleType, path: str, ids: Ids) -> ValueCodec:

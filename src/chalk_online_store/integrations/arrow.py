@@ -19,20 +19,28 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from chalk_online_store.arguments import text_list
 from chalk_online_store.errors import InvalidSchema, InvalidValue, MissingDependency
 
 try:
     import pyarrow as pa
-    import pyarrow.compute
     import pyarrow.types as kinds
 except ImportError as error:
     raise MissingDependency(
         "Arrow tables need pyarrow: pip install 'chalk-online-store[arrow]'."
     ) from error
 
-from chalk_online_store.integrations.arrow_columns import FLOATS, dict_of, values_of, vectors_of
+from chalk_online_store.integrations.arrow_columns import (
+    EXTENSIONS_WITHOUT_VALUES,
+    FLOATS,
+    decoded,
+    dict_of,
+    is_list,
+    values_of,
+    vectors_of,
+)
 from chalk_online_store.schema import Document, Feature, Namespace, Vector
 
 KEY = "id"
@@ -45,8 +53,10 @@ _PLAIN: tuple[tuple[Callable[[Any], bool], Any], ...] = (
     (kinds.is_floating, float),
     (kinds.is_string, str),
     (kinds.is_large_string, str),
+    (kinds.is_string_view, str),
     (kinds.is_binary, bytes),
     (kinds.is_large_binary, bytes),
+    (kinds.is_binary_view, bytes),
     (kinds.is_fixed_size_binary, bytes),
     (kinds.is_date, date),
     (kinds.is_time, time),
@@ -57,10 +67,16 @@ _PLAIN: tuple[tuple[Callable[[Any], bool], Any], ...] = (
 
 
 def namespace_of(
-    name: str, schema: pa.Schema, key: Sequence[str], *, leave_out: Sequence[str] = ()
+    name: str,
+    schema: pa.Schema,
+    key: Sequence[str],
+    *,
+    leave_out: Sequence[str] = (),
+    time_zone: str | None = None,
 ) -> Namespace:
     """The namespace whose rows a table of this schema has; `key` names its key columns.
 
+    Timestamps without a time zone are in `time_zone`; unless that is given, they are refused.
     Raises `InvalidSchema` naming the column that has no type here.
     """
     key = text_list(key, "key", "column names")
@@ -72,7 +88,7 @@ def namespace_of(
             f"{', '.join(map(repr, schema.names))}."
         )
     features = [
-        Feature(field.name, _annotation(field))
+        Feature(field.name, _annotation(field, time_zone))
         for field in schema
         if field.name not in {*key, *leave_out}
     ]
@@ -89,52 +105,47 @@ def _key_type(field: pa.Field) -> type:
     return found  # type: ignore[no-any-return] # one of the two
 
 
-def moment_type(field: pa.Field) -> type[datetime]:
+def moment_type(field: pa.Field, time_zone: str | None = None) -> type[datetime]:
     """datetime, where a column has moments; else raises `InvalidSchema`."""
-    if not kinds.is_timestamp(field.type) or field.type.tz is None:
+    if not kinds.is_timestamp(field.type) or not (field.type.tz or time_zone):
         raise InvalidSchema(
             f"Column {field.name!r} is {field.type}: moments are timestamps with a time zone."
         )
     return datetime
 
 
-def _annotation(field: pa.Field) -> Any:
-    found = _type(field.type, field.name)
+def _annotation(field: pa.Field, zone: str | None) -> Any:
+    found = _type(field.type, field.name, zone)
     return found | None if field.nullable and found is not Document else found
 
 
-def _type(kind: pa.DataType, column: str) -> Any:
-    if kinds.is_dictionary(kind):
-        return _type(kind.value_type, column)
+def _type(kind: pa.DataType, column: str, zone: str | None = None) -> Any:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _extension_type(kind, column, zone)
+    if kinds.is_dictionary(kind) or kinds.is_run_end_encoded(kind):
+        return _type(kind.value_type, column, zone)
     if kinds.is_timestamp(kind):
-        return moment_type(pa.field(column, kind))
+        return moment_type(pa.field(column, kind), zone)
     if kinds.is_fixed_size_list(kind) and kind.value_type in FLOATS:
         return _VECTOR[kind.list_size, FLOATS[kind.value_type]]
-    if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
-        return list[_annotation(kind.value_field)]  # type: ignore[misc]
-    if kinds.is_map(kind) and _type(kind.key_type, column) is str:
-        return dict[str, _annotation(kind.item_field)]  # type: ignore[misc]
+    if is_list(kind):
+        return list[_annotation(kind.value_field, zone)]  # type: ignore[misc]
+    if kinds.is_map(kind) and _type(kind.key_type, column, zone) is str:
+        return dict[str, _annotation(kind.item_field, zone)]  # type: ignore[misc]
     for is_kind, found in _PLAIN:
         if is_kind(kind):
             return found
     raise InvalidSchema(f"Column {column!r} is {kind}, for which there is no feature type.")
 
 
-def in_zone(batch: pa.RecordBatch, zone: str) -> pa.RecordBatch:
-    """A record batch whose timestamps without a time zone are in this one, such as "UTC".
+_EXTENSIONS: dict[str, Any] = {"arrow.uuid": UUID, "arrow.bool8": bool, "arrow.json": str}
 
-    Raises `InvalidValue` for a zone that nobody knows, and for a time that it does not have, or
-    has twice, when clocks change.
-    """
-    names = [f.name for f in batch.schema if kinds.is_timestamp(f.type) and f.type.tz is None]
-    for name in names:
-        place = batch.schema.get_field_index(name)
-        try:
-            column = pa.compute.assume_timezone(batch.column(place), zone)
-        except pa.ArrowInvalid as error:
-            raise InvalidValue(f"Column {name!r} is not in the time zone {zone!r}.") from error
-        batch = batch.set_column(place, batch.schema.field(place).with_type(column.type), column)
-    return batch
+
+def _extension_type(kind: Any, column: str, zone: str | None) -> Any:
+    name = kind.extension_name
+    if name in EXTENSIONS_WITHOUT_VALUES:
+        raise InvalidSchema(f"Column {column!r} is {kind}, for which there is no feature type.")
+    return _EXTENSIONS.get(name) or _type(kind.storage_type, column, zone)
 
 
 def rows_of(batch: pa.RecordBatch, key: Sequence[str], key_name: str) -> list[dict[str, Any]]:
@@ -149,8 +160,7 @@ def rows_of(batch: pa.RecordBatch, key: Sequence[str], key_name: str) -> list[di
 
 
 def _values(array: pa.Array, column: str) -> list[Any]:
-    if kinds.is_dictionary(array.type):
-        return _values(array.dictionary_decode(), column)
+    array = decoded(array, column)
     if kinds.is_fixed_size_list(array.type) and array.type.value_type in FLOATS:
         return vectors_of(array, column)
     values = values_of(array, column)

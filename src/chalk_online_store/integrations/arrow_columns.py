@@ -52,23 +52,30 @@ _LAST = 253_402_300_799_999_999
 _DAY = 86_400_000_000
 
 
-def column_of(array: pa.Array, kind: FeatureType, column: str, first: int = 0) -> Sequence[Any]:
-    """A column's values for a feature of this type; moments as they are stored.
+def column_of(
+    array: pa.Array, kind: FeatureType, column: str, first: int = 0, zone: str | None = None
+) -> Sequence[Any]:
+    """Return a column's values for a feature of this type; moments as they are stored.
 
-    What is not of the type is left as it is, to be refused with its row when it is written.
-    Raises `InvalidValue` naming a column, and its row, that cannot be read exactly; rows are
-    counted from `first`.
+    Values of another type are left as they are, and are refused with their row when it is written.
+    Timestamps without a time zone are in `zone`, at any depth. Raises `InvalidValue` naming a
+    column, and its row, that cannot be read exactly; rows are counted from `first`.
     """
-    array = _decoded(array)
+    array = decoded(array, column)
+    if zone is None and _has_timestamps_without_zone(array.type):
+        raise _no_moments(array, column)
     if isinstance(kind, Scalar) and kind.name in _MOMENTS:
-        found = _moments(array, kind.name, column, first)
+        found = _moments(array, kind.name, column, first, zone)
         if found is not None:
             return found
     if isinstance(kind, VectorType) and kinds.is_fixed_size_list(array.type):
         return vectors_of(array, column)
     if kinds.is_floating(array.type) and kind == _FLOAT:
         array = array.cast(pa.float64())
-    values = values_of(array, column, first)
+    if kinds.is_floating(array.type) and kind == _INT:
+        with contextlib.suppress(pa.ArrowInvalid):  # Then one by one, to find the row.
+            array = array.cast(pa.int64())
+    values = values_of(array, column, first, zone)
     rich = _rich(kind)
     if rich is None or (kind == _INT and kinds.is_integer(array.type)):
         return values
@@ -84,18 +91,34 @@ def column_of(array: pa.Array, kind: FeatureType, column: str, first: int = 0) -
     return made
 
 
-def values_of(array: pa.Array, column: str, first: int = 0) -> list[Any]:
-    """A column's values as Python has them; raises `InvalidValue` where it has none exactly."""
+def values_of(array: pa.Array, column: str, first: int = 0, zone: str | None = None) -> list[Any]:
+    """Return a column's values as Python has them; raises `InvalidValue` if it has none exactly."""
+
+    def convert(array: pa.Array) -> list[Any]:
+        return _exact_values(array, zone)
+
     try:
-        return _exact_values(array)
+        return convert(array)
+    except InvalidValue as error:
+        raise InvalidValue(f"Column {column!r} ({array.type}) has {error}") from None
+    except _NotInZoneError:
+        row = first + _failing_row(array, convert)
+        raise InvalidValue(
+            f"Column {column!r} is not in the time zone {zone!r} (row {row}): it has no such zone, "
+            "or the clocks change at such a time."
+        ) from None
     except UnicodeDecodeError:
-        row = first + _failing_row(array, _exact_values)
+        row = first + _failing_row(array, convert)
         raise InvalidValue(
             f"Column {column!r} ({array.type}) has text that is not UTF-8 (row {row}). Cast it to "
             "binary, or repair it."
         ) from None
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, OverflowError) as error:
-        row = first + _failing_row(array, _exact_values)
+        if _has_name_twice(array.type):
+            raise InvalidValue(
+                f"Column {column!r} ({array.type}) has two fields of one name. Rename one of them."
+            ) from None
+        row = first + _failing_row(array, convert)
         raise InvalidValue(
             f"Column {column!r} ({array.type}) is not whole microseconds of the years 1 to 9999 "
             f"(row {row}). {_ROUND}"
@@ -105,32 +128,46 @@ def values_of(array: pa.Array, column: str, first: int = 0) -> list[Any]:
 _ROUND = "Round or cast it to microseconds first."
 
 
-def _exact_values(array: pa.Array) -> list[Any]:
+class _NotInZoneError(ValueError):
+    """A timestamp that a time zone does not have, or has twice, or a zone that is not known."""
+
+
+def _assume_zone(array: pa.Array, zone: str | None) -> pa.Array:
+    """Timestamps without a time zone in this one."""
+    if zone is None or not kinds.is_timestamp(array.type) or array.type.tz is not None:
+        return array
+    try:
+        return pc.assume_timezone(array, zone)
+    except pa.ArrowInvalid:
+        raise _NotInZoneError from None
+
+
+def _exact_values(array: pa.Array, zone: str | None = None) -> list[Any]:
     """Values as `to_pylist` gives them, with times in Python's own microseconds at any depth.
 
     pyarrow makes pandas' objects of nanoseconds where pandas is installed, and cuts them off
     where it is not. A cast refuses what would be cut off, but not every type with parts has
     one: so each array that has nanoseconds in it is taken apart.
     """
-    array = _decoded(array)
+    array = _assume_zone(decoded(array), zone)
     kind = array.type
-    if not _has_nanoseconds(kind):
+    if not (_has_nanoseconds(kind) or _has_timestamps_without_zone(kind)):
         return array.to_pylist()  # type: ignore[no-any-return]
     if kinds.is_struct(kind):
-        return _structs(array)
+        return _structs(array, zone)
     if kinds.is_map(kind):
-        rows = _lists(_map_as_lists(array))
+        rows = _lists(_map_as_lists(array), zone)
         return [None if r is None else [(e["key"], e["value"]) for e in r] for r in rows]
-    if _is_list(kind):
-        return _lists(array)
+    if is_list(kind):
+        return _lists(array, zone)
     return array.cast(_microseconds_type(kind)).to_pylist()  # type: ignore[no-any-return]
 
 
-def _structs(array: pa.Array) -> list[Any]:
+def _structs(array: pa.Array, zone: str | None) -> list[Any]:
     names = [field.name for field in array.type]
     if len({*names}) < len(names):
         raise ValueError("two fields of one name")
-    fields = [_exact_values(field) for field in array.flatten()]
+    fields = [_exact_values(field, zone) for field in array.flatten()]
     valid = array.is_valid().to_pylist()
     rows = zip(*fields, strict=True)
     return [
@@ -139,8 +176,8 @@ def _structs(array: pa.Array) -> list[Any]:
     ]
 
 
-def _lists(array: pa.Array) -> list[Any]:
-    parts = iter(_exact_values(array.flatten()))  # Null lists have no part there.
+def _lists(array: pa.Array, zone: str | None) -> list[Any]:
+    parts = iter(_exact_values(array.flatten(), zone))  # Null lists have no part there.
     lengths = pc.list_value_length(array).to_pylist()
     return [None if length is None else list(islice(parts, length)) for length in lengths]
 
@@ -167,18 +204,42 @@ def _failing_row(array: pa.Array, convert: Callable[[pa.Array], Any]) -> int:
     return 0
 
 
-def _decoded(array: pa.Array) -> pa.Array:
-    """Without what a type has around its values."""
+def decoded(array: pa.Array, column: str = "") -> pa.Array:
+    """Return an array without dictionaries, runs and extension types around its values."""
     if isinstance(array, pa.ExtensionArray):
-        return _decoded(array.storage)
+        if array.type.extension_name in EXTENSIONS_WITHOUT_VALUES:
+            raise InvalidValue(
+                f"Column {column!r} is {array.type}: no feature has such values. Cast it to a type "
+                "of docs/frames.md."
+            )
+        if array.type.extension_name == "arrow.bool8":
+            return array.storage.cast(pa.bool_())
+        return decoded(array.storage, column)
     if kinds.is_dictionary(array.type):
-        return _decoded(array.dictionary_decode())
+        if _is_view(array.type.value_type):  # pyarrow takes no values from an array of views.
+            array = pa.DictionaryArray.from_arrays(array.indices, _without_views(array.dictionary))
+        return decoded(array.dictionary_decode(), column)
     if kinds.is_run_end_encoded(array.type):
-        return _decoded(pc.run_end_decode(array))
+        if _is_view(array.type.value_type):
+            return pa.array(array.to_pylist(), array.type.value_type)
+        return decoded(pc.run_end_decode(array), column)
     return array
 
 
-def _is_list(kind: pa.DataType) -> bool:
+EXTENSIONS_WITHOUT_VALUES = frozenset({"arrow.opaque", "pandas.period", "pandas.interval"})
+"""Extension types whose storage alone does not say a value."""
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    return bool(kinds.is_string_view(kind) or kinds.is_binary_view(kind))
+
+
+def _without_views(array: pa.Array) -> pa.Array:
+    return array.cast(pa.large_string() if kinds.is_string_view(array.type) else pa.large_binary())
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return True for lists of every layout."""
     return any(is_kind(kind) for is_kind in _LISTS)
 
 
@@ -192,17 +253,39 @@ _LISTS: tuple[Callable[[Any], bool], ...] = (
 
 
 def _has_nanoseconds(kind: pa.DataType) -> bool:
-    """Whether a type is finer than Python's times, or holds one that is."""
+    """Return True if a type is finer than Python's times, or holds one that is."""
+    return _holds(kind, _is_in_nanoseconds)
+
+
+def _has_timestamps_without_zone(kind: pa.DataType) -> bool:
+    return _holds(kind, lambda leaf: kinds.is_timestamp(leaf) and leaf.tz is None)
+
+
+def _has_name_twice(kind: pa.DataType) -> bool:
     if kinds.is_struct(kind):
-        return any(_has_nanoseconds(field.type) for field in kind)
-    if kinds.is_map(kind):
-        return _has_nanoseconds(kind.key_type) or _has_nanoseconds(kind.item_type)
-    if _is_list(kind) or kinds.is_dictionary(kind) or kinds.is_run_end_encoded(kind):
-        return _has_nanoseconds(kind.value_type)
-    if isinstance(kind, pa.BaseExtensionType):
-        return _has_nanoseconds(kind.storage_type)
+        names = [field.name for field in kind]
+        return len({*names}) < len(names) or any(_has_name_twice(field.type) for field in kind)
+    return bool(kinds.is_nested(kind)) and any(
+        _has_name_twice(kind.field(place).type) for place in range(kind.num_fields)
+    )
+
+
+def _is_in_nanoseconds(kind: pa.DataType) -> bool:
     times = kinds.is_timestamp(kind) or kinds.is_duration(kind) or kinds.is_time64(kind)
     return bool(times and kind.unit == "ns")
+
+
+def _holds(kind: pa.DataType, is_one: Callable[[pa.DataType], bool]) -> bool:
+    """Return True if `is_one` holds for a type, or for one that it is made of."""
+    if kinds.is_struct(kind):
+        return any(_holds(field.type, is_one) for field in kind)
+    if kinds.is_map(kind):
+        return _holds(kind.key_type, is_one) or _holds(kind.item_type, is_one)
+    if is_list(kind) or kinds.is_dictionary(kind) or kinds.is_run_end_encoded(kind):
+        return _holds(kind.value_type, is_one)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _holds(kind.storage_type, is_one)
+    return is_one(kind)
 
 
 def _microseconds_type(kind: pa.DataType) -> pa.DataType:
@@ -234,9 +317,9 @@ _MOMENTS: dict[str, tuple[Callable[[Any], bool], pa.DataType, pa.DataType, int, 
 """Which Arrow types say such a moment, in what units it is stored, and from when until when."""
 
 
-def moments_of(array: pa.Array, column: str, first: int = 0) -> Stored:
-    """Moments in UTC; raises `InvalidValue` where a column has no time zone, or no moments."""
-    found = _moments(_decoded(array), "datetime", column, first)
+def moments_of(array: pa.Array, column: str, first: int = 0, zone: str | None = None) -> Stored:
+    """Return moments in UTC; raises `InvalidValue` if a column has no time zone, or no moments."""
+    found = _moments(decoded(array, column), "datetime", column, first, zone)
     if found is None:
         raise _no_moments(array, column)
     return found
@@ -249,8 +332,15 @@ def _no_moments(array: pa.Array, column: str) -> InvalidValue:
     )
 
 
-def _moments(array: pa.Array, name: str, column: str, first: int) -> Stored | None:
+def _moments(
+    array: pa.Array, name: str, column: str, first: int, zone: str | None
+) -> Stored | None:
     says, unit, number, lowest, highest = _MOMENTS[name]
+    try:
+        array = _assume_zone(array, zone)
+    except _NotInZoneError:
+        values_of(array, column, first, zone)  # It names the row.
+        raise
     if not says(array.type):
         if name == "datetime" and kinds.is_timestamp(array.type):
             raise _no_moments(array, column)
@@ -348,11 +438,16 @@ def _uuid(value: Any) -> Any:
 
 
 def _int(value: Any) -> Any:
-    """Arrow has integers of more than 64 bits as decimals."""
-    if isinstance(value, Decimal):
+    """Take whole decimals, for more than 64 bits, and whole floats, as pandas has with nulls."""
+    if isinstance(value, Decimal | float):
         with contextlib.suppress(ValueError, OverflowError):
             return int(value) if value == int(value) else value
     return value
+
+
+def scalar_maker(kind: FeatureType) -> Rich | None:
+    """Return what makes a scalar of what Arrow has for it; None if nothing needs to."""
+    return _RICH.get(kind.name) if isinstance(kind, Scalar) else None
 
 
 _RICH: dict[str, Rich] = {"decimal": _decimal, "uuid": _uuid, "int": _int}

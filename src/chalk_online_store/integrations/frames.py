@@ -35,9 +35,9 @@ except ImportError as error:
         "Tables and data frames need pyarrow: pip install 'chalk-online-store[arrow]'."
     ) from error
 
-from chalk_online_store.integrations.arrow import in_zone
-from chalk_online_store.integrations.arrow_columns import column_of, moments_of
-from chalk_online_store.integrations.tables import batch_of, table_of
+from chalk_online_store.integrations.conversion import TableConverter
+from chalk_online_store.integrations.tables import index_names, table_of
+from chalk_online_store.operations.arrays import integers_array
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.times import ObservedAt
 from chalk_online_store.operations.write import Ordering
@@ -73,63 +73,29 @@ class _Source:
         time_zone: str | None,
         chunk: int,
     ) -> None:
-        self._namespace = namespace_of(schema)
-        self._key = _key_columns(self._namespace, key)
+        namespace = namespace_of(schema)
+        if key is None and namespace.key.composite:
+            key = index_names(table)
         if observed_at is not None and not isinstance(observed_at, datetime):
             check_text(observed_at, "observed_at (a datetime, or the name of a column)")
         if time_zone is not None:
             check_text(time_zone, "time_zone")
         self._observed_at = observed_at
-        self._time_zone = time_zone
         self._size = whole_number(chunk, "chunk")
         self._table = table_of(table)
-        self._check()
+        column = observed_at if isinstance(observed_at, str) else None
+        names = self._table.names
+        key = _key_columns(namespace, key)
+        self._converter = TableConverter(namespace, names, key, column, time_zone)
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-    def _check(self) -> None:
-        """Every column is known, and once; nothing of the table is read for that."""
-        names = self._table.column_names
-        needed = {*self._key, *filter(None, [self._moments])}
-        for name in needed - {*names}:
-            raise InvalidValue(f"The table has no column {name!r}; it has {', '.join(names)}.")
-        if len({*names}) != len(names):
-            raise InvalidValue("The table has two columns of one name.")
-        for name in names:
-            if name not in needed:
-                self._namespace.feature(name)
-
-    @property
-    def _moments(self) -> str | None:
-        return self._observed_at if isinstance(self._observed_at, str) else None
+        return self._table.num_rows
 
     def chunks(self) -> Iterator[_Chunk]:
         for first in range(0, len(self), self._size):
-            batch = batch_of(self._table.slice(first, self._size))
-            if self._time_zone is not None:
-                batch = in_zone(batch, self._time_zone)
-            times: Any = self._observed_at
-            if self._moments is not None:
-                times = moments_of(batch.column(self._moments), self._moments, first)
-            yield _Chunk(first, self._columns(batch, first), times)
-
-    def _columns(self, batch: pa.RecordBatch, first: int) -> ColumnBatch:
-        namespace = self._namespace
-        keys = [
-            column_of(batch.column(name), SCALARS[part], name, first)
-            for name, part in zip(self._key, namespace.key.parts, strict=True)
-        ]
-        columns = {namespace.key_name: _joined(keys) if namespace.key.composite else keys[0]}
-        for name in batch.schema.names:
-            if name not in self._key and name != self._moments:
-                feature = namespace.feature(name)
-                columns[feature.name] = column_of(batch.column(name), feature.type, name, first)
-        return ColumnBatch(columns)
-
-
-def _joined(keys: Sequence[Sequence[Any]]) -> list[Any]:
-    return list(zip(*keys, strict=True))
+            found = self._converter.convert(self._table.slice(first, self._size), first)
+            times: Any = self._observed_at if found.observed_at is None else found.observed_at
+            yield _Chunk(first, found.rows, times)
 
 
 def _key_columns(namespace: Namespace, key: Sequence[str] | None) -> list[str]:
@@ -429,7 +395,7 @@ class _Frame:
         values = [part[place] for part in keys] if key.composite else keys
         kind: FeatureType = SCALARS[key.parts[place]]
         if kind.name == "int":
-            return pa.array(values, pa.int64())
+            return integers_array(values)
         return pa.array(map(str, values), pa.string())
 
     def table(self) -> pa.Table:

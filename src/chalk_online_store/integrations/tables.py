@@ -1,89 +1,164 @@
-"""Tables and data frames of any library as Arrow tables, without a loss."""
+"""Tables and data frames of any library as columns, without a loss."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
-import numpy as np
 import pyarrow as pa
 
-from chalk_online_store.codec.values import FINER_THAN_MICROSECONDS, nanoseconds_of
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.integrations.conversion import Column, slice_of
 
 _INDEX = re.compile(r"__index_level_\d+__")
 """What pandas calls an index without a name, which only counts the rows."""
 
 
-def table_of(data: Any) -> pa.Table:
-    """A table or data frame as an Arrow table. Raises `InvalidValue` if it is not one."""
+class Table:
+    """Columns of one length, in the order of their names; a name may occur twice."""
+
+    def __init__(self, names: Sequence[str], columns: Sequence[Any], rows: int) -> None:
+        self.names = list(names)
+        self.num_rows = rows
+        self._columns = columns
+
+    def slice(self, start: int, count: int) -> dict[str, Column]:
+        """Return `count` rows from `start` on."""
+        return {
+            name: _one_array(slice_of(column, start, count))
+            for name, column in zip(self.names, self._columns, strict=True)
+        }
+
+
+def table_of(data: Any) -> Table:
+    """Return the columns of a table or data frame. Raises `InvalidValue` if it is not one."""
+    library = type(data).__module__.partition(".")[0]
     try:
-        if type(data).__module__.partition(".")[0] == "pandas":
-            _check_objects(data)
-            table = pa.Table.from_pandas(data, preserve_index=True)
-        elif isinstance(data, Mapping):
+        if library == "pandas":
+            return _of_pandas(data)
+        if library == "polars":
+            data = _of_polars(data)
+        if isinstance(data, Mapping):
             raise TypeError
-        else:
-            table = pa.table(data)
+        table = pa.table(data)
     except InvalidValue:
         raise
     # pyarrow quotes values in its messages, and `from None` keeps them out of tracebacks.
     except (TypeError, ValueError, OverflowError, AttributeError, pa.ArrowException) as error:
         raise InvalidValue(
             f"table must be a table or data frame; {type(data).__name__} is no table that Arrow "
-            f"knows, or holds values that it has no type for ({type(error).__name__})."
-            f"{_column_at_fault(data)} Use the store's write for mappings and row objects."
+            f"knows, or holds values that it has no type for ({type(error).__name__}). "
+            "Use the store's write for mappings and row objects."
         ) from None
-    unnamed = [name for name in table.column_names if _INDEX.fullmatch(name)]
-    return table.drop_columns(unnamed) if unnamed else table
+    named = [not _INDEX.fullmatch(name) for name in table.column_names]
+    return Table(
+        [n for n, keep in zip(table.column_names, named, strict=True) if keep],
+        [c for c, keep in zip(table.columns, named, strict=True) if keep],
+        table.num_rows,
+    )
 
 
-def _column_at_fault(data: Any) -> str:
-    """The column of a pandas data frame that Arrow cannot hold, as a sentence."""
-    names = list(data.columns) if hasattr(type(data), "columns") else []
-    for name in names:
-        try:
-            pa.array(data[name])
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this column's.
-            return f" Column {name!r} raised {type(error).__name__}: give it a plain dtype."
-    return ""
+def index_names(data: Any) -> list[str] | None:
+    """Return the names of the levels of a pandas MultiIndex, if all have one; else None."""
+    names = list(getattr(getattr(data, "index", None), "names", None) or [])
+    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+        return None
+    return names
 
 
-def _check_objects(data: Any) -> None:
-    """Refuse times with nanoseconds among Python objects: Arrow would cut these off."""
-    index = data.index
-    columns = [(name, values) for name, values in data.items()]
-    columns += [(name, index.get_level_values(at)) for at, name in enumerate(index.names)]
-    for name, values in columns:
-        if values.dtype != object or _PLAIN.issuperset(map(type, values)):
-            continue
-        for row, value in enumerate(values):
-            if _finer_than_microseconds(value):
-                raise InvalidValue(f"Column {name!r} is {FINER_THAN_MICROSECONDS} (row {row}).")
+def _one_array(column: Any) -> Column:
+    if not isinstance(column, pa.ChunkedArray):
+        return column  # An array already, or objects.
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-_PLAIN = frozenset({str, bytes, bool, int, float, Decimal, UUID, date, type(None)})
+# --- pandas --------------------------------------------------------------------------------
 
 
-def _finer_than_microseconds(value: Any) -> bool:
-    """Whether a value is, or holds at any depth, a pandas time with nanoseconds."""
-    if isinstance(value, datetime | timedelta):
-        return value == value and bool(nanoseconds_of(value))  # noqa: PLR0124 - NaT is a null.
-    if isinstance(value, Mapping):
-        value = [*value, *value.values()]
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(map(_finer_than_microseconds, value))
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        return any(map(_finer_than_microseconds, value.tolist()))
-    return False
+def _of_pandas(frame: Any) -> Table:
+    if not hasattr(frame, "columns"):
+        raise TypeError
+    names: list[str] = []
+    columns: list[Any] = []
+    for name, series in _series(frame):
+        if isinstance(name, tuple):
+            raise InvalidValue(
+                f"Column {name!r} has a name of several levels: give every column one name, a text."
+            )
+        names.append(str(name))
+        columns.append(_column_of_pandas(str(name), series))
+    return Table(names, columns, len(frame))
 
 
-def batch_of(table: pa.Table) -> pa.RecordBatch:
-    """A table as one batch."""
-    columns = [pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-               for column in table.columns]  # fmt: skip
-    return pa.record_batch(columns, schema=table.schema)
+def _series(frame: Any) -> Iterator[tuple[Any, Any]]:
+    """The columns, and the levels of the index that have a name."""
+    yield from ((name, frame.iloc[:, place]) for place, name in enumerate(frame.columns))
+    index = frame.index
+    for level, name in enumerate(index.names):
+        if name is not None:
+            yield name, index.get_level_values(level).to_series()
+
+
+def _column_of_pandas(name: str, series: Any) -> Any:
+    """Return objects as they are: Arrow would unite the keys of dictionaries, and cut off times."""
+    dtype = series.dtype
+    if getattr(dtype, "categories", None) is not None and dtype.categories.dtype == object:
+        series = series.astype(object)
+    if series.dtype == object:
+        return series.tolist()
+    try:
+        found = pa.Array.from_pandas(series)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this column's.
+        raise InvalidValue(
+            f"Column {name!r} is {dtype}, which Arrow cannot hold ({type(error).__name__}): give "
+            "it a plain dtype."
+        ) from None
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
+# --- polars --------------------------------------------------------------------------------
+
+
+def _of_polars(frame: Any) -> Any:
+    """Return a data frame of columns that Arrow can hold."""
+    if type(frame).__name__ == "LazyFrame":
+        frame = frame.collect()
+    types = dict(getattr(frame, "schema", {}))
+    for name, dtype in types.items():
+        if any(type(each).__name__ == "Object" for each in _parts_of(dtype)):
+            raise InvalidValue(
+                f"Column {name!r} is {dtype} of polars, whose values cannot be read: Arrow has "
+                "only their memory addresses. Cast it to the type of its values."
+            )
+        if any(type(each).__name__ in _WIDE for each in list(_parts_of(dtype))[1:]):
+            raise InvalidValue(
+                f"Column {name!r} is {dtype} of polars, which Arrow cannot hold: cast what is "
+                "within it to Int64 or Decimal."
+            )
+    wide = [name for name, dtype in types.items() if type(dtype).__name__ in _WIDE]
+    if not wide:
+        return frame
+    table = pa.table(frame.drop(wide))
+    for name in wide:
+        digits = pa.array(map(_decimal, frame[name].to_list()), pa.decimal256(40, 0))
+        table = table.add_column(frame.columns.index(name), name, digits)
+    return table
+
+
+_WIDE = ("Int128", "UInt128")
+"""Integer types of polars that Arrow does not have."""
+
+
+def _decimal(value: int | None) -> Decimal | None:
+    return None if value is None else Decimal(value)
+
+
+def _parts_of(dtype: Any) -> Iterator[Any]:
+    """A polars type, and the types that it is made of."""
+    yield dtype() if isinstance(dtype, type) else dtype
+    inner = [getattr(dtype, "inner", None), *(f.dtype for f in getattr(dtype, "fields", []))]
+    for each in inner:
+        if each is not None:
+            yield from _parts_of(each)

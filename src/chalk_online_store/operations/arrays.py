@@ -171,7 +171,7 @@ def arrow_array(column: Column, contents: Sequence[Any]) -> pa.Array:
     if isinstance(kind, VectorType):
         return _fixed_size_list(pa, kind, contents)
     if stored_kind(kind) == "int":
-        return _integers(pa, contents)
+        return integers_array(contents)
     found = arrow_type(pa, kind)
     plain = to_plain(kind)
     if plain is not None:
@@ -194,8 +194,9 @@ def arrow_nothing(kind: FeatureType | None, count: int) -> pa.Array:
     return pa.nulls(count, None if kind is None else arrow_type(pa, kind))
 
 
-def _integers(pa: Any, contents: Sequence[Any]) -> Any:
-    """Of 64 bits; of 38 digits where one of them is larger."""
+def integers_array(contents: Sequence[Any]) -> Any:
+    """Return integers of 64 bits; decimals of 38 digits if one of them is larger."""
+    pa = import_arrow()
     try:
         return pa.array(contents, pa.int64())
     except (OverflowError, pa.ArrowInvalid):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from chalk_online_store.capacity.grouping import GroupAdvice, GroupingCost, advise
@@ -126,10 +125,11 @@ def sample_of(part: NamespaceMix) -> Sample:
             )
         return Sample(given, typical_rows(given))
     require("arrow", "pyarrow")
+    from chalk_online_store.cli.loading.inputs import input_files
     from chalk_online_store.cli.loading.source import Source
 
     name = given.name if given else part.schema
     keys = list(part.key) or ([given.key_name] if given else [])
-    source = Source(Path(part.sample), name, keys, None, given)
+    source = Source(input_files([part.sample], None), name, keys, None, given)
     first = next(iter(source.read()), None)
     return Sample(source.namespace, first.rows if first else [])

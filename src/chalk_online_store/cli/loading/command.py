@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from chalk_online_store.cli.loading import progress as kept
     from chalk_online_store.cli.loading.estimate import Estimate
     from chalk_online_store.cli.loading.export import Exported
+    from chalk_online_store.cli.loading.formats import TextOptions
     from chalk_online_store.cli.loading.run import Order, Tell
     from chalk_online_store.cli.loading.source import Source
 
@@ -43,10 +45,24 @@ class Ordering(StrEnum):
     arrival = "arrival"
 
 
+class Format(StrEnum):
+    """What files to load are written in."""
+
+    parquet = "parquet"
+    arrow = "arrow"
+    csv = "csv"
+    jsonl = "jsonl"
+
+
 def load(
     context: typer.Context,
-    file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="Parquet, Arrow or CSV.")
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE",
+            help="Parquet, Arrow, CSV or JSON Lines: files, globs, directories, URLs such as "
+            "s3://bucket/path, or - for standard input.",
+        ),
     ],
     url: Url = "",
     namespace: Annotated[str, typer.Option(help="The namespace, as the table shall know it.")] = "",
@@ -62,6 +78,19 @@ def load(
     time_zone: Annotated[
         str | None,
         typer.Option(help="The time zone of timestamps that have none, as in CSV: UTC."),
+    ] = None,
+    file_format: Annotated[
+        Format | None,
+        typer.Option("--format", help="The format of the files, unless their names say it."),
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="The encoding of CSV and JSON Lines.")] = "utf8",
+    delimiter: Annotated[str, typer.Option(help="What separates the cells of CSV files.")] = ",",
+    null: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A text of a CSV cell, without quotes, that means a null; unless stated, the "
+            "empty one. Can be repeated."
+        ),
     ] = None,
     ordering: Annotated[
         Ordering,
@@ -97,47 +126,70 @@ def load(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Load a file of rows into a table, after showing what that costs.
+    """Load files of rows into a table, after showing what that costs.
+
+    Types are those of the --schema. Without one they are those of the file; a column of text is
+    numbers, truth values or times only if all of it is.
 
     An interrupted load goes on where it was when the same command is given again. Rows that can
     never be written end in a file of dead letters, with the reason, and make the exit status 1.
 
     Example: chalk-online-store load users.csv --schema app:User --url sqlite:///features.db
     """
-    require("arrow", "pyarrow")
-    from chalk_online_store.cli.loading.estimate import estimate
-    from chalk_online_store.cli.loading.run import Order
-    from chalk_online_store.cli.loading.source import Source
+    with _interruptible("Interrupted before anything was written: give the same command again."):
+        require("arrow", "pyarrow")
+        from chalk_online_store.cli.loading.estimate import estimate
+        from chalk_online_store.cli.loading.formats import TextOptions
+        from chalk_online_store.cli.loading.inputs import beside, input_files
+        from chalk_online_store.cli.loading.run import Order
+        from chalk_online_store.cli.loading.source import Source
 
-    if import_format and not given(context, "url"):
-        url = ""
-    if bool(url) == bool(import_format):
-        raise WrongUsage("Load into a table (--url), or write files (--import-format DIR).")
-    if bool(schema) == bool(namespace):
-        raise WrongUsage("Name the namespace (--namespace, with --key), or a --schema.")
-    if namespace and not key:
-        raise WrongUsage("Name the columns of the primary key: --key, for each one.")
-    declared = namespace_called(schema) if schema else None
-    keys = key or ([declared.key_name] if declared else [])
-    source = Source(file, namespace, keys, observed_at, declared, time_zone)
-    rate = _rate(wcu_per_second, url)
-    _print_price(estimate(source), rate, write_price, import_price)
-    ask("Go on?", yes)
+        if import_format and not given(context, "url"):
+            url = ""
+        if bool(url) == bool(import_format):
+            raise WrongUsage("Load into a table (--url), or write files (--import-format DIR).")
+        if bool(schema) == bool(namespace):
+            raise WrongUsage("Name the namespace (--namespace, with --key), or a --schema.")
+        if namespace and not key:
+            raise WrongUsage("Name the columns of the primary key: --key, for each one.")
+        declared = namespace_called(schema) if schema else None
+        keys = key or ([declared.key_name] if declared else [])
+        options = _text_options(TextOptions, encoding, delimiter, null)
+        rate = _rate(wcu_per_second, url)
+        found = input_files(files, file_format.value if file_format else None)
+        source = Source(found, namespace, keys, observed_at, declared, time_zone, options)
+        _print_price(estimate(source), rate, write_price, import_price)
+        ask("Go on?", yes)
     if import_format:
-        _export(source, import_format, table, s3_bucket, s3_prefix, as_json)
+        with _interruptible(
+            f"Interrupted: remove {import_format} and give the same command again."
+        ):
+            _export(source, import_format, table, s3_bucket, s3_prefix, as_json)
         return
     order = Order(
         url,
         source,
         ordering.value,
         rate,
-        dead_letters or file.with_name(f"{file.name}.dead-letters.jsonl"),
-        progress or file.with_name(f"{file.name}.load-progress.json"),
+        dead_letters or beside(files[0], ".dead-letters.jsonl"),
+        progress or beside(files[0], ".load-progress.json"),
     )
     for path in (order.dead_letters, order.progress):
         if not path.parent.is_dir():
             raise WrongUsage(f"{path} cannot be written: there is no directory {path.parent}.")
     _load(order, as_json)
+
+
+def _text_options(
+    make: type[TextOptions], encoding: str, delimiter: str, null: list[str] | None
+) -> TextOptions:
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise WrongUsage(f"--encoding {encoding}: Python has no encoding of this name.") from None
+    if len(delimiter) != 1 or not delimiter.isascii():
+        raise WrongUsage("--delimiter is one character of ASCII.")
+    return make(encoding, ("",) if null is None else tuple(null), delimiter)
 
 
 def _rate(text: str, url: str) -> float | None:
@@ -162,16 +214,16 @@ def _load(order: Order, as_json: bool) -> None:
     state = take_up(order.progress, source.fingerprint, target, datetime.now(UTC))
     if state.rows:
         say(f"Going on after {state.rows:,} rows that were loaded before.", err=True)
-    try:
-        with terminated_as_interrupted(), _bar(source.count) as tell:
-            stats = run(order, state, tell)
-    except KeyboardInterrupt:
-        say(
-            f"Interrupted after {state.rows:,} of {source.count:,} rows. The same command goes "
-            f"on from there, by {order.progress}.",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
+    with (
+        _interruptible(
+            lambda: (
+                f"Interrupted after {state.rows:,} of {source.count:,} rows. The same command "
+                f"goes on from there, by {order.progress}."
+            )
+        ),
+        _bar(source) as tell,
+    ):
+        stats = run(order, state, tell)
     order.progress.unlink(missing_ok=True)
     if as_json:
         print_json(_plain(state, stats, order))
@@ -210,13 +262,26 @@ def _print_price(found: Estimate, rate: float | None, write: float, imported: fl
 
 
 @contextmanager
-def _bar(rows: int) -> Iterator[Tell]:
+def _interruptible(message: str | Callable[[], str]) -> Iterator[None]:
+    """Exit with the status of an interruption, and a message, on Ctrl-C and SIGTERM."""
+    try:
+        with terminated_as_interrupted():
+            yield
+    except KeyboardInterrupt:
+        say(message if isinstance(message, str) else message(), err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _bar(source: Source) -> Iterator[Tell]:
     columns = (Description(), BarColumn(), TimeRemainingColumn())
     with bars(*columns) as progress:
-        task = progress.add_task("", total=rows)
+        task = progress.add_task("", total=source.count)
+        megabytes = source.fingerprint["bytes"] / 1e6 / (source.count or 1)
 
         def tell(state: kept.Progress, stats: WriterStats) -> None:
-            text = f"{state.rows:,} rows, {stats.wcu:,.0f} WCU, {state.dead:,} dead"
+            done = f"{state.rows:,} rows, {state.rows * megabytes:,.1f} MB"
+            text = f"{done}, {stats.wcu:,.0f} WCU, {state.dead:,} dead"
             progress.update(task, completed=state.rows, description=text)
 
         yield tell

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Estimate:
 def estimate(source: Source) -> Estimate:
     """What loading a file takes."""
     sample = next(iter(source.read()), None)
-    rows = sample.rows if sample else []
+    rows: Sequence[Mapping[str, Any]] = sample.rows if sample else []
     sizes = _sizes(draft_codec(source.namespace), rows)
     count = max(1, len(rows))
     return Estimate(
@@ -57,7 +57,7 @@ def estimate(source: Source) -> Estimate:
     )
 
 
-def _sizes(codec: NamespaceCodec, rows: Sequence[dict[str, Any]]) -> list[int]:
+def _sizes(codec: NamespaceCodec, rows: Sequence[Mapping[str, Any]]) -> list[int]:
     planned, _ = row_by_row(codec, rows, [_NOW] * len(rows))
     decode = msgspec.json.decode
     return [item_size(decode(render_fresh(codec.layout, change))) for _, change in planned]

@@ -67,11 +67,11 @@ def export(
     rows, refused = 0, 0
     for some in source.read():
         planned, bad = row_by_row(codec, some.rows, _times(some, now), latest=latest)
-        refused += len(bad)
+        refused += len(bad) + len(some.refused)
         for position, change in planned:
             if newest[_digest(change.key.pk)][1] == some.first + position:
                 files.write(render_fresh(codec.layout, change))
-        rows = some.first + len(some.rows)
+        rows = some.first + some.total
         tell(rows)
     files.close()
     request = _request(codec, table, bucket, prefix)
@@ -96,7 +96,8 @@ def _digest(pk: str) -> int:
 
 
 def _times(rows: Rows, now: datetime) -> list[int]:
-    return times_of(rows.observed_at or now, len(rows.rows)) or []
+    given = now if rows.observed_at is None else rows.observed_at
+    return times_of(given, len(rows.rows)) or []
 
 
 def _registry(codec: NamespaceCodec) -> Iterator[bytes]:

@@ -78,7 +78,7 @@ class _Following:
         self._tell = tell
         self._letters = DeadLetterFile(order.dead_letters)
         self._ended = False
-        self._tickets: deque[Ticket] = deque()
+        self._tickets: deque[tuple[Ticket, list[DeadLetter]]] = deque()
         self._kept_at = time.monotonic()
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
@@ -87,40 +87,51 @@ class _Following:
             self._letters(letters)
 
     def end(self) -> None:
-        """Keep how far it has come; what is not written by then is for the next time."""
-        with suppress(RowsPending):
-            self.writer.flush(_AFTER_AN_INTERRUPTION)
-        self.look()
-        if self._progress.rows:
-            self.keep()
-        self._ended = True
-        with suppress(RowsAbandoned):
-            self.writer.close(0)
+        """Keep how far it has come; what is not written by then is for the next time.
+
+        A second Ctrl-C ends the wait for rows in flight, and no more.
+        """
+        try:
+            with suppress(RowsPending):
+                self.writer.flush(_AFTER_AN_INTERRUPTION)
+        finally:
+            self.look()
+            if self._progress.rows:
+                self.keep()
+            self._ended = True
+            with suppress(RowsAbandoned):
+                self.writer.close(0)
 
     def submit(self, rows: Rows) -> None:
         """Hand rows over, once there is room."""
-        observed_at = rows.observed_at or self._progress.moment
+        observed_at = self._progress.moment if rows.observed_at is None else rows.observed_at
         namespace = self._order.source.namespace
+        refused = [
+            DeadLetter(namespace.name, row, self._progress.moment, error)
+            for row, error in rows.refused
+        ]
         ticket = self.writer.submit(
             namespace, rows.rows, observed_at, priority="backfill", on_invalid="dead_letter"
         )
-        self._tickets.append(ticket)
+        self._tickets.append((ticket, refused))
         self.look()
 
     def wait_for_all(self) -> None:
         """Wait until the last row has ended."""
         while self._tickets:
             with suppress(RowsPending, WriteFailed):
-                self._tickets[0].wait(timeout=0.2)
+                self._tickets[0][0].wait(timeout=0.2)
             self.look()
 
     def look(self) -> None:
         """See how far it is."""
         progress = self._progress
-        while self._tickets and self._tickets[0].done:
-            ticket = self._tickets.popleft()
-            progress.rows += ticket.rows
-            progress.dead += ticket.dead
+        while self._tickets and self._tickets[0][0].done:
+            ticket, refused = self._tickets.popleft()
+            if refused:  # Not before its turn: a load that goes on later refuses them again.
+                self._letters(refused)
+            progress.rows += ticket.rows + len(refused)
+            progress.dead += ticket.dead + len(refused)
         if progress.rows and time.monotonic() - self._kept_at > KEEP_EVERY:
             self.keep()
         self._tell(progress, self.writer.stats())

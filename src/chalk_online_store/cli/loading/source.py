@@ -1,163 +1,312 @@
-"""Files of rows: Parquet, Arrow or CSV, read batch by batch."""
+"""Files of rows, read block by block and converted by the schema of their namespace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
+from chalk_online_store.cli.loading.formats import Block, Opened, TextOptions, open_file
+from chalk_online_store.cli.loading.inference import JsonTypes, TextTypes
+from chalk_online_store.cli.loading.inputs import InputFile
+from chalk_online_store.cli.loading.lines import LineConverter, read_object
+from chalk_online_store.codec.columns import Stored
 from chalk_online_store.errors import InvalidSchema, InvalidValue
-from chalk_online_store.integrations.arrow import in_zone, moment_type, namespace_of, rows_of
+from chalk_online_store.integrations.arrow import moment_type, namespace_of
+from chalk_online_store.integrations.conversion import (
+    Column,
+    TableConverter,
+    check_names,
+    slice_of,
+)
+from chalk_online_store.integrations.texts import Texts
 from chalk_online_store.schema import Namespace
 
 ROWS_A_BATCH = 500
+_INDEX = "__index_level_"
+
+Refusal = tuple[Mapping[str, Any], InvalidValue]
+"""A row as the file has it, and why it cannot be converted."""
 
 
 class Rows(NamedTuple):
-    """Some rows, and their observed-at where a column has them; `first` is their place."""
+    """Some rows, and their observed-at where a column has them; `first` is their place.
+
+    `refused` has the rows that cannot be converted, which are not among `rows`.
+    """
 
     first: int
-    rows: list[dict[str, Any]]
-    observed_at: list[datetime] | None
+    rows: Sequence[Mapping[str, Any]]
+    observed_at: Sequence[datetime] | Stored | None
+    refused: Sequence[Refusal] = ()
+
+    @property
+    def total(self) -> int:
+        """The number of rows of the file, including refused ones."""
+        return len(self.rows) + len(self.refused)
 
 
 class Source:
-    """A file of one namespace's rows.
+    """Files of one namespace's rows.
 
     `key` names the columns of the primary key, `observed_at` that of the observed-at, if any.
-    Timestamps that have no time zone are in `time_zone`.
-    Raises `InvalidValue` where it cannot be read, `InvalidSchema` where it has no such columns.
+    Timestamps that have no time zone are in `time_zone`. Without a `given` namespace, types are
+    those of the columns; of text, those that every value of a column has.
+    Raises `InvalidValue` if a file cannot be read, `InvalidSchema` if it has no such columns.
     """
 
     def __init__(
         self,
-        path: Path,
+        files: Sequence[InputFile],
         name: str,
         key: list[str],
         observed_at: str | None,
         given: Namespace | None = None,
         time_zone: str | None = None,
+        options: TextOptions | None = None,
     ) -> None:
-        self.path = path
+        self.files = files
         self._key = key
         self._observed_at = observed_at
         self._time_zone = time_zone
-        try:
-            self._format = _FORMATS[path.suffix.lower()]
-        except KeyError:
-            known = ", ".join(_FORMATS)
-            raise InvalidValue(f"{path}: a file to load ends in one of {known}.") from None
-        with self._open() as found:
-            self.schema: pa.Schema = found.schema
-        leave_out = [observed_at] if observed_at else []
-        self.namespace = given or namespace_of(name, self.schema, key, leave_out=leave_out)
+        self._options = options or TextOptions()
+        self._json = JsonTypes()
+        self._converters: dict[tuple[str, ...], TableConverter] = {}
+        self.schema = self._schema(infer=given is None)
+        if given is not None:
+            self.namespace = given
+        elif self.schema is None:
+            self._check_json_columns()
+            self.namespace = self._json.namespace(name, key, observed_at)
+        else:
+            leave_out = [observed_at] if observed_at else []
+            self.namespace = namespace_of(
+                name, self.schema, key, leave_out=leave_out, time_zone=time_zone
+            )
         self._check()
 
     def _check(self) -> None:
-        if self._observed_at is not None:
-            moment_type(self.schema.field(self._observed_at))
-        namespace, taken = self.namespace, {*self._key, self._observed_at}
-        for column in self.schema.names:
-            if column not in taken:
-                namespace.feature(column)
+        namespace = self.namespace
         if len(self._key) == 1 and namespace.key_name != self._key[0]:
             raise InvalidSchema(
                 f"The primary key of {namespace.name!r} is {namespace.key_name!r}: --key "
                 f"{namespace.key_name}."
             )
+        if len(self._key) != len(namespace.key.parts):
+            raise InvalidSchema(
+                f"The primary key of {namespace.name!r} has {len(namespace.key.parts)} parts: name "
+                "the column of each, --key for each one."
+            )
+        self._lines = LineConverter(namespace, self._key, self._observed_at, self._time_zone)
+        if self.schema is not None:
+            self._check_types(self._converter(self.schema.names), self.schema)
 
-    def _open(self) -> _Opened:
-        try:
-            found = self._format(self.path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InvalidValue(f"{self.path} cannot be read: {error}") from None
-        return found if self._time_zone is None else found.in_zone(self._time_zone)
+    def _check_types(self, converter: TableConverter, schema: pa.Schema) -> None:
+        """A column of the wrong type is a fault of the file, not of each of its rows."""
+        if self._observed_at is not None:
+            field = schema.field(self._observed_at)
+            if not (self._is_text and pa.types.is_string(field.type)):
+                moment_type(field, self._time_zone)
+        if self._is_text:
+            return
+        empty = {
+            field.name: Texts(pa.array([], pa.string()))
+            if field.name in self._partitions
+            else pa.nulls(0, field.type)
+            for field in schema
+        }
+        converter.convert(empty, 0)
+
+    @property
+    def _is_text(self) -> bool:
+        return self.files[0].format == "csv"
+
+    @property
+    def _partitions(self) -> set[str]:
+        return {name for name, _ in self.files[0].partitions}
+
+    def _converter(self, names: Sequence[str]) -> TableConverter:
+        """The converter of these columns; files may have them in another order."""
+        found = self._converters.get(tuple(names))
+        if found is None:
+            found = TableConverter(
+                self.namespace, names, self._key, self._observed_at, self._time_zone
+            )
+            self._converters[tuple(names)] = found
+        return found
+
+    # --- what the files have ---------------------------------------------------------------
+
+    def _schema(self, *, infer: bool) -> pa.Schema | None:
+        """The columns of all files; None for lines of JSON. Sets `count`, if it has to be read."""
+        first: pa.Schema | None = None
+        for file in self.files:
+            with open_file(file, self._options) as opened:
+                schema = _with_partitions(opened.schema, file)
+            _check_columns(schema)
+            if file is self.files[0]:
+                first = schema
+            elif file.format != self.files[0].format:
+                raise InvalidValue(f"{file.name} is of another format than {self.files[0].name}.")
+            elif not _alike(schema, first, same_types=infer):
+                raise InvalidValue(f"{file.name} has other columns than {self.files[0].name}.")
+        if first is None:
+            self._survey_lines(infer=infer)
+            return None
+        if self._is_text:
+            return self._survey_texts(first, infer=infer)
+        return first
+
+    def _survey_texts(self, schema: pa.Schema, *, infer: bool) -> pa.Schema:
+        """Read all text once, for its types, and to refuse another encoding before any write."""
+        types, count = TextTypes(schema.names), 0
+        for block in self._every_block():
+            count += block.rows + len(block.broken)
+            if infer:
+                types.add(block.columns)
+        self.count = count
+        found = types.schema()
+        for name in self._key if infer else ():
+            field = found.field(name) if name in found.names else None
+            if field is not None and not pa.types.is_integer(field.type):
+                found = found.set(found.get_field_index(name), pa.field(name, pa.string()))
+        return found if infer else schema
+
+    def _survey_lines(self, *, infer: bool) -> None:
+        count = 0
+        for block in self._every_block():
+            for line in block.lines if infer else ():
+                with suppress(InvalidValue):  # It will cost its row.
+                    self._json.add(read_object(line, count))
+            count += block.rows
+        self.count = count
+
+    def _check_json_columns(self) -> None:
+        needed = [*self._key, *([self._observed_at] if self._observed_at else [])]
+        for name in needed:
+            if name not in self._json.names():
+                raise InvalidSchema(f"The file has no column {name!r}.")
+        for name in self._key:
+            if self._json.type_of(name) not in (int, str):
+                raise InvalidSchema(f"Column {name!r}: a primary key is int or str.")
+
+    def _every_block(self) -> Iterator[Block]:
+        for file in self.files:
+            with open_file(file, self._options) as opened:
+                yield from opened.blocks
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this file from another, or from itself after a change."""
-        found = self.path.stat()
-        columns = [f"{field.name}: {field.type}" for field in self.schema]
-        return {"bytes": found.st_size, "modified": found.st_mtime_ns, "columns": columns}
+        """What tells these files from others, or from themselves after a change."""
+        columns = [f"{field.name}: {field.type}" for field in self.schema or ()]
+        return {
+            "files": len(self.files),
+            "bytes": sum(file.size for file in self.files),
+            "modified": max(file.modified for file in self.files),
+            "columns": columns,
+        }
 
     @cached_property
     def count(self) -> int:
-        """How many rows it has."""
-        with self._open() as found:
-            return found.count if found.count is not None else sum(map(len, found.batches))
+        """The number of rows."""
+        return sum(map(self._count, self.files))
+
+    def _count(self, file: InputFile) -> int:
+        with open_file(file, self._options) as opened:
+            if opened.count is not None:
+                return opened.count
+            return sum(block.rows + len(block.broken) for block in opened.blocks)
+
+    # --- reading ---------------------------------------------------------------------------
 
     def read(self, start: int = 0) -> Iterator[Rows]:
         """The rows from one on, some at a time."""
         first = 0
-        with self._open() as found:
-            for batch in found.batches:
-                skipped = min(max(0, start - first), batch.num_rows)
-                for offset in range(skipped, batch.num_rows, ROWS_A_BATCH):
-                    yield self._rows(first + offset, batch.slice(offset, ROWS_A_BATCH))
-                first += batch.num_rows
+        for file in self.files:
+            with open_file(file, self._options) as opened:
+                skipped = _skippable(opened, start - first)
+                if skipped is not None:
+                    first += skipped
+                    continue
+                for block in opened.blocks:
+                    for offset in range(0, max(1, block.rows), ROWS_A_BATCH):
+                        broken = block.broken if offset == 0 else []
+                        count = min(ROWS_A_BATCH, block.rows - offset)
+                        if first + count + len(broken) > start:
+                            yield self._rows(first, block, offset, count)
+                        first += count + len(broken)
 
-    def _rows(self, first: int, batch: pa.RecordBatch) -> Rows:
-        rows = rows_of(batch, self._key, self.namespace.key_name)
-        if self._observed_at is None:
-            return Rows(first, rows, None)
-        return Rows(first, rows, [row.pop(self._observed_at) for row in rows])
+    def _rows(self, first: int, block: Block, offset: int, count: int) -> Rows:
+        broken = block.broken if offset == 0 else []
+        refused: list[Refusal] = [({"text": each.text}, each.error) for each in broken]
+        if block.lines:
+            return self._rows_of_lines(first, block.lines[offset : offset + count])
+        if not count:
+            return Rows(first, [], None, refused)
+        columns = {name: slice_of(c, offset, count) for name, c in block.columns.items()}
+        found = self._converter(list(columns)).convert_rows(columns, first)
+        refused += [(_original(columns, row), error) for row, error in found.refused.items()]
+        return Rows(first, found.rows, found.observed_at, refused)
 
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """An open file; `count` is how many rows it has, where it says so."""
-
-    schema: pa.Schema
-    batches: Iterator[pa.RecordBatch]
-    count: int | None
-    close: Callable[[], None]
-
-    def in_zone(self, zone: str) -> _Opened:
-        """The same, with timestamps that had no time zone in this one."""
-        empty = pa.RecordBatch.from_pylist([], schema=self.schema)
-        batches = (in_zone(batch, zone) for batch in self.batches)
-        return replace(self, schema=in_zone(empty, zone).schema, batches=batches)
-
-    def __enter__(self) -> _Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _parquet(path: Path) -> _Opened:
-    file = pyarrow.parquet.ParquetFile(path)
-    batches = file.iter_batches(ROWS_A_BATCH)
-    return _Opened(file.schema_arrow, batches, file.metadata.num_rows, file.close)
+    def _rows_of_lines(self, first: int, lines: Sequence[str]) -> Rows:
+        rows, times, refused = [], [], []
+        for row, line in enumerate(lines, first):
+            try:
+                found, observed_at = self._lines.convert(line, row)
+            except InvalidValue as error:
+                refused.append(({"text": line.strip()}, error))
+            else:
+                rows.append(found)
+                times.append(observed_at)
+        observed = None if self._observed_at is None else [t for t in times if t is not None]
+        return Rows(first, rows, observed, refused)
 
 
-def _arrow(path: Path) -> _Opened:
-    source = pa.OSFile(str(path))
-    try:
-        file = pa.ipc.open_file(source)
-    except pa.ArrowInvalid:  # Not the file format, but the stream.
-        source.seek(0)
-        stream = pa.ipc.open_stream(source)
-        return _Opened(stream.schema, iter(stream), None, source.close)
-    batches = (file.get_batch(number) for number in range(file.num_record_batches))
-    return _Opened(file.schema, batches, None, source.close)
+def _skippable(opened: Opened, rows: int) -> int | None:
+    """The rows of a file that lies wholly before those to read; None if it has to be read."""
+    return opened.count if opened.count is not None and 0 < opened.count <= rows else None
 
 
-def _csv(path: Path) -> _Opened:
-    file = pyarrow.csv.open_csv(path)
-    return _Opened(file.schema, iter(file), None, file.close)
+def _with_partitions(schema: pa.Schema | None, file: InputFile) -> pa.Schema | None:
+    if schema is None:
+        return None
+    for name, _ in file.partitions:
+        schema = schema.append(pa.field(name, pa.string()))
+    return schema
 
 
-_FORMATS: dict[str, Callable[[Path], _Opened]] = {
-    ".parquet": _parquet,
-    ".arrow": _arrow,
-    ".feather": _arrow,
-    ".csv": _csv,
-}
+def _alike(schema: pa.Schema | None, first: pa.Schema | None, *, same_types: bool) -> bool:
+    if schema is None or first is None:
+        return schema is first
+    if not same_types:
+        return sorted(schema.names) == sorted(first.names)
+    return {f.name: f.type for f in schema} == {f.name: f.type for f in first}
+
+
+def _check_columns(schema: pa.Schema | None) -> None:
+    if schema is None:
+        return
+    check_names(schema.names)
+    for name in schema.names:
+        if not name or name.startswith(_INDEX):
+            raise InvalidValue(
+                f"Column {name!r} is the index of a pandas data frame, which has no name: write "
+                "the file with index=False, or give the index a name."
+            )
+
+
+def _original(columns: Mapping[str, Column], row: int) -> dict[str, Any]:
+    """A row as the file has it."""
+    found: dict[str, Any] = {}
+    for name, column in columns.items():
+        one = slice_of(column, row, 1)
+        array: Any = one.array if isinstance(one, Texts) else one
+        try:
+            found[name] = array.to_pylist()[0]
+        except (ValueError, pa.ArrowException):
+            found[name] = "?"
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,6 +11,7 @@ from itertools import islice
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from chalk_online_store.backend import Call
 from chalk_online_store.cli import WrongUsage
@@ -41,6 +43,32 @@ Given = Annotated[
 ]
 
 
+class NegativeKeys(TyperCommand):
+    """A command whose argument `keys` takes negative numbers, which click takes for options.
+
+    Other words that begin with a dash are options as ever, so that a misspelt one is refused.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Hide the dashes of negative numbers from the parser."""
+        end = args.index("--") if "--" in args else len(args)
+        hidden = [f"{_HIDDEN}{word}" if _NEGATIVE.match(word) else word for word in args[:end]]
+        rest = super().parse_args(ctx, [*hidden, *args[end:]])
+        for name, value in ctx.params.items():
+            ctx.params[name] = _shown(value)
+        return rest
+
+
+_NEGATIVE = re.compile(r"-[0-9]")
+_HIDDEN = "\0"
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_shown, value))
+    return value.removeprefix(_HIDDEN) if isinstance(value, str) else value
+
+
 def get(
     namespace: Annotated[str, typer.Argument(help="Such as user.")],
     keys: Annotated[list[str], typer.Argument(help="Primary keys: 7, or 7:abc for a tuple.")],
@@ -53,6 +81,8 @@ def get(
     """Show features of entities: each with its value, status and observed-at.
 
     Exits with status 1 where a feature could not be read.
+
+    A key that begins with a dash and is not a number stands after two dashes: -- -abc.
 
     Example: chalk-online-store get user 7 8 --url "dynamodb:///features?region=us-east-1"
     """

@@ -1,0 +1,260 @@
+"""How the files of each format are read: in blocks, whose memory does not grow with the file."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from chalk_online_store.cli.loading.inputs import InputFile
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.integrations.conversion import Column
+from chalk_online_store.integrations.texts import Texts
+
+ROWS_PER_BATCH = 10_000
+"""Rows that are read from a Parquet file at once."""
+
+_CSV_BYTES = 4 << 20
+_LINES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """How files of text are read; `nulls` are the unquoted texts of CSV that mean a null."""
+
+    encoding: str = "utf8"
+    nulls: tuple[str, ...] = ("",)
+    delimiter: str = ","
+
+
+class Broken(NamedTuple):
+    """A row that is none, such as one with too many cells: its text, and why."""
+
+    text: str
+    error: InvalidValue
+
+
+@dataclass(slots=True)
+class Block:
+    """Some rows of a file: as columns, or as lines of JSON."""
+
+    rows: int
+    columns: dict[str, Column] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Opened:
+    """An open file. `schema` is None for lines of JSON, `count` where the file does not say it."""
+
+    schema: pa.Schema | None
+    blocks: Iterator[Block]
+    count: int | None
+    close: Callable[[], None]
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_file(file: InputFile, options: TextOptions) -> Opened:
+    """Open a file of any format. Raises `InvalidValue` for what cannot be read."""
+    with _readable(file, options):
+        return _FORMATS[file.format](file, options)
+
+
+class _readable:  # noqa: N801 - a context manager that is used as a function.
+    """Turns pyarrow's errors into a sentence that names the file."""
+
+    def __init__(self, file: InputFile, options: TextOptions) -> None:
+        self._file = file
+        self._options = options
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, pa.ArrowCancelled):  # By SIGINT or SIGTERM, which pyarrow handles.
+            raise KeyboardInterrupt
+        if isinstance(error, UnicodeError) or "invalid UTF8" in str(error):
+            raise InvalidValue(
+                f"{self._file.name} is not encoded in {self._options.encoding}: state the encoding "
+                "that it has, such as --encoding latin-1."
+            ) from None
+        if isinstance(error, OSError | pa.ArrowException) and not isinstance(error, InvalidValue):
+            # The message may quote a cell, as in "conversion error: invalid value '…'".
+            text = (str(error).splitlines() or [""])[0].partition("invalid value")[0]
+            raise InvalidValue(f"{self._file.name} cannot be read: {text}") from None
+
+
+def _guarded(file: InputFile, options: TextOptions, blocks: Iterator[Block]) -> Iterator[Block]:
+    while True:
+        with _readable(file, options):
+            block = next(blocks, None)
+        if block is None:
+            return
+        yield block
+
+
+def _parquet(file: InputFile, options: TextOptions) -> Opened:
+    source = file.random_access()
+    opened = pyarrow.parquet.ParquetFile(source)
+    blocks = _blocks(opened.iter_batches(ROWS_PER_BATCH), file)
+    count = opened.metadata.num_rows
+    return Opened(opened.schema_arrow, _guarded(file, options, blocks), count, opened.close)
+
+
+def _arrow(file: InputFile, options: TextOptions) -> Opened:
+    if file.compression is None:
+        source = file.random_access()
+        try:
+            opened = pa.ipc.open_file(source)
+        except pa.ArrowInvalid:  # Not the file format, but the stream.
+            source.close()
+        else:
+            batches = (opened.get_batch(number) for number in range(opened.num_record_batches))
+            blocks = _guarded(file, options, _blocks(batches, file))
+            return Opened(opened.schema, blocks, None, source.close)
+    source = file.stream()
+    stream = pa.ipc.open_stream(source)
+    blocks = _guarded(file, options, _blocks(iter(stream), file))
+    return Opened(stream.schema, blocks, None, source.close)
+
+
+def _blocks(batches: Iterator[pa.RecordBatch], file: InputFile) -> Iterator[Block]:
+    for batch in batches:
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        yield Block(batch.num_rows, columns | _partitions(file, batch.num_rows))
+
+
+def _partitions(file: InputFile, rows: int) -> dict[str, Column]:
+    return {name: Texts(pa.array([value] * rows, pa.string())) for name, value in file.partitions}
+
+
+# --- CSV -----------------------------------------------------------------------------------
+
+
+def _csv(file: InputFile, options: TextOptions) -> Opened:
+    ragged: list[Any] = []
+
+    def skip(row: Any) -> str:
+        ragged.append(row)
+        return "skip"
+
+    def reader(stream: Any, names: list[str]) -> Any:
+        return pyarrow.csv.open_csv(
+            stream,
+            # Rows have a number only if one thread reads them.
+            read_options=pyarrow.csv.ReadOptions(
+                use_threads=False, block_size=_CSV_BYTES, encoding=options.encoding
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=options.delimiter, newlines_in_values=True, invalid_row_handler=skip
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=list(options.nulls),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+
+    names = _csv_names(file, options)
+    ragged.clear()
+    source = file.stream()
+    opened = reader(source, names)
+    blocks = _guarded(file, options, _csv_blocks(iter(opened), file, ragged))
+    schema = pa.schema([(name, pa.string()) for name in names])
+    return Opened(schema, blocks, None, source.close)
+
+
+def _csv_names(file: InputFile, options: TextOptions) -> list[str]:
+    """The names of the head. All columns must be known, to be read as text."""
+    with file.stream() as source:
+        head = pyarrow.csv.open_csv(
+            source,
+            read_options=pyarrow.csv.ReadOptions(
+                use_threads=False, block_size=_CSV_BYTES, encoding=options.encoding
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=options.delimiter,
+                newlines_in_values=True,
+                invalid_row_handler=lambda _: "skip",
+            ),
+        )
+        return list(head.schema.names)
+
+
+def _csv_blocks(
+    batches: Iterator[pa.RecordBatch], file: InputFile, ragged: list[Any]
+) -> Iterator[Block]:
+    """Batches, each with the rows before its end that have too few or too many cells."""
+    row = 2  # The head is row 1.
+    for batch in batches:
+        end, before = row + batch.num_rows, -1
+        while before != (before := sum(r.number < end + max(before, 0) for r in ragged)):
+            pass
+        broken = [_broken(each) for each in ragged[:before]]
+        del ragged[:before]
+        row = end + before
+        yield _text_block(batch, file, broken)
+    if ragged:
+        yield Block(0, broken=[_broken(each) for each in ragged])
+
+
+def _text_block(batch: pa.RecordBatch, file: InputFile, broken: list[Broken]) -> Block:
+    columns: dict[str, Column] = {
+        name: Texts(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+    return Block(batch.num_rows, columns | _partitions(file, batch.num_rows), broken=broken)
+
+
+def _broken(row: Any) -> Broken:
+    error = InvalidValue(
+        f"Row {row.number} of the file has {row.actual_columns} cells, and its head has "
+        f"{row.expected_columns}."
+    )
+    return Broken(row.text, error)
+
+
+# --- JSON Lines ----------------------------------------------------------------------------
+
+
+def _jsonl(file: InputFile, options: TextOptions) -> Opened:
+    source = file.stream()
+    lines = (line for line in _lines(source, options.encoding) if line.strip())
+
+    def blocks() -> Iterator[Block]:
+        while some := list(islice(lines, _LINES)):
+            yield Block(len(some), lines=some)
+
+    return Opened(None, _guarded(file, options, blocks()), None, source.close)
+
+
+def _lines(source: Any, encoding: str) -> Iterator[str]:
+    """The lines of a file; other line ends than those of JSON Lines are part of a line."""
+    with_mark = codecs.lookup(encoding).name == "utf-8"  # A mark at the beginning is not content.
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if with_mark else encoding)()
+    rest, data = "", source.read(_CSV_BYTES)
+    while data:
+        *whole, rest = (rest + decoder.decode(data)).split("\n")
+        yield from whole
+        data = source.read(_CSV_BYTES)
+    yield rest + decoder.decode(b"", final=True)
+
+
+_FORMATS: dict[str, Callable[[InputFile, TextOptions], Opened]] = {
+    "parquet": _parquet,
+    "arrow": _arrow,
+    "csv": _csv,
+    "jsonl": _jsonl,
+}
