@@ -222,6 +222,7 @@ OPEN = {
     "timeout": "timeout",
     "lru_cache": "settings",
     "coalesce": "duration",
+    "max_future_skew": "duration",
     "routing": "settings",
 }
 
@@ -297,7 +298,13 @@ def prepared_cases(prepared: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]
     return {"read": Case(wrap(prepared.read), {"keys": ["a"]}, kinds)}
 
 
-SUBMIT = {"schema": "schema", "rows": "rows", "observed_at": "observed_at", "priority": "choice"}
+SUBMIT = {
+    "schema": "schema",
+    "rows": "rows",
+    "observed_at": "observed_at",
+    "priority": "choice",
+    "on_invalid": "choice",
+}
 WRITER_RESULT = {
     **{name: kind for name, kind in RESULT.items() if name != "timeout"},
     "features": "mapping",
@@ -588,7 +595,7 @@ PUBLIC = {
     "AsyncTicket": AsyncTicket,
 }
 NOT_CALLED_BY_USERS = {
-    *{"__init__", "begin_anew", "close_at_exit", "kept", "ended"},
+    *{"__init__", "begin_anew", "close_at_exit", "kept", "ended", "fail", "recount"},
     *{"order_regions"},  # Of a store in several regions: "routed".
 }
 

@@ -156,7 +156,7 @@ def stderr_of(code: str) -> str:
     """What a process prints to stderr that logs an error and a warning."""
     log = 'chalk_online_store.writer").{}("{} happened", extra={{}})'
     whole = f"""
-import logging, chalk_online_store
+import logging, chalk_online_store.logs
 {code}
 logging.getLogger("{log.format("error", "loss")}
 logging.getLogger("{log.format("warning", "trouble")}
