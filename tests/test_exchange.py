@@ -16,6 +16,7 @@ from chalk_online_store.drivers.http.exchange import (
     LARGEST_HEAD,
     AnswerReader,
     BrokenAnswer,
+    RequestIds,
     RequestWriter,
 )
 from chalk_online_store.dynamodb.messages import Request, Response
@@ -290,13 +291,28 @@ def with_request_id(request_id: str) -> bytes:
 
 
 def test_an_answer_that_comes_twice_is_refused() -> None:
-    """An answer with the request id of the one before ends the connection."""
+    """An answer with the request id of the one before ends the connection, if ids ever differ."""
     reader = AnswerReader()
     for request_id in ("A", "B", "A"):
         assert reader.feed(with_request_id(request_id)) is not None
     with pytest.raises(BrokenAnswer, match="sent before"):
         reader.feed(with_request_id("A"))
     assert not reader.reusable
-    reader = AnswerReader()
-    for _ in range(2):  # Engines that give no id repeat none.
-        assert reader.feed(with_length(BODY)) is not None
+    for answer in (with_length(BODY), with_request_id("A")):
+        reader = AnswerReader()
+        for _ in range(3):  # An engine without ids, and a fake that gives all the same one.
+            assert reader.feed(answer) is not None
+
+
+def test_what_is_known_of_request_ids_holds_for_all_connections() -> None:
+    """A new connection to an endpoint whose ids differ refuses the first one that is repeated."""
+    ids = RequestIds()
+    for request_id in ("A", "B"):
+        AnswerReader(ids).feed(with_request_id(request_id))
+    reader = AnswerReader(ids)
+    for request_id in ("C", "D"):
+        assert reader.feed(with_request_id(request_id)) is not None
+    reader = AnswerReader(ids)
+    assert reader.feed(with_request_id("E")) is not None
+    with pytest.raises(BrokenAnswer, match="sent before"):
+        reader.feed(with_request_id("E"))

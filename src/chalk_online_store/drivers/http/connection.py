@@ -51,7 +51,7 @@ class Connection:
         """When to doubt it, if it comes from the pool and is silent."""
         self._answered = False
         self._buffer = memoryview(bytearray(READ_SIZE))
-        self._reader = AnswerReader()
+        self._reader = AnswerReader(target.request_ids)
         self._unsent: bytes | memoryview = b""
         self._answer_due = math.inf
         self.deadline = deadline

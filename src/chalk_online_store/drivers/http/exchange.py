@@ -60,10 +60,23 @@ class RequestWriter:
         return head.encode() + body
 
 
+class RequestIds:
+    """Whether an endpoint gives each answer an id of its own, as DynamoDB does.
+
+    Only then a repeated id shows an answer that came twice: fakes may give all the same one.
+    """
+
+    __slots__ = ("differ",)
+
+    def __init__(self) -> None:
+        self.differ = False
+
+
 class AnswerReader:
     """Reads the answers of one connection, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, request_ids: RequestIds | None = None) -> None:
+        """`request_ids` is shared by the connections to an endpoint."""
         self.reusable = True
         """Whether the connection may carry another request: known once an answer is whole."""
         self._raw: dict[bytes, bytes] = {}
@@ -73,8 +86,9 @@ class AnswerReader:
         self._refusal = ""
         self._fed = 0
         """Bytes that have come of this answer, interim ones included."""
+        self._request_ids = request_ids or RequestIds()
         self._request_id = ""
-        """The id of the last answer. DynamoDB never gives two answers the same id."""
+        """The id of the last answer."""
         self._begin()
 
     def _begin(self) -> None:
@@ -132,9 +146,12 @@ class AnswerReader:
         }
         request_id = headers.get("x-amzn-requestid", "")
         if request_id:
-            if request_id == self._request_id:  # It would pass for the answer to a later request.
+            if request_id != self._request_id:
+                if self._request_id:
+                    self._request_ids.differ = True
+                self._request_id = request_id
+            elif self._request_ids.differ:  # It would pass for the answer to a later request.
                 self._refuse(_REPEATED)
-            self._request_id = request_id
         length = headers.get("content-length")
         if length is not None:
             if int(length) > LARGEST_BODY:

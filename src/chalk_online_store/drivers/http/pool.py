@@ -66,6 +66,7 @@ class Pool:
         self._closed = False
         self._tidy_at = _NEVER
         """When to look for expired connections beside the one that is taken."""
+        self.request_ids = target.request_ids
         self.generation = 0
         """Connections of an earlier one may be out of step, and are not used again."""
 
@@ -391,7 +392,7 @@ class Connection(asyncio.Protocol):
         """When the last request was sent, on the monotonic clock."""
         self._pool = pool
         self.generation = pool.generation
-        self._reader = AnswerReader()
+        self._reader = AnswerReader(pool.request_ids)
         self._waiting: asyncio.Future[Any] | None = None
         self._deadline = self._next_look = math.inf
         self._answered = False

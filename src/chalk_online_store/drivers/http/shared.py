@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from chalk_online_store.drivers.http.exchange import BrokenAnswer, RequestWriter
+from chalk_online_store.drivers.http.exchange import BrokenAnswer, RequestIds, RequestWriter
 from chalk_online_store.drivers.http.tls import TLS
 from chalk_online_store.dynamodb.signing import DEFAULT_PORTS, Signer
 from chalk_online_store.errors import (
@@ -50,6 +50,7 @@ class Target:
         self.port = url.port or DEFAULT_PORTS[url.scheme]
         self.tls = TLS(self.host.rstrip(".")) if url.scheme == "https" else None
         self.writer = RequestWriter(signer)
+        self.request_ids = RequestIds()
         self._name = signer.host
 
     def failure(self, error: Exception) -> RequestError:
