@@ -152,6 +152,19 @@ def test_json_is_exact() -> None:
     assert to_plain([float("nan"), float("inf")]) == ["nan", "inf"]
 
 
+class Mark(Enum):
+    FIRST = b"a"
+    SECOND = b"b"
+
+
+def test_sets_without_an_order_become_lists() -> None:
+    """Enums, of bytes too, and NaN of Decimal are shown from a set as they are alone."""
+    assert to_plain(Mark.FIRST) == "YQ=="
+    assert sorted(to_plain(set(Mark))) == ["YQ==", "Yg=="]
+    assert sorted(to_plain(set(Colour))) == ["blue", "red"]
+    assert sorted(to_plain({Decimal("NaN"), Decimal(1), Decimal(2)})) == ["1", "2", "NaN"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

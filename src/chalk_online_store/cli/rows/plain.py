@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import InvalidOperation
 from typing import Any
 
 import msgspec
@@ -15,7 +16,11 @@ from chalk_online_store.schema.types import VectorType
 
 def to_plain(value: Any) -> Any:
     """A value of any feature type, for `json.dumps`; what JSON lacks of floats becomes text."""
-    return finite(msgspec.to_builtins(value, order="deterministic", enc_hook=_other), str)
+    try:
+        builtins = msgspec.to_builtins(value, order="deterministic", enc_hook=_other)
+    except (TypeError, InvalidOperation):  # Enums and NaN of Decimal have no order within a set.
+        builtins = msgspec.to_builtins(value, enc_hook=_other)
+    return finite(msgspec.to_builtins(builtins), str)  # Once more for the bytes of an Enum.
 
 
 def _other(value: Any) -> Any:
