@@ -7,12 +7,14 @@ import csv
 import io
 import json
 import math
+import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -154,6 +156,18 @@ OBJECTS: dict[str, Callable[[OnlineStore, Namespace, Values], None]] = {
 }
 
 
+def has_other_nan(exact: Any) -> bool:
+    """Return True for what `exactly` told of a NaN with a sign or payload: text has only "nan"."""
+    if not isinstance(exact, tuple | frozenset):
+        return False
+    match exact:
+        case (cls, bytes() as bits) if cls is float:
+            return math.isnan(struct.unpack(">d", bits)[0]) and exact != exactly(math.nan)
+        case (np.dtype() as dtype, _, bytes() as bits) if dtype.kind == "f":
+            return bool(np.isnan(np.frombuffer(bits, dtype)).any())
+    return any(map(has_other_nan, exact))
+
+
 def is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
@@ -218,6 +232,8 @@ def test_objects_and_text_keep_values(
     ):
         store.write(namespace, [{"id": i, "value": value} for i, value in enumerate(values)])
         values = store.read(namespace, range(len(values))).column("value")  # Times in UTC.
+        if container != "pandas objects" and any(has_other_nan(exactly(v)) for v in values):
+            reject()
         try:
             OBJECTS[container](other, namespace, values)
         except InvalidValue as error:
