@@ -533,13 +533,18 @@ def test_connections_are_accepted_and_then_closed(fault_proxy: FaultProxy, reset
     """Open and new connections end as the fault says, and new ones work after `clear`."""
     fault = AcceptThenClose(within=0.05, reset=reset, garbage=0 if reset else 7)
     before = connected(fault_proxy, timeout=10)
-    with fault_proxy.fault(fault), before, connected(fault_proxy, timeout=10) as after:
-        for sock in (before, after):
-            if reset:
-                with pytest.raises(ConnectionResetError):
+    connects: list[Callable[[], socket.socket]] = [
+        lambda: before,
+        lambda: connected(fault_proxy, timeout=10),
+    ]
+    with fault_proxy.fault(fault):
+        for connect in connects:
+            if reset:  # It may come before `connect` has returned.
+                with pytest.raises(ConnectionResetError), connect() as sock:
                     sock.recv(1)
             else:
-                assert len(everything(sock)) == 7
+                with connect() as sock:
+                    assert len(everything(sock)) == 7
     with connected(fault_proxy, timeout=0.1) as sock, pytest.raises(TimeoutError):
         sock.recv(1)
 
