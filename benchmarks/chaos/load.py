@@ -26,7 +26,7 @@ from benchmarks.chaos.calls import (
     entity_of,
     plan,
 )
-from benchmarks.chaos.settings import BATCH, ENTITIES, TIMEOUT, RoutingOptions
+from benchmarks.chaos.settings import BATCH, ENTITIES, MODES, TIMEOUT, RoutingOptions
 from chalk_online_store import AsyncOnlineStore, OnlineStore, Status, features
 from chalk_online_store.errors import ReadFailed, WriteFailed
 from chalk_online_store.operations.rows import Row, Rows
@@ -65,18 +65,21 @@ def row(key: int, number: int) -> dict[str, Any]:
     }
 
 
-def keys_of(planned: Planned) -> list[int]:
-    """Which entities a read is of: all over the table, the same in each run."""
+def keys_of(mode: str, planned: Planned) -> list[int]:
+    """Which entities a read is of: all over the table, the same in each run.
+
+    The two stores read different ones at a time, so that a response is never right for both.
+    """
     count = 1 if planned.kind == READ_ONE else BATCH
-    first = planned.number * _PRIME
+    first = planned.number * _PRIME + MODES.index(mode)
     return [(first + place * 31) % ENTITIES for place in range(count)]
 
 
-def invented(planned: Planned, rows: Rows) -> int:
+def invented(mode: str, planned: Planned, rows: Rows) -> int:
     """Count the rows that differ from what was written to their entity. Every entity exists."""
     return sum(
         found.status("number") is not Status.FAILED and not _is_of(key, found)
-        for key, found in zip(keys_of(planned), rows, strict=True)
+        for key, found in zip(keys_of(mode, planned), rows, strict=True)
     )
 
 
@@ -90,7 +93,8 @@ def _is_of(key: int, found: Row) -> bool:
 class Recorder:
     """Puts down calls, changes of regions, and processor time; `zero` ends the warming."""
 
-    def __init__(self, zero: float) -> None:
+    def __init__(self, mode: str, zero: float) -> None:
+        self._mode = mode
         self._zero = zero
         self._calls: list[Call] = []
         self._changes: list[Change] = []
@@ -101,7 +105,7 @@ class Recorder:
         report = answer.report if isinstance(answer, Rows) else answer
         if isinstance(answer, Rows):
             error = _failure(answer) if report.failed else ""
-            self._add(planned, due, began, error, report, invented(planned, answer))
+            self._add(planned, due, began, error, report, invented(self._mode, planned, answer))
         else:
             self._add(planned, due, began, "", report)
 
@@ -172,7 +176,7 @@ def run_sync(url: str, options: RoutingOptions, seconds: float, warming: float) 
     ):
         store.warm(CONNECTIONS)
         start = _told_to_start()
-        recorder = Recorder(start + warming)
+        recorder = Recorder("sync", start + warming)
         waiting = []
         for planned in plan(seconds):
             due = start + planned.due
@@ -202,7 +206,7 @@ async def run_async(url: str, options: RoutingOptions, seconds: float, warming: 
     ):
         await store.warm(CONNECTIONS)
         start = _told_to_start()
-        recorder = Recorder(start + warming)
+        recorder = Recorder("async", start + warming)
         waiting = []
         for planned in plan(seconds):
             due = start + planned.due
@@ -228,7 +232,7 @@ def _call(store: Any, mode: str, planned: Planned, due: float) -> Any:
         written = row(entity_of(mode, planned.number), planned.number)
         # Else one that its thread made late would be the newer one, and the next one seem lost.
         return store.write(Account, [written], observed_at=_wall(due))
-    return store.read(Account, keys_of(planned), FEATURES)
+    return store.read(Account, keys_of(mode, planned), FEATURES)
 
 
 def _wall(moment: float) -> datetime:
