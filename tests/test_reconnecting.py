@@ -11,9 +11,9 @@ import pytest
 
 from chalk_online_store.drivers.credentials import Endpoint
 from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
+from tests import test_http
 from tests.test_http import (
     GET,
-    KINDS,
     AsyncSource,
     Awaiting,
     AwaitingOnUvloop,
@@ -27,18 +27,8 @@ from tests.test_http import (
 ON_NEW = replace(GET, reconnect=True)
 
 
-@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
-def connect(request: pytest.FixtureRequest) -> Any:
-    """Make a client of each kind, and close it."""
-    made: list[Client] = []
-
-    def make(url: str) -> Client:
-        made.append(request.param(url))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.close()
+connect = test_http.connect
+"""The fixture makes clients of every kind."""
 
 
 def test_the_idle_connections_are_closed(connect: Callable[[str], Client]) -> None:

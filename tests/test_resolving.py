@@ -23,13 +23,12 @@ from chalk_online_store.drivers.http.resolver import Resolution, Resolver
 from chalk_online_store.errors import ConnectionFailed, RequestTimeout
 from chalk_online_store.testing import Dynoxide
 from chalk_online_store.testing.engines import local_session
+from tests import test_http
 from tests.test_given_up import until
 from tests.test_http import (
     GET,
     HOST,
-    KINDS,
     Blocking,
-    Client,
     Connect,
     Server,
     always,
@@ -41,18 +40,8 @@ from tests.test_http import (
 _numbers = count()
 
 
-@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
-def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    """Make clients of every kind, and close them."""
-    made: list[Client] = []
-
-    def make(url: str, **options: Any) -> Client:
-        made.append(request.param(url, **options))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.close()
+connect = test_http.connect
+"""The fixture makes clients of every kind."""
 
 
 class Names:

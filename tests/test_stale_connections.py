@@ -28,11 +28,10 @@ from chalk_online_store.errors import (
 from chalk_online_store.routing.health import RECENT, SLOW_OF_RECENT, RegionHealth
 from chalk_online_store.routing.router import Router
 from chalk_online_store.testing import Dynoxide
+from tests import test_http
 from tests.gateways import Gateway, reset_on_close
 from tests.test_http import (
-    KINDS,
     Blocking,
-    Client,
     Connect,
     Server,
     always,
@@ -45,18 +44,8 @@ from tests.test_http import (
 STALE = 32
 
 
-@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
-def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    """Make clients of every kind, and close them."""
-    made: list[Client] = []
-
-    def make(url: str, **options: Any) -> Client:
-        made.append(request.param(url, **options))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.close()
+connect = test_http.connect
+"""The fixture makes clients of every kind."""
 
 
 class Forgetful:
