@@ -10,15 +10,13 @@ import pytest
 
 from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
 from chalk_online_store.capacity.demand import diurnal
-from chalk_online_store.cli import main
+from tests.helpers import exit_status
 
 STEADY = ("--peak", "700", "--base", "700", "--days", "1")
 
 
 def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(["autoscale", *map(str, arguments)])
-    return int(exit_.value.code or 0)
+    return exit_status("autoscale", *map(str, arguments))
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:

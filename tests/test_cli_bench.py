@@ -23,7 +23,6 @@ from chalk_online_store import (
     OnlineStoreError,
     features,
 )
-from chalk_online_store.cli import main
 from chalk_online_store.cli.bench import run as bench_run
 from chalk_online_store.cli.bench.calls import measure
 from chalk_online_store.cli.bench.command import on_this_machine
@@ -32,6 +31,7 @@ from chalk_online_store.cli.bench.statistics import Measured
 from chalk_online_store.errors import RequestRefused
 from chalk_online_store.report import Report
 from chalk_online_store.testing import Dynoxide
+from tests.helpers import exit_status
 
 
 @features
@@ -52,9 +52,7 @@ SMALL = ("--entities", "12", "--queries", "40", "--concurrency", "4")
 
 
 def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["bench", *arguments])
-    return int(ended.value.code or 0)
+    return exit_status("bench", *arguments)
 
 
 def measured(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:

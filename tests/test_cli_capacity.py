@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from chalk_online_store import feature, features
-from chalk_online_store.cli import main
 from chalk_online_store.provision.spec import OnDemand, Provisioned, read_spec
+from tests.helpers import exit_status
 
 
 @features
@@ -48,9 +48,7 @@ def mix(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(["capacity", *map(str, arguments)])
-    return int(exit_.value.code or 0)
+    return exit_status("capacity", *map(str, arguments))
 
 
 def test_it_tells_people(mix: Path, capsys: pytest.CaptureFixture[str]) -> None:

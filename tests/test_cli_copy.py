@@ -13,13 +13,13 @@ import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, feature, features
 from chalk_online_store.capacity.typical import typical_rows
-from chalk_online_store.cli import main
 from chalk_online_store.cli.copying import run as copying
 from chalk_online_store.cli.kept import keep
 from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.operations import copying as operations
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, Valkey, create_table
+from tests.helpers import exit_status
 from tests.test_cli_rows import Everything
 
 NOW = datetime.now(UTC).replace(microsecond=7)
@@ -62,9 +62,7 @@ def make(engines: dict[str, Callable[[], str]], tmp_path: Path) -> Callable[[str
 
 
 def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(["copy", *map(str, arguments)])
-    return int(exit_.value.code or 0)
+    return exit_status("copy", *map(str, arguments))
 
 
 @pytest.fixture

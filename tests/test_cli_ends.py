@@ -20,6 +20,7 @@ from chalk_online_store.cli import bloom, main, stores
 from chalk_online_store.cli.asking import ask
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.rows import command as rows
+from tests.helpers import exit_status
 
 SCHEMA = """
 from chalk_online_store import BloomFilter, OnlineStoreConfig, features
@@ -59,9 +60,7 @@ def url(directory: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
+    return exit_status(*arguments)
 
 
 USER = ("--schema", "ends_app:User")

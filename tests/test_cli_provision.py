@@ -11,8 +11,8 @@ import boto3
 import pytest
 
 from chalk_online_store import OnlineStore, features
-from chalk_online_store.cli import main
 from chalk_online_store.testing import Dynoxide
+from tests.helpers import exit_status
 
 TABLE = """
 name = "features"
@@ -43,9 +43,7 @@ def table(tmp_path: Path) -> Path:
 
 def run(command: str, table: Path, engine: Dynoxide, *options: str) -> int:
     arguments = ["provision", command, str(table), "--endpoint-url", engine.endpoint_url]
-    with pytest.raises(SystemExit) as exit_:
-        main([*arguments, *options])
-    return int(exit_.value.code or 0)
+    return exit_status(*arguments, *options)
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> Any:

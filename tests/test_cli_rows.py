@@ -25,6 +25,7 @@ from chalk_online_store.cli.rows.registered import parse_key, registered_namespa
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, create_table
+from tests.helpers import exit_status
 
 
 class Colour(Enum):
@@ -86,9 +87,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    return int(exit_.value.code or 0)
+    return exit_status(*arguments)
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

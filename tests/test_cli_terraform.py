@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chalk_online_store.cli import main
 from chalk_online_store.provision.spec import read_spec
 from chalk_online_store.provision.terraform import render
+from tests.helpers import exit_status
 
 TABLE = 'name = "features"\nregions = ["us-east-1", "eu-west-1"]\n'
 
@@ -22,9 +22,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(["terraform", *map(str, arguments)])
-    return int(exit_.value.code or 0)
+    return exit_status("terraform", *map(str, arguments))
 
 
 def test_files_are_written(table: Path, tmp_path: Path) -> None:

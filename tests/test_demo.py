@@ -25,7 +25,6 @@ from rich.console import Console
 
 from chalk_online_store import OnlineStore, OnlineStoreError, Report
 from chalk_online_store import cli as command_line
-from chalk_online_store.cli import main
 from chalk_online_store.cli.demo import run, writes
 from chalk_online_store.cli.demo.account import Account
 from chalk_online_store.cli.demo.check import is_exactly
@@ -36,6 +35,7 @@ from chalk_online_store.cli.demo.workload import FINAL, Truth
 from chalk_online_store.operations.rows import Answer, Status
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, create_table
+from tests.helpers import exit_status
 
 FEW = "30"
 
@@ -247,9 +247,7 @@ def run_demo(engine: str) -> Account:
 
 def status_of(*arguments: str) -> int:
     """Run the command line; the status that it exits with."""
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
+    return exit_status(*arguments)
 
 
 def last_line(printed: str) -> str:

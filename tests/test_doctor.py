@@ -16,7 +16,6 @@ from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
 from chalk_online_store.capacity.sizing import Sizing, size
 from chalk_online_store.capacity.typical import typical_rows
-from chalk_online_store.cli import main
 from chalk_online_store.cli.doctor.checks import Check, of_capacity, of_table
 from chalk_online_store.cli.doctor.command import _observed
 from chalk_online_store.cli.doctor.live import of_permissions
@@ -44,6 +43,7 @@ from chalk_online_store.testing import (
     create_table,
 )
 from tests.control_plane import Aws
+from tests.helpers import exit_status
 
 EAST, WEST = "us-east-1", "us-west-2"
 SOUND = RegionState(
@@ -210,9 +210,7 @@ def engine() -> Iterator[Dynoxide]:
 
 
 def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(["doctor", *map(str, arguments)])
-    return int(exit_.value.code or 0)
+    return exit_status("doctor", *map(str, arguments))
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, dict[str, Any]]:

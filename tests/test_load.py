@@ -28,6 +28,7 @@ from chalk_online_store.cli.loading.progress import Progress
 from chalk_online_store.integrations.arrow import namespace_of
 from chalk_online_store.testing import Dynoxide, FaultProxy, Latency, create_table
 from chalk_online_store.testing.engines import local_session
+from tests.helpers import exit_status
 
 ROWS = 3000
 _names = count()
@@ -60,9 +61,7 @@ def store_url(tmp_path: Path) -> str:
 
 def run(*arguments: str | Path) -> int:
     """The exit status of a load that asks nothing."""
-    with pytest.raises(SystemExit) as caught:
-        main(["load", *map(str, arguments), "--yes"])
-    return int(caught.value.code or 0)
+    return exit_status("load", *map(str, arguments), "--yes")
 
 
 def user(*names: str) -> list[str]:

@@ -22,12 +22,12 @@ import pyarrow.parquet
 import pytest
 
 from chalk_online_store import OnlineStore, Vector, features
-from chalk_online_store.cli import main
 from chalk_online_store.cli.loading.inputs import input_files
 from chalk_online_store.cli.loading.source import Source
 from chalk_online_store.cli.rows.registered import registered_namespace
 from chalk_online_store.cli.stores import load_registry
 from chalk_online_store.schema import namespace_of
+from tests.helpers import exit_status
 
 vector: Any = Vector
 
@@ -120,9 +120,7 @@ def url(tmp_path: Path) -> str:
 
 def run(*arguments: str | Path) -> int:
     """The exit status of a load that asks nothing."""
-    with pytest.raises(SystemExit) as caught:
-        main(["load", *map(str, arguments), "--yes"])
-    return int(caught.value.code or 0)
+    return exit_status("load", *map(str, arguments), "--yes")
 
 
 def letters(path: Path) -> list[dict[str, Any]]:
