@@ -71,7 +71,7 @@ cache_of_tables = cache(read_tables)
 
 def test_a_run_on_sqlite_verifies_everything(capsys: pytest.CaptureFixture[str]) -> None:
     """The command as a user types it reads the packaged data and ends well."""
-    assert status_of("demo", "--entities", FEW) == 0
+    assert exit_status("demo", "--entities", FEW) == 0
     printed = capsys.readouterr().out
     assert "336,776 real flights" in printed
     assert "none, SQLite has no capacity units" in printed
@@ -105,14 +105,14 @@ def test_capacity_is_the_engine_s() -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_named_table_keeps_only_the_registry(dynoxide: Dynoxide, table: str) -> None:
     """From a table of the user's, the demo deletes every row that it wrote."""
-    assert status_of("demo", "--entities", FEW, "--engine", dynoxide.url(table)) == 0
+    assert exit_status("demo", "--entities", FEW, "--engine", dynoxide.url(table)) == 0
     assert set(partitions(dynoxide, table)) == {REGISTRY}
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_table_has_to_exist(dynoxide: Dynoxide, capsys: pytest.CaptureFixture[str]) -> None:
     """A missing table is named in one line, without a traceback."""
-    assert status_of("demo", "--entities", "1", "--engine", dynoxide.url("no-such-table")) == 1
+    assert exit_status("demo", "--entities", "1", "--engine", dynoxide.url("no-such-table")) == 1
     message = capsys.readouterr().err
     assert "no-such-table" in message
     assert len(message.splitlines()) == 1
@@ -124,7 +124,7 @@ def test_one_wrong_bit_is_found(
 ) -> None:
     """A float that is stored one bit off makes the command fail and say which."""
     monkeypatch.setattr(OnlineStore, "write", corrupted(OnlineStore.write))
-    assert status_of("demo", "--entities", "1") == 1
+    assert exit_status("demo", "--entities", "1") == 1
     printed = capsys.readouterr().out
     assert "speed of N" in printed
     assert "values are wrong" in last_line(printed)
@@ -136,7 +136,7 @@ def test_a_late_write_that_wins_is_found(
 ) -> None:
     """If older values were to replace newer ones, the command fails."""
     monkeypatch.setattr(writes, "LATE", FINAL + timedelta(days=1))
-    assert status_of("demo", "--entities", "1") == 1
+    assert exit_status("demo", "--entities", "1") == 1
     assert "Not every late write was superseded." in capsys.readouterr().out
 
 
@@ -156,7 +156,7 @@ def test_a_run_cut_short_cleans_up(
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(run, "read_all", ending_by(end))
     database = tmp_path / "features.db"
-    assert status_of("demo", "--entities", "1", "--engine", f"sqlite:///{database}") == status
+    assert exit_status("demo", "--entities", "1", "--engine", f"sqlite:///{database}") == status
     assert sqlite_partitions(database) == {REGISTRY}
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -165,7 +165,7 @@ def test_a_run_cut_short_cleans_up(
 def test_a_local_engine_is_gone_after_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     """The temporary database goes, however the run ends."""
     monkeypatch.setattr(run, "read_all", ending_by(KeyboardInterrupt()))
-    assert status_of("demo", "--entities", "1") == 130
+    assert exit_status("demo", "--entities", "1") == 130
 
 
 @pytest.mark.usefixtures("quick")
@@ -175,7 +175,7 @@ def test_rows_that_cannot_be_deleted_are_owned_up_to(
     """Where cleaning up fails as well, the command says so, and what failed first."""
     monkeypatch.setattr(run, "read_all", ending_by(OnlineStoreError("the network is gone")))
     monkeypatch.setattr(OnlineStore, "delete", ending_by(OnlineStoreError("still gone")))
-    assert status_of("demo", "--entities", "1", "--engine", f"sqlite:///{tmp_path}/f.db") == 1
+    assert exit_status("demo", "--entities", "1", "--engine", f"sqlite:///{tmp_path}/f.db") == 1
     printed = capsys.readouterr().err
     assert "left in the table: still gone" in printed
     assert "the network is gone" in printed
@@ -184,7 +184,7 @@ def test_rows_that_cannot_be_deleted_are_owned_up_to(
 @pytest.mark.parametrize("engine", ["mysql", "sqlite://", "mongodb://localhost"])
 def test_an_unknown_engine_is_refused(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot run the demo is refused in one line, before any work."""
-    assert status_of("demo", "--engine", engine) == 2
+    assert exit_status("demo", "--engine", engine) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -196,14 +196,14 @@ def test_a_missing_package_is_named(
 ) -> None:
     """Without an optional package, the command says how to install it."""
     monkeypatch.setattr(command_line, "find_spec", lambda name: None if name == package else name)
-    assert status_of("demo") == 1
+    assert exit_status("demo") == 1
     message = capsys.readouterr().err
     assert f"needs {package}: pip install 'chalk-online-store[{extra}]'" in message
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     """`--version` prints the installed version alone."""
-    assert status_of("--version") == 0
+    assert exit_status("--version") == 0
     assert capsys.readouterr().out.strip() == version("chalk-online-store")
 
 
@@ -243,11 +243,6 @@ def test_json_is_compared_at_its_best() -> None:
 
 def run_demo(engine: str) -> Account:
     return run.run_demo(engine, int(FEW), Console(file=io.StringIO()))
-
-
-def status_of(*arguments: str) -> int:
-    """Run the command line; the status that it exits with."""
-    return exit_status(*arguments)
 
 
 def last_line(printed: str) -> str:
