@@ -60,9 +60,19 @@ class Table:
         if value is None:
             return None
         assert isinstance(value, bytes)
-        expires = self.client.expiretime(self.key)
-        expiry = {LAYOUT.ttl: number(int(expires) - KEPT)} if expires != -1 else {}
-        return {**attributes_of(value), **expiry}
+        return {**attributes_of(value), **self._expiry()}
+
+    def _expiry(self) -> Attributes:
+        """The attribute for the second at which the key expires, if it does."""
+        # EXPIRETIME would say it, but Redis 6.2 does not have it. In a transaction, no time passes.
+        with self.client.pipeline(transaction=True) as transaction:
+            transaction.pttl(self.key)
+            transaction.time()
+            left, (seconds, microseconds) = transaction.execute()
+        if left == -1:
+            return {}
+        expires = round(seconds + microseconds / 1e6 + left / 1e3)
+        return {LAYOUT.ttl: number(expires - KEPT)}
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis_server"])
