@@ -10,11 +10,8 @@ BENCH := .bench-venv
 FEAST_SUITE := .feast-venv
 SOURCES := pyproject.toml setup.py $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
 
-# What is tried on other Pythons and on old dependencies: two minutes each.
-PYTHONS ?= 3.11 3.12 3.13 3.14
-TRIED := tests/contract $(addprefix tests/test_,$(addsuffix .py, arrays arrow_rows chalkpy cli_tree \
-	credentials decoder frames golden http instances nested opentelemetry rows signing spool values))
-TRY = $(BIN)/python scripts/try_installed.py
+# Each worker and each command that a test starts would compile every module again without this.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Test processes. Tests mostly wait, so there are more than cores.
 WORKERS ?= 4
@@ -27,7 +24,7 @@ COVERED ?= 90
 
 TESTED = $(STAMPS)/dev $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/redis $(STAMPS)/provider-schema
 
-.PHONY: demo test test-all coverage matrix lock ruff test-feast lowest pythons licences fuzz sanitize lint bench bench-feast bench-valkey chaos wheels docs clean
+.PHONY: demo test test-all coverage matrix lock ruff test-feast licences fuzz sanitize lint bench bench-feast bench-valkey chaos wheels docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
@@ -61,14 +58,6 @@ lock: $(STAMPS)/dev
 test-feast: $(STAMPS)/dev $(STAMPS)/engines $(FEAST_SUITE)/.ours
 	$(BIN)/python scripts/feast_suite.py $(FEAST) --python $(FEAST_SUITE)/bin/python $(URL:%=--url "%")
 
-# The oldest dependencies that pyproject.toml allows, on the oldest Python.
-lowest: $(STAMPS)/dev $(STAMPS)/engines
-	$(TRY) --lowest -- -q $(TRIED)
-
-# PYTHONS="3.13 /path/to/python" runs on these; each has to be on this machine.
-pythons: $(STAMPS)/dev $(STAMPS)/engines
-	set -e; for python in $(PYTHONS); do $(TRY) --python $$python -- -q $(TRIED); done
-
 fuzz: $(STAMPS)/dev
 	CHALK_STRESS=$${CHALK_STRESS:-50} $(BIN)/python -m pytest tests/test_fuzz.py
 
@@ -98,7 +87,7 @@ chaos: $(STAMPS)/dev $(STAMPS)/engines
 
 # The distributions that this machine can build, each tried by itself: PYTHONS="3.11 3.12" for several.
 wheels: $(STAMPS)/dev
-	$(BIN)/python scripts/build_wheels.py $(if $(filter command line,$(origin PYTHONS)),$(PYTHONS))
+	$(BIN)/python scripts/build_wheels.py $(PYTHONS)
 
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict
