@@ -65,7 +65,7 @@ class Role:
     def issue(self) -> dict[str, Any]:
         """Issue credentials once the service is open, unless it is failing."""
         self.asked += 1
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         if self.failing:
             raise CredentialRetrievalError(provider="test", error_msg="the service is away")
         self.issued += 1
@@ -637,7 +637,7 @@ def settle() -> None:
     """Wait until nothing is loading credentials in the background."""
     for thread in threading.enumerate():
         if thread.name == "chalk-online-store-credentials":
-            thread.join(10)
+            thread.join(60)
 
 
 def attempts_of_tasks() -> set[asyncio.Task[Any]]:

@@ -154,7 +154,7 @@ class Table:
         """Play the engine."""
         with self._lock:
             self.reads += request.operation in ("GetItem", "BatchGetItem")
-        self.opened.wait(10)
+        self.opened.wait(60)
         return self._table(Send(request, timeout), 0.0).response
 
     def warm(self, connections: int, timeout: float) -> int:

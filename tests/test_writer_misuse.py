@@ -94,7 +94,7 @@ def test_submit_refuses_unknown_names_and_invalid_keys(
         assert writer.stats().accepted == 0
         ticket = writer.submit(schema, [good, bad], on_invalid="dead_letter")
         with pytest.raises(WriteFailed, match="1 of 2 rows") as failed:
-            ticket.wait(timeout=30)
+            ticket.wait(timeout=60)
         assert {at: type(e) for at, e in failed.value.failed.items()} == {1: error}
         assert {at: type(e) for at, e in ticket.errors.items()} == {1: error}
         assert len(letters) == 1
@@ -115,7 +115,7 @@ def test_a_thread_that_cannot_start_refuses_rows(monkeypatch: pytest.MonkeyPatch
             writer.submit(User, [{"id": 1, "a": 1}])
         assert writer.stats().accepted == 0
         monkeypatch.setattr(threading.Thread, "start", start)
-        writer.submit(User, [{"id": 1, "a": 1}]).wait(timeout=30)
+        writer.submit(User, [{"id": 1, "a": 1}]).wait(timeout=60)
 
 
 # --- asyncio -------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def test_a_cancelled_close_ends_all_the_same(tmp_path: Path, spooled: bool) -> N
             writer = AsyncPersistenceWriter(store, slow, spool=spool, dead_letters=letters.extend)
             ticket = await writer.submit(User, [{"id": i, "a": i} for i in range(40)])
             if spooled:
-                await ticket.wait("durable", timeout=30)
+                await ticket.wait("durable", timeout=60)
             closing = asyncio.create_task(writer.close())
             await asyncio.sleep(0.05)
             closing.cancel()
@@ -167,7 +167,7 @@ def test_a_writer_continues_in_the_next_event_loop(tmp_path: Path) -> None:
     ticket = asyncio.run(submit())
 
     async def finish() -> Any:
-        await ticket.wait(timeout=30)
+        await ticket.wait(timeout=60)
         await writer.close()
         row = (await store.read(User, [1]))[0]["a"]
         await store.close()
@@ -194,7 +194,7 @@ async def main():
         assert writer.stats().accepted == 0
         asyncio._set_running_loop(None)
         try:
-            asyncio.new_event_loop().run_until_complete(ticket.wait(timeout=5))
+            asyncio.new_event_loop().run_until_complete(ticket.wait(timeout=60))
         except StoreClosed:
             sys.exit(0)
         sys.exit(1)
@@ -225,9 +225,9 @@ def test_a_deleted_spool_is_noticed(tmp_path: Path, suffix: str) -> None:
     letters: list[DeadLetter] = []
     with OnlineStore.open("sqlite://", [User]) as store:
         writer = PersistenceWriter(store, spool=path, dead_letters=letters.extend)
-        writer.submit(User, [{"id": 1, "a": 1}]).wait(timeout=30)
+        writer.submit(User, [{"id": 1, "a": 1}]).wait(timeout=60)
         Path(f"{path}{suffix}").unlink()
-        writer.submit(User, [{"id": 2, "a": 2}]).wait("durable", timeout=30)
+        writer.submit(User, [{"id": 2, "a": 2}]).wait("durable", timeout=60)
         assert writer.stats().written == 2
         assert writer._spool is not None
         with pytest.raises(SpoolDamaged, match="deleted or replaced"):
