@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 WORKERS ?= 4
 PARALLEL = --numprocesses $(WORKERS) --dist loadscope
 # What `make test-all` multiplies the rounds of attack tests by.
-STRESS ?= 10
+STRESS ?= 20
 
 # Percent of lines that the tests run, outside the command line.
 COVERED ?= 90

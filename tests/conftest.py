@@ -26,7 +26,7 @@ from tests.helpers import STRESS, stress
 # No example has a deadline and none is refused as slow: both would depend on the machine.
 settings.register_profile(
     "chalk",
-    max_examples=stress(100),
+    max_examples=stress(40),
     deadline=None,
     derandomize=bool(os.environ.get("CI")) and STRESS <= 1,
     suppress_health_check=[HealthCheck.too_slow],

@@ -45,7 +45,7 @@ from tests.strategies import (
 )
 
 PATH = "user.x"
-thorough = settings(max_examples=stress(60), suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=stress(25), suppress_health_check=list(HealthCheck))
 quick = settings(max_examples=stress(30), suppress_health_check=list(HealthCheck))
 
 

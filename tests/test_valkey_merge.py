@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -29,7 +29,6 @@ from chalk_online_store.testing import Valkey
 from chalk_online_store.valkey.backend import ValkeyBackend
 from chalk_online_store.valkey.packing import attributes_of
 from chalk_online_store.valkey.urls import ValkeyTarget
-from tests.helpers import stress
 
 LAYOUT = TableLayout()
 KEY = ItemKey("a:1", "b")
@@ -122,7 +121,6 @@ def outcome(item: Attributes | None, merged: Attributes, change: Change) -> Appl
     return Applied.WHOLLY if wholly else Applied.PARTLY
 
 
-@settings(max_examples=stress(100))
 @given(history=st.lists(changes(), min_size=1, max_size=7))
 def test_the_script_is_merge(table: Table, history: list[Change]) -> None:
     """After any changes the item, its expiry and every outcome are those of the one truth."""
