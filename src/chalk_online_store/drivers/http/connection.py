@@ -166,6 +166,12 @@ class Connection:
         if self.is_open:
             self._sock.close()
 
+    def __del__(self) -> None:
+        # An exception of a signal handler may arrive where nobody has the connection yet, or while
+        # it is being closed.
+        if self.is_open:
+            self._sock.close()
+
     def _wait_for(self, direction: int) -> None:
         left_until(self.deadline)
         self._waits_for = direction
