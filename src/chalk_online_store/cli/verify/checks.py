@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Verdict: TypeAlias = Literal["ok", "differs", "skipped"]
 
+VERDICTS: list[Verdict] = ["ok", "differs", "skipped"]
+
 
 class Measured(NamedTuple):
     """A figure, which no text can be compared with."""

@@ -23,7 +23,7 @@ from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.cli.verify.account import ACCOUNT_CHECKS
-from chalk_online_store.cli.verify.checks import Check, CheckResult
+from chalk_online_store.cli.verify.checks import VERDICTS, Check, CheckResult
 from chalk_online_store.cli.verify.consumption import CONSUMPTION_CHECKS
 from chalk_online_store.cli.verify.context import CheckContext, Client, Scratch
 from chalk_online_store.cli.verify.expressions import EXPRESSION_CHECKS
@@ -43,11 +43,11 @@ from chalk_online_store.urls import DynamoDBTarget, parse_url
 
 
 def all_checks(requests: int) -> list[Check]:
-    """Return every check, in the order in which they run.
+    """Return every check, in the order of the run.
 
     `requests` is the number of requests per operation whose latency is measured. Regions come
     first, before the large items load their replication; responses come last, since their checks
-    cover those of all others.
+    cover the responses of all other checks.
     """
     return [
         *REGION_CHECKS,
@@ -83,7 +83,7 @@ def verify(
 
     Writes into a scratch partition of the table and removes all of it, however the run ends. Shows
     the price and asks first, unless the engine is on this machine. Exits with status 1 if a check
-    differs from what is expected.
+    differs from the expected text.
 
     Example: chalk-online-store verify "dynamodb:///features?region=us-east-1"
     """
@@ -199,4 +199,4 @@ def _print(outcome: _Outcome) -> None:
         if each.detail:
             say(f"{each.name}: {each.detail}", err=True)
     counts = Counter(each.verdict for each in outcome.results)
-    say(", ".join(f"{count} {verdict}" for verdict, count in counts.items()), err=True)
+    say(", ".join(f"{counts[each]} {each}" for each in VERDICTS if counts[each]), err=True)

@@ -204,7 +204,7 @@ class Client:
 class Scratch:
     """The keys of scratch items: all that checks may write.
 
-    Each is kept before it is used, so that whatever was written under it is found. `token` tells
+    Each is kept before it is used, so that every item that was written is found. `token` tells
     one run from another.
     """
 
@@ -246,7 +246,7 @@ class CheckContext:
 
     @property
     def client(self) -> Client:
-        """The client of the first region, in which most checks run."""
+        """The client of the first region. Most checks use it alone."""
         return self.clients[0]
 
     @property
