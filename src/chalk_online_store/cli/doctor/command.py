@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +34,7 @@ from chalk_online_store.cli.options import URL_VARIABLE, Json
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
-from chalk_online_store.drivers.credentials import resolve_endpoint
-from chalk_online_store.drivers.sessions import session_of
+from chalk_online_store.drivers.sessions import Sessions, resolve_regions
 from chalk_online_store.errors import RequestError
 from chalk_online_store.provision.control_plane import ControlPlane
 from chalk_online_store.provision.observing import observe
@@ -120,12 +118,13 @@ def _of_dynamodb(
     writes: bool,
     beat: bool,
 ) -> Iterator[Check]:
-    session = session_of(target.profile)
-    pairs = zip_longest(target.regions or (None,), target.endpoint_urls)
-    endpoints = [resolve_endpoint(session, region, own) for region, own in pairs]
-    regions = [endpoint.region for endpoint in endpoints]
+    accesses = resolve_regions(target)
+    regions = [access.endpoint.region for access in accesses]
     own: Mapping[str, str] = dict(zip(regions, target.endpoint_urls, strict=False))
-    with closing(ControlPlane(session, endpoint_urls=own)) as plane:
+    sessions: Sessions = accesses[0].session
+    if len(target.profiles) > 1:
+        sessions = {access.endpoint.region: access.session for access in accesses}
+    with closing(ControlPlane(sessions, endpoint_urls=own)) as plane:
         state, failed = _observed(plane, target.table, regions)
         yield from failed
         regions = [region for region in regions if region in state.regions]
@@ -138,7 +137,7 @@ def _of_dynamodb(
             yield from of_capacity(size(wanted, samples), state)
         yield from of_permissions(plane, target.table, regions, target.layout, writes=writes)
         yield from of_clocks(plane, target.table, regions)
-    if len(endpoints) > 1:
+    if len(accesses) > 1:
         yield from of_regions(url, beat=beat)
 
 
