@@ -16,11 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore
 import pytest
+from packaging.requirements import Requirement
 
 from chalk_online_store.drivers.credentials import PAUSE, CredentialSource
 from chalk_online_store.drivers.sessions import resolve_regions, session_of
@@ -33,7 +36,9 @@ SESSIONS: list[type[Any]] = [boto3.Session]
 with suppress(ImportError):
     import aioboto3
 
-    SESSIONS.append(aioboto3.Session)
+    wanted = map(Requirement, metadata.requires("aiobotocore") or ())
+    if all(each.name != "botocore" or botocore.__version__ in each.specifier for each in wanted):
+        SESSIONS.append(aioboto3.Session)
 
 
 class Issuer(ThreadingHTTPServer):

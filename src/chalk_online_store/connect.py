@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import InvalidValue, UnsupportedPlatform
 from chalk_online_store.routing.attempts import RoutedAttempts
-from chalk_online_store.routing.logs import log_change
+from chalk_online_store.routing.logs import log_change, log_replication
 from chalk_online_store.routing.router import Router
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.urls import DynamoDBTarget, SqliteTarget, parse_url
@@ -167,6 +167,7 @@ def _of_valkey(
 
 def _routed(router: Router) -> RoutedAttempts:
     router.on_change = lambda region: log_change(router, region, read_clocks())
+    router.on_replication = log_replication
     return RoutedAttempts(router)
 
 

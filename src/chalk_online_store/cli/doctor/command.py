@@ -23,6 +23,7 @@ from chalk_online_store.cli.doctor.checks import (
     of_table,
 )
 from chalk_online_store.cli.doctor.live import (
+    check_legacy_attributes,
     of_clocks,
     of_permissions,
     of_regions,
@@ -136,6 +137,7 @@ def _of_dynamodb(
             samples = {part.schema: sample_of(part) for part in wanted.namespaces}
             yield from of_capacity(size(wanted, samples), state)
         yield from of_permissions(plane, target.table, regions, target.layout, writes=writes)
+        yield from check_legacy_attributes(plane, target.table, regions, target.layout)
         yield from of_clocks(plane, target.table, regions)
     if len(accesses) > 1:
         yield from of_regions(url, beat=beat)
