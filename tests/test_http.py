@@ -230,11 +230,11 @@ class AsyncSource:
     def __init__(self) -> None:
         self._source = Source()
 
-    async def current(self, *within: float) -> Credentials:
+    async def current_async(self, *within: float) -> Credentials:
         """The credentials in hand."""
         return self._source.current(*within)
 
-    async def refresh(self, *within: float) -> Credentials:
+    async def refresh_async(self, *within: float) -> Credentials:
         """Others from now on."""
         return self._source.refresh(*within)
 
@@ -1038,9 +1038,9 @@ def test_a_task_that_waits_for_credentials_hears_of_the_close(new_loop: NewLoop)
     ready = asyncio.Event()
 
     class SlowSource(AsyncSource):
-        async def current(self, *within: float) -> Credentials:
+        async def current_async(self, *within: float) -> Credentials:
             await ready.wait()
-            return await super().current(*within)
+            return await super().current_async(*within)
 
     async def scenario() -> None:
         source: Any = SlowSource()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import zip_longest
 
-from chalk_online_store.drivers.credentials import resolve_endpoint
-from chalk_online_store.drivers.sessions import session_of
+from chalk_online_store.drivers.sessions import Sessions, resolve_regions
 from chalk_online_store.provision.control_plane import ControlPlane
 from chalk_online_store.urls import DynamoDBTarget
 
@@ -18,9 +16,11 @@ def opened_plane(target: DynamoDBTarget) -> Iterator[tuple[ControlPlane, list[st
 
     Raises `InvalidURL` if no region is known.
     """
-    session = session_of(target.profile)
-    pairs = zip_longest(target.regions or (None,), target.endpoint_urls)
-    regions = [resolve_endpoint(session, region, url).region for region, url in pairs]
+    accesses = resolve_regions(target)
+    regions = [access.endpoint.region for access in accesses]
     urls: Mapping[str, str] = dict(zip(regions, target.endpoint_urls, strict=False))
-    with ControlPlane(session, endpoint_urls=urls) as plane:
+    sessions: Sessions = accesses[0].session
+    if len(target.profiles) > 1:
+        sessions = {access.endpoint.region: access.session for access in accesses}
+    with ControlPlane(sessions, endpoint_urls=urls) as plane:
         yield plane, regions

@@ -189,7 +189,7 @@ class _Trip(Generic[T]):
     def _hedge_to(self, region: str, untried: list[str]) -> str:
         """The next region that is well; where there is none, the same by another connection."""
         for name in untried:
-            if self._router.health[name].well:
+            if self._router.may_hedge_to(name):
                 return name
         return region
 

@@ -22,6 +22,7 @@ from chalk_online_store.cli.doctor.checks import (
     of_table,
 )
 from chalk_online_store.cli.doctor.live import (
+    check_legacy_attributes,
     of_clocks,
     of_permissions,
     of_regions,
@@ -129,6 +130,7 @@ def _of_dynamodb(
             samples = {part.schema: sample_of(part) for part in wanted.namespaces}
             yield from of_capacity(size(wanted, samples), state)
         yield from of_permissions(plane, target.table, known, target.layout, writes=writes)
+        yield from check_legacy_attributes(plane, target.table, known, target.layout)
         yield from of_clocks(plane, target.table, known)
     if len(target.regions) > 1:
         yield from of_regions(url, beat=beat)

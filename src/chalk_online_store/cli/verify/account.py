@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 
-from botocore.credentials import RefreshableCredentials
-
 from chalk_online_store.cli.verify.checks import Check, NotApplicable, Units
 from chalk_online_store.cli.verify.context import ATTEMPT_SECONDS, CheckContext
-from chalk_online_store.drivers.credentials import fetch
-from chalk_online_store.drivers.sessions import session_of
+from chalk_online_store.drivers.sessions import resolve_regions
 from chalk_online_store.dynamodb.messages import Request
 from chalk_online_store.provision.control_plane import ApiLacking, Call
 
@@ -31,15 +28,15 @@ def _check_ttl(context: CheckContext) -> str:
 
 
 def _check_renewal(context: CheckContext) -> str:
-    source = session_of(context.target.profile).get_credentials()
-    if not isinstance(source, RefreshableCredentials):
+    source = resolve_regions(context.target)[0].credentials
+    if source.current(ATTEMPT_SECONDS).expires_at is None:
         raise NotApplicable("these credentials do not expire")
     client, key = context.client, context.scratch.key()
     request = Request("GetItem", client.bodies.get_whole(key), renew=True)
     response = client.send_raw(request)
     if response.status != 200:
         return "renewed, and refused"
-    expires_at = fetch(source, renew=False).expires_at
+    expires_at = source.refresh(ATTEMPT_SECONDS).expires_at
     if expires_at is not None and expires_at <= time.time() + ATTEMPT_SECONDS:
         return "renewed, and expired"
     return _RENEWED

@@ -15,7 +15,6 @@ from chalk_online_store.codec.layout import ItemKey
 MAX_LAG_SECONDS = 5.0
 PATIENT_SECONDS = 60.0
 """The longest wait for a replicated write."""
-"""How long replication is waited for."""
 _FIRST_PAUSE_SECONDS, _PAUSE_SHARE = 0.02, 0.1
 """Pauses between reads: a lag is measured to a tenth, by a few dozen reads."""
 
