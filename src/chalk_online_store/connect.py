@@ -6,6 +6,7 @@ only for the engines that it uses.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import InvalidValue, UnsupportedPlatform
+from chalk_online_store.logs import event
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.logs import log_change
 from chalk_online_store.routing.router import Router
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
         ValkeyTransport,
     )
     from chalk_online_store.valkey.sharing import SharedItems
+
+logger = logging.getLogger("chalk_online_store.requests")
 
 SHARED_CACHE = "shared cache"
 """What the transport of a shared cache is named: no region is."""
@@ -266,6 +270,18 @@ def _limits_of(target: DynamoDBTarget) -> dict[str, Any]:
     }
 
 
+def _warn_of_shared_endpoint(endpoints: Sequence[Endpoint]) -> None:
+    """Warn if the environment has one endpoint for several regions, so that none can fail over."""
+    if len(endpoints) > len({endpoint.url for endpoint in endpoints}):
+        regions = [endpoint.region for endpoint in endpoints]
+        logger.warning(
+            "The regions %s have one endpoint, from AWS_ENDPOINT_URL or the profile, so that no "
+            "request can fail over. State endpoint_url= in the store's URL, one for each region.",
+            ", ".join(regions),
+            extra=event("endpoint.shared", regions=regions),
+        )
+
+
 def _resolve(target: DynamoDBTarget, given: Session | None) -> tuple[list[Endpoint], Session]:
     """The endpoint of each region, and the session that has the credentials for all."""
     from chalk_online_store.drivers.credentials import LocalSession, is_local, resolve_endpoint
@@ -274,6 +290,8 @@ def _resolve(target: DynamoDBTarget, given: Session | None) -> tuple[list[Endpoi
     session = given or session_of(target.profile)
     pairs = zip_longest(target.regions or (None,), target.endpoint_urls)
     endpoints = [resolve_endpoint(session, region, url) for region, url in pairs]
+    if not target.endpoint_urls:
+        _warn_of_shared_endpoint(endpoints)
     if given is None and all(is_local(endpoint.url) for endpoint in endpoints):
         session = LocalSession(session)
     return endpoints, session

@@ -45,6 +45,13 @@ class InvalidSchema(OnlineStoreError, ValueError):
     """A namespace or feature that cannot be declared like this."""
 
 
+class InvalidNetworkSettings(InvalidURL):
+    """Raised if a proxy, a CA bundle or an endpoint mode of the environment cannot be used.
+
+    They can also come from a profile, or from the `botocore.config.Config` of a session.
+    """
+
+
 class UnknownFeature(OnlineStoreError, KeyError):
     """A feature, or a namespace, that the store's schema does not have."""
 
@@ -147,6 +154,16 @@ class ConnectionFailed(RequestError):
 
     retryable = True
     engine_fault = True
+
+
+class ProxyFailed(ConnectionFailed):
+    """Raised if the HTTP proxy before an engine cannot be reached, or does not reach the engine."""
+
+
+class ProxyRefused(RequestError):
+    """Raised if the HTTP proxy before an engine refuses to connect to it, as without a password."""
+
+    regional = True
 
 
 class RequestTimeout(RequestError):

@@ -69,7 +69,7 @@ class RetryQuota:
         return self.spent + _cost(error) <= QUOTA_TOKENS
 
     def take(self, error: RequestError) -> int:
-        """Take the tokens for a retry after `error`. Returns their number, 0 if too few are left."""
+        """Take tokens for a retry after `error`. Returns their number, 0 if too few are left."""
         if not self.allows(error):
             return 0
         cost = _cost(error)

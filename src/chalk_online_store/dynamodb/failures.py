@@ -108,6 +108,7 @@ _CLASSES: dict[str, type[errors.RequestError]] = {
 }
 
 _CLASSES_BY_STATUS: dict[int, type[errors.RequestError]] = {
+    407: errors.ProxyRefused,  # Proxy Authentication Required
     408: errors.ServerError,  # Request Timeout
     429: errors.Throttled,  # Too Many Requests
 }
@@ -117,7 +118,10 @@ _REMEDIES: dict[type[errors.RequestError], str] = {
     errors.TableNotFound: "Create the table, or check its name and region in the URL.",
     errors.AccessDenied: "Grant the credentials this action on the table.",
     errors.InvalidCredentials: "Check the profile or the AWS_* variables that they come from.",
+    errors.ProxyRefused: "Set user and password in the proxy's URL: http://USER:PASSWORD@HOST:PORT.",
 }
+
+_NOT_AWS = "The response is not AWS's: a proxy or a load balancer sent it."
 
 _THROTTLE_REMEDIES = {
     "KeyRangeThroughputExceeded": "One partition is hot: cache its keys, or spread them.",
@@ -253,7 +257,7 @@ def _text(
     for throttled in answer.throttling_reasons:
         ends = (text for end, text in _THROTTLE_REMEDIES.items() if throttled.endswith(end))
         remedy = remedy or next(ends, None)
-    remedy = remedy or _REMEDIES.get(kind)
+    remedy = remedy or _REMEDIES.get(kind) or (None if code or answer.text else _NOT_AWS)
     if remedy:
         sentences.append(remedy)
     if request_id := response.headers.get("x-amzn-requestid"):
