@@ -29,6 +29,7 @@ from chalk_online_store import (
     OnlineStore,
     ProxyFailed,
     ProxyRefused,
+    RequestTimeout,
     features,
 )
 from chalk_online_store.connect import connect as connect_store
@@ -213,6 +214,24 @@ def test_tls_through_a_proxy_still_checks_the_engine(
             pytest.raises(ConnectionFailed, match="CERTIFICATE_VERIFY_FAILED"),
         ):
             client.send()
+
+
+def test_a_silent_proxy_is_bounded_by_the_timeout(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that accepts and does not answer costs no more than the timeout, and is named."""
+
+    def be_silent(connection: Any) -> None:
+        received(connection)
+        connection.recv(1)
+
+    with Server(be_silent) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with (
+            Through(kind, "https://dynamodb.us-east-1.amazonaws.com") as client,
+            pytest.raises(RequestTimeout, match=f"through the proxy {HOST}:{proxy.port} did not"),
+        ):
+            client.send(timeout=0.2)
 
 
 @pytest.mark.parametrize(

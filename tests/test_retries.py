@@ -1,4 +1,4 @@
-"""Retries in virtual time: AWS's wish to wait, the retry quota, and what errors tell of a retry."""
+"""Retries in virtual time: `x-amz-retry-after`, the retry quota, reports and log records."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_delays_are_raised_as_botocore_raises_them(header: str | None, throttle:
 
 
 def test_the_quota_is_that_of_botocore() -> None:
-    """Capacity, costs and refund are those of botocore's standard mode."""
+    """Capacity, costs and refund equal those of botocore's standard mode."""
     if standard.RetryQuotaChecker._RETRY_COST == 5:
         pytest.skip("botocore has these costs since 1.44")
     checker = standard.RetryQuotaChecker
@@ -165,7 +165,7 @@ def test_an_outage_does_not_multiply_the_load(engine: Engine) -> None:
 
 
 def test_successes_refill_the_quota(engine: Engine) -> None:
-    """A success returns one token, and a retry that succeeds returns what it took."""
+    """A success returns one token, and a retry that succeeds returns its cost."""
     engine.failures = 10_000
     for _ in range(30):
         engine.read(timeout=1)
@@ -181,7 +181,7 @@ def test_successes_refill_the_quota(engine: Engine) -> None:
 
 @pytest.mark.parametrize(("code", "cost"), [("InternalServerError", 14), ("Throttling", 5)])
 def test_throttles_cost_less_than_faults(engine: Engine, code: str, cost: int) -> None:
-    """Two retries, of which the second succeeds, leave the cost of the first one taken."""
+    """After two retries, the second of which succeeds, the quota lacks the cost of the first."""
     engine.error = refusal(code, 500 if cost == 14 else 400)
     engine.failures = 2
     engine.read()
@@ -189,7 +189,7 @@ def test_throttles_cost_less_than_faults(engine: Engine, code: str, cost: int) -
 
 
 def test_unprocessed_keys_do_not_use_up_the_quota(engine: Engine) -> None:
-    """Keys that a batch left are asked for until the deadline, whatever the quota says."""
+    """Unprocessed keys are sent again until the deadline, without using the quota."""
     store = engine.store
     store.write(User, [{"id": i, "a": i} for i in range(100)])
     store.table.read_at_most = 1
@@ -199,7 +199,7 @@ def test_unprocessed_keys_do_not_use_up_the_quota(engine: Engine) -> None:
 
 
 def test_each_region_has_a_quota(engine: Engine) -> None:
-    """The retries that one region used up do not take those of another one."""
+    """A region whose quota is used up does not affect the quota of another region."""
     wire = engine.store.backend._wire
     spent = wire._quota("us-east-1")
     while spent.take(ServerError()):

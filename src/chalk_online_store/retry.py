@@ -1,4 +1,4 @@
-"""When to try again: with jittered backoff, up to the deadline, within a retry quota.
+"""Retries: jittered backoff, up to the deadline, within a retry quota.
 
 The rules follow the standard retry mode of AWS's SDKs, as botocore has it by default since 1.44,
 with the differences that docs/decisions/0033-retries.md explains. A call has no fixed number of
@@ -20,7 +20,7 @@ from chalk_online_store.logs import event
 logger = logging.getLogger("chalk_online_store.requests")
 
 QUOTA_TOKENS = 500
-"""Tokens of a full quota. This and the costs are those of AWS's SDKs (botocore 1.44)."""
+"""Tokens of a full quota. Capacity and costs follow AWS's SDKs (botocore 1.44)."""
 TRANSIENT_COST = 14
 THROTTLE_COST = 5
 SUCCESS_REFUND = 1

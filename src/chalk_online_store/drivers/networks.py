@@ -1,8 +1,8 @@
-"""The proxy and the certificates of a connection: those that botocore would use.
+"""The proxy and the certificates that botocore would use for a connection.
 
 | setting | from, the first that is set |
 |---|---|
-| proxy | `Config(proxies=...)` of the session; else, unless `NO_PROXY` names the host, the variables `HTTPS_PROXY` and `HTTP_PROXY`, for an endpoint with https:// and http:// |
+| proxy | `Config(proxies=...)` of the session; `HTTPS_PROXY` for an endpoint with https:// and `HTTP_PROXY` for http://, if `NO_PROXY` does not name the host |
 | authorities | `AWS_CA_BUNDLE`; `ca_bundle` of the profile; `REQUESTS_CA_BUNDLE`; certifi; botocore |
 | client certificate | `Config(client_cert=...)` of the session |
 
@@ -45,7 +45,7 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How to reach one endpoint."""
+    """The proxy and the certificates on the way to one endpoint."""
 
     proxy: Proxy | None = None
     ca_bundle: str | None = None
@@ -58,7 +58,7 @@ DIRECT = Network()
 
 
 def resolve_network(session: Any, url: str) -> Network:
-    """Return what a `boto3.Session` or an `aioboto3.Session` uses for an endpoint.
+    """Return the network settings of a boto3 or an aioboto3 session for an endpoint.
 
     Raises `InvalidNetworkSettings`.
     """

@@ -1,4 +1,4 @@
-"""What an engine says of a request, without the keys and values that the request holds.
+"""An engine's error messages, without the keys and values of the request.
 
 AWS's messages name the rule that was broken, and some quote the key or the value that broke it:
 "The parameter cannot be converted to a numeric value: 12x". Errors and logs need the rule and must

@@ -17,7 +17,7 @@ READ_SIZE = 2**12
 
 
 class ProxyBroken(BrokenAnswer):
-    """A proxy that cannot be reached, or answers what it must not. The text is ours."""
+    """A proxy that cannot be reached, or breaks the protocol. The text is ours."""
 
 
 class TunnelRefused(BrokenAnswer):
@@ -43,10 +43,10 @@ class Tunnel:
         self._more = False
 
     def feed(self, data: bytes) -> bool:
-        """Take what has come. Returns True once the tunnel is open.
+        """Read a piece of the response. Returns True once the tunnel is open.
 
-        Raises `TunnelRefused`, or `ProxyBroken` for an end, for what is not HTTP, and for bytes of
-        the proxy's own within the tunnel.
+        Raises `TunnelRefused`, or `ProxyBroken` if the connection ends, if the response is not
+        HTTP, and if the proxy sends bytes within the tunnel.
         """
         self._size += len(data)
         try:
