@@ -214,7 +214,7 @@ def test_aws_reason_is_in_the_text_without_values(message: str, said: str) -> No
     numbers=st.lists(st.decimals(-(10**30), 10**30, allow_nan=False), max_size=3),
     data=st.data(),
 )
-@settings(max_examples=stress(100))
+@settings(max_examples=stress(40))
 def test_no_value_of_a_request_gets_into_the_text(
     values: list[str], numbers: list[Any], data: st.DataObject
 ) -> None:

@@ -19,6 +19,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials as BotocoreCredentials
+from botocore.endpoint import EndpointCreator
 from botocore.httpsession import ProxyConfiguration
 
 from chalk_online_store import (
@@ -64,6 +65,7 @@ class User:
     a: int
 
 
+MODEL: Any = botocore.session.Session().get_service_model("dynamodb")
 both_sessions = pytest.mark.parametrize("session", [boto3.Session, aioboto3.Session])
 
 
@@ -336,12 +338,14 @@ async def write_and_read(url: str, session: Any) -> None:
 # --- which proxy ----------------------------------------------------------------------------
 
 
-def botocores_proxy(session: Any, url: str) -> tuple[str, dict[str, str]] | None:
-    """The proxy of a real client of botocore, and the headers that it gets."""
-    client = session.client(
-        "dynamodb", "us-east-1", endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b"
+def botocores_proxy(core: Any, url: str) -> tuple[str, dict[str, str]] | None:
+    """The proxy of an endpoint of botocore, and the headers that the proxy gets."""
+    config = core.get_default_client_config()
+    creator = EndpointCreator(core.get_component("event_emitter"))
+    endpoint = creator.create_endpoint(
+        MODEL, "us-east-1", url, proxies=config.proxies if config else None
     )
-    configuration: ProxyConfiguration = client._endpoint.http_session._proxy_config
+    configuration: ProxyConfiguration = endpoint.http_session._proxy_config
     proxy = configuration.proxy_url_for(url)
     return (proxy, configuration.proxy_headers_for(proxy)) if proxy else None
 
@@ -393,7 +397,7 @@ def test_the_proxy_is_botocores(monkeypatch: pytest.MonkeyPatch, seed: int) -> N
         core.set_default_client_config(Config(proxies=named))
     session = boto3.Session(botocore_session=core)
     for url in URLS:
-        expected = botocores_proxy(session, url)
+        expected = botocores_proxy(core, url)
         proxy = resolve_network(session, url).proxy
         if expected is None:
             assert proxy is None
@@ -449,7 +453,7 @@ def test_a_proxy_that_cannot_be_used_is_refused(text: str) -> None:
 # --- which authorities ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(stress(8)))
+@pytest.mark.parametrize("seed", range(stress(6)))
 def test_the_authorities_are_botocores(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ) -> None:
@@ -514,10 +518,8 @@ def test_a_client_certificate_is_shown(kind: type[Client], bundle: Path) -> None
 REGIONS = (
     "us-east-1",
     "us-gov-west-1",
-    "us-gov-east-1",
     "cn-north-1",
     "us-iso-east-1",
-    "eusc-de-east-1",
     "fips-us-east-1",
 )
 
