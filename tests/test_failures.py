@@ -227,6 +227,14 @@ def test_no_value_of_a_request_gets_into_the_text(
     assert [word for word in said.strip("| \n").split(" | ") if word.strip(" …|")] == []
 
 
+@pytest.mark.parametrize("value", ["sNaN", "NaN", "Infinity", "1E+999999", "", " ", "(", "…"])
+def test_odd_values_are_hidden_too(value: str) -> None:
+    """Texts that are special to Decimal or to regular expressions are values like others."""
+    sent = json.dumps({"Item": {"pk": {"S": value}, "M": {"M": {value: {"N": "1"}}}}}).encode()
+    said = hide_values(f"Bad value: {value} ", sent)
+    assert said.replace("…", "").strip() == "Bad value:"
+
+
 def test_a_request_that_cannot_be_read_hides_the_whole_message() -> None:
     """Without the request's values, nothing of a message that may quote them is shown."""
     assert hide_values("value 4711 is wrong", b"{") == ""

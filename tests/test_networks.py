@@ -161,7 +161,7 @@ def test_a_proxy_can_ask_for_a_password(
 @pytest.mark.parametrize(
     ("status", "kind_of_error", "said"),
     [
-        (407, ProxyRefused, "Set user and password in its URL"),
+        (407, ProxyRefused, "does not accept the user and password"),
         (403, ProxyRefused, "refused a tunnel to"),
         (502, ProxyFailed, "could not open a tunnel to"),
         (503, ProxyFailed, "HTTP 503"),
@@ -279,6 +279,19 @@ def test_garbage_from_a_proxy_never_opens_a_tunnel() -> None:
         except BrokenAnswer:
             continue
         assert not opened or start.endswith(b"OK\r\n")
+
+
+def test_a_password_that_is_missing_is_named(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that asks for a password, which its URL lacks, is reported with the remedy."""
+    with HttpProxy(9, user="me:hush") as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with (
+            Through(kind, "https://dynamodb.us-east-1.amazonaws.com") as client,
+            pytest.raises(ProxyRefused, match="Set user and password in its URL"),
+        ):
+            client.send()
 
 
 # --- forwarding -----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from botocore.credentials import Credentials as BotocoreCredentials
-from botocore.exceptions import BotoCoreError, EndpointResolutionError, NoRegionError
+from botocore.exceptions import BotoCoreError, NoRegionError
 
 from chalk_online_store.cache.forks import begin_anew_in_forks, forks_wait
 from chalk_online_store.drivers.networks import DIRECT, Network, is_local_host, resolve_network
@@ -349,11 +349,9 @@ def resolve_endpoint(session: Session, region: str | None, endpoint_url: str | N
             endpoint = _ask_botocore(session, region or None)
     except NoRegionError:
         raise InvalidURL(NO_REGION) from None
-    except EndpointResolutionError as error:
+    except (BotoCoreError, ValueError) as error:
         if "AccountIdEndpointMode" in str(error):
             raise InvalidNetworkSettings(_ACCOUNT_REQUIRED) from None
-        raise InvalidURL(f"no DynamoDB endpoint for region {region!r}: {error}") from None
-    except (BotoCoreError, ValueError) as error:
         raise InvalidURL(f"no DynamoDB endpoint for region {region!r}: {error}") from None
     if not endpoint.region:
         raise InvalidURL(NO_REGION)

@@ -64,9 +64,10 @@ def _values(node: Any) -> Iterator[str]:
 
 def _as_number(text: str) -> Decimal | None:
     try:
-        return Decimal(text)
+        number = Decimal(text)
     except InvalidOperation:
         return None
+    return number if number.is_finite() else None  # A signaling NaN cannot be in a set.
 
 
 def _hide_number(text: str, numbers: set[Decimal]) -> str:

@@ -77,7 +77,8 @@ class Signer:
             token_line = token_name = token_header = ""
         signed = f"content-type;host;x-amz-date;{token_name}x-amz-target"
         canonical = (
-            f"POST\n{self._canonical_path}\n\ncontent-type:{CONTENT_TYPE}\nhost:{self.host}\nx-amz-date:{timestamp}\n"
+            f"POST\n{self._canonical_path}\n\ncontent-type:{CONTENT_TYPE}\nhost:{self.host}\n"
+            f"x-amz-date:{timestamp}\n"
             f"{token_line}x-amz-target:{target}\n\n{signed}\n{sha256(body).hexdigest()}"
         )
         scope = f"{day}/{self._region}/dynamodb/aws4_request"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -35,7 +35,14 @@ _TOO_LONG = "the answer is too long"
 _REPEATED = "the answer was sent before"
 
 
-USER_AGENT = f"chalk-online-store/{version('chalk-online-store')}"
+def _user_agent() -> str:
+    try:
+        return f"chalk-online-store/{version('chalk-online-store')}"
+    except PackageNotFoundError:  # Programs that are frozen into one file often lack metadata.
+        return "chalk-online-store"
+
+
+USER_AGENT = _user_agent()
 
 
 class BrokenAnswer(Exception):

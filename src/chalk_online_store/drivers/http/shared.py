@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from chalk_online_store.drivers.http.exchange import BrokenAnswer, RequestIds, RequestWriter
 from chalk_online_store.drivers.http.tls import TLS
 from chalk_online_store.drivers.http.tunnel import ProxyBroken, Tunnel, TunnelRefused
-from chalk_online_store.drivers.networks import bracketed, is_local_host
+from chalk_online_store.drivers.networks import Proxy, bracketed, is_local_host
 from chalk_online_store.dynamodb.signing import DEFAULT_PORTS, Signer
 from chalk_online_store.errors import (
     ConnectionFailed,
@@ -53,6 +53,7 @@ class Target:
         host, port = url.hostname or "", url.port or DEFAULT_PORTS[url.scheme]
         self.address = host, port
         """Host and port of the endpoint."""
+        self._authority = f"{bracketed(host)}:{port}"
         self._proxy = proxy = endpoint.network.proxy
         self.host, self.port = (host, port) if proxy is None else (proxy.host, proxy.port)
         """Where to connect: to the endpoint, or to a proxy before it."""
@@ -70,32 +71,32 @@ class Target:
         """Return the tunnel that a new connection needs before TLS; None if it needs none."""
         if self._proxy is None or self.tls is None:
             return None
-        host, port = self.address
-        return Tunnel(self._proxy, f"{bracketed(host)}:{port}")
+        return Tunnel(self._proxy, self._authority)
 
     def connecting_failed(self, error: Exception) -> Exception:
         """Return what to raise if connecting to `self.host` has failed."""
-        if self._proxy is None or isinstance(error, TimeoutError | BrokenAnswer):
+        if self._proxy is None or isinstance(error, TimeoutError):
             return error
         return ProxyBroken(reason(error))
 
     def failure(self, error: Exception) -> RequestError:
         """What to raise instead of `error`."""
-        if isinstance(error, TunnelRefused):
-            return self._refused(error.status)
+        if isinstance(error, TunnelRefused) and self._proxy is not None:
+            return self._refused(error.status, self._proxy)
         if isinstance(error, ProxyBroken):
             return ProxyFailed(f"the connection to {self._name} failed: {error}.{self._remedy}")
         if isinstance(error, Stale):
             return self.stale()
         return self.too_late() if isinstance(error, TimeoutError) else self.broken(reason(error))
 
-    def _refused(self, status: int) -> RequestError:
-        """Return the error for a proxy that gives no tunnel."""
+    def _refused(self, status: int, proxy: Proxy) -> RequestError:
+        """Return the error for a proxy that does not open a tunnel."""
         passes = status >= 500 or status in (408, 429)
         what = "could not open" if passes else "refused"
-        text = f"the proxy {self._proxy and self._proxy.name} {what} a tunnel to "
-        text += f"{':'.join(map(str, self.address))}: HTTP {status}."
-        if status == 407:
+        text = f"the proxy {proxy.name} {what} a tunnel to {self._authority}: HTTP {status}."
+        if status == 407 and proxy.authorization:
+            text += " It does not accept the user and password of its URL, sent as Basic."
+        elif status == 407:
             text += " Set user and password in its URL: http://USER:PASSWORD@HOST:PORT."
         error = (ProxyFailed if passes else ProxyRefused)(text + self._remedy)
         error.http_status = status
