@@ -81,6 +81,13 @@ class RetryQuota:
         self.spent = max(0, self.spent - tokens)
 
 
+def raise_delay(delay: float, retry_after: float | None) -> float:
+    """Return a delay, in seconds, raised to what AWS asks for, by at most 5 s."""
+    if retry_after is None:
+        return delay
+    return max(delay, min(retry_after, delay + MAX_ADDED_DELAY_SECONDS))
+
+
 def _cost(error: RequestError) -> int:
     return THROTTLE_COST if error.throttle else TRANSIENT_COST
 
@@ -109,10 +116,7 @@ class Backoff:
         self._gets_on = False
         ceiling = min(policy.cap, base * 2.0**self._failures)
         self._failures += 1
-        delay = self._rng.uniform(0, ceiling)
-        if error.retry_after is None:
-            return delay
-        return max(delay, min(error.retry_after, delay + MAX_ADDED_DELAY_SECONDS))
+        return raise_delay(self._rng.uniform(0, ceiling), error.retry_after)
 
     def charge(self, quota: RetryQuota, error: RequestError) -> bool:
         """Take the cost of a retry from a quota. Returns False if too little is left."""
