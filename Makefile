@@ -71,7 +71,7 @@ ruff: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(BENCH)/.ours $(BENCH)/.feast
+bench: $(BENCH)/.ours $(BENCH)/.feast $(BENCH)/.boto3
 	$(BENCH)/main/bin/python -m benchmarks $(PARTS)
 
 bench-feast: $(BENCH)/.ours $(BENCH)/.feast-ours
@@ -152,6 +152,11 @@ $(BENCH)/.ours: $(BENCH)/.rivals $(SOURCES)
 $(BENCH)/.feast: benchmarks/requirements-feast.txt
 	$(BENCH_PYTHON) -m venv $(BENCH)/feast
 	$(BENCH)/feast/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+$(BENCH)/.boto3: benchmarks/requirements-boto3.txt
+	$(BENCH_PYTHON) -m venv $(BENCH)/boto3
+	$(BENCH)/boto3/bin/python -m pip install --quiet --requirement $<
 	touch $@
 
 $(BENCH)/.feast-ours: $(BENCH)/.feast $(SOURCES)

@@ -144,7 +144,7 @@ def async_source(request: Any, role: Role, clock: Clock) -> CredentialSource:
 @pytest.fixture(autouse=True)
 def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in os.environ:
-        if name.startswith("AWS_"):
+        if name.startswith("AWS_") or name == "REQUESTS_CA_BUNDLE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -599,13 +599,17 @@ def test_a_missing_region_is_an_error_with_a_way_out(
         "ftp://127.0.0.1",
         "http://",
         "http://127.0.0.1:x",
-        "http://127.0.0.1/path",
+        "http://127.0.0.1/a b",
+        "http://127.0.0.1/a/../b",
+        "http://127.0.0.1/a//b",
+        "http://127.0.0.1/a/.",
+        "http://127.0.0.1/%zz",
         "http://127.0.0.1?query",
         "http://user:hush@127.0.0.1",
     ],
 )
 def test_an_endpoint_that_is_none_is_refused(endpoint_url: str) -> None:
-    """An endpoint is scheme, host and port; the error repeats no password."""
+    """An endpoint is scheme, host, port and a plain path; the error repeats no password."""
     with pytest.raises(InvalidURL) as raised:
         resolve_endpoint(boto3.Session(), "us-east-1", endpoint_url)
     assert "hush" not in str(raised.value)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 from urllib.parse import urlsplit
@@ -25,9 +25,11 @@ from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.exceptions import BotoCoreError, NoRegionError
 
 from chalk_online_store.cache.forks import begin_anew_in_forks, forks_wait
-from chalk_online_store.dynamodb.signing import Credentials, host_header
+from chalk_online_store.drivers.networks import DIRECT, Network, is_local_host, resolve_network
+from chalk_online_store.dynamodb.signing import Credentials, host_header, url_path
 from chalk_online_store.errors import (
     InvalidCredentials,
+    InvalidNetworkSettings,
     InvalidURL,
     OnlineStoreError,
     RequestTimeout,
@@ -390,7 +392,9 @@ class Endpoint:
     region: str
     """The region to sign for."""
     url: str
-    """Scheme, host and perhaps port."""
+    """Scheme, host, and perhaps port and path."""
+    network: Network = DIRECT
+    """The proxy and the certificates on the way."""
 
 
 def resolve_endpoint(session: Session, region: str | None, endpoint_url: str | None) -> Endpoint:
@@ -398,8 +402,10 @@ def resolve_endpoint(session: Session, region: str | None, endpoint_url: str | N
 
     botocore heeds `AWS_ENDPOINT_URL_DYNAMODB`, `AWS_ENDPOINT_URL`, the profile, and the settings
     for FIPS and dual-stack. Without `region`, the session's counts. It is always the regional
-    endpoint, never one of an account (`ACCOUNT.ddb.REGION.amazonaws.com`). Blocks for about
-    0.1 s while botocore reads its model; no network. Raises `InvalidURL`.
+    endpoint, never one of an account (`ACCOUNT.ddb.REGION.amazonaws.com`): the account is known
+    only once credentials are loaded. Blocks for about 0.1 s while botocore reads its model, and
+    uses no network. Raises `InvalidURL`, or `InvalidNetworkSettings` for the proxy and the
+    certificates, and if `account_id_endpoint_mode` is `required`.
     """
     try:
         if endpoint_url:
@@ -409,11 +415,22 @@ def resolve_endpoint(session: Session, region: str | None, endpoint_url: str | N
     except NoRegionError:
         raise InvalidURL(NO_REGION) from None
     except (BotoCoreError, ValueError) as error:
+        if "AccountIdEndpointMode" in str(error):
+            raise InvalidNetworkSettings(_ACCOUNT_REQUIRED) from None
         raise InvalidURL(f"no DynamoDB endpoint for region {region!r}: {error}") from None
     if not endpoint.region:
         raise InvalidURL(NO_REGION)
     _check_url(endpoint.url)
-    return endpoint
+    return replace(endpoint, network=resolve_network(session, endpoint.url))
+
+
+_ANY_OPERATION = "list_tables"
+
+_ACCOUNT_REQUIRED = (
+    "account_id_endpoint_mode is required, and the store's endpoint is the regional one. Set "
+    "AWS_ACCOUNT_ID_ENDPOINT_MODE to preferred or disabled, or name the account's endpoint in the "
+    "URL: endpoint_url=https://ACCOUNT.ddb.REGION.amazonaws.com"
+)
 
 
 def _ask_botocore(session: Session, region: str | None) -> Endpoint:
@@ -425,21 +442,28 @@ def _ask_botocore(session: Session, region: str | None) -> Endpoint:
         with ThreadPoolExecutor(1) as pool:  # There may be an event loop in this thread.
             return pool.submit(asyncio.run, _endpoint_of_async(client)).result()
     with closing(client):
-        return _endpoint_of(client)
+        return _endpoint_of(client, client.generate_presigned_url(_ANY_OPERATION))
 
 
 async def _endpoint_of_async(client: Any) -> Endpoint:
     async with client as opened:
-        return _endpoint_of(opened)
+        return _endpoint_of(opened, await opened.generate_presigned_url(_ANY_OPERATION))
 
 
-def _endpoint_of(client: Any) -> Endpoint:
-    return Endpoint(client.meta.region_name, client.meta.endpoint_url)
+def _endpoint_of(client: Any, presigned: str) -> Endpoint:
+    """Take the endpoint from a presigned URL.
+
+    Only a request has the endpoint that botocore's rules give. `client.meta.endpoint_url` is
+    another one for FIPS in GovCloud, and for dual-stack in isolated partitions.
+    """
+    parts = urlsplit(presigned)
+    path = "" if parts.path == "/" else parts.path
+    return Endpoint(client.meta.region_name, f"{parts.scheme}://{parts.netloc}{path}")
 
 
 def is_local(url: str) -> bool:
-    """Whether an endpoint is on this machine."""
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    """Return True if an endpoint is on this machine."""
+    return is_local_host(urlsplit(url).hostname)
 
 
 def _check_url(url: str) -> None:
@@ -447,5 +471,6 @@ def _check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
         raise InvalidURL(f"the endpoint at {host} must begin with http:// or https://")
-    if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
-        raise InvalidURL(f"the endpoint at {host} must be scheme, host and port alone")
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise InvalidURL(f"the endpoint at {host} must be scheme, host, port and path alone")
+    url_path(url)

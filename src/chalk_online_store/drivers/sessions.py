@@ -5,7 +5,8 @@ boto3 is slow to import, so it is imported only when a session is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -20,7 +21,10 @@ from chalk_online_store.drivers.credentials import (
     resolve_endpoint,
 )
 from chalk_online_store.errors import InvalidURL
+from chalk_online_store.logs import event
 from chalk_online_store.urls import DynamoDBTarget
+
+logger = logging.getLogger("chalk_online_store.requests")
 
 Sessions: TypeAlias = Session | Mapping[str, Session]
 """One session for all regions, or the session of each region: see docs/regions.md."""
@@ -63,7 +67,21 @@ def resolve_regions(target: DynamoDBTarget, given: Sessions | None = None) -> li
         endpoint = resolve_endpoint(session, region, url)
         source = sources.source(session, profile, local=is_local(endpoint.url))
         accesses.append(RegionAccess(endpoint, session, source))
+    if not target.endpoint_urls:
+        _warn_of_shared_endpoint([access.endpoint for access in accesses])
     return accesses
+
+
+def _warn_of_shared_endpoint(endpoints: Sequence[Endpoint]) -> None:
+    """Warn if the environment has one endpoint for several regions, so that none can fail over."""
+    if len(endpoints) > len({endpoint.url for endpoint in endpoints}):
+        regions = [endpoint.region for endpoint in endpoints]
+        logger.warning(
+            "The regions %s have one endpoint, from AWS_ENDPOINT_URL or the profile, so that no "
+            "request can fail over. State endpoint_url= in the store's URL, one for each region.",
+            ", ".join(regions),
+            extra=event("endpoint.shared", regions=regions),
+        )
 
 
 class _Sources:

@@ -311,13 +311,21 @@ class Ledger:
             return
         if self._sink is None:
             found = Counter((letter.namespace, type(letter.error).__name__) for letter in letters)
+            causes = {type(letter.error).__name__: letter.error for letter in letters}
             for (namespace, kind), rows in found.items():
+                said = event(
+                    "writer.rows_dropped",
+                    namespace=namespace,
+                    rows=rows,
+                    reason=kind,
+                    error=causes[kind],
+                )
                 LOG.error(
                     "%d rows of %s are dropped: %s.",
                     rows,
                     namespace,
                     kind,
-                    extra=event("writer.rows_dropped", namespace=namespace, rows=rows, reason=kind),
+                    extra=said,
                 )
             return
         try:

@@ -46,7 +46,7 @@ class AsyncHttpTransport:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of the endpoint."""
-        return self._target.host, self._target.port
+        return self._target.address
 
     async def send(self, request: Request, timeout: float) -> Response:
         """As `HttpTransport.send`."""

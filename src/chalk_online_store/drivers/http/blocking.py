@@ -62,7 +62,7 @@ class HttpTransport:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of the endpoint."""
-        return self._target.host, self._target.port
+        return self._target.address
 
     def send(self, request: Request, timeout: float) -> Response:
         """Send once and give the whole answer, within `timeout` seconds.
