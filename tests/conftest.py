@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, settings
 
 from chalk_online_store.testing import (
     Dynoxide,
-    Ministack,
     Valkey,
     ValkeyCluster,
     create_table,
@@ -76,13 +75,6 @@ def moto() -> Iterator[MotoProcess]:
     """One moto server for the whole session, as `dynoxide`."""
     pytest.importorskip("moto.server")
     with MotoProcess() as engine:
-        yield engine
-
-
-@pytest.fixture(scope="session")
-def ministack() -> Iterator[Ministack]:
-    """One ministack for the whole session, as `dynoxide`."""
-    with Ministack() as engine:
         yield engine
 
 
