@@ -1,7 +1,7 @@
 """Credentials of botocore's providers, each against a fake service, on any supported botocore.
 
-The file needs nothing but boto3, so that it also runs on the oldest and the newest botocore, with
-which aioboto3 of the development environment may not work.
+These tests need only boto3, so they also run on the oldest and the newest botocore. aioboto3 is
+tested as well if it accepts the installed botocore.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def test_a_session_of_the_caller_is_renewed_too(
 def test_without_the_private_part_botocore_decides(
     issuer: Issuer, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A botocore that renames what is not public still serves, and renews when that is due."""
+    """After a change of private names in botocore, credentials are still loaded."""
     from botocore.credentials import RefreshableCredentials
 
     container(issuer, environment, tmp_path)

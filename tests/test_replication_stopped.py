@@ -1,4 +1,4 @@
-"""Replicas that receive no writes any more are detected by heartbeats, and used last."""
+"""Replicas that no longer receive writes are detected by heartbeats, and used last."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_replica_that_stands_still_while_its_source_goes_on_is_found() -> None
 
 
 def test_a_source_that_is_lost_does_not_make_its_replicas_stale() -> None:
-    """What a lost region accepted last is missing because of the loss, for however long."""
+    """Writes that a lost region accepted last do not count as a stop, ever."""
     monitor = ReplicationMonitor()
     look(monitor, 0, a=0, b=0, seen=0)
     monitor.saw(A, {A: 5 * SECOND}, 5)  # And then nobody reaches A.
@@ -53,7 +53,7 @@ def test_a_source_that_is_lost_does_not_make_its_replicas_stale() -> None:
 
 @pytest.mark.parametrize("lost", [A, B])
 def test_a_region_that_returns_has_time_to_catch_up(lost: str) -> None:
-    """Nothing is concluded from what was seen before a region was out of reach."""
+    """Heartbeats from before an outage of a region do not count after it."""
     monitor = ReplicationMonitor()
     look(monitor, 0, a=2, b=0, seen=1)
     for now in range(5, 600, 5):
@@ -131,7 +131,7 @@ def fail(router: Router, region: str, now: float) -> None:
 
 
 def test_writes_do_not_fail_over_to_a_stale_replica() -> None:
-    """They would split the data: they stay, and fail, until an operator decides."""
+    """Writes stay in their region and fail, since a move would split the data."""
     router, now = stopped_router()
     fail(router, A, now.monotonic)
     assert router.to_write(now) == A
@@ -151,7 +151,7 @@ def test_an_operator_can_send_writes_there_all_the_same() -> None:
 
 
 def test_a_stop_and_its_end_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Each pair of regions is told once, at the stop and at the end."""
+    """Each pair of regions is logged once at the stop and once at the end."""
     router = Router((A, B), A)
     router.on_replication = log_replication
     caplog.set_level(logging.INFO, "chalk_online_store")

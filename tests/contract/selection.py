@@ -1,9 +1,9 @@
-"""Which tests of the contract are repeated on moto, whose requests take 5 to 50 ms of CPU.
+"""The tests of the contract that are repeated on moto, whose requests take 5 to 50 ms of CPU.
 
 The whole contract runs on moto server with the store for threads. An operation is written once for
 both stores, and moto server and `mock_aws` are one engine, so a full repetition would prove little
-for minutes of CPU. What can differ is how a kind of request passes a driver and a transport. So
-the repetition has a test for each kind of request and each form of response that the library uses.
+for minutes of CPU. Drivers and transports can differ in how they carry a kind of request. So the
+repetition has a test for each kind of request and each form of response that the library uses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENGINE_DEPENDENT = {
     "test_sets_that_engines_could_refuse": "sets",
     "test_fields_may_be_removed": "maps",
 }
-"""Names of tests, and the request or response that each is there for."""
+"""Names of tests, and the request or response that each one covers."""
 
 REPEATED = {("moto", "async"), ("mock_aws", "sync"), ("mock_aws", "async"), ("mock_aws", None)}
 LEFT_OUT = {("ministack", "async")}

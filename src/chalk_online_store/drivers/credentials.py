@@ -90,9 +90,9 @@ class LocalSession:
 class CredentialSource:
     """The credentials of a session, for threads and for tasks.
 
-    `session` is a `boto3.Session` or an `aioboto3.Session`. One load runs at a time, in a thread
-    of its own; every caller that needs its result waits for it, within its own timeout. While the
-    present credentials are valid, nobody waits, and a failed load is not an error.
+    `session` is a `boto3.Session` or an `aioboto3.Session`. One load runs at a time, in a dedicated
+    thread; every caller that needs its result waits for it, up to the caller's timeout. While the
+    present credentials are valid, no caller waits, and a failed load is not an error.
 
     `reopen` makes a session like the first one. It is called if the engine calls credentials
     expired that have not expired for botocore, so that a rotated file of credentials is read again.
@@ -159,7 +159,7 @@ class CredentialSource:
     # --- loading -------------------------------------------------------------------------------
 
     def _join(self, *, renew: bool, loop: Loop | None = None) -> _Load | None:
-        """Return the load in flight, which is started if there is none; None if none is needed."""
+        """Return the load in flight, starting one if necessary. None if no load is needed."""
         with self._lock:
             if not self._is_load_needed(renew=renew):  # Another caller was faster.
                 return None
@@ -203,8 +203,8 @@ class CredentialSource:
 class _Load:
     """One attempt to load credentials. Any number of threads and tasks may wait for its result.
 
-    Every way in which it can end sets the result, also an exception that is not an `Exception`:
-    a caller without a timeout would otherwise wait forever.
+    Any exception sets the result, also a `BaseException` that is not an `Exception`: without it, a
+    caller that has no timeout would wait forever.
     """
 
     def __init__(self, load: Callable[[], Credentials]) -> None:
@@ -239,7 +239,8 @@ class _Load:
                 raise _timeout_error()
             return result.result()
         finally:
-            result.cancel()  # Otherwise it would be set later, perhaps on a closed event loop.
+            # A result that came later would be set on an event loop that may be closed.
+            result.cancel()
 
     def _run(self) -> None:
         try:
@@ -253,7 +254,7 @@ class _Load:
 
 
 def _load_error(error: BaseException) -> InvalidCredentials:
-    # Only the class of what a provider, a plugin or a process raises: its text may hold secrets.
+    # State only the error's class: the text of a provider, a plugin or a process may hold secrets.
     name = type(error).__name__
     remedy = ". Run `aws sso login` for the profile" if name in _SSO_ERRORS else ""
     found = InvalidCredentials(f"AWS credentials could not be loaded: {name}{remedy}")
@@ -284,7 +285,7 @@ class _Fetched(NamedTuple):
 def _fetch(session: Session, *, renew: bool, loop: Loop | None) -> _Fetched:
     """Read a session's credentials; if `renew`, after making new ones.
 
-    Blocks while botocore asks STS, IMDS and the like, and raises what it raises. Coroutines of
+    Blocks while botocore queries STS, IMDS and the like. Errors of botocore pass. Coroutines of
     aioboto3 run on `loop`, since they share locks with the caller's own clients there. Raises
     `InvalidCredentials` if there are no credentials.
     """

@@ -1,4 +1,4 @@
-"""Sessions of boto3, and which of them is used in which region.
+"""Sessions of boto3, and their choice by region.
 
 boto3 is slow to import, so it is imported only when a session is needed.
 """

@@ -160,8 +160,8 @@ class ControlPlane:
         key = (service, region)
         if not self.serves(service, region):
             raise errors.InvalidURL(
-                f"Other regions have an endpoint of {service} or a session of their own, and "
-                f"{region} has not."
+                f"Other regions have an endpoint of {service} or a session of their own; "
+                f"{region} has none."
             )
         if key not in self._clients:
             self._clients[key] = self._new_client(service, region)

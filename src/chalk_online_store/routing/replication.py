@@ -1,4 +1,4 @@
-"""Detect replicas that receive no writes any more.
+"""Detect replicas that no longer receive writes.
 
 Problem. A replica that was disassociated from its Global Table, archived, or lost the authorisation
 to replicate answers reads as before, with old values and no error. If writes fail over to it, the
@@ -15,7 +15,8 @@ Invariants.
   the writes that A accepted last are missing there because of the loss.
 - A pause of all writers adds no time to the count of a heartbeat that has arrived.
 
-- A region that was out of reach for longer than `max_gap` starts anew, so that it can catch up.
+- After a region was unreachable for longer than `max_gap`, the count starts again at zero, so that
+  the region can catch up.
 
 Limits. A process that has just started needs that long to detect it, and without heartbeats
 (`Routing(heartbeats=False)` everywhere) nothing is detected. See docs/decisions/0036.
@@ -46,8 +47,8 @@ Pair: TypeAlias = tuple[str, str]
 class ReplicationMonitor:
     """The pairs of regions between which replication has stopped. Times are monotonic seconds.
 
-    `max_gap` is the time between two looks at a region after which nothing is concluded from what
-    was seen before. Not thread-safe.
+    `max_gap`, in seconds, is the longest time between two looks at a region for which earlier
+    looks still count. Not thread-safe.
     """
 
     def __init__(self, max_gap: float = STOPPED_AFTER_SECONDS) -> None:
@@ -82,7 +83,7 @@ class ReplicationMonitor:
         return before
 
     def sources_missing(self, region: str) -> tuple[str, ...]:
-        """Return the sources whose writes a region does not receive."""
+        """Return the regions from which a region receives no writes."""
         return tuple(sorted(source for target, source in self.stopped if target == region))
 
     def _has_stopped(self, pair: Pair, now: float) -> bool:

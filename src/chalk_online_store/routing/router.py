@@ -71,8 +71,8 @@ class Router:
 
     `regions` are in the order of preference; `home` is the one that the registry is written in.
     With a `single_writer`, that one alone takes writes, whatever happens: the others are copies
-    of it that can only be read, such as a server's replicas. `on_change` is told, outside of any
-    lock, of each region whose state has changed, and `on_replication` of each pair of regions
+    of it that can only be read, such as a server's replicas. `on_change` is called, outside of any
+    lock, for each region whose state has changed, and `on_replication` for each pair of regions
     between which replication has stopped or resumed.
     """
 

@@ -31,7 +31,7 @@ STALE = {
     "ARCHIVED": "DynamoDB archived it, as its KMS key could not be used: remove it from region=, "
     "and restore its backup to a new table.",
 }
-"""Statuses of a replica that gets no writes any more, and what to do. It may still serve reads."""
+"""Statuses of a replica that receives no writes, each with its remedy. It may still serve reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _encryption(region: str, found: RegionState) -> Check:
 
 
 def _elsewhere(state: TableState, region: str) -> Check | None:
-    """Why there is no table in a region that another region names; None if none does."""
+    """Explain a missing table by another region that names this one as a replica or a witness."""
     for other in state.regions.values():
         if not isinstance(other, RegionState):
             continue
@@ -213,7 +213,7 @@ def _replicas(state: TableState, regions: Sequence[str]) -> Iterator[Check]:
 
 
 def _replica(region: str, first: str, state: TableState) -> Iterator[Check]:
-    """What the two regions say of each other: only if both name the other, they replicate."""
+    """Compare two regions' descriptions. They replicate only if each names the other."""
     preferred, found = state.of(first), state.of(region)
     status = preferred.replicas.get(region)
     if status is None:

@@ -150,7 +150,7 @@ def check_legacy_attributes(
         }
         try:
             items = plane.call(Call(region, "Query", arguments)).get("Items", [])
-        except RequestError:  # `permissions` and `registry` say why.
+        except RequestError:  # The checks `permissions` and `registry` report it.
             return
         if any(name.startswith(LEGACY_ATTRIBUTES) for item in items for name in item):
             yield Check(
