@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,14 @@ from chalk_online_store import (
     Writing,
     features,
 )
+from chalk_online_store.effects import Await
+from chalk_online_store.errors import StoreClosed
+from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.inbox import Inbox
+from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.spool import Commit, Left, Spool
+from chalk_online_store.writer.tickets import Submission, Ticket, Unit
+from chalk_online_store.writer.window import Parcel
 
 
 @features
@@ -266,3 +273,55 @@ def test_changes_that_leave_a_sound_database_are_found(tmp_path: Path, change: s
     assert len(found) >= 9
     assert all(bodies[ids.index(record_id)] == body for record_id, body in found.items())
     again.close()
+
+
+class Exits(list[int]):
+    """A value that ends the thread which encodes it."""
+
+    def __iter__(self) -> Iterator[int]:
+        raise SystemExit
+
+
+def test_a_value_that_ends_the_thread_holds_up_no_other_row() -> None:
+    """A row whose value raises `SystemExit` becomes a dead letter, and other rows are written."""
+
+    @features
+    class Visit:
+        id: int
+        pages: list[int]
+
+    letters: list[DeadLetter] = []
+    with OnlineStore.open("sqlite://", [Visit]) as store:
+        with PersistenceWriter(store, dead_letters=letters.extend) as writer:
+            rows = [{"id": 1, "pages": Exits([1])}, {"id": 2, "pages": [2]}]
+            ticket = writer.submit(Visit, rows)
+            with pytest.raises(WriteFailed):
+                ticket.wait(timeout=30)
+        assert (ticket.written, ticket.dead, len(letters)) == (1, 1, 1)
+        assert store.read(Visit, [2])[0]["pages"] == [2]
+
+
+def test_a_wait_that_is_given_up_takes_no_ring() -> None:
+    """A bell that wakes one waiter wakes one that still waits."""
+    bell = Bell()
+    given_up, waiting = bell.wait(0, 30), bell.wait(0, 30)
+    next(given_up)
+    effect = next(waiting)
+    given_up.close()
+    bell.ring(1)
+    assert isinstance(effect, Await)
+    assert effect.future.done()
+
+
+def test_a_row_that_is_written_while_it_is_given_up_counts_once() -> None:
+    """`close` gives up rows in one thread while the request of another one is acknowledged."""
+    inbox = Inbox(100, 1 << 20)
+
+    def written_meanwhile(letters: Any) -> None:
+        ledger.end([Unit(submission, 0, Parcel(1))], 0.0)
+
+    ledger = Ledger(inbox, None, written_meanwhile)
+    submission = Submission(Ticket(2, 10.0, 0.0, ledger), "user", [{}, {}], [0, 0], "live")  # type: ignore[arg-type]
+    ledger.accept(submission)
+    ledger.abandon(StoreClosed("closed"), is_spooled=False)
+    assert (ledger.counts.written, ledger.counts.dead, inbox.rows) == (1, 1, 0)

@@ -236,6 +236,8 @@ class Ledger:
         ]
         self._deliver(letters)
         with self.inbox.lock:
+            # `close` may give up rows while a request that it did not wait for is acknowledged.
+            positions = [each for each in positions if not states[each] & ENDED]
             kept = 0
             for position in positions:
                 ticket.fail(position, error)
