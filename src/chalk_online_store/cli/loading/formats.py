@@ -21,7 +21,7 @@ ROWS_PER_BATCH = 10_000
 """Rows that are read from a Parquet file at once."""
 
 _CSV_BYTES = 4 << 20
-_LINES = 500
+_LINES = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,12 @@ class Block:
     columns: dict[str, Column] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """The memory that the values take, about."""
+        arrays = (c.array if isinstance(c, Texts) else c for c in self.columns.values())
+        return sum(array.nbytes for array in arrays) + sum(map(len, self.lines))
 
 
 @dataclass(slots=True)

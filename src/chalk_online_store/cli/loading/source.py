@@ -26,7 +26,10 @@ from chalk_online_store.integrations.conversion import (
 from chalk_online_store.integrations.texts import Texts
 from chalk_online_store.schema import Namespace
 
-ROWS_A_BATCH = 500
+ROWS_PER_BATCH = 5_000
+BYTES_PER_BATCH = 32 << 20
+"""The size of a batch as columns in memory. Its rows take several times that."""
+
 _INDEX = "__index_level_"
 
 Refusal = tuple[Mapping[str, Any], InvalidValue]
@@ -223,8 +226,8 @@ class Source:
 
     # --- reading ---------------------------------------------------------------------------
 
-    def read(self, start: int = 0) -> Iterator[Rows]:
-        """The rows from one on, some at a time."""
+    def read(self, start: int = 0, rows_per_batch: int = ROWS_PER_BATCH) -> Iterator[Rows]:
+        """Yield the rows from position `start` on, in batches of at most `rows_per_batch`."""
         first = 0
         for file in self.files:
             with open_file(file, self._options) as opened:
@@ -233,23 +236,28 @@ class Source:
                     first += skipped
                     continue
                 for block in opened.blocks:
-                    for offset in range(0, max(1, block.rows), ROWS_A_BATCH):
-                        broken = block.broken if offset == 0 else []
-                        count = min(ROWS_A_BATCH, block.rows - offset)
-                        if first + count + len(broken) > start:
-                            yield self._rows(first, block, offset, count)
-                        first += count + len(broken)
+                    yield from self._batches(block, first, start, rows_per_batch)
+                    first += len(block.broken) + block.rows
+
+    def _batches(self, block: Block, first: int, start: int, most: int) -> Iterator[Rows]:
+        """Cut a block into batches, without its rows before `start`; broken rows come first."""
+        skipped = max(0, start - first)
+        broken = block.broken[skipped:]
+        if broken:
+            refused: list[Refusal] = [({"text": each.text}, each.error) for each in broken]
+            yield Rows(first + skipped, [], None, refused)
+        begin = max(0, skipped - len(block.broken))
+        first += len(block.broken)
+        most = min(most, max(1, BYTES_PER_BATCH * block.rows // max(1, block.bytes)))
+        for offset in range(begin, block.rows, most):
+            yield self._rows(first + offset, block, offset, min(most, block.rows - offset))
 
     def _rows(self, first: int, block: Block, offset: int, count: int) -> Rows:
-        broken = block.broken if offset == 0 else []
-        refused: list[Refusal] = [({"text": each.text}, each.error) for each in broken]
         if block.lines:
             return self._rows_of_lines(first, block.lines[offset : offset + count])
-        if not count:
-            return Rows(first, [], None, refused)
         columns = {name: slice_of(c, offset, count) for name, c in block.columns.items()}
         found = self._converter(list(columns)).convert_rows(columns, first)
-        refused += [(_original(columns, row), error) for row, error in found.refused.items()]
+        refused = [(_original(columns, row), error) for row, error in found.refused.items()]
         return Rows(first, found.rows, found.observed_at, refused)
 
     def _rows_of_lines(self, first: int, lines: Sequence[str]) -> Rows:
