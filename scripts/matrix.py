@@ -30,6 +30,7 @@ WORKERS = os.environ.get("WORKERS", "4")
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t")
 OLDEST = PYTHONS[0]
+TABLES = ("arrow", "cli", "demo", "testing")
 EXTRAS = ("aioboto3", "arrow", "chalkpy", "cli", "demo", "otel", "plots", "testing")
 
 # What depends on the Python or on a dependency.
@@ -53,6 +54,7 @@ QUICK = [
     "values",
 ]
 CONTRACT = ("tests/contract", *(f"tests/test_{name}.py" for name in QUICK))
+FRAMES = ("tests/test_frames.py", "tests/test_exact_tables.py", "tests/test_arrow_rows.py")
 FEAST = ("tests/test_feast.py", "tests/test_feast_copying.py", "tests/test_feast_values.py")
 ENGINES = ("dynoxide", "moto", "ministack", "sqlite", "valkey", "redis")
 
@@ -66,13 +68,15 @@ class Row:
     """What is tested with what.
 
     `python` is a version, or "" for the Python that runs this. `dependencies` is `lowest`,
-    `locked` or `newest`, or "" for the environment that runs this.
+    `locked` or `newest`, or "" for the environment that runs this. `packages` are further
+    requirements for an environment of its own.
     """
 
     name: str
     tests: Sequence[str]
     python: str = ""
     dependencies: str = ""
+    packages: Sequence[str] = ()
     extras: Sequence[str] = EXTRAS
 
 
@@ -93,6 +97,10 @@ ROWS = [
     Row("dependencies lowest", CONTRACT, python=OLDEST, dependencies="lowest"),
     Row("dependencies locked", CONTRACT, dependencies="locked"),
     Row("dependencies newest", CONTRACT, dependencies="newest"),
+    # Feast keeps pandas below 3, also in the environment of `make test`.
+    Row("pandas 2", FRAMES, "", "newest", ["pandas<3"], TABLES),
+    Row("pandas newest", FRAMES, "", "newest", ["pandas>=3"], TABLES),
+    Row("pandas lowest", FRAMES, OLDEST, "lowest", ["polars==1.34.*"], TABLES),
     Row("feast lowest", FEAST, "", "lowest", extras=("arrow", "feast", "testing")),
     Row("feast newest", FEAST, "", "newest", extras=("arrow", "feast", "testing")),
 ]
@@ -145,7 +153,7 @@ def make_environment(row: Row, home: Path) -> str:
         constraints = ["--constraint", str(LOCKED)]
     group = ["--group", f"{ROOT / 'pyproject.toml'}:tests"]
     what = f"{wheel}[{','.join(row.extras)}]"
-    install("--python", python, *constraints, what, *group)
+    install("--python", python, *constraints, what, *group, *row.packages)
     return python
 
 

@@ -24,10 +24,13 @@ from chalk_online_store import Feature, Namespace, OnlineStore, provisioned_wcu
 from chalk_online_store.cli import main
 from chalk_online_store.cli.kept import keep
 from chalk_online_store.cli.loading import run as loading
+from chalk_online_store.cli.loading.inputs import input_files
 from chalk_online_store.cli.loading.progress import Progress
+from chalk_online_store.cli.loading.source import Source
 from chalk_online_store.integrations.arrow import namespace_of
 from chalk_online_store.testing import Dynoxide, FaultProxy, Latency, create_table
 from chalk_online_store.testing.engines import local_session
+from chalk_online_store.writer.bulk import BulkWriter
 from tests.helpers import exit_status
 
 ROWS = 3000
@@ -167,18 +170,19 @@ def test_an_interrupted_load_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """After Ctrl-C, the same command loads the rest, under the observed-at of the first time."""
-    submit, calls = loading._Following.submit, count(1)
+    write, calls = loading._Loader.write, count(1)
 
     def interrupted(self: Any, rows: Any) -> None:
         if next(calls) > after:
             raise KeyboardInterrupt
-        submit(self, rows)
+        write(self, rows)
 
-    monkeypatch.setattr(loading._Following, "submit", interrupted)
+    monkeypatch.setattr(loading, "ROWS_PER_BATCH", 500)
+    monkeypatch.setattr(loading._Loader, "write", interrupted)
     assert run(file, "--url", store_url, *user()) == 130
     state = json.loads((file.parent / "users.parquet.load-progress.json").read_text())
     assert state["rows"] == after * 500
-    monkeypatch.setattr(loading._Following, "submit", submit)
+    monkeypatch.setattr(loading._Loader, "write", write)
     assert run(file, "--url", store_url, *user()) == 0
     assert f"Going on after {after * 500:,} rows" in capsys.readouterr().err
     check(store_url)
@@ -211,6 +215,70 @@ def test_a_killed_load_goes_on(file: Path, dynoxide: Dynoxide, fault_proxy: Faul
     assert 0 < json.loads(path.read_text())["rows"] < ROWS
     assert run(file, "--url", dynoxide.url(name), *user()) == 0
     check(dynoxide.url(name))
+
+
+def test_a_load_goes_on_in_the_middle_of_a_batch(
+    file: Path, store_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A load that continues at any row writes the rows after it, and counts each row once."""
+    path = file.with_name(f"{file.name}.load-progress.json")
+    name = f"user in sqlite:{store_url[9:]}"
+    namespace = namespace_of("user", table().schema, ["id"])
+    source = Source(input_files([str(file)], None), "user", ["id"], None)
+    keep(path, Progress(source.fingerprint, name, 1_700_000_000_000_000, 1234))
+    assert run(file, "--url", store_url, *user()) == 0
+    assert "rows\t3,000\n" in capsys.readouterr().out
+    with OnlineStore.open(store_url, [namespace]) as store:
+        statuses = store.read(namespace, [1233, 1234], ["score"]).statuses("score")
+        assert list(statuses) == ["missing", "hit"]
+
+
+class _LostRegion:
+    """A router whose region for writes is lost after some batches."""
+
+    def __init__(self, batches: int) -> None:
+        self._left = batches
+
+    @property
+    def written(self) -> str:
+        self._left -= 1
+        return "eu-west-1" if self._left >= 0 else "us-east-1"
+
+    def may_have_lost_writes(self, region: str) -> bool:
+        return region == "eu-west-1"
+
+
+def test_rows_that_a_lost_region_acknowledged_are_written_again(
+    tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a region is lost, its last batches are written again, with one dead letter per row."""
+    path = tmp_path / "users.csv"
+    path.write_text("id,v\n" + "".join(f"{n},{'x' if n == 3 else n}\n" for n in range(40)))
+    namespace = Namespace("user", int, [Feature("v", int)])
+    source = Source(input_files([str(path)], None), "user", ["id"], None, namespace)
+    order = loading.Order(
+        store_url, source, "event", None, tmp_path / "dead.jsonl", tmp_path / "progress.json"
+    )
+    monkeypatch.setattr(loading, "ROWS_PER_BATCH", 10)
+    start, batches = loading._Loader.__init__, []
+
+    def init(self: Any, *arguments: Any) -> None:
+        start(self, *arguments)
+        self._router, self._region = _LostRegion(2), "eu-west-1"
+
+    def bulk_write(self: Any, rows: Any, observed_at: Any, *, is_replay: bool) -> Any:
+        batches.append((rows[0]["id"], is_replay))
+        return original(self, rows, observed_at, is_replay=is_replay)
+
+    original = BulkWriter.write
+    monkeypatch.setattr(loading._Loader, "__init__", init)
+    monkeypatch.setattr(BulkWriter, "write", bulk_write)
+    progress = Progress({}, "", 1_700_000_000_000_000)
+    loading.load(order, progress, lambda progress, report: None)
+    again = [(0, True), (10, True), (20, True)]
+    assert batches == [(0, False), (10, False), (20, False), *again, (30, False)]
+    assert (progress.rows, progress.dead) == (40, 1)
+    assert len((tmp_path / "dead.jsonl").read_text().splitlines()) == 1
 
 
 def test_the_progress_of_another_load_is_refused(

@@ -146,6 +146,12 @@ class Router:
         """The region that writes go to, as far as is known by now."""
         return self._written
 
+    def may_have_lost_writes(self, region: str) -> bool:
+        """Return True if a region is unhealthy or evacuated: it may not have replicated all."""
+        return (
+            region in self.orders.evacuated or self.health[region].state is not RegionState.HEALTHY
+        )
+
     @property
     def writable(self) -> Sequence[str]:
         """The regions that take writes."""

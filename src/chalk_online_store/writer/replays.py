@@ -88,7 +88,7 @@ class Replays:
         strays = [p for p in fresh if p.regions.keys() - {self._active, written}]
         lost = {name for parcel in strays for name in parcel.regions} - {self._active, written}
         left = self._active
-        if written != left and self._may_be_lost(left):
+        if written != left and self._router.may_have_lost_writes(left):
             lost.add(left)
             strays += self._window.acknowledged(left, now.monotonic)
         strays = list(dict.fromkeys(strays))
@@ -107,11 +107,6 @@ class Replays:
         for parcel in strays:
             for name in lost:
                 parcel.regions.pop(name, None)
-
-    def _may_be_lost(self, region: str) -> bool:
-        """Whether writes have left a region because of how it is, not for a better one."""
-        evacuated = region in self._router.orders.evacuated
-        return evacuated or self._router.health[region].state is not RegionState.HEALTHY
 
     def _pay_back(self) -> Operation[None]:
         for region in self._window.debtors:

@@ -27,7 +27,7 @@ from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.connect import provisioned_wcu
-from chalk_online_store.writer.stats import WriterStats
+from chalk_online_store.report import Report
 
 if TYPE_CHECKING:
     from chalk_online_store.cli.loading import progress as kept
@@ -184,11 +184,14 @@ def _text_options(
     make: type[TextOptions], encoding: str, delimiter: str, null: list[str] | None
 ) -> TextOptions:
     try:
-        codecs.lookup(encoding)
+        # Codecs such as base64 are not encodings of text. Python has no public attribute for that.
+        is_text = codecs.lookup(encoding)._is_text_encoding
     except LookupError:
-        raise WrongUsage(f"--encoding {encoding}: Python has no encoding of this name.") from None
-    if len(delimiter) != 1 or not delimiter.isascii():
-        raise WrongUsage("--delimiter is one character of ASCII.")
+        is_text = False
+    if not is_text:
+        raise WrongUsage(f"--encoding {encoding}: Python has no text encoding of this name.")
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
+        raise WrongUsage("--delimiter is one character of ASCII, not a quote or a line end.")
     return make(encoding, ("",) if null is None else tuple(null), delimiter)
 
 
@@ -223,12 +226,12 @@ def _load(order: Order, as_json: bool) -> None:
         ),
         _bar(source) as tell,
     ):
-        stats = run(order, state, tell)
+        report = run(order, state, tell)
     order.progress.unlink(missing_ok=True)
     if as_json:
-        print_json(_plain(state, stats, order))
+        print_json(_plain(state, report, order))
     else:
-        _print_summary(state, stats, order)
+        _print_summary(state, report, order)
     if state.dead:
         raise typer.Exit(1)
 
@@ -279,38 +282,38 @@ def _bar(source: Source) -> Iterator[Tell]:
         task = progress.add_task("", total=source.count)
         megabytes = source.fingerprint["bytes"] / 1e6 / (source.count or 1)
 
-        def tell(state: kept.Progress, stats: WriterStats) -> None:
+        def tell(state: kept.Progress, report: Report) -> None:
             done = f"{state.rows:,} rows, {state.rows * megabytes:,.1f} MB"
-            text = f"{done}, {stats.wcu:,.0f} WCU, {state.dead:,} dead"
+            text = f"{done}, {report.wcu:,.0f} WCU, {state.dead:,} dead"
             progress.update(task, completed=state.rows, description=text)
 
         yield tell
 
 
-def _print_summary(state: kept.Progress, stats: WriterStats, order: Order) -> None:
+def _print_summary(state: kept.Progress, report: Report, order: Order) -> None:
     rows = [
         ("rows", f"{state.rows:,}"),
         ("written", f"{state.rows - state.dead:,}"),
         ("dead letters", f"{state.dead:,}" + (f", in {order.dead_letters}" if state.dead else "")),
-        ("WCU", f"{stats.wcu:,.0f}"),
-        ("requests", f"{stats.requests:,}"),
-        ("tried again", f"{stats.retries:,}"),
-        ("throttles", f"{stats.throttles:,}"),
+        ("WCU", f"{report.wcu:,.0f}"),
+        ("requests", f"{report.requests:,}"),
+        ("tried again", f"{report.retries:,}"),
+        ("throttles", f"{report.throttles:,}"),
     ]
     print_table(("load", order.source.namespace.name), rows)
 
 
-def _plain(state: kept.Progress, stats: WriterStats, order: Order) -> dict[str, Any]:
+def _plain(state: kept.Progress, report: Report, order: Order) -> dict[str, Any]:
     return {
         "namespace": order.source.namespace.name,
         "rows": state.rows,
         "written": state.rows - state.dead,
         "dead_letters": state.dead,
         "dead_letters_file": str(order.dead_letters) if state.dead else None,
-        "wcu": stats.wcu,
-        "requests": stats.requests,
-        "retries": stats.retries,
-        "throttles": stats.throttles,
+        "wcu": report.wcu,
+        "requests": report.requests,
+        "retries": report.retries,
+        "throttles": report.throttles,
     }
 
 

@@ -17,6 +17,7 @@ from chalk_online_store.codec.sizes import item_size
 from chalk_online_store.operations.write import row_by_row
 
 _GB = 1e9
+_SAMPLE = 500
 _NOW = 1_800_000_000_000_000
 
 
@@ -44,7 +45,7 @@ class Estimate:
 
 def estimate(source: Source) -> Estimate:
     """What loading a file takes."""
-    sample = next(iter(source.read()), None)
+    sample = next(iter(source.read(rows_per_batch=_SAMPLE)), None)
     rows: Sequence[Mapping[str, Any]] = sample.rows if sample else []
     sizes = _sizes(draft_codec(source.namespace), rows)
     count = max(1, len(rows))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -17,11 +17,19 @@ from chalk_online_store.errors import InvalidValue
 from chalk_online_store.integrations.conversion import Column
 from chalk_online_store.integrations.texts import Texts
 
-ROWS_PER_BATCH = 10_000
-"""Rows that are read from a Parquet file at once."""
+_PARQUET_ROWS = 10_000
+_PARQUET_BYTES = 32 << 20
+"""Maximum of a block, by the size that the file states, without compression."""
 
-_CSV_BYTES = 4 << 20
-_LINES = 500
+_PARQUET_BUFFER_BYTES = 256 << 10
+"""Read buffer of a column. Without one, pyarrow reads a column of a whole row group into memory."""
+
+_TEXT_BYTES = 4 << 20
+"""Bytes of CSV and JSON Lines that are read at once."""
+
+_LINES = 5_000
+_LINES_CHARACTERS = 4 << 20
+"""Maximum of a block of JSON Lines, but for its last line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,14 @@ class Block:
     columns: dict[str, Column] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """The memory that the values take, about."""
+        arrays: Iterator[Any] = (
+            c.array if isinstance(c, Texts) else c for c in self.columns.values()
+        )
+        return sum(array.nbytes for array in arrays) + sum(map(len, self.lines))
 
 
 @dataclass(slots=True)
@@ -107,10 +123,18 @@ def _guarded(file: InputFile, options: TextOptions, blocks: Iterator[Block]) -> 
 
 def _parquet(file: InputFile, options: TextOptions) -> Opened:
     source = file.random_access()
-    opened = pyarrow.parquet.ParquetFile(source)
-    blocks = _blocks(opened.iter_batches(ROWS_PER_BATCH), file)
+    opened = pyarrow.parquet.ParquetFile(
+        source, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False
+    )
+    blocks = _blocks(opened.iter_batches(_rows_per_block(opened.metadata)), file)
     count = opened.metadata.num_rows
     return Opened(opened.schema_arrow, _guarded(file, options, blocks), count, opened.close)
+
+
+def _rows_per_block(metadata: Any) -> int:
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    row_bytes = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=0)
+    return int(max(1, min(_PARQUET_ROWS, _PARQUET_BYTES // max(1, row_bytes))))
 
 
 def _arrow(file: InputFile, options: TextOptions) -> Opened:
@@ -155,7 +179,7 @@ def _csv(file: InputFile, options: TextOptions) -> Opened:
             stream,
             # Rows have a number only if one thread reads them.
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, block_size=_CSV_BYTES, encoding=options.encoding
+                use_threads=False, block_size=_TEXT_BYTES, encoding=options.encoding
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=options.delimiter, newlines_in_values=True, invalid_row_handler=skip
@@ -170,20 +194,20 @@ def _csv(file: InputFile, options: TextOptions) -> Opened:
 
     names = _csv_names(file, options)
     ragged.clear()
-    source = file.stream()
+    source = _CsvStream(file.stream(), options)
     opened = reader(source, names)
-    blocks = _guarded(file, options, _csv_blocks(iter(opened), file, ragged))
+    blocks = _guarded(file, options, _csv_blocks(iter(opened), file, ragged, source))
     schema = pa.schema([(name, pa.string()) for name in names])
     return Opened(schema, blocks, None, source.close)
 
 
 def _csv_names(file: InputFile, options: TextOptions) -> list[str]:
     """The names of the head. All columns must be known, to be read as text."""
-    with file.stream() as source:
+    with _CsvStream(file.stream(), options) as source:
         head = pyarrow.csv.open_csv(
             source,
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, block_size=_CSV_BYTES, encoding=options.encoding
+                use_threads=False, block_size=_TEXT_BYTES, encoding=options.encoding
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=options.delimiter,
@@ -194,21 +218,99 @@ def _csv_names(file: InputFile, options: TextOptions) -> list[str]:
         return list(head.schema.names)
 
 
+class _CsvStream(io.RawIOBase):
+    """The bytes of a CSV file, with a line end after the last line, and the end of them.
+
+    pyarrow takes a head without a line end for no head. It takes a quoted cell that has no end for
+    one that ends with the file. So the end is kept, to find such a cell: it may have swallowed the
+    rows that follow it.
+    """
+
+    def __init__(self, source: Any, options: TextOptions) -> None:
+        self._source = source
+        self._encoding = options.encoding
+        # Other encodings, such as UTF-16, have longer line ends: they are left as they are.
+        self._is_plain = '"\n'.encode(options.encoding) == b'"\n'
+        self._end = b""
+        self._ended = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Read the next bytes."""
+        data: bytes = self._source.read(size)
+        if len(data) < size and not self._ended:  # pyarrow takes a short read for the last one.
+            data += self._source.read(size - len(data))
+        self._end = (self._end + data[-_CSV_END:])[-_CSV_END:]
+        is_last = len(data) < size and not self._ended
+        if is_last:
+            self._ended = True
+            if self._is_plain and self._end and self._end[-1:] not in b"\r\n":
+                data += b"\n"
+                self._end += b"\n"
+        return data
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self._source.close()
+        super().close()
+
+    def ends_within(self, cell: str) -> bool:
+        """Return True if the last cell of the file began with a quote, and no quote ends it."""
+        if not self._is_plain or not cell:
+            return False
+        quoted = ('"' + cell.replace('"', '""')).encode(self._encoding, "replace")
+        if self._end.rstrip(b"\r\n").endswith(b'"'):
+            return False
+        return (
+            quoted.endswith(self._end)
+            if len(quoted) > len(self._end)
+            else (self._end.endswith(quoted))
+        )
+
+
+_CSV_END = 64 << 10
+"""Bytes at the end of a file that tell whether its last cell ends."""
+
+
 def _csv_blocks(
-    batches: Iterator[pa.RecordBatch], file: InputFile, ragged: list[Any]
+    batches: Iterator[pa.RecordBatch], file: InputFile, ragged: list[Any], source: _CsvStream
 ) -> Iterator[Block]:
     """Batches, each with the rows before its end that have too few or too many cells."""
     row = 2  # The head is row 1.
-    for batch in batches:
+    batch = next(batches, None)
+    while batch is not None:
+        following = next(batches, None)
         end, before = row + batch.num_rows, -1
         while before != (before := sum(r.number < end + max(before, 0) for r in ragged)):
             pass
         broken = [_broken(each) for each in ragged[:before]]
         del ragged[:before]
         row = end + before
+        if following is None and batch.num_rows and _is_unclosed(batch, source):
+            broken.append(_unclosed(batch, row - 1))
+            batch = batch.slice(0, batch.num_rows - 1)
         yield _text_block(batch, file, broken)
+        batch = following
     if ragged:
         yield Block(0, broken=[_broken(each) for each in ragged])
+
+
+def _is_unclosed(batch: pa.RecordBatch, source: _CsvStream) -> bool:
+    last = batch.column(batch.num_columns - 1)[-1].as_py()
+    return last is not None and source.ends_within(last)
+
+
+def _unclosed(batch: pa.RecordBatch, row: int) -> Broken:
+    cells = [column[-1].as_py() or "" for column in batch.columns]
+    error = InvalidValue(
+        f"Row {row} of the file has a quoted cell that has no closing quote: the rows after it "
+        "may be within this cell."
+    )
+    return Broken(",".join(cells), error)
 
 
 def _text_block(batch: pa.RecordBatch, file: InputFile, broken: list[Broken]) -> Block:
@@ -234,7 +336,15 @@ def _jsonl(file: InputFile, options: TextOptions) -> Opened:
     lines = (line for line in _lines(source, options.encoding) if line.strip())
 
     def blocks() -> Iterator[Block]:
-        while some := list(islice(lines, _LINES)):
+        some: list[str] = []
+        size = 0
+        for line in lines:
+            some.append(line)
+            size += len(line)
+            if len(some) == _LINES or size >= _LINES_CHARACTERS:
+                yield Block(len(some), lines=some)
+                some, size = [], 0
+        if some:
             yield Block(len(some), lines=some)
 
     return Opened(None, _guarded(file, options, blocks()), None, source.close)
@@ -244,11 +354,11 @@ def _lines(source: Any, encoding: str) -> Iterator[str]:
     """The lines of a file; other line ends than those of JSON Lines are part of a line."""
     with_mark = codecs.lookup(encoding).name == "utf-8"  # A mark at the beginning is not content.
     decoder = codecs.getincrementaldecoder("utf-8-sig" if with_mark else encoding)()
-    rest, data = "", source.read(_CSV_BYTES)
+    rest, data = "", source.read(_TEXT_BYTES)
     while data:
         *whole, rest = (rest + decoder.decode(data)).split("\n")
         yield from whole
-        data = source.read(_CSV_BYTES)
+        data = source.read(_TEXT_BYTES)
     yield rest + decoder.decode(b"", final=True)
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from chalk_online_store.cli.json_rows import JsonRows, read_object
 from chalk_online_store.cli.loading.formats import Block, Opened, TextOptions, open_file
 from chalk_online_store.cli.loading.inference import JsonTypes, TextTypes
 from chalk_online_store.cli.loading.inputs import InputFile
-from chalk_online_store.cli.loading.lines import LineConverter, read_object
 from chalk_online_store.codec.columns import Stored
 from chalk_online_store.errors import InvalidSchema, InvalidValue
 from chalk_online_store.integrations.arrow import moment_type, namespace_of
@@ -26,7 +26,10 @@ from chalk_online_store.integrations.conversion import (
 from chalk_online_store.integrations.texts import Texts
 from chalk_online_store.schema import Namespace
 
-ROWS_A_BATCH = 500
+ROWS_PER_BATCH = 5_000
+BYTES_PER_BATCH = 32 << 20
+"""The size of a batch as columns in memory. Its rows take several times that."""
+
 _INDEX = "__index_level_"
 
 Refusal = tuple[Mapping[str, Any], InvalidValue]
@@ -101,7 +104,7 @@ class Source:
                 f"The primary key of {namespace.name!r} has {len(namespace.key.parts)} parts: name "
                 "the column of each, --key for each one."
             )
-        self._lines = LineConverter(namespace, self._key, self._observed_at, self._time_zone)
+        self._lines = JsonRows(namespace, self._key, self._observed_at, self._time_zone)
         if self.schema is not None:
             self._check_types(self._converter(self.schema.names), self.schema)
 
@@ -152,14 +155,16 @@ class Source:
                 first = schema
             elif file.format != self.files[0].format:
                 raise InvalidValue(f"{file.name} is of another format than {self.files[0].name}.")
-            elif not _alike(schema, first, same_types=infer):
-                raise InvalidValue(f"{file.name} has other columns than {self.files[0].name}.")
+            elif difference := _difference(schema, first, same_types=infer):
+                raise InvalidValue(
+                    f"{file.name} has other columns than {self.files[0].name}: {difference}."
+                )
         if first is None:
             self._survey_lines(infer=infer)
             return None
         if self._is_text:
             return self._survey_texts(first, infer=infer)
-        return first
+        return _with_text_for_nulls(first) if infer else first
 
     def _survey_texts(self, schema: pa.Schema, *, infer: bool) -> pa.Schema:
         """Read all text once, for its types, and to refuse another encoding before any write."""
@@ -187,6 +192,10 @@ class Source:
 
     def _check_json_columns(self) -> None:
         needed = [*self._key, *([self._observed_at] if self._observed_at else [])]
+        if self.count and not self._json.names():
+            raise InvalidSchema(
+                "The file has no JSON object. Write one object per line, not a list of them."
+            )
         for name in needed:
             if name not in self._json.names():
                 raise InvalidSchema(f"The file has no column {name!r}.")
@@ -223,8 +232,8 @@ class Source:
 
     # --- reading ---------------------------------------------------------------------------
 
-    def read(self, start: int = 0) -> Iterator[Rows]:
-        """The rows from one on, some at a time."""
+    def read(self, start: int = 0, rows_per_batch: int = ROWS_PER_BATCH) -> Iterator[Rows]:
+        """Yield the rows from position `start` on, in batches of at most `rows_per_batch`."""
         first = 0
         for file in self.files:
             with open_file(file, self._options) as opened:
@@ -233,23 +242,28 @@ class Source:
                     first += skipped
                     continue
                 for block in opened.blocks:
-                    for offset in range(0, max(1, block.rows), ROWS_A_BATCH):
-                        broken = block.broken if offset == 0 else []
-                        count = min(ROWS_A_BATCH, block.rows - offset)
-                        if first + count + len(broken) > start:
-                            yield self._rows(first, block, offset, count)
-                        first += count + len(broken)
+                    yield from self._batches(block, first, start, rows_per_batch)
+                    first += len(block.broken) + block.rows
+
+    def _batches(self, block: Block, first: int, start: int, most: int) -> Iterator[Rows]:
+        """Cut a block into batches, without its rows before `start`; broken rows come first."""
+        skipped = max(0, start - first)
+        broken = block.broken[skipped:]
+        if broken:
+            refused: list[Refusal] = [({"text": each.text}, each.error) for each in broken]
+            yield Rows(first + skipped, [], None, refused)
+        begin = max(0, skipped - len(block.broken))
+        first += len(block.broken)
+        most = min(most, max(1, BYTES_PER_BATCH * block.rows // max(1, block.bytes)))
+        for offset in range(begin, block.rows, most):
+            yield self._rows(first + offset, block, offset, min(most, block.rows - offset))
 
     def _rows(self, first: int, block: Block, offset: int, count: int) -> Rows:
-        broken = block.broken if offset == 0 else []
-        refused: list[Refusal] = [({"text": each.text}, each.error) for each in broken]
         if block.lines:
             return self._rows_of_lines(first, block.lines[offset : offset + count])
-        if not count:
-            return Rows(first, [], None, refused)
         columns = {name: slice_of(c, offset, count) for name, c in block.columns.items()}
         found = self._converter(list(columns)).convert_rows(columns, first)
-        refused += [(_original(columns, row), error) for row, error in found.refused.items()]
+        refused = [(_original(columns, row), error) for row, error in found.refused.items()]
         return Rows(first, found.rows, found.observed_at, refused)
 
     def _rows_of_lines(self, first: int, lines: Sequence[str]) -> Rows:
@@ -279,12 +293,27 @@ def _with_partitions(schema: pa.Schema | None, file: InputFile) -> pa.Schema | N
     return schema
 
 
-def _alike(schema: pa.Schema | None, first: pa.Schema | None, *, same_types: bool) -> bool:
+def _with_text_for_nulls(schema: pa.Schema) -> pa.Schema:
+    """Let columns of nulls alone be text, as an empty column of CSV is."""
+    fields = (f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in schema)
+    return pa.schema(list(fields))
+
+
+def _difference(
+    schema: pa.Schema | None, first: pa.Schema | None, *, same_types: bool
+) -> str | None:
+    """Say in what the columns of a file differ from those of the first one."""
     if schema is None or first is None:
-        return schema is first
-    if not same_types:
-        return sorted(schema.names) == sorted(first.names)
-    return {f.name: f.type for f in schema} == {f.name: f.type for f in first}
+        return None
+    if missing := sorted({*first.names} - {*schema.names}):
+        return f"it has no {missing[0]!r}"
+    if extra := sorted({*schema.names} - {*first.names}):
+        return f"it has {extra[0]!r} as well"
+    for name in first.names if same_types else ():
+        here, there = schema.field(name).type, first.field(name).type
+        if here != there:
+            return f"{name!r} is {here}, not {there}; --schema states one type for all files"
+    return None
 
 
 def _check_columns(schema: pa.Schema | None) -> None:
