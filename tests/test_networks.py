@@ -463,6 +463,20 @@ def test_a_proxy_that_cannot_be_used_is_refused(text: str) -> None:
     assert "hüsh" not in str(raised.value)
 
 
+def test_settings_for_the_proxy_itself_are_refused() -> None:
+    """`Config(proxies_config=...)` is refused if there is a proxy, and has no effect otherwise."""
+    for proxies in ({"https": "http://proxy:3128"}, {}):
+        core = botocore.session.Session()
+        config: Any = {"proxies": proxies, "proxies_config": {"proxy_ca_bundle": "/ca.pem"}}
+        core.set_default_client_config(Config(**config))
+        session = boto3.Session(botocore_session=core)
+        if proxies:
+            with pytest.raises(InvalidNetworkSettings, match="proxies_config"):
+                resolve_network(session, "https://dynamodb.test")
+        else:
+            assert resolve_network(session, "https://dynamodb.test").proxy is None
+
+
 # --- which authorities ----------------------------------------------------------------------
 
 

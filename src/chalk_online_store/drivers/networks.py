@@ -75,6 +75,11 @@ def resolve_network(session: Any, url: str) -> Network:
             "The CA bundle is an empty path. Unset AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or ca_bundle "
             "of the profile, or set it to a file."
         )
+    if text and config and config.proxies_config:
+        raise InvalidNetworkSettings(
+            "Config(proxies_config=...) is not supported, since it is for TLS to the proxy itself. "
+            "Remove it, and use a proxy with http://."
+        )
     certificate = config.client_cert if config else None
     return Network(parse_proxy(text) if text else None, bundle, certificate)
 
