@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import json
@@ -18,10 +19,12 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from chalk_online_store import OnlineStore, Vector, features
+from chalk_online_store import Feature, Namespace, OnlineStore, Vector, features
+from chalk_online_store.cli.loading import formats
 from chalk_online_store.cli.loading.inputs import input_files
 from chalk_online_store.cli.loading.source import Source
 from chalk_online_store.cli.rows.registered import registered_namespace
@@ -465,3 +468,46 @@ def test_an_interruption_before_the_load_says_so(
     monkeypatch.setattr("chalk_online_store.cli.loading.estimate.estimate", interrupted)
     assert run(path, "--url", url, *NAMES) == 130
     assert "before anything was written" in capsys.readouterr().err
+
+
+# --- memory --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "csv", "jsonl"])
+def test_a_load_holds_two_blocks_at_most(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of blocks in memory does not grow with the rows of a file."""
+    path = tmp_path / f"x.{suffix}"
+    table = pa.table({"id": range(60_000), "v": [n % 1000 for n in range(60_000)]})
+    match suffix:
+        case "parquet":
+            pyarrow.parquet.write_table(table, path)
+        case "arrow":
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table, max_chunksize=3000)
+        case "csv":
+            pyarrow.csv.write_csv(table, path)
+        case "jsonl":
+            path.write_text("".join(f'{{"id": {n}, "v": {n % 1000}}}\n' for n in range(60_000)))
+    monkeypatch.setattr(formats, "_TEXT_BYTES", 50_000)
+    namespace = Namespace("user", int, [Feature("v", int)])
+    source = Source(input_files([str(path)], None), "user", ["id"], None, namespace)
+    alive = [sum(type(each) is formats.Block for each in gc.get_objects()) for _ in source.read()]
+    assert len(alive) >= 12
+    assert max(alive) <= 2
+
+
+def test_a_row_group_is_not_read_as_a_whole(tmp_path: Path) -> None:
+    """Arrow's memory for a Parquet file is a part of its only row group."""
+    path = tmp_path / "x.parquet"
+    count = 500_000
+    table = pa.table({"id": np.arange(count), "v": np.random.default_rng(1).normal(size=count)})
+    pyarrow.parquet.write_table(table, path, row_group_size=count, use_dictionary=False)
+    assert pyarrow.parquet.ParquetFile(path).num_row_groups == 1
+    namespace = Namespace("user", int, [Feature("v", float)])
+    source = Source(input_files([str(path)], None), "user", ["id"], None, namespace)
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in source.read():
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 0.5 * table.nbytes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -17,11 +16,19 @@ from chalk_online_store.errors import InvalidValue
 from chalk_online_store.integrations.conversion import Column
 from chalk_online_store.integrations.texts import Texts
 
-ROWS_PER_BATCH = 10_000
-"""Rows that are read from a Parquet file at once."""
+_PARQUET_ROWS = 10_000
+_PARQUET_BYTES = 32 << 20
+"""Maximum of a block, by the size that the file states, without compression."""
 
-_CSV_BYTES = 4 << 20
+_PARQUET_BUFFER_BYTES = 256 << 10
+"""Read buffer of a column. Without one, pyarrow reads a column of a whole row group into memory."""
+
+_TEXT_BYTES = 4 << 20
+"""Bytes of CSV and JSON Lines that are read at once."""
+
 _LINES = 5_000
+_LINES_CHARACTERS = 4 << 20
+"""Maximum of a block of JSON Lines, but for its last line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +120,18 @@ def _guarded(file: InputFile, options: TextOptions, blocks: Iterator[Block]) -> 
 
 def _parquet(file: InputFile, options: TextOptions) -> Opened:
     source = file.random_access()
-    opened = pyarrow.parquet.ParquetFile(source)
-    blocks = _blocks(opened.iter_batches(ROWS_PER_BATCH), file)
+    opened = pyarrow.parquet.ParquetFile(
+        source, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False
+    )
+    blocks = _blocks(opened.iter_batches(_rows_per_block(opened.metadata)), file)
     count = opened.metadata.num_rows
     return Opened(opened.schema_arrow, _guarded(file, options, blocks), count, opened.close)
+
+
+def _rows_per_block(metadata: Any) -> int:
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    row_bytes = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=0)
+    return int(max(1, min(_PARQUET_ROWS, _PARQUET_BYTES // max(1, row_bytes))))
 
 
 def _arrow(file: InputFile, options: TextOptions) -> Opened:
@@ -161,7 +176,7 @@ def _csv(file: InputFile, options: TextOptions) -> Opened:
             stream,
             # Rows have a number only if one thread reads them.
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, block_size=_CSV_BYTES, encoding=options.encoding
+                use_threads=False, block_size=_TEXT_BYTES, encoding=options.encoding
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=options.delimiter, newlines_in_values=True, invalid_row_handler=skip
@@ -189,7 +204,7 @@ def _csv_names(file: InputFile, options: TextOptions) -> list[str]:
         head = pyarrow.csv.open_csv(
             source,
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, block_size=_CSV_BYTES, encoding=options.encoding
+                use_threads=False, block_size=_TEXT_BYTES, encoding=options.encoding
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=options.delimiter,
@@ -240,7 +255,15 @@ def _jsonl(file: InputFile, options: TextOptions) -> Opened:
     lines = (line for line in _lines(source, options.encoding) if line.strip())
 
     def blocks() -> Iterator[Block]:
-        while some := list(islice(lines, _LINES)):
+        some: list[str] = []
+        size = 0
+        for line in lines:
+            some.append(line)
+            size += len(line)
+            if len(some) == _LINES or size >= _LINES_CHARACTERS:
+                yield Block(len(some), lines=some)
+                some, size = [], 0
+        if some:
             yield Block(len(some), lines=some)
 
     return Opened(None, _guarded(file, options, blocks()), None, source.close)
@@ -250,11 +273,11 @@ def _lines(source: Any, encoding: str) -> Iterator[str]:
     """The lines of a file; other line ends than those of JSON Lines are part of a line."""
     with_mark = codecs.lookup(encoding).name == "utf-8"  # A mark at the beginning is not content.
     decoder = codecs.getincrementaldecoder("utf-8-sig" if with_mark else encoding)()
-    rest, data = "", source.read(_CSV_BYTES)
+    rest, data = "", source.read(_TEXT_BYTES)
     while data:
         *whole, rest = (rest + decoder.decode(data)).split("\n")
         yield from whole
-        data = source.read(_CSV_BYTES)
+        data = source.read(_TEXT_BYTES)
     yield rest + decoder.decode(b"", final=True)
 
 
