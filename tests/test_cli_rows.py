@@ -20,7 +20,8 @@ import pytest
 from chalk_online_store import Document, Namespace, OnlineStore, Vector, feature, features
 from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.cli import main
-from chalk_online_store.cli.rows.plain import from_plain, to_plain
+from chalk_online_store.cli.json_rows import JsonRows
+from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.cli.rows.registered import parse_key, registered_namespace
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.schema import namespace_of
@@ -145,7 +146,7 @@ def test_json_is_exact() -> None:
     namespace = namespace_of(Everything)
     for row in typical_rows(namespace, 20):
         wanted = {**row, "vector": np.float16(row["vector"]), "wide": np.float32(row["wide"])}
-        back = from_plain(namespace, json.loads(json.dumps(to_plain(wanted))))
+        back, _ = JsonRows(namespace).convert(json.dumps(to_plain(wanted)), 0)
         for name, value in wanted.items():
             assert np.array_equal(back[name], value), name
     assert to_plain([float("nan"), float("inf")]) == ["nan", "inf"]
@@ -164,14 +165,61 @@ def test_sets_without_an_order_become_lists() -> None:
     assert sorted(to_plain({Decimal("NaN"), Decimal(1), Decimal(2)})) == ["1", "2", "NaN"]
 
 
+class Rate(Enum):
+    LOW = 1
+    HIGH = 2
+
+
+@features
+class Offer:
+    id: tuple[int, str]
+    mark: Mark | None
+    rate: Rate
+    marks: dict[str, Mark]
+    prices: set[Decimal]
+    took: timedelta | None
+
+
+def test_put_takes_what_load_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`put` and `load` read the same JSON: enums of any type, durations and keys of parts."""
+    values = {
+        "mark": "YQ==",
+        "rate": 1,
+        "marks": {"x": "Yg=="},
+        "prices": [1.10, "2.0"],
+        "took": "PT2S",
+    }
+    prices = {Decimal("1.1"), Decimal("2.0")}
+    expected = [Mark.FIRST, Rate.LOW, {"x": Mark.SECOND}, prices, timedelta(seconds=2)]
+    url, schema = f"sqlite:///{tmp_path / 'store.db'}", f"{__name__}:Offer"
+    assert run("put", json.dumps({"id": [1, "a"]} | values), "--schema", schema, "--url", url) == 0
+    path = tmp_path / "offers.jsonl"
+    path.write_text(json.dumps({"number": 2, "code": "b"} | values))
+    keys = ["--key", "number", "--key", "code"]
+    command = ["load", str(path), "--schema", schema, *keys, "--url", url, "--yes"]
+    assert run(*command) == 0
+    with OnlineStore.open(url, [Offer]) as store:
+        for row in store.read(Offer, [(1, "a"), (2, "b")], list(values)):
+            assert [row[name] for name in values] == expected
+    capsys.readouterr()
+    bad = [
+        ({"id": [1]}, "The primary key 'id' has 2 parts"),
+        ({"id": [1, "a"], "rate": 7}, "it is not among the declared values"),
+        ({"id": [1, "a"], "rate": None}, "'rate' is null or missing"),
+    ]
+    for row, message in bad:
+        assert run("put", json.dumps(row), "--schema", schema, "--url", url) == 1
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("get", "nobody", "1"), "no namespace 'nobody'"),
         (("get", "user", "x"), "A primary key of 'user' is written as int"),
-        (("put", "{", "--schema", USER), "no JSON"),
+        (("put", "{", "--schema", USER), "not JSON"),
         (("put", '{"name": "x"}', "--schema", USER), "primary key 'id'"),
-        (("put", '{"id": 1, "risk": "x"}', "--schema", USER), "user.risk: this is no float"),
+        (("put", '{"id": 1, "risk": "x"}', "--schema", USER), "'risk' is no float"),
         (("put", '{"id": 1, "nope": 1}', "--schema", USER), "nope"),
         (("put", '{"id": 1}', "--schema", USER, "--observed-at", "2026-01-02"), "no time zone"),
     ],

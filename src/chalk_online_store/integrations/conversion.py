@@ -20,9 +20,9 @@ from chalk_online_store.integrations.arrow_columns import column_of, moments_of
 from chalk_online_store.integrations.objects import (
     moments_of_objects,
     values_of_objects,
-    zone_of,
 )
 from chalk_online_store.integrations.texts import Texts, moments_of_texts, values_of_texts
+from chalk_online_store.integrations.time_zones import zone_of
 from chalk_online_store.schema import Namespace
 from chalk_online_store.schema.types import SCALARS, FeatureType
 

@@ -6,13 +6,11 @@ its own keys. What pandas calls missing (None, NaN, NaT, NA) is a null.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -26,6 +24,7 @@ from chalk_online_store.codec.values import (
 )
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.integrations.arrow_columns import dict_of, scalar_maker
+from chalk_online_store.integrations.time_zones import in_zone, zone_of
 from chalk_online_store.operations.arrow_types import elements_of, parts_of
 from chalk_online_store.schema.types import (
     ChoiceType,
@@ -91,36 +90,6 @@ def is_null(value: Any) -> bool:
     if isinstance(value, np.datetime64 | np.timedelta64):
         return bool(np.isnat(value))
     return type(value).__name__ in ("NAType", "NaTType") and "pandas" in sys.modules
-
-
-_OFFSET = re.compile("([+-])([01][0-9]|2[0-3]):([0-5][0-9])")
-
-
-def zone_of(name: str | None) -> tzinfo | None:
-    """Return a time zone by its name or offset; raises `InvalidValue` if it is not known."""
-    if name is None:
-        return None
-    if offset := _OFFSET.fullmatch(name):
-        sign, hours, minutes = offset.groups()
-        span = timedelta(hours=int(hours), minutes=int(minutes))
-        return timezone(-span if sign == "-" else span)
-    try:
-        return ZoneInfo(name)
-    except (OSError, ValueError, KeyError):
-        raise InvalidValue(f"No time zone is called {name!r}.") from None
-
-
-def in_zone(value: datetime, zone: tzinfo | None) -> datetime:
-    """Return a datetime without a time zone in this one.
-
-    Raises `ValueError` for a time that the zone does not have, or has twice.
-    """
-    if zone is None or value.tzinfo is not None:
-        return value
-    found = value.replace(tzinfo=zone)
-    if found.utcoffset() != found.replace(fold=1 - found.fold).utcoffset():
-        raise ValueError("the clocks change then")
-    return found
 
 
 def _nullable(convert: Convert) -> Convert:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from chalk_online_store.cli.json_rows import JsonRows, read_object
 from chalk_online_store.cli.loading.formats import Block, Opened, TextOptions, open_file
 from chalk_online_store.cli.loading.inference import JsonTypes, TextTypes
 from chalk_online_store.cli.loading.inputs import InputFile
-from chalk_online_store.cli.loading.lines import LineConverter, read_object
 from chalk_online_store.codec.columns import Stored
 from chalk_online_store.errors import InvalidSchema, InvalidValue
 from chalk_online_store.integrations.arrow import moment_type, namespace_of
@@ -104,7 +104,7 @@ class Source:
                 f"The primary key of {namespace.name!r} has {len(namespace.key.parts)} parts: name "
                 "the column of each, --key for each one."
             )
-        self._lines = LineConverter(namespace, self._key, self._observed_at, self._time_zone)
+        self._lines = JsonRows(namespace, self._key, self._observed_at, self._time_zone)
         if self.schema is not None:
             self._check_types(self._converter(self.schema.names), self.schema)
 

@@ -15,9 +15,10 @@ from typer.core import TyperCommand
 
 from chalk_online_store.backend import Call
 from chalk_online_store.cli import WrongUsage
+from chalk_online_store.cli.json_rows import JsonRows
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Features, Json, JsonLines, OneSchema, Url
-from chalk_online_store.cli.rows.plain import from_plain, to_plain
+from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.cli.rows.registered import parse_key, registered_namespace
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.stores import ANSWERS_WITHIN, load_registry
@@ -25,7 +26,6 @@ from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.rows import Row
 from chalk_online_store.schema import Namespace
 from chalk_online_store.store import OnlineStore
@@ -122,8 +122,9 @@ def put(
     moment = None if observed_at is None else _moment(observed_at)
     written = 0
     with OnlineStore.open(url, [namespace], timeout=ANSWERS_WITHIN) as store:
-        lines = _lines(rows)
-        while batch := [from_plain(namespace, _object(line)) for line in islice(lines, _PAGE)]:
+        convert = JsonRows(namespace).convert
+        found = (convert(line, row)[0] for row, line in enumerate(_lines(rows)))
+        while batch := list(islice(found, _PAGE)):
             store.write(namespace, batch, observed_at=moment)
             written += len(batch)
     if as_json:
@@ -227,13 +228,6 @@ def _lines(rows: list[str]) -> Iterator[str]:
             yield from (line for line in sys.stdin if line.strip())
         else:
             yield row
-
-
-def _object(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        raise InvalidValue("A row is no JSON.") from None
 
 
 def _moment(text: str) -> datetime:
