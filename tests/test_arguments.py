@@ -344,7 +344,10 @@ WRONG |= {
     "table": [*TEXTS, 7, None, {"id": ["a"]}, [{"id": "a"}], FRAME["v"]],
     "columns": [7, {"id": 1}, FRAME, [7], ["id", "v"], b"id"],
     "optional text": [7, b"UTC", ["UTC"]],
-    "keys of a table": [*SINGLE, None, [b"bob"], [None], np.str_("bob"), np.array("bob")],
+    "keys of a table": [
+        *(wrong for wrong in SINGLE if not any(wrong is frame for frame in FRAMES)),
+        *(None, [b"bob"], [None], np.str_("bob"), np.array("bob")),
+    ],
     "optional duration": [float("nan"), -1, True, "soon", [], b"1h"],
     "bytes": [-1, 1.5, float("nan"), "4", True, None],
     "optional count": [0, -1, 1.5, "4", True],

@@ -23,6 +23,7 @@ from chalk_online_store import (
     AsyncOnlineStore,
     AsyncPersistenceWriter,
     Feature,
+    InvalidKey,
     InvalidValue,
     Namespace,
     OnlineStore,
@@ -294,6 +295,83 @@ def test_keys_of_several_columns() -> None:
             write_table(store, pair, table)
         with pytest.raises(InvalidValue, match="has 2 parts"):
             read_table(store, pair, [("x", 1)], key="a")
+
+
+KEYS_OF_TWO_PARTS = {"a": ["x", "y"], "b": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        (pd.DataFrame(KEYS_OF_TWO_PARTS | {"other": [1j, 2j]}), ["a", "b"]),
+        (pd.DataFrame(KEYS_OF_TWO_PARTS | {"other": 0}).set_index(["a", "b"]), None),
+        (pd.MultiIndex.from_arrays([*KEYS_OF_TWO_PARTS.values()], names=["a", "b"]), None),
+        (pl.DataFrame(KEYS_OF_TWO_PARTS), ["a", "b"]),
+        (pl.LazyFrame(KEYS_OF_TWO_PARTS), ["a", "b"]),
+        (pl.DataFrame(KEYS_OF_TWO_PARTS).to_struct("key"), ["a", "b"]),
+        (pa.table(KEYS_OF_TWO_PARTS | {"other": ["", ""]}), ["a", "b"]),
+        (pa.record_batch(KEYS_OF_TWO_PARTS), ["a", "b"]),
+        (pa.array([{"a": "x", "b": 1}, {"a": "y", "b": 2}]), ["a", "b"]),
+        ([("x", 1), ("y", 2)], ["a", "b"]),
+    ],
+    ids=[
+        "pandas",
+        "index",
+        "MultiIndex",
+        "polars",
+        "lazy",
+        "struct",
+        "Arrow",
+        "batch",
+        "structs",
+        "list",
+    ],
+)
+def test_keys_of_a_read_come_by_column_name(keys: Any, key: list[str] | None) -> None:
+    """A frame with the columns of a key gives the keys of a read, whatever else it has."""
+    pair = Namespace("pair", tuple[str, int], [Feature("v", float)])
+    table = pa.table(KEYS_OF_TWO_PARTS | {"v": [0.5, 1.5]})
+    with OnlineStore.open("sqlite://", schema=[pair]) as store:
+        write_table(store, pair, table, key=["a", "b"])
+        assert_same(read_table(store, pair, keys, key=key), table)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pa.array([1, 2**64 - 1], pa.uint64()),
+        np.array([1, 2**64 - 1], "u8"),
+        pd.Series([1, 2**64 - 1], dtype="u8"),
+        pl.Series([1, 2**64 - 1], dtype=pl.UInt64),
+        pd.DataFrame({"id": np.array([1, 2**64 - 1], "u8")}),
+    ],
+    ids=["Arrow", "numpy", "pandas", "polars", "frame"],
+)
+def test_keys_keep_their_integer_type(keys: Any) -> None:
+    """Keys of 64 bits without a sign are written and read as they are."""
+    wide = Namespace("wide", int, [Feature("v", int)])
+    ids = pa.array([1, 2**64 - 1], pa.uint64())
+    with OnlineStore.open("sqlite://", schema=[wide]) as store:
+        write_table(store, wide, pa.table({"id": ids, "v": ids}))
+        found = read_table(store, wide, keys, types=pa.schema({"v": pa.uint64()}))
+        assert found.equals(pa.table({"id": ids, "v": ids}))
+
+
+def test_keys_of_a_read_are_converted_as_those_of_a_write() -> None:
+    """Whole floats are int keys, texts and bytes are UUID keys; a missing column is named."""
+    users = Namespace("users", int, [Feature("v", int)])
+    owners = Namespace("owners", UUID, [Feature("v", int)])
+    uid = UUID(int=7)
+    with OnlineStore.open("sqlite://", schema=[users, owners]) as store:
+        store.write(users, [{"id": 1, "v": 5}])
+        store.write(owners, [{"id": uid, "v": 6}])
+        assert read_table(store, users, pd.Series([1.0]))["v"].to_pylist() == [5]
+        for keys in (pa.array([str(uid)]), pa.array([uid.bytes], pa.binary(16)), [uid]):
+            assert read_table(store, owners, keys)["v"].to_pylist() == [6]
+        with pytest.raises(InvalidValue, match="keys has no column 'id'; it has uid"):
+            read_table(store, users, pd.DataFrame({"uid": [1]}))
+        with pytest.raises(InvalidKey, match="the primary key is int, not float"):
+            read_table(store, users, pd.Series([1.5]))
 
 
 @pytest.mark.parametrize(

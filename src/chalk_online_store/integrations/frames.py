@@ -7,17 +7,11 @@ the table, and come from it, without a dictionary for each row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
-from chalk_online_store.arguments import (
-    check_text,
-    is_frame,
-    key_list,
-    text_list,
-    whole_number,
-)
+from chalk_online_store.arguments import check_text, whole_number
 from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.codec.columns import ColumnBatch
 from chalk_online_store.errors import (
@@ -36,6 +30,7 @@ except ImportError as error:
     ) from error
 
 from chalk_online_store.integrations.conversion import TableConverter
+from chalk_online_store.integrations.table_keys import Keys, key_columns, keys_of
 from chalk_online_store.integrations.tables import index_names, table_of
 from chalk_online_store.operations.arrays import integers_array
 from chalk_online_store.operations.rows import Rows
@@ -85,7 +80,7 @@ class _Source:
         self._table = table_of(table)
         column = observed_at if isinstance(observed_at, str) else None
         names = self._table.names
-        key = _key_columns(namespace, key)
+        key = key_columns(namespace, key)
         self._converter = TableConverter(namespace, names, key, column, time_zone)
 
     def __len__(self) -> int:
@@ -96,21 +91,6 @@ class _Source:
             found = self._converter.convert(self._table.slice(first, self._size), first)
             times: Any = self._observed_at if found.observed_at is None else found.observed_at
             yield _Chunk(first, found.rows, times)
-
-
-def _key_columns(namespace: Namespace, key: Sequence[str] | None) -> list[str]:
-    count = len(namespace.key.parts)
-    if isinstance(key, str):
-        key = [key]
-    if key is None and not namespace.key.composite:
-        key = [namespace.key_name]
-    key = None if key is None else text_list(key, "key", "column names")
-    if key is None or len(key) != count:
-        raise InvalidValue(
-            f"The primary key of {namespace.name!r} has {count} parts: name the column of each, "
-            "key=[...]."
-        )
-    return list(key)
 
 
 # --- writing -------------------------------------------------------------------------------
@@ -295,16 +275,19 @@ def read_table(
 ) -> pa.Table:
     """Read features (all, unless named) into a table that begins with the columns of the key.
 
-    `keys` is an Arrow array, a column of pandas or polars, a numpy array or any iterable of
-    primary keys. `key` is as for `write_table`. Types are those of docs/frames.md; columns that
+    `keys` is a list of primary keys, a column of them (Arrow, pandas, polars, numpy), or a table or
+    data frame with the columns of the key; its other columns are ignored. `key` names the columns
+    of the key, as for `write_table`. They are converted as `write_table` converts them, and integer
+    columns are returned in their types. Other types are those of docs/frames.md; columns that
     `types` has come in its types. `statuses` and `observed_at` are as for `Rows.to_arrow`.
     `chunk` keys are read by each call, which may take `timeout` seconds.
 
     Raises as `OnlineStore.read` does, `ReadFailed` where a key could not be read in time, and
-    `InvalidValue` for what is no value of one of the `types`.
+    `InvalidValue` for what is no value of one of the `types`, and a bad column of keys.
     """
-    frame = _Frame(schema, features, key, types, statuses, observed_at)
-    for some in _chunks_of(keys, chunk):
+    given = keys_of(namespace_of(schema), keys, key)
+    frame = _Frame(schema, given, types, statuses, observed_at)
+    for some in _chunks_of(given, chunk):
         frame.add(
             store.read(
                 schema,
@@ -334,8 +317,9 @@ async def read_table_async(
     timeout: float | None = None,
 ) -> pa.Table:
     """As `read_table`, for an `AsyncOnlineStore`."""
-    frame = _Frame(schema, features, key, types, statuses, observed_at)
-    for some in _chunks_of(keys, chunk):
+    given = keys_of(namespace_of(schema), keys, key)
+    frame = _Frame(schema, given, types, statuses, observed_at)
+    for some in _chunks_of(given, chunk):
         frame.add(
             await store.read(
                 schema,
@@ -349,20 +333,11 @@ async def read_table_async(
     return frame.table()
 
 
-def _chunks_of(keys: Any, chunk: int) -> Iterator[list[Any]]:
-    """At least one, if it is an empty one."""
-    found = _keys_of(keys)
+def _chunks_of(given: Keys, chunk: int) -> Iterator[list[Any]]:
+    """Yield at least one chunk, which is empty if there are no keys."""
+    found = given.values
     for first in range(0, max(1, len(found)), whole_number(chunk, "chunk")):
         yield found[first : first + chunk]
-
-
-def _keys_of(keys: Any) -> list[Any]:
-    if is_frame(keys):
-        return key_list(keys)
-    for name in ("to_pylist", "to_list", "tolist"):  # Of Arrow; pandas and polars; numpy.
-        if hasattr(keys, name):
-            return key_list(getattr(keys, name)())
-    return key_list(keys)
 
 
 class _Frame:
@@ -371,15 +346,16 @@ class _Frame:
     def __init__(
         self,
         schema: Namespace | type,
-        features: Iterable[str] | None,
-        key: Sequence[str] | None,
+        keys: Keys,
         types: pa.Schema | None,
         statuses: bool,
         observed_at: bool,
     ) -> None:
         self._namespace = namespace_of(schema)
-        self._key = _key_columns(self._namespace, key)
-        self._types = {} if types is None else {field.name: field.type for field in types}
+        self._key = keys.names
+        self._types = dict(keys.types)
+        if types is not None:
+            self._types |= {field.name: field.type for field in types}
         self._statuses = statuses
         self._observed_at = observed_at
         self._parts: list[pa.Table] = []
