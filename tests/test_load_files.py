@@ -473,6 +473,148 @@ def test_an_interruption_before_the_load_says_so(
     assert "before anything was written" in capsys.readouterr().err
 
 
+# --- damaged and unusual files ---------------------------------------------------------------
+
+
+def texts_of(path: Path, *options: str) -> dict[Any, Any]:
+    """Load a file without a schema; return the value of `v` of each key, or of each refused row."""
+    url = f"sqlite:///{path}.db"
+    assert run(path, "--url", url, "--namespace", "u", "--key", "id", *options) in (0, 1)
+    user = registered_namespace(load_registry(url), "u")
+    with OnlineStore.open(url, [user]) as store:
+        rows = store.read(user, [1, 2, 3], ["v"])
+        return {row.key: row["v"] for row in rows if row.status("v") != "missing"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "expected"),
+    [
+        ("bom.csv", b"\xef\xbb\xbfid,v\n1,2\n", [], {1: 2}),
+        ("bom.jsonl", b'\xef\xbb\xbf{"id":1,"v":2}\n', [], {1: 2}),
+        ("utf16.csv", "id,v\n1,é".encode("utf-16"), ["--encoding", "utf-16"], {1: "é"}),
+        ("utf16.jsonl", '{"id":1,"v":"é"}'.encode("utf-16"), ["--encoding", "utf-16"], {1: "é"}),
+        ("crlf.csv", b"id,v\r\n1,a\r\n2,b", [], {1: "a", 2: "b"}),
+        ("cr.csv", b"id,v\r1,a\r2,b\r", [], {1: "a", 2: "b"}),
+        ("crlf.jsonl", b'{"id":1,"v":"a"}\r\n{"id":2,"v":"b"}\r\n', [], {1: "a", 2: "b"}),
+        ("blank.csv", b"id,v\n\n1,a\n\n2,b\n\n", [], {1: "a", 2: "b"}),
+        ("nul.csv", b"id,v\n1,a\0b\n", [], {1: "a\0b"}),
+        ("quoted.csv", b'id,v\n1,"a ""b""\n,c"\n2,"d"', [], {1: 'a "b"\n,c', 2: "d"}),
+        ("huge.csv", b"id,v\n1," + b"x" * 5_000_000 + b"\n2,b\n", [], {2: "b"}),
+        ("huge.jsonl", b'{"id":1,"v":"%b"}\n{"id":2,"v":"b"}' % (b"x" * 5_000_000), [], {2: "b"}),
+        ("deep.jsonl", b'{"id":1,"v":%b}\n{"id":2,"v":[1]}' % (b"[" * 99_999), [], {2: [1]}),
+        ("digits.jsonl", b'{"id":1,"v":%b}\n{"id":2,"v":1}' % (b"9" * 5000), [], {2: 1}),
+        ("two.csv.gz", gzip.compress(b"id,v\n1,2\n") + gzip.compress(b"2,3"), [], {1: 2, 2: 3}),
+    ],
+)
+def test_unusual_files_are_read_as_they_are(
+    tmp_path: Path, name: str, content: bytes, options: list[str], expected: dict[Any, Any]
+) -> None:
+    """Marks, line ends, quotes, NUL and huge cells do not change a value or cost another row."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert texts_of(path, *options) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('id,v\n1,a\n2,"b\n3,c\n', "Row 3 of the file has a quoted cell"),
+        ('id,v\n1,a\n2,"b', "Row 3 of the file has a quoted cell"),
+        ('id,v\n1,a\n2,"b ""c""\n' + "3,c\n" * 30_000, "Row 3 of the file has a quoted cell"),
+    ],
+)
+def test_a_cell_without_its_closing_quote_is_no_value(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    """A quoted cell that ends with the file is a dead letter: it may have swallowed other rows."""
+    path = tmp_path / "open.csv"
+    path.write_text(text)
+    assert texts_of(path) == {1: "a"}
+    (letter,) = letters(path)
+    assert letter["message"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("a.csv", b"id\n1\n", ["--encoding", "base64"], "no text encoding of this name"),
+        ("a.csv", b"id\n1\n", ["--delimiter", '"'], "not a quote or a line end"),
+        ("a.jsonl", b'[{"id":1}]', [], "Write one object per line"),
+        ("a.jsonl", b'{\n"id":1\n}', [], "Write one object per line"),
+        ("a.csv.gz", b"id\n1\n", [], "a.csv.gz cannot be read"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"id\n" + bytes(range(48, 58)) * 99)[:40],
+            [],
+            "a.csv.gz cannot be read",
+        ),
+        ("a.parquet", b"id\n1\n", [], "a.parquet cannot be read"),
+        ("a.txt", b"id\n1\n", [], "or state --format"),
+        ("directory", None, [], "or the directory has none"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A damaged file, and a wrong option, end with a sentence and without a store."""
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_bytes(content)
+    url = f"sqlite:///{tmp_path / 'features.db'}"
+    assert run(path, "--url", url, "--namespace", "u", "--key", "id", *options) in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "features.db").exists()
+
+
+def test_a_head_alone_is_a_file_without_rows(tmp_path: Path, url: str) -> None:
+    """A file of CSV with a head and no rows loads nothing, with and without its line end."""
+    for content in ("id,v", "id,v\n"):
+        path = tmp_path / "head.csv"
+        path.write_text(content)
+        assert run(path, "--url", url, "--namespace", "u", "--key", "id") == 0
+
+
+def test_partitions_are_decoded_as_hive_encodes_them(tmp_path: Path, url: str) -> None:
+    """Percent signs in the names of directories are decoded, and the default partition is null."""
+    for key, name in enumerate(("a%20b", "__HIVE_DEFAULT_PARTITION__", "plain"), 1):
+        directory = tmp_path / "data" / f"city={name}"
+        directory.mkdir(parents=True)
+        (directory / "f.csv").write_text(f"id\n{key}\n")
+    assert run(tmp_path / "data", "--url", url, "--namespace", "u", "--key", "id") == 0
+    user = registered_namespace(load_registry(url), "u")
+    with OnlineStore.open(url, [user]) as store:
+        assert store.read(user, [1, 2, 3]).column("city") == ["a b", None, "plain"]
+
+
+def test_files_of_other_types_are_named(
+    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a schema, a file whose column is of another type is refused with both types."""
+    for name, kind in (("a", pa.int64()), ("b", pa.int32())):
+        table = pa.table({"id": pa.array([1], kind), "v": pa.nulls(1)})
+        pyarrow.parquet.write_table(table, tmp_path / f"{name}.parquet")
+    names = ["--namespace", "u", "--key", "id"]
+    assert run(tmp_path, "--url", url, *names) == 1
+    assert "'id' is int32, not int64; --schema states" in capsys.readouterr().err
+    assert run(tmp_path / "a.parquet", "--url", url, *names) == 0  # A column of nulls is text.
+
+
+def test_a_dead_letter_has_the_time_of_its_row(tmp_path: Path, url: str) -> None:
+    """A row that is refused when it is written keeps its observed-at and its values."""
+    path = tmp_path / "x.csv"
+    path.write_text(f"id,v,at\n1,{'x' * 500_000},2026-01-02T03:00:00Z\n")
+    names = ["--namespace", "u", "--key", "id", "--observed-at", "at"]
+    assert run(path, "--url", url, *names) == 1
+    (letter,) = letters(path)
+    assert (letter["error"], letter["observed_at"]) == ("ItemTooLarge", "2026-01-02T03:00:00+00:00")
+
+
 # --- real data -----------------------------------------------------------------------------
 
 

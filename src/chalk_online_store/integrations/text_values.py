@@ -97,10 +97,14 @@ def read_json(text: str) -> Any:
     """
     try:
         return _DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, Unexact):
-            raise
+    except Unexact:
+        raise
+    except json.JSONDecodeError:
         raise Unexact("it is not JSON") from None
+    except ValueError:  # Python's limit of the digits of an int.
+        raise Unexact("a number has too many digits") from None
+    except RecursionError:
+        raise Unexact("it is nested too deeply") from None
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -263,7 +267,11 @@ def _timedelta(text: str) -> timedelta:
 
 def _datetime(zone: tzinfo | None) -> Convert:
     def convert(text: str) -> datetime:
-        found = in_zone(datetime.fromisoformat(_check_fraction(text)), zone)
+        found = datetime.fromisoformat(_check_fraction(text))
+        try:
+            found = in_zone(found, zone)
+        except ValueError:
+            raise Unexact("the clocks change at that time") from None
         if found.tzinfo is None:
             raise Unexact("it has no time zone; state it with --time-zone")
         return found

@@ -184,11 +184,14 @@ def _text_options(
     make: type[TextOptions], encoding: str, delimiter: str, null: list[str] | None
 ) -> TextOptions:
     try:
-        codecs.lookup(encoding)
+        # Codecs such as base64 are not encodings of text. Python has no public attribute for that.
+        is_text = codecs.lookup(encoding)._is_text_encoding
     except LookupError:
-        raise WrongUsage(f"--encoding {encoding}: Python has no encoding of this name.") from None
-    if len(delimiter) != 1 or not delimiter.isascii():
-        raise WrongUsage("--delimiter is one character of ASCII.")
+        is_text = False
+    if not is_text:
+        raise WrongUsage(f"--encoding {encoding}: Python has no text encoding of this name.")
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
+        raise WrongUsage("--delimiter is one character of ASCII, not a quote or a line end.")
     return make(encoding, ("",) if null is None else tuple(null), delimiter)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -191,16 +192,16 @@ def _csv(file: InputFile, options: TextOptions) -> Opened:
 
     names = _csv_names(file, options)
     ragged.clear()
-    source = file.stream()
+    source = _CsvStream(file.stream(), options)
     opened = reader(source, names)
-    blocks = _guarded(file, options, _csv_blocks(iter(opened), file, ragged))
+    blocks = _guarded(file, options, _csv_blocks(iter(opened), file, ragged, source))
     schema = pa.schema([(name, pa.string()) for name in names])
     return Opened(schema, blocks, None, source.close)
 
 
 def _csv_names(file: InputFile, options: TextOptions) -> list[str]:
     """The names of the head. All columns must be known, to be read as text."""
-    with file.stream() as source:
+    with _CsvStream(file.stream(), options) as source:
         head = pyarrow.csv.open_csv(
             source,
             read_options=pyarrow.csv.ReadOptions(
@@ -215,21 +216,99 @@ def _csv_names(file: InputFile, options: TextOptions) -> list[str]:
         return list(head.schema.names)
 
 
+class _CsvStream(io.RawIOBase):
+    """The bytes of a CSV file, with a line end after the last line, and the end of them.
+
+    pyarrow takes a head without a line end for no head. It takes a quoted cell that has no end for
+    one that ends with the file. So the end is kept, to find such a cell: it may have swallowed the
+    rows that follow it.
+    """
+
+    def __init__(self, source: Any, options: TextOptions) -> None:
+        self._source = source
+        self._encoding = options.encoding
+        # Other encodings, such as UTF-16, have longer line ends: they are left as they are.
+        self._is_plain = '"\n'.encode(options.encoding) == b'"\n'
+        self._end = b""
+        self._ended = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Read the next bytes."""
+        data: bytes = self._source.read(size)
+        if len(data) < size and not self._ended:  # pyarrow takes a short read for the last one.
+            data += self._source.read(size - len(data))
+        self._end = (self._end + data[-_CSV_END:])[-_CSV_END:]
+        is_last = len(data) < size and not self._ended
+        if is_last:
+            self._ended = True
+            if self._is_plain and self._end and self._end[-1:] not in b"\r\n":
+                data += b"\n"
+                self._end += b"\n"
+        return data
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self._source.close()
+        super().close()
+
+    def ends_within(self, cell: str) -> bool:
+        """Return True if the last cell of the file began with a quote, and no quote ends it."""
+        if not self._is_plain or not cell:
+            return False
+        quoted = ('"' + cell.replace('"', '""')).encode(self._encoding, "replace")
+        if self._end.rstrip(b"\r\n").endswith(b'"'):
+            return False
+        return (
+            quoted.endswith(self._end)
+            if len(quoted) > len(self._end)
+            else (self._end.endswith(quoted))
+        )
+
+
+_CSV_END = 64 << 10
+"""Bytes at the end of a file that tell whether its last cell ends."""
+
+
 def _csv_blocks(
-    batches: Iterator[pa.RecordBatch], file: InputFile, ragged: list[Any]
+    batches: Iterator[pa.RecordBatch], file: InputFile, ragged: list[Any], source: _CsvStream
 ) -> Iterator[Block]:
     """Batches, each with the rows before its end that have too few or too many cells."""
     row = 2  # The head is row 1.
-    for batch in batches:
+    batch = next(batches, None)
+    while batch is not None:
+        following = next(batches, None)
         end, before = row + batch.num_rows, -1
         while before != (before := sum(r.number < end + max(before, 0) for r in ragged)):
             pass
         broken = [_broken(each) for each in ragged[:before]]
         del ragged[:before]
         row = end + before
+        if following is None and batch.num_rows and _is_unclosed(batch, source):
+            broken.append(_unclosed(batch, row - 1))
+            batch = batch.slice(0, batch.num_rows - 1)
         yield _text_block(batch, file, broken)
+        batch = following
     if ragged:
         yield Block(0, broken=[_broken(each) for each in ragged])
+
+
+def _is_unclosed(batch: pa.RecordBatch, source: _CsvStream) -> bool:
+    last = batch.column(batch.num_columns - 1)[-1].as_py()
+    return last is not None and source.ends_within(last)
+
+
+def _unclosed(batch: pa.RecordBatch, row: int) -> Broken:
+    cells = [column[-1].as_py() or "" for column in batch.columns]
+    error = InvalidValue(
+        f"Row {row} of the file has a quoted cell that has no closing quote: the rows after it "
+        "may be within this cell."
+    )
+    return Broken(",".join(cells), error)
 
 
 def _text_block(batch: pa.RecordBatch, file: InputFile, broken: list[Broken]) -> Block:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs
@@ -48,7 +49,7 @@ class InputFile:
     modified: int
     filesystem: Any
     path: str
-    partitions: tuple[tuple[str, str], ...] = ()
+    partitions: tuple[tuple[str, str | None], ...] = ()
 
     def stream(self) -> Any:
         """Open the file for reading from its beginning, decompressed."""
@@ -77,7 +78,7 @@ def input_files(locations: Sequence[str], kind: str | None) -> list[InputFile]:
         except (OSError, pa.ArrowInvalid) as error:
             raise InvalidValue(f"{location} cannot be read: {_first_line(error)}") from None
         if not some:
-            raise WrongUsage(f"{location}: there is no such file.")
+            raise WrongUsage(f"{location}: there is no such file, or the directory has none.")
         found += some
     return found
 
@@ -162,8 +163,13 @@ def _file(filesystem: Any, info: Any, root: str, kind: str | None) -> InputFile:
         info.mtime_ns or 0,
         filesystem,
         info.path,
-        tuple((name, value) for name, value in partitions),
+        tuple((unquote(name), _partition_value(value)) for name, value in partitions),
     )
+
+
+def _partition_value(text: str) -> str | None:
+    """Return a value as Hive writes it into a path: percent-encoded, with a name for null."""
+    return None if text == "__HIVE_DEFAULT_PARTITION__" else unquote(text)
 
 
 def _stdin(kind: str | None) -> InputFile:

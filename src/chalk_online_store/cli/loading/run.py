@@ -6,18 +6,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from chalk_online_store.cli.kept import keep
 from chalk_online_store.cli.loading.progress import Progress
 from chalk_online_store.cli.loading.source import ROWS_PER_BATCH, Rows, Source
+from chalk_online_store.codec.columns import Stored
 from chalk_online_store.logs import event
 from chalk_online_store.report import Report
 from chalk_online_store.schema import seconds
 from chalk_online_store.store import OnlineStore
 from chalk_online_store.writer.bulk import BulkWriter
-from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetterFile
+from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetterFile, moment
 from chalk_online_store.writer.logs import LOG
 from chalk_online_store.writer.settings import Writing
 
@@ -77,6 +79,14 @@ def _rows_per_batch(wcu_per_second: float | None) -> int:
     return int(max(_MIN_ROWS_PER_BATCH, min(ROWS_PER_BATCH, wcu_per_second)))
 
 
+def _moment_at(rows: Rows, position: int, default: datetime) -> datetime:
+    """Return the observed-at of a row."""
+    times = rows.observed_at
+    if times is None:
+        return default
+    return moment(times[position]) if isinstance(times, Stored) else times[position]
+
+
 class _Acknowledged(NamedTuple):
     """The progress before a batch, and the region that acknowledged it at a monotonic time."""
 
@@ -113,18 +123,18 @@ class _Loader:
     def write(self, rows: Rows) -> None:
         """Write a batch. An interrupted batch is written again by the next load."""
         progress = self._progress
-        moment = progress.moment
+        started = progress.moment
         letters = [
-            DeadLetter(self._namespace.name, row, moment, error) for row, error in rows.refused
+            DeadLetter(self._namespace.name, row, started, error) for row, error in rows.refused
         ]
         is_replay = progress.rows < self._furthest
         if len(rows.rows):
-            observed_at = moment if rows.observed_at is None else rows.observed_at
+            observed_at = started if rows.observed_at is None else rows.observed_at
             writing = self._writer.write(rows.rows, observed_at, is_replay=is_replay)
             refused = self._driver.run(writing)
             for position, error in sorted(refused.items()):
-                row = rows.rows[position]
-                letters.append(DeadLetter(self._namespace.name, row, moment, error))
+                row, at = rows.rows[position], _moment_at(rows, position, started)
+                letters.append(DeadLetter(self._namespace.name, row, at, error))
         if letters and not is_replay:
             self._letters(letters)
         now = time.monotonic()

@@ -155,14 +155,16 @@ class Source:
                 first = schema
             elif file.format != self.files[0].format:
                 raise InvalidValue(f"{file.name} is of another format than {self.files[0].name}.")
-            elif not _alike(schema, first, same_types=infer):
-                raise InvalidValue(f"{file.name} has other columns than {self.files[0].name}.")
+            elif difference := _difference(schema, first, same_types=infer):
+                raise InvalidValue(
+                    f"{file.name} has other columns than {self.files[0].name}: {difference}."
+                )
         if first is None:
             self._survey_lines(infer=infer)
             return None
         if self._is_text:
             return self._survey_texts(first, infer=infer)
-        return first
+        return _with_text_for_nulls(first) if infer else first
 
     def _survey_texts(self, schema: pa.Schema, *, infer: bool) -> pa.Schema:
         """Read all text once, for its types, and to refuse another encoding before any write."""
@@ -190,6 +192,10 @@ class Source:
 
     def _check_json_columns(self) -> None:
         needed = [*self._key, *([self._observed_at] if self._observed_at else [])]
+        if self.count and not self._json.names():
+            raise InvalidSchema(
+                "The file has no JSON object. Write one object per line, not a list of them."
+            )
         for name in needed:
             if name not in self._json.names():
                 raise InvalidSchema(f"The file has no column {name!r}.")
@@ -287,12 +293,27 @@ def _with_partitions(schema: pa.Schema | None, file: InputFile) -> pa.Schema | N
     return schema
 
 
-def _alike(schema: pa.Schema | None, first: pa.Schema | None, *, same_types: bool) -> bool:
+def _with_text_for_nulls(schema: pa.Schema) -> pa.Schema:
+    """Let columns of nulls alone be text, as an empty column of CSV is."""
+    fields = (f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in schema)
+    return pa.schema(list(fields))
+
+
+def _difference(
+    schema: pa.Schema | None, first: pa.Schema | None, *, same_types: bool
+) -> str | None:
+    """Say in what the columns of a file differ from those of the first one."""
     if schema is None or first is None:
-        return schema is first
-    if not same_types:
-        return sorted(schema.names) == sorted(first.names)
-    return {f.name: f.type for f in schema} == {f.name: f.type for f in first}
+        return None
+    if missing := sorted({*first.names} - {*schema.names}):
+        return f"it has no {missing[0]!r}"
+    if extra := sorted({*schema.names} - {*first.names}):
+        return f"it has {extra[0]!r} as well"
+    for name in first.names if same_types else ():
+        here, there = schema.field(name).type, first.field(name).type
+        if here != there:
+            return f"{name!r} is {here}, not {there}; --schema states one type for all files"
+    return None
 
 
 def _check_columns(schema: pa.Schema | None) -> None:
