@@ -473,6 +473,19 @@ def test_an_interruption_before_the_load_says_so(
     assert "before anything was written" in capsys.readouterr().err
 
 
+def test_an_interruption_of_the_imports_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C before a command has begun exits with 130 and a sentence as well."""
+
+    def interrupted(*_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chalk_online_store.cli.require", interrupted)
+    assert run("x.csv") == 130
+    assert "Interrupted before the command began" in capsys.readouterr().err
+
+
 # --- damaged and unusual files ---------------------------------------------------------------
 
 

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from chalk_online_store.cli.app import app
 
         app(arguments, prog_name="chalk-online-store")
-    except KeyboardInterrupt:  # Before there was a command that could be interrupted.
+    except KeyboardInterrupt:  # While modules are imported. A command handles its own.
+        print("Interrupted before the command began. Give it again.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         message = _message(error)
