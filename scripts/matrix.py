@@ -30,6 +30,7 @@ WORKERS = os.environ.get("WORKERS", "4")
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t")
 OLDEST = PYTHONS[0]
+TABLES = ("arrow", "cli", "demo", "testing")
 EXTRAS = ("aioboto3", "arrow", "chalkpy", "cli", "demo", "otel", "plots", "testing")
 
 QUICK = [
@@ -38,6 +39,7 @@ QUICK = [
 ]
 CONTRACT = ("tests/contract", *QUICK)
 REDIS = ("tests/contract", "-k", "valkey or redis or shared_cache")
+FRAMES = ("tests/test_frames.py", "tests/test_exact_tables.py", "tests/test_arrow_rows.py")
 FEAST = ("tests/test_feast.py", "tests/test_feast_copying.py", "tests/test_feast_values.py")
 ENGINES = ("dynoxide", "moto", "ministack", "sqlite", "valkey", "redis")
 
@@ -82,6 +84,10 @@ ROWS = [
     Row("dependencies lowest", CONTRACT, python=OLDEST, dependencies="lowest"),
     Row("dependencies locked", CONTRACT, dependencies="locked"),
     Row("dependencies newest", CONTRACT, dependencies="newest"),
+    # Feast keeps pandas below 3, also in the environment of `make test`.
+    Row("pandas 2", FRAMES, "", "newest", ["pandas<3"], TABLES),
+    Row("pandas newest", FRAMES, "", "newest", ["pandas>=3"], TABLES),
+    Row("pandas lowest", FRAMES, OLDEST, "lowest", ["polars==1.34.*"], TABLES),
     Row("feast lowest", FEAST, "", "lowest", extras=("arrow", "feast", "testing")),
     Row("feast newest", FEAST, "", "newest", extras=("arrow", "feast", "testing")),
 ]

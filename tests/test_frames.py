@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
@@ -28,6 +29,7 @@ from chalk_online_store import (
     Namespace,
     OnlineStore,
     PersistenceWriter,
+    ReadFailed,
     Report,
     RequestTimeout,
     UnknownFeature,
@@ -334,6 +336,21 @@ def test_keys_of_a_read_come_by_column_name(keys: Any, key: list[str] | None) ->
     with OnlineStore.open("sqlite://", schema=[pair]) as store:
         write_table(store, pair, table, key=["a", "b"])
         assert_same(read_table(store, pair, keys, key=key), table)
+
+
+def test_a_failed_value_is_null_if_that_is_asked_for(tmp_path: Path) -> None:
+    """A value that an older schema cannot decode fails the table, or is null with `skip_failed`."""
+    url = f"sqlite:///{tmp_path / 'features.db'}"
+    newer = Namespace("user", int, [Feature("plan", Literal["free", "paid"])])
+    older = Namespace("user", int, [Feature("plan", Literal["free"])])
+    with OnlineStore.open(url, [newer]) as store:
+        write_table(store, newer, pa.table({"id": [1, 2], "plan": ["free", "paid"]}))
+    with OnlineStore.open(url, [older]) as store:
+        with pytest.raises(ReadFailed):
+            read_table(store, older, [1, 2])
+        found = read_table(store, older, [1, 2], statuses=True, skip_failed=True)
+        assert found["plan"].to_pylist() == ["free", None]
+        assert found["plan.status"].to_pylist() == ["hit", "failed"]
 
 
 @pytest.mark.parametrize(

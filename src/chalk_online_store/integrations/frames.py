@@ -270,6 +270,7 @@ def read_table(
     observed_at: bool = False,
     max_staleness: Mapping[str, Duration] | None = None,
     consistent: bool = False,
+    skip_failed: bool = False,
     chunk: int = CHUNK,
     timeout: float | None = None,
 ) -> pa.Table:
@@ -279,14 +280,15 @@ def read_table(
     data frame with the columns of the key; its other columns are ignored. `key` names the columns
     of the key, as for `write_table`. They are converted as `write_table` converts them, and integer
     columns are returned in their types. Other types are those of docs/frames.md; columns that
-    `types` has come in its types. `statuses` and `observed_at` are as for `Rows.to_arrow`.
-    `chunk` keys are read by each call, which may take `timeout` seconds.
+    `types` has come in its types. `statuses`, `observed_at` and `skip_failed` are as for
+    `Rows.to_arrow`: with `skip_failed` a value that could not be read is null. `chunk` keys are
+    read by each call, which may take `timeout` seconds.
 
     Raises as `OnlineStore.read` does, `ReadFailed` where a key could not be read in time, and
     `InvalidValue` for what is no value of one of the `types`, and a bad column of keys.
     """
     given = keys_of(namespace_of(schema), keys, key)
-    frame = _Frame(schema, given, types, statuses, observed_at)
+    frame = _Frame(schema, given, types, statuses, observed_at, skip_failed)
     for some in _chunks_of(given, chunk):
         frame.add(
             store.read(
@@ -313,12 +315,13 @@ async def read_table_async(
     observed_at: bool = False,
     max_staleness: Mapping[str, Duration] | None = None,
     consistent: bool = False,
+    skip_failed: bool = False,
     chunk: int = CHUNK,
     timeout: float | None = None,
 ) -> pa.Table:
     """As `read_table`, for an `AsyncOnlineStore`."""
     given = keys_of(namespace_of(schema), keys, key)
-    frame = _Frame(schema, given, types, statuses, observed_at)
+    frame = _Frame(schema, given, types, statuses, observed_at, skip_failed)
     for some in _chunks_of(given, chunk):
         frame.add(
             await store.read(
@@ -350,8 +353,10 @@ class _Frame:
         types: pa.Schema | None,
         statuses: bool,
         observed_at: bool,
+        skip_failed: bool,
     ) -> None:
         self._namespace = namespace_of(schema)
+        self._skip_failed = skip_failed
         self._key = keys.names
         self._types = dict(keys.types)
         if types is not None:
@@ -361,7 +366,11 @@ class _Frame:
         self._parts: list[pa.Table] = []
 
     def add(self, rows: Rows) -> None:
-        table = rows.to_arrow(statuses=self._statuses, observed_at=self._observed_at)
+        table = rows.to_arrow(
+            statuses=self._statuses,
+            observed_at=self._observed_at,
+            skip_failed=self._skip_failed,
+        )
         for place, name in enumerate(self._key):
             table = table.add_column(place, name, self._keys(rows.keys, place))
         self._parts.append(table)

@@ -59,8 +59,11 @@ def keys_of(namespace: Namespace, keys: Any, key: Sequence[str] | None) -> Keys:
         )
     columns = table.slice(0, table.num_rows)
     rows = converter.convert({name: columns[name] for name in names}, 0).rows
-    arrays = {name: columns[name] for name in names if isinstance(columns[name], pa.Array)}
-    types = {name: a.type for name, a in arrays.items() if kinds.is_integer(a.type)}
+    types = {}
+    for name in names:
+        column = columns[name]
+        if isinstance(column, pa.Array) and kinds.is_integer(column.type):
+            types[name] = column.type
     return Keys(list(rows.columns[namespace.key_name]), names, types)
 
 

@@ -254,12 +254,14 @@ def _combined_by_event_time(changes: Sequence[tuple[int, Change]]) -> list[_Outg
     in_time = sorted(changes, key=lambda each: each[1].observed_at)  # Stable: arrival breaks ties.
     kept: list[_Outgoing] = []
     for position, change in reversed(in_time):
-        left: Change | None = change
+        left = change
         for newer in kept:
-            if (left := left_of(left, newer.change)) is None:
+            rest = left_of(left, newer.change)
+            if rest is None:
                 newer.rows.append(position)
                 break
-        if left is not None:
+            left = rest
+        else:
             kept.append(_Outgoing(left, [position]))
     kept.reverse()
     return kept

@@ -20,6 +20,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from chalk_online_store.arguments import MAX_FUTURE_SKEW
 from chalk_online_store.async_store import AsyncOnlineStore
+from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.effects import Operation
 from chalk_online_store.integrations.feast import reads, writes
 from chalk_online_store.integrations.feast.reads import Ask, Column, OnlineRow
@@ -27,6 +28,7 @@ from chalk_online_store.integrations.feast.views import Catalogue, View, entity_
 from chalk_online_store.integrations.feast.writes import FeastRow
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.schema import LRUCache
+from chalk_online_store.schema.durations import microseconds
 from chalk_online_store.store import OnlineStore
 from chalk_online_store.urls import parse_url
 
@@ -191,12 +193,12 @@ class ChalkOnlineStore(FeastOnlineStore):
 
         What is older than what is there changes nothing, unless `ordering` is "arrival". Raises
         as `writes.write` does: then some rows may be written, and writing all again is safe. Raises
-        `WriteFailed` for rows whose event time is null or before 1970, after all other rows are
-        written.
+        `WriteFailed` for rows whose event time is null, before 1970 or too far ahead, after all
+        other rows are written.
         """
         store, catalogue = self._sync(config)
         view = catalogue.view(config, table)
-        valid, refused = writes.split_by_event_time(data)
+        valid, refused = writes.split_by_event_time(data, _latest_event_time(config))
         for some in _chunks(valid):
             store.driver.run(_write(catalogue, config, view, some))
             if progress:
@@ -213,7 +215,7 @@ class ChalkOnlineStore(FeastOnlineStore):
         """As `online_write_batch`."""
         store, catalogue = self._async(config)
         view = catalogue.view(config, table)
-        valid, refused = writes.split_by_event_time(data)
+        valid, refused = writes.split_by_event_time(data, _latest_event_time(config))
         for some in _chunks(valid):
             await store.driver.run(_write(catalogue, config, view, some))
             if progress:
@@ -312,6 +314,12 @@ class ChalkOnlineStore(FeastOnlineStore):
 def _is_kept(table: Any) -> bool:
     """Whether a view is stored at all: on-demand views are so only where they say it."""
     return bool(getattr(table, "write_to_online_store", True))
+
+
+def _latest_event_time(config: RepoConfig) -> int | None:
+    """Return the newest event time that a row may have now (UTC us); None for any."""
+    skew = microseconds(config.online_store.max_future_skew)
+    return None if skew is None else read_clocks().wall + skew
 
 
 def _chunks(data: Sequence[FeastRow]) -> Iterator[Sequence[FeastRow]]:

@@ -31,7 +31,7 @@ from chalk_online_store.integrations.feast.views import (
     join_keys_of,
     keys_of,
 )
-from chalk_online_store.operations.times import time_of
+from chalk_online_store.operations.times import check_not_ahead, time_of
 from chalk_online_store.operations.write import Ordering
 
 FeastRow = tuple[EntityKey, Mapping[str, Value], datetime, datetime | None]
@@ -47,18 +47,20 @@ class Batch(NamedTuple):
 
 
 def split_by_event_time(
-    data: Sequence[FeastRow],
+    data: Sequence[FeastRow], latest: int | None
 ) -> tuple[list[FeastRow], dict[int, OnlineStoreError]]:
     """Return the rows that have a valid event time, and why each other row has not, by position.
 
-    An event time is valid if it is from 1970 on and not null, NaT, or finer than a microsecond.
+    An event time is valid if it is from 1970 on, not after `latest` (UTC us), and not null, NaT, or
+    finer than a microsecond.
     """
     valid: list[FeastRow] = []
     refused: dict[int, OnlineStoreError] = {}
     for position, row in enumerate(data):
         event_time: Any = row[2]  # pandas gives null as None or NaT.
         try:
-            time_of(_aware(event_time) if isinstance(event_time, datetime) else event_time)
+            time = time_of(_aware(event_time) if isinstance(event_time, datetime) else event_time)
+            check_not_ahead([time], latest)
         except InvalidValue as error:
             refused[position] = error
         else:
