@@ -41,7 +41,8 @@ def pieces_of(
     store: OnlineStore, monkeypatch: pytest.MonkeyPatch, *faults: Fault
 ) -> list[list[int]]:
     """Let the n-th piece meet the n-th fault; the result has the number of each piece's changes."""
-    apply, seen = store.core.apply, []
+    apply = store.core.apply
+    seen: list[list[int]] = []
 
     def faulty(
         codec: NamespaceCodec, planned: Sequence[Planned], ordering: Ordering, call: Call
@@ -151,7 +152,7 @@ def test_rows_of_one_entity_are_sent_as_one(
 ) -> None:
     """Of many whole rows of an entity, only the one that wins is sent."""
     pieces = pieces_of(store, monkeypatch)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": 0, "score": 2, "name": "b"},
         {"id": 0, "score": 3, "name": "c"},
         {"id": 0, "score": 1, "name": None},
@@ -166,7 +167,7 @@ def test_what_is_left_of_an_older_row_is_written(
 ) -> None:
     """A newer row with fewer features replaces only these; the changes are sent in their order."""
     pieces = pieces_of(store, monkeypatch)
-    rows = [{"id": 0, "score": 1}, {"id": 0, "score": 2, "name": "old"}]
+    rows: list[dict[str, Any]] = [{"id": 0, "score": 1}, {"id": 0, "score": 2, "name": "old"}]
     assert write(store, rows, at=[NOW, NOW - timedelta(hours=1)]) == {}
     assert store.read(USER, [0])[0].to_dict() == {"score": 1, "name": "old"}
     assert list(map(len, pieces)) == [1, 1]

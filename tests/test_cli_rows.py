@@ -207,8 +207,8 @@ def test_put_takes_what_load_takes(tmp_path: Path, capsys: pytest.CaptureFixture
         ({"id": [1, "a"], "rate": 7}, "it is not among the declared values"),
         ({"id": [1, "a"], "rate": None}, "'rate' is null or missing"),
     ]
-    for row, message in bad:
-        assert run("put", json.dumps(row), "--schema", schema, "--url", url) == 1
+    for wrong, message in bad:
+        assert run("put", json.dumps(wrong), "--schema", schema, "--url", url) == 1
         assert message in capsys.readouterr().err
 
 

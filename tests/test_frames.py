@@ -299,7 +299,7 @@ def test_keys_of_several_columns() -> None:
             read_table(store, pair, [("x", 1)], key="a")
 
 
-KEYS_OF_TWO_PARTS = {"a": ["x", "y"], "b": [1, 2]}
+KEYS_OF_TWO_PARTS: dict[str, Any] = {"a": ["x", "y"], "b": [1, 2]}
 
 
 @pytest.mark.parametrize(
@@ -336,6 +336,15 @@ def test_keys_of_a_read_come_by_column_name(keys: Any, key: list[str] | None) ->
     with OnlineStore.open("sqlite://", schema=[pair]) as store:
         write_table(store, pair, table, key=["a", "b"])
         assert_same(read_table(store, pair, keys, key=key), table)
+
+
+def test_nan_within_a_document_of_pandas_is_nan() -> None:
+    """NaN is a null as the value of a row; within lists of floats and of documents it is NaN."""
+    namespace = Namespace("u", int, [Feature("v", dict[str, list[Any]])])
+    frame = pd.DataFrame({"id": [1], "v": [{"a": [float("nan"), None, pd.NaT, pd.NA]}]})
+    with OnlineStore.open("sqlite://", schema=[namespace]) as store:
+        write_table(store, namespace, frame)
+        assert repr(store.read(namespace, [1])[0]["v"]) == "{'a': [nan, None, None, None]}"
 
 
 def test_a_failed_value_is_null_if_that_is_asked_for(tmp_path: Path) -> None:

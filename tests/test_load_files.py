@@ -665,8 +665,9 @@ def test_flights_make_the_same_store_from_every_format(tmp_path: Path, with_sche
     dumps = []
     for suffix in ("csv", "parquet", "jsonl"):
         path = tmp_path / f"{suffix}.db"
-        command = [tmp_path / f"f.{suffix}", "--observed-at", "time_hour", *target]
-        assert run(*command, "--url", f"sqlite:///{path}") == 0
+        file = tmp_path / f"f.{suffix}"
+        url = f"sqlite:///{path}"
+        assert run(file, "--observed-at", "time_hour", *target, "--url", url) == 0
         with closing(sqlite3.connect(path)) as database:
             dumps.append(list(database.iterdump()))
     assert len(dumps[0]) > len(flights)

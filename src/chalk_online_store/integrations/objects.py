@@ -115,10 +115,10 @@ def _converter(kind: FeatureType, zone: tzinfo | None) -> Convert:
 
 
 def _part(element: Element, zone: tzinfo | None) -> Convert:
-    """Convert a part; a NaN within a list of floats is a NaN."""
+    """Convert a part; a NaN within a list of floats, or of documents, is a NaN."""
     convert = _converter(element.type, zone)
     is_float = isinstance(element.type, Scalar) and element.type.name == "float"
-    if is_float:
+    if is_float or isinstance(element.type, DocumentType):
         return lambda value: None if value is None else convert(value)
     return _nullable(convert)
 

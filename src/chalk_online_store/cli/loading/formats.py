@@ -60,7 +60,9 @@ class Block:
     @property
     def bytes(self) -> int:
         """The memory that the values take, about."""
-        arrays = (c.array if isinstance(c, Texts) else c for c in self.columns.values())
+        arrays: Iterator[Any] = (
+            c.array if isinstance(c, Texts) else c for c in self.columns.values()
+        )
         return sum(array.nbytes for array in arrays) + sum(map(len, self.lines))
 
 

@@ -19,7 +19,7 @@ from chalk_online_store.report import Report
 from chalk_online_store.schema import seconds
 from chalk_online_store.store import OnlineStore
 from chalk_online_store.writer.bulk import BulkWriter
-from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetterFile, moment
+from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetterFile
 from chalk_online_store.writer.logs import LOG
 from chalk_online_store.writer.settings import Writing
 
@@ -84,7 +84,8 @@ def _moment_at(rows: Rows, position: int, default: datetime) -> datetime:
     times = rows.observed_at
     if times is None:
         return default
-    return moment(times[position]) if isinstance(times, Stored) else times[position]
+    found: datetime = times.values()[position] if isinstance(times, Stored) else times[position]
+    return found
 
 
 class _Acknowledged(NamedTuple):
