@@ -68,8 +68,8 @@ class Row:
     """What is tested with what.
 
     `python` is a version, or "" for the Python that runs this. `dependencies` is `lowest`,
-    `locked` or `newest`, or "" for the environment that runs this. `packages` are further
-    requirements for an environment of its own.
+    `locked` or `newest`, or "" for the environment that runs this. `packages` are requirements
+    that an environment of its own has as well.
     """
 
     name: str

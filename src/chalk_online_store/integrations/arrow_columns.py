@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, timezone
 from decimal import Decimal
 from itertools import islice
 from typing import Any
@@ -23,6 +23,7 @@ from chalk_online_store.codec.columns import Stored
 from chalk_online_store.codec.nested import codec_of
 from chalk_online_store.codec.values import moment
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.integrations.time_zones import zone_of
 from chalk_online_store.operations.arrow_types import elements_of, parts_of
 from chalk_online_store.schema.types import (
     SCALARS,
@@ -137,6 +138,10 @@ def _assume_zone(array: pa.Array, zone: str | None) -> pa.Array:
     if zone is None or not kinds.is_timestamp(array.type) or array.type.tz is not None:
         return array
     try:
+        known = zone_of(zone)
+        if isinstance(known, timezone):  # pyarrow takes offsets from 19 on.
+            offset = pa.scalar(known.utcoffset(None), pa.duration(array.type.unit))
+            return pc.subtract_checked(array, offset).cast(pa.timestamp(array.type.unit, "UTC"))
         return pc.assume_timezone(array, zone)
     except pa.ArrowInvalid:
         raise _NotInZoneError from None

@@ -63,7 +63,7 @@ class Block:
         arrays: Iterator[Any] = (
             c.array if isinstance(c, Texts) else c for c in self.columns.values()
         )
-        return sum(array.nbytes for array in arrays) + sum(map(len, self.lines))
+        return int(sum(array.nbytes for array in arrays) + sum(map(len, self.lines)))
 
 
 @dataclass(slots=True)
