@@ -749,7 +749,7 @@ def test_the_remedies_are_said() -> None:
 def test_an_instance_of_a_class_is_not_shown() -> None:
     """What stands in the place of a feature class may hold values, which no message has."""
     with pytest.raises(InvalidSchema) as caught:
-        STORE.read(Instance("bob"), ["a"])  # type: ignore[arg-type]
+        STORE.read(Instance("bob"), ["a"])  # type: ignore[call-overload]
     assert "bob" not in str(caught.value)
 
 

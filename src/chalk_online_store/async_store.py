@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
 
 from chalk_online_store.arguments import (
     DEFAULT_TIMEOUT,
@@ -15,6 +15,10 @@ from chalk_online_store.arguments import (
 from chalk_online_store.drivers.steps import read_clocks
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
     from chalk_online_store.drivers.credentials import Session
@@ -32,9 +36,22 @@ if TYPE_CHECKING:
     from chalk_online_store.routing.router import RegionStatus
     from chalk_online_store.routing.settings import Routing
     from chalk_online_store.schema import Duration, LRUCache, Namespace
+    from chalk_online_store.schema.typed_keys import (
+        ByInt,
+        ByStr,
+        ByUUID,
+        HasIntKey,
+        HasStrKey,
+        HasUUIDKey,
+        PrimaryKeyTypeMismatch,
+    )
+
+    S = TypeVarWithDefault("S", default=Any)
+else:
+    S = TypeVar("S")
 
 C = TypeVar("C")
-"""A class whose instances are rows."""
+"""A feature class."""
 
 
 class AsyncOnlineStore:
@@ -96,16 +113,82 @@ class AsyncOnlineStore:
             route=route,
         )
 
+    @overload
     async def read(
         self,
-        schema: Namespace | type,
-        keys: Iterable[Any],
-        features: Sequence[str] | None = None,
+        schema: type[ByInt],
+        keys: Iterable[SupportsIndex],
+        features: Sequence[Any] | None = ...,
         *,
-        max_staleness: Mapping[str, Duration] | None = None,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> Rows[ByInt]: ...
+    @overload
+    async def read(
+        self,
+        schema: type[ByStr],
+        keys: Iterable[str],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> Rows[ByStr]: ...
+    @overload
+    async def read(
+        self,
+        schema: type[ByUUID],
+        keys: Iterable[UUID],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> Rows[ByUUID]: ...
+    @overload
+    async def read(  # type: ignore[overload-overlap]
+        self,
+        schema: type[HasIntKey | HasStrKey | HasUUIDKey],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> PrimaryKeyTypeMismatch: ...
+    @overload
+    async def read(
+        self,
+        schema: type[C],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> Rows[C]: ...
+    @overload
+    async def read(
+        self,
+        schema: Namespace,
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> Rows[Any]: ...
+    async def read(
+        self,
+        schema: Namespace | type[Any],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
         consistent: bool = False,
         timeout: float | None = None,
-    ) -> Rows:
+    ) -> Any:
         """As `OnlineStore.read`."""
         prepared = self._core.prepare(schema, features, max_staleness)
         return await self._driver.run(self._core.read(prepared, keys, consistent, timeout))
@@ -120,13 +203,29 @@ class AsyncOnlineStore:
         """What performs them."""
         return self._driver
 
+    @overload
     def prepare(
         self,
-        schema: Namespace | type,
-        features: Sequence[str] | None = None,
+        schema: type[C],
+        features: Sequence[Any] | None = ...,
         *,
-        max_staleness: Mapping[str, Duration] | None = None,
-    ) -> AsyncPreparedRead:
+        max_staleness: Mapping[Any, Duration] | None = ...,
+    ) -> AsyncPreparedRead[C]: ...
+    @overload
+    def prepare(
+        self,
+        schema: Namespace,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+    ) -> AsyncPreparedRead[Any]: ...
+    def prepare(
+        self,
+        schema: Namespace | type[Any],
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+    ) -> AsyncPreparedRead[Any]:
         """As `OnlineStore.prepare`."""
         prepared = self._core.prepare(schema, features, max_staleness)
         return AsyncPreparedRead(self._core, self._driver, prepared)
@@ -164,7 +263,7 @@ class AsyncOnlineStore:
     async def write(
         self,
         schema: Namespace | type[C],
-        rows: Iterable[Mapping[str, Any] | C],
+        rows: Iterable[Mapping[Any, Any] | C],
         *,
         observed_at: ObservedAt = None,
         ordering: Ordering = "event",
@@ -180,7 +279,7 @@ class AsyncOnlineStore:
         self,
         schema: Namespace | type,
         keys: Iterable[Any],
-        features: Sequence[str] | None = None,
+        features: Sequence[Any] | None = None,
         *,
         observed_at: datetime | None = None,
         ordering: Ordering = "event",
@@ -242,7 +341,7 @@ class AsyncOnlineStore:
         return await self._driver.run(operation)
 
     async def drop(
-        self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None = None
+        self, schema: Namespace | type, features: Sequence[Any], *, timeout: float | None = None
     ) -> Report:
         """As `OnlineStore.drop`."""
         return await self._driver.run(self._core.drop(schema, features, timeout=timeout))
@@ -285,7 +384,7 @@ class AsyncOnlineStore:
         await self.close()
 
 
-class AsyncPreparedRead:
+class AsyncPreparedRead(Generic[S]):
     """A read of the same features again and again; made by `AsyncOnlineStore.prepare`."""
 
     def __init__(self, core: Core, driver: AsyncDriver, prepared: Prepared) -> None:
@@ -295,6 +394,6 @@ class AsyncPreparedRead:
 
     async def read(
         self, keys: Iterable[Any], *, consistent: bool = False, timeout: float | None = None
-    ) -> Rows:
+    ) -> Rows[S]:
         """As `OnlineStore.read`."""
         return await self._driver.run(self._core.read(self._prepared, keys, consistent, timeout))

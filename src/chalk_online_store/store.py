@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
 
 from chalk_online_store.arguments import (
     DEFAULT_TIMEOUT,
@@ -19,6 +19,10 @@ from chalk_online_store.arguments import (
 from chalk_online_store.drivers.steps import read_clocks
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.credentials import Session
     from chalk_online_store.drivers.sync import SyncDriver, Transport
@@ -36,9 +40,22 @@ if TYPE_CHECKING:
     from chalk_online_store.routing.router import RegionStatus
     from chalk_online_store.routing.settings import Routing
     from chalk_online_store.schema import Duration, LRUCache, Namespace
+    from chalk_online_store.schema.typed_keys import (
+        ByInt,
+        ByStr,
+        ByUUID,
+        HasIntKey,
+        HasStrKey,
+        HasUUIDKey,
+        PrimaryKeyTypeMismatch,
+    )
+
+    S = TypeVarWithDefault("S", default=Any)
+else:
+    S = TypeVar("S")
 
 C = TypeVar("C")
-"""A class whose instances are rows."""
+"""A feature class."""
 
 
 class OnlineStore:
@@ -123,16 +140,82 @@ class OnlineStore:
             route=route,
         )
 
+    @overload
     def read(
         self,
-        schema: Namespace | type,
-        keys: Iterable[Any],
-        features: Sequence[str] | None = None,
+        schema: type[ByInt],
+        keys: Iterable[SupportsIndex],
+        features: Sequence[Any] | None = ...,
         *,
-        max_staleness: Mapping[str, Duration] | None = None,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> Rows[ByInt]: ...
+    @overload
+    def read(
+        self,
+        schema: type[ByStr],
+        keys: Iterable[str],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> Rows[ByStr]: ...
+    @overload
+    def read(
+        self,
+        schema: type[ByUUID],
+        keys: Iterable[UUID],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> Rows[ByUUID]: ...
+    @overload
+    def read(  # type: ignore[overload-overlap]
+        self,
+        schema: type[HasIntKey | HasStrKey | HasUUIDKey],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> PrimaryKeyTypeMismatch: ...
+    @overload
+    def read(
+        self,
+        schema: type[C],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> Rows[C]: ...
+    @overload
+    def read(
+        self,
+        schema: Namespace,
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+    ) -> Rows[Any]: ...
+    def read(
+        self,
+        schema: Namespace | type[Any],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
         consistent: bool = False,
         timeout: float | None = None,
-    ) -> Rows:
+    ) -> Any:
         """Read features (all, unless named) of the entities with these primary keys.
 
         The rows have the order of `keys`, duplicates included, and every feature of every key
@@ -158,13 +241,29 @@ class OnlineStore:
         """What performs them."""
         return self._driver
 
+    @overload
     def prepare(
         self,
-        schema: Namespace | type,
-        features: Sequence[str] | None = None,
+        schema: type[C],
+        features: Sequence[Any] | None = ...,
         *,
-        max_staleness: Mapping[str, Duration] | None = None,
-    ) -> PreparedRead:
+        max_staleness: Mapping[Any, Duration] | None = ...,
+    ) -> PreparedRead[C]: ...
+    @overload
+    def prepare(
+        self,
+        schema: Namespace,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+    ) -> PreparedRead[Any]: ...
+    def prepare(
+        self,
+        schema: Namespace | type[Any],
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+    ) -> PreparedRead[Any]:
         """Resolve once what a server reads again and again; nothing is sent.
 
         `read` keeps what it resolved as well, so this spares it the search: one or two
@@ -222,7 +321,7 @@ class OnlineStore:
     def write(
         self,
         schema: Namespace | type[C],
-        rows: Iterable[Mapping[str, Any] | C],
+        rows: Iterable[Mapping[Any, Any] | C],
         *,
         observed_at: ObservedAt = None,
         ordering: Ordering = "event",
@@ -253,7 +352,7 @@ class OnlineStore:
         self,
         schema: Namespace | type,
         keys: Iterable[Any],
-        features: Sequence[str] | None = None,
+        features: Sequence[Any] | None = None,
         *,
         observed_at: datetime | None = None,
         ordering: Ordering = "event",
@@ -336,7 +435,7 @@ class OnlineStore:
         return self._driver.run(operation)
 
     def drop(
-        self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None = None
+        self, schema: Namespace | type, features: Sequence[Any], *, timeout: float | None = None
     ) -> Report:
         """Drop features from the registry: their names become free, their ids never again.
 
@@ -407,7 +506,7 @@ class OnlineStore:
         self.close()
 
 
-class PreparedRead:
+class PreparedRead(Generic[S]):
     """A read of the same features again and again; made by `OnlineStore.prepare`."""
 
     def __init__(self, core: Core, driver: SyncDriver, prepared: Prepared) -> None:
@@ -417,6 +516,6 @@ class PreparedRead:
 
     def read(
         self, keys: Iterable[Any], *, consistent: bool = False, timeout: float | None = None
-    ) -> Rows:
+    ) -> Rows[S]:
         """As `OnlineStore.read`."""
         return self._driver.run(self._core.read(self._prepared, keys, consistent, timeout))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from chalk_online_store.arguments import plain_name
 from chalk_online_store.backend import Found
@@ -27,9 +27,17 @@ from chalk_online_store.schema.types import FeatureType
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    C_co = TypeVarWithDefault("C_co", covariant=True, default=Any)
+else:
+    C_co = TypeVar("C_co", covariant=True)
+"""The feature class; Any for a `Namespace`, and where an annotation has none."""
 
 C = TypeVar("C")
 D = TypeVar("D")
+T = TypeVar("T")
+"""What a type checker takes `User.risk` for: the type of the feature's values."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -121,11 +129,14 @@ def _shown(name: Any) -> str:
     return repr(name) if isinstance(name, str) else f"A {type(name).__name__}"
 
 
-class Rows(Sequence["Row"]):
+class Rows(Sequence["Row[C_co]"], Generic[C_co]):
     """What a read answers: a row per asked key, in the order of the keys, duplicates included.
 
-    `report` tells what the read cost. Values are taken out of what was read as they are asked
-    for; whole columns much faster than one by one.
+    `keys` are the primary keys. `report` tells what the read cost. Values are taken out of what
+    was read as they are asked for; whole columns much faster than one by one.
+
+    A feature is named by its name, its full name or its reference (`User.risk`). For a reference,
+    type checkers know the type of the values.
     """
 
     def __init__(
@@ -154,21 +165,21 @@ class Rows(Sequence["Row"]):
         return len(self.keys)
 
     @overload
-    def __getitem__(self, index: int) -> Row: ...
+    def __getitem__(self, index: int) -> Row[C_co]: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+    def __getitem__(self, index: slice) -> Sequence[Row[C_co]]: ...
+    def __getitem__(self, index: int | slice) -> Row[C_co] | Sequence[Row[C_co]]:
         if isinstance(index, slice):
             return [Row(self, i) for i in range(*index.indices(len(self)))]
         return Row(self, range(len(self))[index])
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Row[C_co]]:
         return (Row(self, i) for i in range(len(self)))
 
     def __repr__(self) -> str:
         return f"<Rows: {len(self)} keys, {len(self._sources)} features>"
 
-    def answer(self, index: int, name: str) -> Answer:
+    def answer(self, index: int, name: Any) -> Answer:
         """Status, value and observed-at of one feature of the key at `index`.
 
         Raises `UnknownFeature` for a feature that was not asked for.
@@ -181,7 +192,7 @@ class Rows(Sequence["Row"]):
     def _position(self, index: int) -> int:
         return index if self._positions is None else self._positions[index]
 
-    def _source(self, name: str) -> Source:
+    def _source(self, name: Any) -> Source:
         try:
             return self._sources[name]
         except UnknownFeature:
@@ -207,7 +218,11 @@ class Rows(Sequence["Row"]):
             return Answer(Status.FAILED, None, observed_at)
         return Answer(Status.NULL if value is None else Status.HIT, value, observed_at)
 
-    def value(self, index: int, name: str) -> Any:
+    @overload
+    def value(self, index: int, name: str) -> Any: ...
+    @overload
+    def value(self, index: int, name: T) -> T | None: ...
+    def value(self, index: int, name: Any) -> Any:
         """The value; None for null, missing and stale. Raises `ReadFailed` for failed."""
         group, shape, position, staleness = self._source(name)
         if shape is not None:  # Most rows are whole and fresh: nothing else is to be heeded.
@@ -223,7 +238,7 @@ class Rows(Sequence["Row"]):
             raise self._failure(index, name)
         return answer.value
 
-    def _failure(self, index: int, name: str) -> ReadFailed:
+    def _failure(self, index: int, name: Any) -> ReadFailed:
         """The error for a failed value."""
         group, shape, position, _ = self._source(name)
         row: Any = self._found[group][self._position(index)]
@@ -242,7 +257,11 @@ class Rows(Sequence["Row"]):
         failed.__cause__ = cause
         return failed
 
-    def column(self, name: str, *, skip_failed: bool = False) -> list[Any]:
+    @overload
+    def column(self, name: str, *, skip_failed: bool = ...) -> list[Any]: ...
+    @overload
+    def column(self, name: T, *, skip_failed: bool = ...) -> list[T | None]: ...
+    def column(self, name: Any, *, skip_failed: bool = False) -> list[Any]:
         """One feature's values, in the order of the keys.
 
         Raises as `value` does if one of them failed, naming the position of its key. With
@@ -297,7 +316,7 @@ class Rows(Sequence["Row"]):
             if isinstance(rows[self._position(index)], OnlineStoreError):
                 raise self._failure(index, name)
 
-    def times(self, name: str, *, skip_failed: bool = False) -> Sequence[int | None]:
+    def times(self, name: Any, *, skip_failed: bool = False) -> Sequence[int | None]:
         """When one feature's values were true (UTC us), in the order of the keys.
 
         None where there is no value, nor a null; also for those that are stale. Raises
@@ -313,7 +332,7 @@ class Rows(Sequence["Row"]):
             return times
         return [times[position] for position in self._positions]
 
-    def statuses(self, name: str) -> list[Status]:
+    def statuses(self, name: Any) -> list[Status]:
         """One feature's statuses, in the order of the keys."""
         source = self._source(name)
         if not self._is_whole(source):
@@ -389,7 +408,7 @@ class Rows(Sequence["Row"]):
         kinds = self._sources.kinds
         return instances(self, columns, self._sources.key_name, kinds, cls, default)
 
-    def to_numpy(self, name: str, missing: Any = None, *, skip_failed: bool = False) -> Any:
+    def to_numpy(self, name: Any, missing: Any = None, *, skip_failed: bool = False) -> Any:
         """One feature as a numpy array; raises as `value` does, and `InvalidValue`.
 
         With `skip_failed` a failed value counts as missing.
@@ -456,12 +475,12 @@ def _damage_of(shape: Shape | None, row: Any, position: int) -> DamagedItem | No
     return None
 
 
-class Row:
+class Row(Generic[C_co]):
     """One key's features."""
 
     __slots__ = ("_index", "_rows")
 
-    def __init__(self, rows: Rows, index: int) -> None:
+    def __init__(self, rows: Rows[C_co], index: int) -> None:
         self._rows = rows
         self._index = index
 
@@ -470,19 +489,29 @@ class Row:
         """The primary key, as it was asked for."""
         return self._rows.keys[self._index]
 
-    def __getitem__(self, name: str) -> Any:
+    @overload
+    def __getitem__(self, name: str) -> Any: ...
+    @overload
+    def __getitem__(self, name: T) -> T | None: ...
+    def __getitem__(self, name: Any) -> Any:
         return self._rows.value(self._index, name)
 
-    def get(self, name: str, default: Any = None) -> Any:
+    @overload
+    def get(self, name: str, default: Any = ...) -> Any: ...
+    @overload
+    def get(self, name: T, default: None = ...) -> T | None: ...
+    @overload
+    def get(self, name: T, default: D) -> T | D: ...
+    def get(self, name: Any, default: Any = None) -> Any:
         """The value where there is one, else `default`, whatever the reason."""
         answer = self._rows.answer(self._index, name)
         return answer.value if answer.status is Status.HIT else default
 
-    def status(self, name: str) -> Status:
+    def status(self, name: Any) -> Status:
         """`hit`, `null`, `missing`, `stale` or `failed`."""
         return self._rows.answer(self._index, name).status
 
-    def observed_at(self, name: str) -> datetime | None:
+    def observed_at(self, name: Any) -> datetime | None:
         """When the value was true (UTC); None where that is not known."""
         microseconds = self._rows.answer(self._index, name).observed_at
         if microseconds is None:

@@ -24,10 +24,12 @@ _NUMPY_DTYPES = {"float16": "f2", "float32": "f4", "float64": "f8"}
 class Vector:
     """A vector of `size` floats: `Vector[32]` (fp16), `Vector[32, "f4"]`, `Vector[32, "f8"]`.
 
-    For linters and type checkers, which take a string in an annotation for a name and refuse a
-    bare number, `Annotated[np.ndarray, Vector[32, np.float32]]` says the same. Values are
-    numpy arrays of shape `(size,)`; any sequence of numbers is taken in.
+    Values are numpy arrays of shape `(size,)`; any sequence of numbers is taken in.
     fp16 is the default, as in Chalk.
+
+    mypy takes such an annotation for Any, pyright for a numpy array. For linters, which take a
+    string in an annotation for a name, `Vector[32, np.float32]` says the same as `"f4"`, and so
+    does `Annotated[np.ndarray, Vector[32, np.float32]]`.
     """
 
     size: ClassVar[int] = 0
