@@ -178,7 +178,7 @@ def test_a_failed_read_is_no_missing_value() -> None:
         risk: float = 0.0
 
     sources = Sources({"risk": SOURCES["risk"]})
-    sources.kinds["risk"] = Feature("risk", float).type
+    sources.features["risk"] = Feature("risk", float)
     rows = Rows([1, 2], sources, [0, 1], [[GOOD, LATE]], NOW, Report(failed=1))
     with pytest.raises(ReadFailed, match="position 1"):
         rows.to(View)

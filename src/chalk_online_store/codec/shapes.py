@@ -24,7 +24,7 @@ from chalk_online_store.codec.decoding import (
 )
 from chalk_online_store.codec.layout import BASE, LATEST, TableLayout, own
 from chalk_online_store.codec.nested import Ids, codec_of, value_encoder
-from chalk_online_store.codec.values import UNREADABLE, Encode, ValueCodec, moment
+from chalk_online_store.codec.values import UNREADABLE, Attribute, Encode, ValueCodec, moment
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.schema import Feature
 from chalk_online_store.schema.types import VectorType
@@ -48,6 +48,9 @@ class Column:
     feature: Feature
     full_name: str
     ids: Ids = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Column, (self.id, self.feature, self.full_name, dict(self.ids))
 
     @cached_property
     def codec(self) -> ValueCodec:
@@ -132,6 +135,27 @@ class Shape:
         names = {c.id: f"{c.full_name} (id {c.id!r})" for c in self.columns}
         what = names.get(found[1], "An item") if found else "An item"
         return f"{what} cannot be read as the schema says: {message}."
+
+    # --- rows of another process -----------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shape, (self.layout, self.columns, self.projected)
+
+    def portable(self, row: Row) -> Row:
+        """Return a row that can be pickled: attributes of classes made here become JSON."""
+        values = [
+            msgspec.json.encode(value) if isinstance(value, Attribute) else value
+            for value in row[FIRST:]
+        ]
+        return type(row)((*row[:FIRST], *values))
+
+    def restored(self, row: Row) -> Row:
+        """Return the row that `portable` was given."""
+        values = [
+            value if reading.codec.plain or type(value) is not bytes else reading.read(value)
+            for reading, value in zip(self.decoder.readings, row[FIRST:], strict=True)
+        ]
+        return type(row)((*row[:FIRST], *values))
 
     # --- rows to cells and columns ---------------------------------------------------------
 

@@ -59,8 +59,11 @@ class Refused(Exception):
 # --- what an attribute decodes into --------------------------------------------------------
 
 
-class Attribute(msgspec.Struct, gc=False, frozen=True):
-    """An attribute in DynamoDB's JSON. Exactly one field of a subclass is set."""
+class Attribute(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
+    """An attribute in DynamoDB's JSON. Exactly one field of a subclass is set.
+
+    It is encoded without the other fields: rows are pickled so.
+    """
 
     NULL: bool | None = None
 

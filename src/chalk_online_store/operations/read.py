@@ -55,12 +55,10 @@ def plan_read(
             wanted.setdefault(group.name, set()).add(feature.name)
     groups = {name: _group_read(codec.groups[name], some, cached) for name, some in wanted.items()}
     places = {name: place for place, name in enumerate(groups)}
-    sources = Sources()
-    sources.key_name = codec.namespace.key_name
-    sources.namespace = codec.namespace.name
+    sources = Sources(namespace=codec.namespace.name, key=codec.namespace.key)
     for feature in features:
         name = feature.name
-        sources.kinds[name] = feature.type
+        sources.features[name] = feature
         if name in wanted.get(feature.group, ()):
             shape = groups[feature.group].shape
             place = places[feature.group]

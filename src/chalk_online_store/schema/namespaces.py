@@ -58,8 +58,16 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_@-]{0,254}")
 _KEY_TYPES = (int, str, UUID)
 
 
+class _Declaration:
+    """What is pickled as it was declared, without what was derived from it since."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = self.__dataclass_fields__  # type: ignore[attr-defined]
+        return {name: value for name, value in vars(self).items() if name in names}
+
+
 @dataclass(frozen=True)
-class Feature:
+class Feature(_Declaration):
     """One named, typed value of an entity.
 
     `annotation` is what one would write in a class: `float`, `str | None`, `Vector[32]`.
@@ -103,7 +111,7 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class PrimaryKey:
+class PrimaryKey(_Declaration):
     """What identifies one entity: an int, str or UUID, or a tuple of them."""
 
     name: str
@@ -128,8 +136,8 @@ class PrimaryKey:
 
 
 @dataclass(frozen=True)
-class Namespace:
-    """An entity type and its features.
+class Namespace(_Declaration):
+    """An entity type and its features. It survives `pickle`, and is equal to its copy.
 
     `primary_key` is an annotation (`int`, `tuple[int, str]`); `key_name` is what rows call it.
     `observed_at_name` is what rows call their observed-at (default: rows do not state it).
