@@ -94,6 +94,7 @@ OBSERVED_AT = [
 
 WRONG: dict[str, list[Any]] = {
     "keys": [*SINGLE, None, [b"bob"], [None], [["a"]], [7]],
+    "key": [b"bob", None, ["bob"], 7, {"bob": 1}, FRAME],
     "names": [*SINGLE, [7], [None], [["a"]], [{}]],
     "rows": [*SINGLE, None, Model(id="bob"), Pair("bob"), Instance("bob"), [7], ["bob"], [None]],
     "row": [*TEXTS, 7, None, [{"id": "bob"}]],
@@ -207,6 +208,7 @@ class Case:
 
 
 READ = {"max_staleness": "overrides", "consistent": "flag", "timeout": "timeout"}
+READ_ROWS = {**READ, "defaults": "flag", "raise_failed": "flag"}
 WRITE = {"observed_at": "observed_at", "ordering": "choice", "timeout": "timeout"}
 RESULT = {
     "query": "text",
@@ -236,12 +238,22 @@ def store_cases(store: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]:
         "read": Case(
             wrap(store.read),
             {"schema": User, "keys": ["a"]},
-            {"schema": "schema", "keys": "keys", "features": "names", **READ},
+            {"schema": "schema", "keys": "keys", "features": "names", **READ_ROWS},
+        ),
+        "get": Case(
+            wrap(store.get),
+            {"schema": User, "key": "a"},
+            {"schema": "schema", "key": "key", "features": "names", **READ_ROWS},
         ),
         "prepare": Case(
             store.prepare,
             {"schema": User},
-            {"schema": "schema", "features": "names", "max_staleness": "overrides"},
+            {
+                "schema": "schema",
+                "features": "names",
+                "max_staleness": "overrides",
+                "defaults": "flag",
+            },
         ),
         "warm": Case(wrap(store.warm), {}, {"connections": "count", "timeout": "timeout"}),
         "health": Case(wrap(store.health), {}, {"timeout": "timeout"}),
@@ -294,8 +306,11 @@ def store_cases(store: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]:
 
 
 def prepared_cases(prepared: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]:
-    kinds = {"keys": "keys", "consistent": "flag", "timeout": "timeout"}
-    return {"read": Case(wrap(prepared.read), {"keys": ["a"]}, kinds)}
+    kinds = {"consistent": "flag", "timeout": "timeout", "raise_failed": "flag"}
+    return {
+        "read": Case(wrap(prepared.read), {"keys": ["a"]}, {"keys": "keys", **kinds}),
+        "get": Case(wrap(prepared.get), {"key": "a"}, {"key": "key", **kinds}),
+    }
 
 
 SUBMIT = {

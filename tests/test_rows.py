@@ -14,6 +14,7 @@ from chalk_online_store import (
     DamagedItem,
     DamagedValue,
     Feature,
+    InvalidValue,
     ReadFailed,
     Report,
     RequestTimeout,
@@ -342,3 +343,36 @@ def test_pickled_rows_have_statuses_failures_and_times() -> None:
     row = pickle.loads(pickle.dumps(rows[6]))
     assert (row.key, row["risk"], row.status("unread")) == ("key 0", 0.5, "stale")
     assert len(pickle.dumps(rows_of([GOOD] * 1000)[0])) < 5_000
+
+
+def test_a_default_does_not_hide_a_failure() -> None:
+    """A failed value raises, or is None if it is skipped, although its feature has a default."""
+    column = Column("a", Feature("risk", float, default=0.25), "user.risk")
+    made = Sources({"risk": SOURCES["risk"]}, namespace="user")
+    made.add_default("risk", column)
+    damaged = item(NOW, a={"S": "x"})
+    rows = Rows([1, 2, 3, 4], made, None, [[GOOD, None, LATE, damaged]], NOW, Report(failed=2))
+    assert rows.column("risk", skip_failed=True) == [0.5, 0.25, None, None]
+    assert rows.statuses("risk") == ["hit", "missing", "failed", "failed"]
+    assert [rows[0]["risk"], rows[1]["risk"], rows[2].get("risk", 9)] == [0.5, 0.25, 9]
+    for ask in (rows[2].__getitem__, rows[3].__getitem__, rows.column):
+        with pytest.raises(ReadFailed):
+            ask("risk")
+
+
+def test_a_default_must_be_a_value_of_its_feature() -> None:
+    """A default that its feature cannot hold is refused when it is to be served."""
+    made = Sources({"risk": SOURCES["risk"]}, namespace="user")
+    with pytest.raises(InvalidValue, match=r"user\.risk is float, not str"):
+        made.add_default("risk", Column("a", Feature("risk", float, default="x"), "user.risk"))
+
+
+def test_failures_can_be_raised_at_once() -> None:
+    """`raise_failed` raises the first failure of a feature that was asked for, if there is one."""
+    rows = rows_of([GOOD, LATE], risk=SOURCES["risk"])
+    with pytest.raises(ReadFailed, match="'risk' of the key at position 1"):
+        rows.raise_failed()
+    rows_of([GOOD, None]).raise_failed()
+    unasked = rows_of([GOOD, item(NOW, a={"N": "1"}, b={"N": "1"})], risk=SOURCES["risk"])
+    unasked.report.failed = 1
+    unasked.raise_failed()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from chalk_online_store.operations.prepared import Prepared
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
-    from chalk_online_store.operations.rows import Rows
+    from chalk_online_store.operations.rows import Row, Rows
     from chalk_online_store.operations.tiers import StoreStats
     from chalk_online_store.operations.times import ObservedAt
     from chalk_online_store.operations.write import Ordering
@@ -123,6 +123,8 @@ class AsyncOnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> Rows[ByInt]: ...
     @overload
     async def read(
@@ -134,6 +136,8 @@ class AsyncOnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> Rows[ByStr]: ...
     @overload
     async def read(
@@ -145,6 +149,8 @@ class AsyncOnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> Rows[ByUUID]: ...
     @overload
     async def read(  # type: ignore[overload-overlap]
@@ -156,6 +162,8 @@ class AsyncOnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> PrimaryKeyTypeMismatch: ...
     @overload
     async def read(
@@ -167,6 +175,8 @@ class AsyncOnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> Rows[C]: ...
     @overload
     async def read(
@@ -178,6 +188,8 @@ class AsyncOnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> Rows[Any]: ...
     async def read(
         self,
@@ -188,10 +200,108 @@ class AsyncOnlineStore:
         max_staleness: Mapping[Any, Duration] | None = None,
         consistent: bool = False,
         timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
     ) -> Any:
         """As `OnlineStore.read`."""
-        prepared = self._core.prepare(schema, features, max_staleness)
-        return await self._driver.run(self._core.read(prepared, keys, consistent, timeout))
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
+        operation = self._core.read(prepared, keys, consistent, timeout, raise_failed)
+        return await self._driver.run(operation)
+
+    @overload
+    async def get(
+        self,
+        schema: type[ByInt],
+        key: SupportsIndex,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByInt]: ...
+    @overload
+    async def get(
+        self,
+        schema: type[ByStr],
+        key: str,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByStr]: ...
+    @overload
+    async def get(
+        self,
+        schema: type[ByUUID],
+        key: UUID,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByUUID]: ...
+    @overload
+    async def get(
+        self,
+        schema: type[HasIntKey | HasStrKey | HasUUIDKey],
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> PrimaryKeyTypeMismatch: ...
+    @overload
+    async def get(
+        self,
+        schema: type[C],
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[C]: ...
+    @overload
+    async def get(
+        self,
+        schema: Namespace,
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[Any]: ...
+    async def get(
+        self,
+        schema: Namespace | type[Any],
+        key: Any,
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+        consistent: bool = False,
+        timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> Any:
+        """As `OnlineStore.get`."""
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
+        operation = self._core.read(prepared, [key], consistent, timeout, raise_failed)
+        return (await self._driver.run(operation))[0]
 
     @property
     def core(self) -> Core:
@@ -210,6 +320,7 @@ class AsyncOnlineStore:
         features: Sequence[Any] | None = ...,
         *,
         max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
     ) -> AsyncPreparedRead[C]: ...
     @overload
     def prepare(
@@ -218,6 +329,7 @@ class AsyncOnlineStore:
         features: Sequence[Any] | None = ...,
         *,
         max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
     ) -> AsyncPreparedRead[Any]: ...
     def prepare(
         self,
@@ -225,9 +337,10 @@ class AsyncOnlineStore:
         features: Sequence[Any] | None = None,
         *,
         max_staleness: Mapping[Any, Duration] | None = None,
+        defaults: bool = False,
     ) -> AsyncPreparedRead[Any]:
         """As `OnlineStore.prepare`."""
-        prepared = self._core.prepare(schema, features, max_staleness)
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
         return AsyncPreparedRead(self._core, self._driver, prepared)
 
     async def warm(self, connections: int = 4, *, timeout: float | None = None) -> int:
@@ -393,7 +506,25 @@ class AsyncPreparedRead(Generic[S]):
         self._prepared = prepared
 
     async def read(
-        self, keys: Iterable[Any], *, consistent: bool = False, timeout: float | None = None
+        self,
+        keys: Iterable[Any],
+        *,
+        consistent: bool = False,
+        timeout: float | None = None,
+        raise_failed: bool = False,
     ) -> Rows[S]:
         """As `OnlineStore.read`."""
-        return await self._driver.run(self._core.read(self._prepared, keys, consistent, timeout))
+        operation = self._core.read(self._prepared, keys, consistent, timeout, raise_failed)
+        return await self._driver.run(operation)
+
+    async def get(
+        self,
+        key: Any,
+        *,
+        consistent: bool = False,
+        timeout: float | None = None,
+        raise_failed: bool = False,
+    ) -> Row[S]:
+        """As `OnlineStore.get`."""
+        operation = self._core.read(self._prepared, [key], consistent, timeout, raise_failed)
+        return (await self._driver.run(operation))[0]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from chalk_online_store.operations.prepared import Prepared
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
-    from chalk_online_store.operations.rows import Rows
+    from chalk_online_store.operations.rows import Row, Rows
     from chalk_online_store.operations.tiers import StoreStats
     from chalk_online_store.operations.times import ObservedAt
     from chalk_online_store.operations.write import Ordering
@@ -150,6 +150,8 @@ class OnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> Rows[ByInt]: ...
     @overload
     def read(
@@ -161,6 +163,8 @@ class OnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> Rows[ByStr]: ...
     @overload
     def read(
@@ -172,6 +176,8 @@ class OnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> Rows[ByUUID]: ...
     @overload
     def read(  # type: ignore[overload-overlap]
@@ -183,6 +189,8 @@ class OnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> PrimaryKeyTypeMismatch: ...
     @overload
     def read(
@@ -194,6 +202,8 @@ class OnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> Rows[C]: ...
     @overload
     def read(
@@ -205,6 +215,8 @@ class OnlineStore:
         max_staleness: Mapping[Any, Duration] | None = ...,
         consistent: bool = ...,
         timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
     ) -> Rows[Any]: ...
     def read(
         self,
@@ -215,6 +227,8 @@ class OnlineStore:
         max_staleness: Mapping[Any, Duration] | None = None,
         consistent: bool = False,
         timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
     ) -> Any:
         """Read features (all, unless named) of the entities with these primary keys.
 
@@ -223,13 +237,115 @@ class OnlineStore:
 
         `max_staleness` overrides the schema's for this read; "0s" leaves a feature unread.
         `consistent` asks for a strong read, past the cache. `timeout` is in seconds: keys that
-        could not be read by then are `failed`.
+        could not be read by then are `failed`, or raise `ReadFailed` with `raise_failed`.
+
+        With `defaults`, a feature that is missing or stale has the value of its declared default,
+        `feature(default=...)`; its status stays what it is.
 
         Raises `UnknownFeature`, `InvalidKey`, `TypeConflict`, `StoreClosed`, `TableNotFound`,
         `InvalidCredentials`, `AccessDenied`.
         """
-        prepared = self._core.prepare(schema, features, max_staleness)
-        return self._driver.run(self._core.read(prepared, keys, consistent, timeout))
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
+        operation = self._core.read(prepared, keys, consistent, timeout, raise_failed)
+        return self._driver.run(operation)
+
+    @overload
+    def get(
+        self,
+        schema: type[ByInt],
+        key: SupportsIndex,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByInt]: ...
+    @overload
+    def get(
+        self,
+        schema: type[ByStr],
+        key: str,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByStr]: ...
+    @overload
+    def get(
+        self,
+        schema: type[ByUUID],
+        key: UUID,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByUUID]: ...
+    @overload
+    def get(
+        self,
+        schema: type[HasIntKey | HasStrKey | HasUUIDKey],
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> PrimaryKeyTypeMismatch: ...
+    @overload
+    def get(
+        self,
+        schema: type[C],
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[C]: ...
+    @overload
+    def get(
+        self,
+        schema: Namespace,
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[Any]: ...
+    def get(
+        self,
+        schema: Namespace | type[Any],
+        key: Any,
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+        consistent: bool = False,
+        timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> Any:
+        """Read features of one entity: as `read` of one key, whose row it returns.
+
+        Like `read`, it has a row for an entity that does not exist: its features are `missing`.
+        """
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
+        operation = self._core.read(prepared, [key], consistent, timeout, raise_failed)
+        return self._driver.run(operation)[0]
 
     @property
     def core(self) -> Core:
@@ -248,6 +364,7 @@ class OnlineStore:
         features: Sequence[Any] | None = ...,
         *,
         max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
     ) -> PreparedRead[C]: ...
     @overload
     def prepare(
@@ -256,6 +373,7 @@ class OnlineStore:
         features: Sequence[Any] | None = ...,
         *,
         max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
     ) -> PreparedRead[Any]: ...
     def prepare(
         self,
@@ -263,13 +381,14 @@ class OnlineStore:
         features: Sequence[Any] | None = None,
         *,
         max_staleness: Mapping[Any, Duration] | None = None,
+        defaults: bool = False,
     ) -> PreparedRead[Any]:
         """Resolve once what a server reads again and again; nothing is sent.
 
         `read` keeps what it resolved as well, so this spares it the search: one or two
         microseconds a call. Raises `UnknownFeature`, `StoreClosed`.
         """
-        prepared = self._core.prepare(schema, features, max_staleness)
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
         return PreparedRead(self._core, self._driver, prepared)
 
     def warm(self, connections: int = 4, *, timeout: float | None = None) -> int:
@@ -515,7 +634,25 @@ class PreparedRead(Generic[S]):
         self._prepared = prepared
 
     def read(
-        self, keys: Iterable[Any], *, consistent: bool = False, timeout: float | None = None
+        self,
+        keys: Iterable[Any],
+        *,
+        consistent: bool = False,
+        timeout: float | None = None,
+        raise_failed: bool = False,
     ) -> Rows[S]:
         """As `OnlineStore.read`."""
-        return self._driver.run(self._core.read(self._prepared, keys, consistent, timeout))
+        operation = self._core.read(self._prepared, keys, consistent, timeout, raise_failed)
+        return self._driver.run(operation)
+
+    def get(
+        self,
+        key: Any,
+        *,
+        consistent: bool = False,
+        timeout: float | None = None,
+        raise_failed: bool = False,
+    ) -> Row[S]:
+        """As `OnlineStore.get`."""
+        operation = self._core.read(self._prepared, [key], consistent, timeout, raise_failed)
+        return self._driver.run(operation)[0]

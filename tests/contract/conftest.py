@@ -31,6 +31,7 @@ from chalk_online_store import (
     QueryResult,
     RegionStatus,
     Report,
+    Row,
     Rows,
     StoreStats,
 )
@@ -60,6 +61,16 @@ class AnyStore:
         """`read` of either store."""
         rows: Rows = self._settle(self._store.read(*args, **options))
         return rows
+
+    def get(self, *args: Any, **options: Any) -> Row:
+        """`get` of either store."""
+        row: Row = self._settle(self._store.get(*args, **options))
+        return row
+
+    def get_prepared(self, schema: Any, key: Any, **options: Any) -> Row:
+        """`prepare` of either store, and `get` of what it gives."""
+        row: Row = self._settle(self._store.prepare(schema, **options).get(key))
+        return row
 
     def read_prepared(self, schema: Any, names: list[str], keys: list[Any]) -> Rows:
         """`prepare` of either store, and `read` of what it gives."""

@@ -10,8 +10,9 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import pytest
 
-from chalk_online_store import Vector, feature, features
+from chalk_online_store import ReadFailed, Vector, feature, features
 from tests.contract.conftest import Open
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -114,3 +115,69 @@ def test_keys_that_are_tuples_have_a_column_for_each_part(open_store: Open) -> N
         {"id.0": 2**64, "id.1": str(UUID(int=7)), "id.2": "a", "count": 3}
     ]
     assert rows.to_pylist(with_key=True) == [{"id": key, "count": 3}]
+
+
+@features
+class Account:
+    """Features with defaults, in two groups, and one that nobody has written."""
+
+    id: int
+    email: str | None = feature(default="none@example.com")
+    visits: int = feature(default=3)
+    seen: datetime = feature(default=NOW)
+    tags: list[str] = feature(default=["new"])
+    home: Address = feature(default=Address("?", [1]), group="other")
+    score: float = feature(default=1, max_staleness="1h", group="realtime")
+    embedding: Vector[2] = feature(default=[1.0, 2.0], group="unwritten")
+    plain: int | None = None
+
+
+def test_one_entity(open_store: Open) -> None:
+    """`get` gives the row of one entity, whether it exists or not."""
+    store = open_store([Account])
+    store.write(Account, [{"id": 1, "visits": 7}])
+    row = store.get(Account, 1, [Account.visits, "email"])
+    assert (row.key, dict(row), row.status("email")) == (1, {"visits": 7, "email": None}, "missing")
+    assert store.get(Account, 2, consistent=True).status("visits") == "missing"
+    assert store.get_prepared(Account, 1, features=["visits"])["visits"] == 7
+
+
+def test_declared_defaults_are_served_on_request(open_store: Open) -> None:
+    """With `defaults`, what is missing or stale has its default; a null stays null."""
+    store = open_store([Account])
+    store.write(Account, [{"id": 1, "email": None, "visits": 7}])
+    store.write(Account, [{"id": 1, "score": 0.5}], observed_at=NOW)
+    rows = store.read(Account, [1, 2, 1], defaults=True)
+    first, second = rows[0], rows[1]
+    assert (first["email"], first["visits"], first["score"]) == (None, 7, 1.0)
+    assert [first.status(name) for name in ("email", "score", "tags")] == [
+        "null",
+        "stale",
+        "missing",
+    ]
+    assert (second["email"], second["visits"], second["plain"]) == ("none@example.com", 3, None)
+    assert (second.status("visits"), second.observed_at("visits")) == ("missing", None)
+    assert (second["home"], second["seen"], second.get("tags")) == (Address("?", [1]), NOW, ["new"])
+    assert second["tags"] is not rows[1]["tags"]
+    assert rows.column("visits") == [7, 3, 7]
+    assert rows.to_dict()["home"] == [Address("?", [1])] * 3
+    assert rows.to_numpy("visits").tolist() == [7, 3, 7]
+    assert rows.to_numpy("embedding").tolist() == [[1, 2]] * 3
+    assert rows.to_numpy("seen").astype("i8").tolist() == [round(NOW.timestamp() * 1e6)] * 3
+    assert rows.to_arrow()["embedding"].to_pylist() == [[1, 2]] * 3
+    assert rows.to_arrow()["score"].to_pylist() == [1.0] * 3
+    assert pickle.loads(pickle.dumps(rows))[1]["home"] == Address("?", [1])
+    assert store.get(Account, 2)["visits"] is None
+    assert store.get_prepared(Account, 2, defaults=True)["visits"] == 3
+    assert store.get(Account, 2, max_staleness={"visits": "0s"}, defaults=True)["visits"] == 3
+
+
+def test_a_read_can_raise_its_failures(open_store: Open) -> None:
+    """With `raise_failed` a read that could not read a key in time raises, and others do not."""
+    store = open_store([Account])
+    store.write(Account, [{"id": 1, "visits": 7}])
+    assert store.read(Account, [1, 2], raise_failed=True).column("visits") == [7, None]
+    with pytest.raises(ReadFailed, match="position 0"):
+        store.read(Account, [1, 2], timeout=0, raise_failed=True, defaults=True)
+    with pytest.raises(ReadFailed, match="position 0"):
+        store.get(Account, 1, timeout=0, raise_failed=True)

@@ -100,6 +100,9 @@ def reads(store: OnlineStore, namespace: Namespace, name: str) -> None:
     assert_type(store.read(namespace, [1]), Rows[Any])
     assert_type(store.prepare(User, [User.risk]), PreparedRead[User])
     assert_type(store.prepare(User).read([1]), Rows[User])
+    assert_type(store.get(User, 1), Row[User])
+    assert_type(store.get(Account, "a", defaults=True)[Account.limit], float | None)
+    assert_type(store.prepare(Order).get(1), Row[Order])
     assert_type(rows[0]["email"], Any)
     assert_type(rows[0][name], Any)
 
@@ -143,6 +146,8 @@ async def awaits(store: AsyncOnlineStore) -> None:
     assert_type(await store.write(User, [User(1, None)]), Report)
     assert_type((await store.read(User, [1])).to(User), list[User])
     assert_type(await store.read(User, [1]), Rows[User])
+    assert_type(await store.get(User, 1), Row[User])
+    assert_type(await store.prepare(Order).get(1), Row[Order])
     assert_type(await store.prepare(Order).read([1]), Rows[Order])
     assert_type((await store.read(Account, ["a"]))[0][Account.limit], float | None)
 

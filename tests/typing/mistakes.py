@@ -46,6 +46,7 @@ def keys(store: OnlineStore) -> None:
     print(store.read(User, ["a"])[0])  # type: ignore[index]
     print(store.read(Account, [1])[0])  # type: ignore[index]
     print(store.read(Session, ["a"])[0])  # type: ignore[index]
+    print(store.get(User, "a")["risk"])  # type: ignore[index]
     store.read(User, 7)  # type: ignore[call-overload]
     store.read("user", [1])  # type: ignore[call-overload]
 

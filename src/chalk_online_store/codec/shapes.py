@@ -58,6 +58,16 @@ class Column:
         return codec_of(self.feature.type, self.full_name, self.ids)
 
     @cached_property
+    def converter(self) -> Converter:
+        """What makes values of what lies in rows."""
+        return Converter(self)
+
+    @cached_property
+    def default(self) -> Any:
+        """The feature's default as it would lie in a row. Raises `InvalidValue`."""
+        return Reading(self.id, self.codec).read(self.encode(self.feature.default))
+
+    @cached_property
     def encode(self) -> Encode:
         """A value to its attribute; raises `InvalidValue`."""
         feature = self.feature
@@ -168,7 +178,7 @@ class Shape:
     @cached_property
     def converters(self) -> list[Converter]:
         """What makes values of what lies in rows, for each column."""
-        return [Converter(column) for column in self.columns]
+        return [column.converter for column in self.columns]
 
     def cell(self, row: Row, position: int) -> Cell | None:
         """The feature at `position` of `columns`; None where the item does not have it.
@@ -220,29 +230,31 @@ class Columns:
         times: Sequence[int] = self.places[LATEST_AT]
         return times
 
-    def values(self, position: int, oldest: int | None) -> list[Any]:
+    def values(self, position: int, oldest: int | None, default: Any = None) -> list[Any]:
         """The values of the feature at `position` of the shape's columns.
 
-        None where there is no value, or where it was observed before `oldest` (UTC us).
-        Raises `DamagedItem`.
+        What `default` is the content of where there is no value, or where it was observed before
+        `oldest` (UTC us); None for a null. Raises `DamagedItem`.
         """
         converter = self._converters[position]
-        found = self._fresh(position, oldest)
+        found = self._fresh(position, oldest, default)
         return [*map(converter.one, found)] if self._damaged else converter.all(found)
 
-    def contents(self, position: int, oldest: int | None) -> list[Any]:
+    def contents(self, position: int, oldest: int | None, default: Any = None) -> list[Any]:
         """As `values`, but what lies in the rows: as yet unconverted."""
-        found = self._fresh(position, oldest)
+        found = self._fresh(position, oldest, default)
         if self._damaged:
             converter = self._converters[position]
             return [*map(converter.checked, found)]
         return list(found)
 
-    def readable(self, position: int, oldest: int | None, *, stored: bool) -> list[Any]:
+    def readable(
+        self, position: int, oldest: int | None, default: Any = None, *, stored: bool
+    ) -> list[Any]:
         """As `values` or, if `stored`, as `contents`; None in place of what is damaged."""
         one = self._converters[position].one
         found: list[Any] = []
-        for content in self._fresh(position, oldest):
+        for content in self._fresh(position, oldest, default):
             try:
                 value = one(content)
             except DamagedItem:
@@ -251,13 +263,14 @@ class Columns:
                 found.append(content if stored else value)
         return found
 
-    def _fresh(self, position: int, oldest: int | None) -> Sequence[Any]:
+    def _fresh(self, position: int, oldest: int | None, default: Any) -> Sequence[Any]:
         found: Sequence[Any] = self.places[FIRST + position]
-        if oldest is None or self._oldest >= oldest:
+        is_fresh = oldest is None or self._oldest >= oldest
+        if is_fresh and (default is None or not self._odd):
             return found
-        times = self.times(position)
+        times, oldest = self.times(position), -_NEVER if oldest is None else oldest
         return [
-            None if time is None or time < oldest else value
+            default if time is None or time < oldest else value
             for value, time in zip(found, times, strict=True)
         ]
 

@@ -140,21 +140,25 @@ class Core:
         schema: Namespace | type,
         features: Sequence[str] | None,
         max_staleness: reading.Overrides | None,
+        defaults: bool = False,
     ) -> Prepared:
         """See `OnlineStore.prepare`."""
         names = None if features is None else name_list(features)
+        if defaults is not False:
+            check_flag(defaults, "defaults")
         overrides: tuple[tuple[str, Duration], ...] = ()
         if max_staleness is not None:
             max_staleness = name_mapping(max_staleness, "max_staleness", '{"risk": "5m"}')
             overrides = tuple(sorted(max_staleness.items()))
-        wanted = (id(schema), names, overrides)
+        wanted = (id(schema), names, overrides, defaults)
         try:
             prepared = self._prepared.get(wanted)
         except TypeError:  # A name or a duration that has no hash is neither.
-            prepare(schema, self.namespace(schema), names, dict(overrides))
+            prepare(schema, self.namespace(schema), names, dict(overrides), defaults)
             raise
         if prepared is None:
-            prepared = prepare(schema, self.namespace(schema), names, dict(overrides))
+            namespace = self.namespace(schema)
+            prepared = prepare(schema, namespace, names, dict(overrides), defaults)
             if len(self._prepared) >= _PREPARED_KEPT:  # As where max_staleness always differs.
                 self._prepared.clear()
             self._prepared[wanted] = prepared
@@ -162,12 +166,19 @@ class Core:
 
     @watched
     def read(
-        self, prepared: Prepared, keys: Iterable[Any], consistent: bool, timeout: float | None
+        self,
+        prepared: Prepared,
+        keys: Iterable[Any],
+        consistent: bool,
+        timeout: float | None,
+        raise_failed: bool = False,
     ) -> Operation[Rows]:
         """See `OnlineStore.read`."""
         self.check_open()
         if consistent is not False:
             check_flag(consistent, "consistent")
+        if raise_failed is not False:
+            check_flag(raise_failed, "raise_failed")
         seconds = self._timeout if timeout is None else timeout_seconds(timeout)
         keys = key_list(keys)
         now: Instant = yield NOW
@@ -181,10 +192,15 @@ class Core:
         plan = prepared.plan
         if plan is None or plan.codec is not codec:
             cached = prepared.namespace.name in self._tiers.caches
-            plan = reading.plan_read(codec, prepared.names, prepared.overrides, cached)
+            plan = reading.plan_read(
+                codec, prepared.names, prepared.overrides, cached, prepared.defaults
+            )
             prepared.plan = plan
         through = self._tiers.reads(codec)
-        return (yield from reading.read(through, plan, keys, partition_keys, call))
+        rows = yield from reading.read(through, plan, keys, partition_keys, call)
+        if raise_failed and call.report.failed:
+            rows.raise_failed()
+        return rows
 
     @watched
     def warm(self, timeout: float | None) -> Operation[None]:

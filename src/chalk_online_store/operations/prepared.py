@@ -14,14 +14,15 @@ class Prepared:
     """A read of some features, resolved once and for all that do not change.
 
     `schema` is what the caller named the namespace by: kept, so that its `id` is no other's.
-    `overrides` are those of their max
-    staleness. `plan` is by the last reading of the registry that it was needed with.
+    `overrides` are those of their max staleness. `defaults` says whether declared defaults are
+    served. `plan` is by the last reading of the registry that it was needed with.
     """
 
     schema: Namespace | type
     namespace: Namespace
     names: tuple[str, ...]
     overrides: reading.Overrides
+    defaults: bool = False
     plan: reading.ReadPlan | None = None
 
 
@@ -30,6 +31,7 @@ def prepare(
     namespace: Namespace,
     names: tuple[str, ...] | None,
     overrides: reading.Overrides,
+    defaults: bool = False,
 ) -> Prepared:
     """Resolve a read. Raises `UnknownFeature`, and `InvalidSchema` for a bad duration."""
     names = tuple(namespace.by_name) if names is None else names
@@ -42,4 +44,4 @@ def prepare(
         )
     for name, duration in overrides.items():
         microseconds(duration, f"max_staleness of {name}")
-    return Prepared(schema, namespace, names, overrides)
+    return Prepared(schema, namespace, names, overrides, defaults)

@@ -9,12 +9,14 @@ from typing import Any
 from chalk_online_store.backend import Call, Found, Wanted
 from chalk_online_store.codec.decoding import DamagedRow
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
-from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
+from chalk_online_store.codec.shapes import MOST_PROJECTED, Column, Shape
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.operations.rows import Rows, Source, Sources
 from chalk_online_store.operations.through import Reads
-from chalk_online_store.schema import Duration, microseconds
+from chalk_online_store.schema import Duration, Feature, microseconds
+from chalk_online_store.schema.namespaces import NO_DEFAULT
+from chalk_online_store.schema.types import struct_fields
 
 Overrides = Mapping[str, Duration]
 """Feature names to the max staleness of one read."""
@@ -38,11 +40,16 @@ class ReadPlan:
 
 
 def plan_read(
-    codec: NamespaceCodec, names: Sequence[str], overrides: Overrides, cached: bool
+    codec: NamespaceCodec,
+    names: Sequence[str],
+    overrides: Overrides,
+    cached: bool,
+    defaults: bool = False,
 ) -> ReadPlan:
     """Resolve feature names once. Raises `UnknownFeature`, `InvalidSchema`.
 
-    A cached read decodes whole items, so that any later read is served from them.
+    A cached read decodes whole items, so that any later read is served from them. With `defaults`
+    declared defaults are served. Raises `InvalidValue` for one that its feature cannot hold.
     """
     features = [codec.namespace.feature(name) for name in names]
     codec.check_features(feature.name for feature in features)
@@ -65,7 +72,20 @@ def plan_read(
             sources[name] = Source(place, shape, shape.positions[name], ages[name])
         else:
             sources[name] = Source(0, None, 0, ages[name])
+        if defaults and feature.default is not NO_DEFAULT and feature.default is not None:
+            sources.add_default(name, _column_of(codec, feature))
     return ReadPlan(codec, list(groups.values()), sources)
+
+
+def _column_of(codec: NamespaceCodec, feature: Feature) -> Column:
+    """A feature's column; of one that is not registered yet, one with ids that nothing stores."""
+    group = codec.groups.get(feature.group)
+    for column in group.columns if group else ():
+        if column.feature is feature:
+            return column
+    full_name = codec.namespace.full_name(feature)
+    paths = [path for path, _ in struct_fields(feature.type, full_name)]
+    return Column("", feature, full_name, {path: str(i) for i, path in enumerate(paths)})
 
 
 def _group_read(group: GroupCodec, wanted: Iterable[str], cached: bool) -> GroupRead:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 from chalk_online_store.arguments import plain_name
 from chalk_online_store.backend import Found
 from chalk_online_store.codec.decoding import FIRST, LATEST_AT, TIMES
-from chalk_online_store.codec.shapes import Columns, Shape
+from chalk_online_store.codec.shapes import Column, Columns, Shape
 from chalk_online_store.errors import (
     DamagedItem,
     DamagedValue,
@@ -86,7 +86,8 @@ class Sources(dict[str, Source]):
     """Where each feature of a read comes from, in the order asked; the same for many reads.
 
     `features` has what the schema says of each. `namespace` is the namespace's name, `key` its
-    primary key. Features are also found by their full names, and by references.
+    primary key. Features are also found by their full names, and by references. `defaults` are
+    the columns of those whose declared default is served.
     """
 
     def __init__(
@@ -98,12 +99,24 @@ class Sources(dict[str, Source]):
     ) -> None:
         super().__init__(sources or {})
         self.features: dict[str, Feature] = {}
+        self.defaults: dict[str, Column] = {}
         self.namespace = namespace
         self.key = PrimaryKey("id", str) if key is None else key
 
     def __reduce__(self) -> tuple[Any, ...]:
         plain = {name: tuple(source) for name, source in self.items()}
-        return _restored_sources, (plain, self.namespace, self.key, self.features)
+        return _restored_sources, (plain, self.namespace, self.key, self.features, self.defaults)
+
+    def add_default(self, name: str, column: Column) -> None:
+        """Serve a feature's declared default. Raises `InvalidValue` if it is not a value of it."""
+        column.default  # noqa: B018 - refuses it at once.
+        self.defaults[name] = column
+
+    def default(self, name: Any) -> Column | None:
+        """The column of a feature whose default is served; None for one without."""
+        if not self.defaults:
+            return None
+        return self.defaults.get(plain_name(name).removeprefix(f"{self.namespace}."))
 
     def __missing__(self, name: Any) -> Source:
         """Find a feature by its full name or by a reference. Raises `UnknownFeature`."""
@@ -139,7 +152,7 @@ class Sources(dict[str, Source]):
     @cached_property
     def readers(self) -> list[tuple[str, int, int, Callable[[Any], list[Any]]]] | None:
         """Each feature's name, group, place in a row and converter; None where one is not read."""
-        if any(source.shape is None for source in self.values()):
+        if self.defaults or any(source.shape is None for source in self.values()):
             return None
         return [
             (name, group, FIRST + position, shape.converters[position].all)
@@ -153,13 +166,18 @@ def _restored_sources(
     namespace: str,
     key: PrimaryKey,
     features: dict[str, Feature],
+    defaults: dict[str, Column],
 ) -> Sources:
     sources = Sources(
         {name: Source(*source) for name, source in plain.items()}, namespace=namespace, key=key
     )
     sources.features = features
+    sources.defaults = defaults
     return sources
 
+
+_WITHOUT_VALUE = frozenset((Status.MISSING, Status.STALE))
+"""Statuses for which a declared default is served."""
 
 _MISSING = Answer(Status.MISSING)
 _STALE = Answer(Status.STALE)
@@ -265,8 +283,14 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         """
         source = self.source(name)
         if source.shape is None:
-            return _STALE if source.staleness == 0 else _MISSING
-        return self._answer(self._found[source.group][self._position(index)], source)
+            answer = _STALE if source.staleness == 0 else _MISSING
+        else:
+            answer = self._answer(self._found[source.group][self._position(index)], source)
+        if self._sources.defaults and answer.status in _WITHOUT_VALUE:
+            column = self._sources.default(name)
+            if column is not None:
+                return answer._replace(value=column.converter.one(column.default))
+        return answer
 
     def _position(self, index: int) -> int:
         return index if self._positions is None else self._positions[index]
@@ -303,7 +327,10 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
     @overload
     def value(self, index: int, name: T) -> T | None: ...
     def value(self, index: int, name: Any) -> Any:
-        """The value; None for null, missing and stale. Raises `ReadFailed` for failed."""
+        """The value; None for null, missing and stale, unless a declared default is served.
+
+        Raises `ReadFailed` for failed.
+        """
         group, shape, position, staleness = self.source(name)
         if shape is not None:  # Most rows are whole and fresh: nothing else is to be heeded.
             row: Any = self._found[group][self._position(index)]
@@ -354,23 +381,35 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
     ) -> list[Any]:
         """The values of a feature; if `stored`, what they are made of."""
         group, shape, position, staleness = source
+        served = self._sources.default(name)
+        default = None if served is None else served.default
         if shape is None:
-            return [None] * len(self.keys)
+            contents = [default] * len(self.keys)
+            return contents if served is None or stored else served.converter.all(contents)
         if self.report.failed and not skip_failed:
             self._refuse_failed(group, name)
         columns = self._group(group, shape)
         oldest = self._oldest(staleness)
         try:
             if skip_failed:
-                values = columns.readable(position, oldest, stored=stored)
+                values = columns.readable(position, oldest, default, stored=stored)
             else:
-                values = (columns.contents if stored else columns.values)(position, oldest)
+                values = (columns.contents if stored else columns.values)(position, oldest, default)
         except DamagedItem:
             failure = self._first_failure(name)
             raise failure from failure.__cause__
+        if default is not None and self.report.failed:  # A default does not hide a failure.
+            found = zip(self._found[group], values, strict=True)
+            values = [None if isinstance(row, OnlineStoreError) else value for row, value in found]
         if self._positions is None:
             return values
         return [values[position] for position in self._positions]
+
+    def raise_failed(self) -> None:
+        """Raise `ReadFailed` for the first failed value, by feature and then by key, if any."""
+        for name in self.features if self.report.failed else ():
+            if Status.FAILED in self._statuses(name):
+                raise self._first_failure(name)
 
     def _first_failure(self, name: str) -> ReadFailed:
         """The error for the first key of which a feature failed."""
@@ -506,9 +545,9 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         NaT or None. An int or a bool can be none of these, so there it must be stated.
         """
         source = self.source(name)
-        if source.shape is None:
+        column = self._column_of(name, source)
+        if column is None:
             return arrays.numpy_nothing(len(self), missing)
-        column = source.shape.columns[source.position]
         stored = arrays.numpy_takes_stored(column.feature.type)
         with self._damage_first(name, source, skip_failed):
             contents = self._column(name, source, stored=stored, skip_failed=skip_failed)
@@ -588,13 +627,19 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         )
 
     def _arrow(self, name: str, source: Source, skip_failed: bool) -> Any:
-        if source.shape is None:
+        column = self._column_of(name, source)
+        if column is None:
             return arrays.arrow_nothing(self._sources.kinds.get(name), len(self))
-        column = source.shape.columns[source.position]
         stored = arrays.arrow_takes_stored(column.feature.type)
         with self._damage_first(name, source, skip_failed):
             contents = self._column(name, source, stored=stored, skip_failed=skip_failed)
             return arrays.arrow_array(column, contents)
+
+    def _column_of(self, name: Any, source: Source) -> Column | None:
+        """The column that contents are made from; None if there are none."""
+        if source.shape is None:
+            return self._sources.default(name)
+        return source.shape.columns[source.position]
 
     @contextmanager
     def _damage_first(self, name: str, source: Source, skip_failed: bool) -> Iterator[None]:
@@ -691,9 +736,9 @@ class Row(Mapping[str, Any], Generic[C_co]):
     @overload
     def get(self, name: T, default: D) -> T | D: ...
     def get(self, name: Any, default: Any = None) -> Any:
-        """The value where there is one, else `default`, whatever the reason."""
-        answer = self._rows.answer(self._index, name)
-        return answer.value if answer.status is Status.HIT else default
+        """The value, or a declared default that is served, else `default`, whatever the reason."""
+        value = self._rows.answer(self._index, name).value
+        return default if value is None else value
 
     def status(self, name: Any) -> Status:
         """`hit`, `null`, `missing`, `stale` or `failed`."""
