@@ -35,6 +35,7 @@ from chalk_online_store import (
     OnlineStoreError,
     PersistenceWriter,
     PreparedRead,
+    ReadRequest,
     Routing,
     Row,
     Rows,
@@ -95,6 +96,7 @@ OBSERVED_AT = [
 WRONG: dict[str, list[Any]] = {
     "keys": [*SINGLE, None, [b"bob"], [None], [["a"]], [7]],
     "key": [b"bob", None, ["bob"], 7, {"bob": 1}, FRAME],
+    "requests": [[7], [None], [User], [(User, ["bob"])], [ReadRequest(User, "bob")]],
     "names": [*SINGLE, [7], [None], [["a"]], [{}]],
     "rows": [*SINGLE, None, Model(id="bob"), Pair("bob"), Instance("bob"), [7], ["bob"], [None]],
     "row": [*TEXTS, 7, None, [{"id": "bob"}]],
@@ -125,7 +127,10 @@ WRONG: dict[str, list[Any]] = {
 """Values of the wrong kind, by kind of argument."""
 
 OPTIONAL = frozenset(
-    ["names", "overrides", "timeout", "observed_at", "observed_at of one", "number", "settings"]
+    [
+        *["names", "overrides", "timeout", "observed_at", "observed_at of one", "number"],
+        *["settings", "requests"],
+    ]
 )
 
 
@@ -244,6 +249,14 @@ def store_cases(store: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]:
             wrap(store.get),
             {"schema": User, "key": "a"},
             {"schema": "schema", "key": "key", "features": "names", **READ_ROWS},
+        ),
+        "read_many": Case(
+            lambda requests, **options: wrap(store.read_many)(*requests, **options),
+            {"requests": [ReadRequest(User, ["a"])]},
+            {
+                "requests": "requests",
+                **{name: kind for name, kind in READ_ROWS.items() if name != "max_staleness"},
+            },
         ),
         "prepare": Case(
             store.prepare,
@@ -668,6 +681,7 @@ _SAID = {
     "schema": ["feature class", "schema"],
     "schemas": ["feature class", "schemas", "Bloom"],
     "keys": ["keys", "primary key"],
+    "requests": ["requests", "keys"],
     "features": ["features", "feature"],
     "rows": ["rows", "row"],
     "row": ["row"],

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     )
     from chalk_online_store.operations.bloom.build import BuildReport
     from chalk_online_store.operations.bloom.reads import FilterStats
+    from chalk_online_store.operations.prepared import ReadRequest
     from chalk_online_store.operations.regions import Health, RegionCheck
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Answer, Row, Rows, Status
@@ -132,6 +133,7 @@ _NAMES_BY_MODULE = {
     ),
     "operations.bloom.build": ("BuildReport",),
     "operations.bloom.reads": ("FilterStats",),
+    "operations.prepared": ("ReadRequest",),
     "operations.regions": ("Health", "RegionCheck"),
     "operations.results": ("QueryResult",),
     "operations.rows": ("Answer", "Row", "Rows", "Status"),
@@ -205,6 +207,7 @@ __all__ = [
     "QueryResult",
     "QueueFull",
     "ReadFailed",
+    "ReadRequest",
     "RegionCheck",
     "RegionState",
     "RegionStatus",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chalk_online_store.drivers.credentials import Session
     from chalk_online_store.operations.bloom.build import BuildReport, Progress
     from chalk_online_store.operations.core import Core, Schema
-    from chalk_online_store.operations.prepared import Prepared
+    from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Row, Rows
@@ -50,8 +50,10 @@ if TYPE_CHECKING:
 else:
     S = TypeVar("S")
 
+A = TypeVar("A")
+B = TypeVar("B")
 C = TypeVar("C")
-"""A feature class."""
+"""Feature classes."""
 
 
 class AsyncOnlineStore:
@@ -302,6 +304,69 @@ class AsyncOnlineStore:
         prepared = self._core.prepare(schema, features, max_staleness, defaults)
         operation = self._core.read(prepared, [key], consistent, timeout, raise_failed)
         return (await self._driver.run(operation))[0]
+
+    @overload
+    async def read_many(
+        self,
+        request1: ReadRequest[A],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A]]: ...
+    @overload
+    async def read_many(
+        self,
+        request1: ReadRequest[A],
+        request2: ReadRequest[B],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A], Rows[B]]: ...
+    @overload
+    async def read_many(
+        self,
+        request1: ReadRequest[A],
+        request2: ReadRequest[B],
+        request3: ReadRequest[C],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A], Rows[B], Rows[C]]: ...
+    @overload
+    async def read_many(
+        self,
+        *requests: ReadRequest[Any],
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[Any], ...]: ...
+    async def read_many(
+        self,
+        *requests: ReadRequest[Any],
+        consistent: bool = False,
+        timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> tuple[Any, ...]:
+        """As `OnlineStore.read_many`."""
+        operation = self._core.read_many(
+            requests,
+            consistent=consistent,
+            timeout=timeout,
+            defaults=defaults,
+            raise_failed=raise_failed,
+        )
+        return await self._driver.run(operation)
 
     @property
     def core(self) -> Core:

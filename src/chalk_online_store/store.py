@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from chalk_online_store.drivers.sync import SyncDriver, Transport
     from chalk_online_store.operations.bloom.build import BuildReport, Progress
     from chalk_online_store.operations.core import Core, Schema
-    from chalk_online_store.operations.prepared import Prepared
+    from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Row, Rows
@@ -54,8 +54,10 @@ if TYPE_CHECKING:
 else:
     S = TypeVar("S")
 
+A = TypeVar("A")
+B = TypeVar("B")
 C = TypeVar("C")
-"""A feature class."""
+"""Feature classes."""
 
 
 class OnlineStore:
@@ -346,6 +348,74 @@ class OnlineStore:
         prepared = self._core.prepare(schema, features, max_staleness, defaults)
         operation = self._core.read(prepared, [key], consistent, timeout, raise_failed)
         return self._driver.run(operation)[0]
+
+    @overload
+    def read_many(
+        self,
+        request1: ReadRequest[A],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A]]: ...
+    @overload
+    def read_many(
+        self,
+        request1: ReadRequest[A],
+        request2: ReadRequest[B],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A], Rows[B]]: ...
+    @overload
+    def read_many(
+        self,
+        request1: ReadRequest[A],
+        request2: ReadRequest[B],
+        request3: ReadRequest[C],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A], Rows[B], Rows[C]]: ...
+    @overload
+    def read_many(
+        self,
+        *requests: ReadRequest[Any],
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[Any], ...]: ...
+    def read_many(
+        self,
+        *requests: ReadRequest[Any],
+        consistent: bool = False,
+        timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> tuple[Any, ...]:
+        """Read entities of several namespaces in one call, and return the rows of each request.
+
+        All requests have one deadline and one report, which each of the results has. On DynamoDB
+        what needs no cache shares BatchGetItems. Arguments are those of `read`, which hold for
+        all requests. Raises as `read` does.
+        """
+        operation = self._core.read_many(
+            requests,
+            consistent=consistent,
+            timeout=timeout,
+            defaults=defaults,
+            raise_failed=raise_failed,
+        )
+        return self._driver.run(operation)
 
     @property
     def core(self) -> Core:

@@ -29,6 +29,7 @@ from chalk_online_store import (
     Health,
     OnlineStore,
     QueryResult,
+    ReadRequest,
     RegionStatus,
     Report,
     Row,
@@ -66,6 +67,11 @@ class AnyStore:
         """`get` of either store."""
         row: Row = self._settle(self._store.get(*args, **options))
         return row
+
+    def read_many(self, *requests: ReadRequest[Any], **options: Any) -> tuple[Rows, ...]:
+        """`read_many` of either store."""
+        found: tuple[Rows, ...] = self._settle(self._store.read_many(*requests, **options))
+        return found
 
     def get_prepared(self, schema: Any, key: Any, **options: Any) -> Row:
         """`prepare` of either store, and `get` of what it gives."""

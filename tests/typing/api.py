@@ -23,6 +23,7 @@ from chalk_online_store import (
     OnlineStore,
     PersistenceWriter,
     PreparedRead,
+    ReadRequest,
     Report,
     Row,
     Rows,
@@ -103,6 +104,10 @@ def reads(store: OnlineStore, namespace: Namespace, name: str) -> None:
     assert_type(store.get(User, 1), Row[User])
     assert_type(store.get(Account, "a", defaults=True)[Account.limit], float | None)
     assert_type(store.prepare(Order).get(1), Row[Order])
+    both = store.read_many(ReadRequest(User, [1]), ReadRequest(Account, ["a"], [Account.limit]))
+    assert_type(both, tuple[Rows[User], Rows[Account]])
+    many = [ReadRequest(User, [1]) for _ in range(9)]
+    assert_type(store.read_many(*many, timeout=0.5)[0].report, Report)
     assert_type(rows[0]["email"], Any)
     assert_type(rows[0][name], Any)
 
@@ -147,6 +152,8 @@ async def awaits(store: AsyncOnlineStore) -> None:
     assert_type((await store.read(User, [1])).to(User), list[User])
     assert_type(await store.read(User, [1]), Rows[User])
     assert_type(await store.get(User, 1), Row[User])
+    both = await store.read_many(ReadRequest(User, [1]), ReadRequest(Item, ["a"]))
+    assert_type(both, tuple[Rows[User], Rows[Item]])
     assert_type(await store.prepare(Order).get(1), Row[Order])
     assert_type(await store.prepare(Order).read([1]), Rows[Order])
     assert_type((await store.read(Account, ["a"]))[0][Account.limit], float | None)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations import read as reading
-from chalk_online_store.schema import Namespace, microseconds
+from chalk_online_store.schema import Duration, Namespace, microseconds
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, eq=False)
+class ReadRequest(Generic[C]):
+    """A read of `OnlineStore.read_many`; its arguments are those of `OnlineStore.read`."""
+
+    schema: type[C] | Namespace
+    keys: Iterable[Any]
+    features: Sequence[Any] | None = None
+    max_staleness: Mapping[Any, Duration] | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from chalk_online_store.backend import Call, Found, Wanted
+from chalk_online_store.backend import Call, Found, Wanted, fan_out
 from chalk_online_store.codec.decoding import DamagedRow
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
 from chalk_online_store.codec.shapes import MOST_PROJECTED, Column, Shape
@@ -109,11 +110,7 @@ def read(
     call: Call,
 ) -> Operation[Rows]:
     """Read the planned features of every key, each key once."""
-    pks = list(dict.fromkeys(partition_keys))
-    positions = None
-    if len(pks) < len(partition_keys):
-        places = {pk: place for place, pk in enumerate(pks)}
-        positions = [places[pk] for pk in partition_keys]
+    pks, positions = _distinct(partition_keys)
     wanted = [Wanted(group.sk, group.shape, pks) for group in plan.groups]
     if not pks or not wanted:
         found: list[list[Found]] = [[] for _ in wanted]
@@ -123,6 +120,62 @@ def read(
         _count(group, call)
     now: Instant = yield NOW
     return Rows(keys, plan.sources, positions, found, now.wall, call.report)
+
+
+def _distinct(partition_keys: Sequence[str]) -> tuple[list[str], list[int] | None]:
+    """Each key once, and where each one is among these; None where no key comes twice."""
+    pks = list(dict.fromkeys(partition_keys))
+    if len(pks) == len(partition_keys):
+        return pks, None
+    places = {pk: place for place, pk in enumerate(pks)}
+    return pks, [places[pk] for pk in partition_keys]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRead:
+    """A read of some keys, beside others in one call.
+
+    One that `shares` what it is read through with others is one read to that. A cache or a filter
+    is asked by each for itself, since it takes the keys of one read for distinct.
+    """
+
+    through: Reads
+    shares: bool
+    plan: ReadPlan
+    keys: Sequence[Any]
+    partition_keys: Sequence[str]
+
+
+def read_together(reads: Sequence[PlannedRead], call: Call) -> Operation[tuple[Rows, ...]]:
+    """Perform several reads at once."""
+    distinct = [_distinct(read.partition_keys) for read in reads]
+    wanted: dict[int, list[tuple[int, Wanted]]] = {}
+    for place, (read, (pks, _)) in enumerate(zip(reads, distinct, strict=True)):
+        for group in read.plan.groups if pks else ():
+            want = Wanted(group.sk, group.shape, pks)
+            wanted.setdefault(-1 if read.shares else place, []).append((place, want))
+    tasks = [
+        partial(reads[wants[0][0]].through.get, [want for _, want in wants])
+        for wants in wanted.values()
+    ]
+    results = (yield from fan_out(call, tasks, len(tasks))) if tasks else []
+    found: list[list[list[Found]]] = [[] for _ in reads]
+    for wants, groups in zip(wanted.values(), results, strict=True):
+        for (place, _), items in zip(wants, groups, strict=True):
+            _count(items, call)
+            found[place].append(items)
+    now: Instant = yield NOW
+    return tuple(
+        Rows(
+            read.keys,
+            read.plan.sources,
+            positions,
+            found[place] or [[] for _ in read.plan.groups],
+            now.wall,
+            call.report,
+        )
+        for place, (read, (_, positions)) in enumerate(zip(reads, distinct, strict=True))
+    )
 
 
 _ROWS = frozenset((tuple, type(None)))
