@@ -201,7 +201,10 @@ def _as_double(value: Any) -> float:
 
 
 def _encode_decimal(value: Any) -> bytes:
-    expect(Decimal, value)
+    if not isinstance(value, Decimal):
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        value = Decimal(operator.index(value))  # Exact, however many digits there are.
     if _survives_as_number(value):
         return b'{"N":"%b"}' % format(value, "f").encode()
     return b'{"S":%b}' % _json(str(value))
