@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -390,6 +391,16 @@ def test_a_default_value_is_that_of_the_feature() -> None:
         risk: float = 0.5
 
     assert Defaulted(1).risk == namespace_of(Defaulted).feature("risk").default == 0.5
+
+
+def test_a_field_of_dataclasses_is_refused() -> None:
+    """`dataclasses.field()` in a plain class is not taken for a default value."""
+    with pytest.raises(InvalidSchema, match=r"Plain\.tags is a dataclasses\.field"):
+
+        @features
+        class Plain:
+            id: int
+            tags: list[str] = dataclasses.field(default_factory=list)
 
 
 def test_a_class_variable_is_refused() -> None:

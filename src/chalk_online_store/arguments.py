@@ -150,8 +150,8 @@ def _expected(value: Any, argument: str, of: str, hint: str) -> str:
 def plain_name(name: Any) -> Any:
     """Return the full name, `user.risk`, of a reference to a feature, such as `User.risk`.
 
-    A reference is one of chalkpy, or the slot of a class under `@features` that has slots. Those of
-    other classes are names already. Anything else is returned as it is.
+    References of chalkpy, and the slots of feature classes that have slots, are converted. The
+    references of other feature classes are texts already. Anything else is returned as it is.
 
     Raises `UnknownFeature` for a reference of chalkpy that stands for an expression, or for a
     window or an attribute that its class does not have.

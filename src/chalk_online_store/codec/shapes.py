@@ -59,12 +59,12 @@ class Column:
 
     @cached_property
     def converter(self) -> Converter:
-        """What makes values of what lies in rows."""
+        """The converter of stored contents to values."""
         return Converter(self)
 
     @cached_property
     def default(self) -> Any:
-        """The feature's default as it would lie in a row. Raises `InvalidValue`."""
+        """The stored content of the feature's default. Raises `InvalidValue`."""
         return Reading(self.id, self.codec).read(self.encode(self.feature.default))
 
     @cached_property
@@ -233,8 +233,8 @@ class Columns:
     def values(self, position: int, oldest: int | None, default: Any = None) -> list[Any]:
         """The values of the feature at `position` of the shape's columns.
 
-        What `default` is the content of where there is no value, or where it was observed before
-        `oldest` (UTC us); None for a null. Raises `DamagedItem`.
+        A value that is absent, or was observed before `oldest` (UTC us), is replaced by the value
+        of the content `default`. A null is None. Raises `DamagedItem`.
         """
         converter = self._converters[position]
         found = self._fresh(position, oldest, default)

@@ -113,8 +113,8 @@ class ItemReader:
     def _get_shared(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """Read items of any groups by as few requests as 100 items each allow.
 
-        Full requests of one group are sent and decoded as any others. What is left over shares
-        requests: its items are decoded by their groups once they are all here.
+        A full request of one group is sent and decoded as in any read. The remaining keys of all
+        groups share requests, and their items are decoded group by group afterwards.
         """
         direct: list[tuple[int, Sequence[str]]] = []
         loose: list[tuple[int, Sequence[str]]] = []
@@ -157,7 +157,7 @@ class ItemReader:
 
     @cached_property
     def _items(self) -> answers.RowsDecoder:
-        """Decodes a BatchGetItem's answer, the items of which are left as they are."""
+        """The decoder of a BatchGetItem's response that leaves the items undecoded."""
         return answers.RowsDecoder(answers.BatchGot, WholeItems(self._bodies.layout))
 
     # --- all groups of an entity -----------------------------------------------------------
@@ -192,7 +192,7 @@ class ItemReader:
 
 
 def _rows_of(want: Wanted, pks: Sequence[str], items: Mapping[ItemKey, Found]) -> Iterator[Found]:
-    """The rows of some of the items of a group; those that could not be read stay errors."""
+    """Decode some of the items of a group. Errors are returned in their places."""
     found = [items.get(ItemKey(pk, want.sk)) for pk in pks]
     raw = [render_item(item[ATTRIBUTES]) for item in found if isinstance(item, tuple)]
     rows = iter(want.shape.decode_each(raw))

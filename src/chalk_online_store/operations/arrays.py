@@ -208,10 +208,10 @@ def integers_array(contents: Sequence[Any]) -> Any:
 
 
 def key_arrays(key: PrimaryKey, keys: Sequence[Any]) -> dict[str, Any]:
-    """Primary keys as columns by name; a tuple has one for each part, `id.0` and `id.1`.
+    """Convert primary keys to columns by name. A tuple has a column for each part: `id.0`, `id.1`.
 
-    An int key has 64 bits, with a sign unless one of them needs the bit, else 38 digits. A UUID is
-    text.
+    Ints are int64, uint64 if one of them needs it, or decimal128(38, 0). UUIDs are text. Raises
+    `InvalidValue` for an int of more than 38 digits.
     """
     if not key.composite:
         return {key.name: _key_array(key, key.parts[0], keys)}
@@ -238,7 +238,7 @@ def _key_array(key: PrimaryKey, part: type, keys: Sequence[Any]) -> Any:
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
-    """A table as a data frame of pandas, whose types do not depend on the values."""
+    """Convert a table to a data frame of pandas, whose types do not depend on the values."""
     try:
         import pandas as pd
     except ImportError:
@@ -256,7 +256,7 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
 
 
 def to_polars(table: pa.Table) -> pl.DataFrame:
-    """A table as a data frame of polars."""
+    """Convert a table to a data frame of polars."""
     try:
         import polars as pl
     except ImportError:

@@ -19,7 +19,7 @@ class _Answer(Protocol):
 
 
 class ReadRows(Protocol):
-    """What is displayed of rows."""
+    """The part of `Rows` that a table displays."""
 
     keys: Sequence[Any]
 
@@ -32,7 +32,7 @@ class ReadRows(Protocol):
 
 
 def rows_table(rows: ReadRows, key_name: str, limit: int) -> str:
-    """The first `limit` rows: keys, values, and the status in place of a value there is not."""
+    """Render the first `limit` rows. A cell without a value shows its status."""
     names = [key_name, *rows.features]
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = "".join(

@@ -15,7 +15,7 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, eq=False)
 class ReadRequest(Generic[C]):
-    """A read of `OnlineStore.read_many`; its arguments are those of `OnlineStore.read`."""
+    """One read of `OnlineStore.read_many`, with the arguments of `OnlineStore.read`."""
 
     schema: type[C] | Namespace
     keys: Iterable[Any]

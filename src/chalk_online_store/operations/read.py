@@ -50,7 +50,7 @@ def plan_read(
     """Resolve feature names once. Raises `UnknownFeature`, `InvalidSchema`.
 
     A cached read decodes whole items, so that any later read is served from them. With `defaults`
-    declared defaults are served. Raises `InvalidValue` for one that its feature cannot hold.
+    declared defaults are served. Raises `InvalidValue` for a default of the wrong type.
     """
     features = [codec.namespace.feature(name) for name in names]
     codec.check_features(feature.name for feature in features)
@@ -79,7 +79,7 @@ def plan_read(
 
 
 def _column_of(codec: NamespaceCodec, feature: Feature) -> Column:
-    """A feature's column; of one that is not registered yet, one with ids that nothing stores."""
+    """Return a feature's column. An unregistered feature gets ids that nothing is stored under."""
     group = codec.groups.get(feature.group)
     for column in group.columns if group else ():
         if column.feature is feature:
@@ -123,7 +123,7 @@ def read(
 
 
 def _distinct(partition_keys: Sequence[str]) -> tuple[list[str], list[int] | None]:
-    """Each key once, and where each one is among these; None where no key comes twice."""
+    """Return the distinct keys and each key's position among them, None if no key repeats."""
     pks = list(dict.fromkeys(partition_keys))
     if len(pks) == len(partition_keys):
         return pks, None
@@ -133,10 +133,10 @@ def _distinct(partition_keys: Sequence[str]) -> tuple[list[str], list[int] | Non
 
 @dataclass(frozen=True, slots=True)
 class PlannedRead:
-    """A read of some keys, beside others in one call.
+    """One of several reads in a call.
 
-    One that `shares` what it is read through with others is one read to that. A cache or a filter
-    is asked by each for itself, since it takes the keys of one read for distinct.
+    Reads that have `shares` set go to the backend together. Reads through a cache or a filter go
+    separately, because a tier expects the keys of one read to be distinct.
     """
 
     through: Reads

@@ -42,7 +42,7 @@ else:
 C = TypeVar("C")
 D = TypeVar("D")
 T = TypeVar("T")
-"""What a type checker takes `User.risk` for: the type of the feature's values."""
+"""The type of a feature's values, which is the type of `User.risk` to a type checker."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SHOWN_ROWS = 10
@@ -87,7 +87,7 @@ class Sources(dict[str, Source]):
 
     `features` has what the schema says of each. `namespace` is the namespace's name, `key` its
     primary key. Features are also found by their full names, and by references. `defaults` are
-    the columns of those whose declared default is served.
+    the columns of features whose declared default is served.
     """
 
     def __init__(
@@ -262,7 +262,7 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         return rows_table(self, self._sources.key.name, _MAX_HTML_ROWS)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what was read, in the form in which it was read."""
+        """Pickle the stored contents, undecoded."""
         found = {
             group: [_portable(shape, row) for row in self._found[group]]
             for group, (shape, _) in self._sources.groups.items()
@@ -271,7 +271,7 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         return _restored_rows, (keys, self._sources, positions, found, self._now, self.report)
 
     def only(self, index: int) -> Rows[C_co]:
-        """The rows of one key alone."""
+        """Return the row of one key as `Rows`."""
         place = self._position(index)
         found = [[rows[place]] if rows else [] for rows in self._found]
         return Rows([self.keys[index]], self._sources, None, found, self._now, self.report)
@@ -296,7 +296,7 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         return index if self._positions is None else self._positions[index]
 
     def source(self, name: Any) -> Source:
-        """Where a feature comes from. Raises `UnknownFeature`."""
+        """Return the source of a feature. Raises `UnknownFeature`."""
         try:
             return self._sources[name]
         except UnknownFeature:
@@ -636,7 +636,7 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
             return arrays.arrow_array(column, contents)
 
     def _column_of(self, name: Any, source: Source) -> Column | None:
-        """The column that contents are made from; None if there are none."""
+        """Return the column that decodes a feature's contents; None if it has no contents."""
         if source.shape is None:
             return self._sources.default(name)
         return source.shape.columns[source.position]
@@ -683,7 +683,7 @@ def _restored_rows(
 
 
 def _summary(rows: Rows[Any], index: int) -> str:
-    """A key and the statuses of its features."""
+    """Format a key and the statuses of its features."""
     names = rows.features[:_MAX_SHOWN_FEATURES]
     shown = ", ".join(f"{name} {rows.answer(index, name).status}" for name in names)
     if len(rows.features) > len(names):
@@ -736,7 +736,7 @@ class Row(Mapping[str, Any], Generic[C_co]):
     @overload
     def get(self, name: T, default: D) -> T | D: ...
     def get(self, name: Any, default: Any = None) -> Any:
-        """The value, or a declared default that is served, else `default`, whatever the reason."""
+        """Return the value or the served declared default; otherwise `default`."""
         value = self._rows.answer(self._index, name).value
         return default if value is None else value
 

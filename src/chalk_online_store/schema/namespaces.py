@@ -6,6 +6,7 @@ either, and a class of chalkpy's.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import re
 import typing
@@ -59,7 +60,7 @@ _KEY_TYPES = (int, str, UUID)
 
 
 class _Declaration:
-    """What is pickled as it was declared, without what was derived from it since."""
+    """A declaration that is pickled without its cached properties."""
 
     def __getstate__(self) -> dict[str, Any]:
         names = self.__dataclass_fields__  # type: ignore[attr-defined]
@@ -308,7 +309,7 @@ def features(
     `OnlineStore.open(schema=[...])` and to `read` and `write`. `@features` alone will do.
 
     A plain class becomes a dataclass, unless it has an `__init__`. Dataclasses, attrs classes,
-    pydantic models, NamedTuples and msgspec Structs stay what they are. Rows may be instances of
+    pydantic models, NamedTuples and msgspec Structs are not changed. Rows may be instances of
     any of them. `User.risk` is a reference to the feature, which can be passed wherever its name
     can.
 
@@ -401,7 +402,7 @@ def _noted(hint: Any) -> Declared:
 
 
 def _declared(cls: type, field: str, hint: Any, inherited: Mapping[str, Any]) -> Declared:
-    """What a plain class says of a field; `inherited` are the defaults of a base class."""
+    """Return the declaration of a plain class's field; `inherited` has a base class's defaults."""
     if typing.get_origin(hint) is typing.ClassVar or hint is typing.ClassVar:
         raise InvalidSchema(
             f"{cls.__name__}.{field} is a ClassVar, which is not a feature. Move it out of the "
@@ -412,6 +413,11 @@ def _declared(cls: type, field: str, hint: Any, inherited: Mapping[str, Any]) ->
         found = found.declared
     if isinstance(found, Declared):
         return found
+    if isinstance(found, dataclasses.Field):
+        raise InvalidSchema(
+            f"{cls.__name__}.{field} is a dataclasses.field() of a class that is no dataclass. Use "
+            "feature(default=...), or put @dataclass below @features."
+        )
     given = inherited if found is NO_DEFAULT or field in inherited else {field: found}
     return _of_instances(cls, field, _noted(hint), given)
 

@@ -20,10 +20,10 @@ class FeatureReference(str):
 
 
 class ReferenceAttribute:
-    """The class attribute that gives a feature's reference; `declared` is what it replaced.
+    """The class attribute that returns a feature's reference; `declared` is what was declared.
 
-    The attribute is that of one class only. A derived dataclass or pydantic model that looks for
-    the default of a field must not find the reference of its base class.
+    It works for one class only, not for classes that derive from it. A derived dataclass or
+    pydantic model that looks for the default of a field must not find the reference of its base.
     """
 
     def __init__(self, cls: type, reference: FeatureReference, declared: Any) -> None:
@@ -41,8 +41,8 @@ class ReferenceAttribute:
 def set_references(cls: type, namespace: str, declared: Mapping[str, Any]) -> None:
     """Make each feature, and the primary key, of a class a reference.
 
-    Where instances keep their values in slots, the slot stays: `arguments.plain_name` takes it
-    for a reference. A NamedTuple has nothing that could be one.
+    A slot is kept, because instances store their values in it; `arguments.plain_name` accepts it as
+    a reference. A NamedTuple has no attributes that could be references.
     """
     for name, declaration in declared.items():
         if not hasattr(type(getattr_static(cls, name, None)), "__get__") or isinstance(

@@ -123,7 +123,7 @@ def inherited_defaults(cls: type) -> dict[str, Any]:
 
 
 def make_dataclass(cls: type, hints: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Make a plain class a dataclass; not one that has an `__init__` of its own.
+    """Make a plain class a dataclass, unless it defines `__init__`.
 
     Fields that follow one with a default, and have none, become keyword arguments.
     """

@@ -199,7 +199,7 @@ class Tracing:
         span.set_status(self._api.trace.StatusCode.ERROR)
 
     def _tell(self, span: Span, said: Attributes, result: object) -> None:
-        """What a call was like, by its report: one for all rows of several namespaces."""
+        """Describe a call by its report. All rows of a call share one report."""
         report = result
         several = result if isinstance(result, tuple) else (result,)
         if several and all(isinstance(rows, Rows) for rows in several):
