@@ -17,7 +17,7 @@ class User:
     id: int
     email: str | None
     risk: float
-    embedding: Vector[4]  # type: ignore[type-arg, valid-type]
+    embedding: Vector[4]
 
 
 def main() -> None:

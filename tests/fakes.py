@@ -15,6 +15,7 @@ from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.effects import All, Operation, Send
 from chalk_online_store.operations.core import Core
+from chalk_online_store.operations.prepared import ReadRequest
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.report import Report
 
@@ -157,6 +158,15 @@ class SimulatedStore:
         """As `OnlineStore.read`."""
         prepared = self.core.prepare(schema, features, max_staleness)
         return self.driver.run(self.core.read(prepared, keys, consistent, timeout))
+
+    def read_many(
+        self, *requests: ReadRequest[Any], timeout: float | None = None
+    ) -> tuple[Rows, ...]:
+        """As `OnlineStore.read_many`."""
+        operation = self.core.read_many(
+            requests, consistent=False, timeout=timeout, defaults=False, raise_failed=False
+        )
+        return self.driver.run(operation)
 
     def write(
         self,

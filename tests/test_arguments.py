@@ -35,6 +35,7 @@ from chalk_online_store import (
     OnlineStoreError,
     PersistenceWriter,
     PreparedRead,
+    ReadRequest,
     Routing,
     Row,
     Rows,
@@ -94,6 +95,8 @@ OBSERVED_AT = [
 
 WRONG: dict[str, list[Any]] = {
     "keys": [*SINGLE, None, [b"bob"], [None], [["a"]], [7]],
+    "key": [b"bob", None, ["bob"], 7, {"bob": 1}, FRAME],
+    "requests": [[7], [None], [User], [(User, ["bob"])], [ReadRequest(User, "bob")]],
     "names": [*SINGLE, [7], [None], [["a"]], [{}]],
     "rows": [*SINGLE, None, Model(id="bob"), Pair("bob"), Instance("bob"), [7], ["bob"], [None]],
     "row": [*TEXTS, 7, None, [{"id": "bob"}]],
@@ -124,7 +127,10 @@ WRONG: dict[str, list[Any]] = {
 """Values of the wrong kind, by kind of argument."""
 
 OPTIONAL = frozenset(
-    ["names", "overrides", "timeout", "observed_at", "observed_at of one", "number", "settings"]
+    [
+        *["names", "overrides", "timeout", "observed_at", "observed_at of one", "number"],
+        *["settings", "requests"],
+    ]
 )
 
 
@@ -207,6 +213,7 @@ class Case:
 
 
 READ = {"max_staleness": "overrides", "consistent": "flag", "timeout": "timeout"}
+READ_ROWS = {**READ, "defaults": "flag", "raise_failed": "flag"}
 WRITE = {"observed_at": "observed_at", "ordering": "choice", "timeout": "timeout"}
 RESULT = {
     "query": "text",
@@ -236,12 +243,30 @@ def store_cases(store: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]:
         "read": Case(
             wrap(store.read),
             {"schema": User, "keys": ["a"]},
-            {"schema": "schema", "keys": "keys", "features": "names", **READ},
+            {"schema": "schema", "keys": "keys", "features": "names", **READ_ROWS},
+        ),
+        "get": Case(
+            wrap(store.get),
+            {"schema": User, "key": "a"},
+            {"schema": "schema", "key": "key", "features": "names", **READ_ROWS},
+        ),
+        "read_many": Case(
+            lambda requests, **options: wrap(store.read_many)(*requests, **options),
+            {"requests": [ReadRequest(User, ["a"])]},
+            {
+                "requests": "requests",
+                **{name: kind for name, kind in READ_ROWS.items() if name != "max_staleness"},
+            },
         ),
         "prepare": Case(
             store.prepare,
             {"schema": User},
-            {"schema": "schema", "features": "names", "max_staleness": "overrides"},
+            {
+                "schema": "schema",
+                "features": "names",
+                "max_staleness": "overrides",
+                "defaults": "flag",
+            },
         ),
         "warm": Case(wrap(store.warm), {}, {"connections": "count", "timeout": "timeout"}),
         "health": Case(wrap(store.health), {}, {"timeout": "timeout"}),
@@ -294,8 +319,11 @@ def store_cases(store: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]:
 
 
 def prepared_cases(prepared: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]:
-    kinds = {"keys": "keys", "consistent": "flag", "timeout": "timeout"}
-    return {"read": Case(wrap(prepared.read), {"keys": ["a"]}, kinds)}
+    kinds = {"consistent": "flag", "timeout": "timeout", "raise_failed": "flag"}
+    return {
+        "read": Case(wrap(prepared.read), {"keys": ["a"]}, {"keys": "keys", **kinds}),
+        "get": Case(wrap(prepared.get), {"key": "a"}, {"key": "key", **kinds}),
+    }
 
 
 SUBMIT = {
@@ -656,6 +684,7 @@ _SAID = {
     "schema": ["feature class", "schema"],
     "schemas": ["feature class", "schemas", "Bloom"],
     "keys": ["keys", "primary key"],
+    "requests": ["requests", "keys"],
     "features": ["features", "feature"],
     "rows": ["rows", "row"],
     "row": ["row"],
@@ -752,7 +781,7 @@ def test_the_remedies_are_said() -> None:
 def test_an_instance_of_a_class_is_not_shown() -> None:
     """What stands in the place of a feature class may hold values, which no message has."""
     with pytest.raises(InvalidSchema) as caught:
-        STORE.read(Instance("bob"), ["a"])  # type: ignore[arg-type]
+        STORE.read(Instance("bob"), ["a"])  # type: ignore[call-overload]
     assert "bob" not in str(caught.value)
 
 

@@ -85,7 +85,7 @@ class Struct(msgspec.Struct):
 
 
 @features
-class Named(NamedTuple):
+class Named(NamedTuple):  # type: ignore[misc]
     id: int
     name: str | None
     risk: Hourly
@@ -178,7 +178,7 @@ def test_a_failed_read_is_no_missing_value() -> None:
         risk: float = 0.0
 
     sources = Sources({"risk": SOURCES["risk"]})
-    sources.kinds["risk"] = Feature("risk", float).type
+    sources.features["risk"] = Feature("risk", float)
     rows = Rows([1, 2], sources, [0, 1], [[GOOD, LATE]], NOW, Report(failed=1))
     with pytest.raises(ReadFailed, match="position 1"):
         rows.to(View)
@@ -281,13 +281,14 @@ def test_declarations_where_instances_would_take_them_are_refused() -> None:
             id: int
             risk: float = feature(max_staleness="1h")
 
-    with pytest.raises(InvalidSchema, match="put @features above @dataclass"):
+    @dataclasses.dataclass
+    @features
+    class Upside:
+        id: int
+        risk: float
 
-        @dataclasses.dataclass
-        @features
-        class Upside:
-            id: int
-            risk: float = 0.5
+    with pytest.raises(InvalidSchema, match="Put @features above @dataclass"):
+        OnlineStore.open("sqlite://", schema=[Upside])
 
 
 def test_annotations_say_it_in_plain_classes_too() -> None:

@@ -154,7 +154,7 @@ def jsonl_of(name: str, text: str) -> str:
     return json.dumps({"id": "001", name: value}) + "\n"
 
 
-def stored(url: str, keys: list[Any], names: list[str]) -> list[dict[str, Any]]:
+def stored(url: str, keys: list[str], names: list[str]) -> list[dict[str, Any]]:
     with OnlineStore.open(url, [Club]) as store:
         return store.read(Club, keys, names).to_pylist()
 

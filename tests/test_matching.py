@@ -78,6 +78,8 @@ RIGHT: dict[str, list[dict[str, Any]]] = {
     "TransactWriteItems": [TRANSACTED, {"ConsumedCapacity": []}, {}],
 }
 
+RIGHT["items"] = RIGHT["BatchGetItem"]
+
 WRONG: dict[str, list[dict[str, Any]]] = {
     "GetItem": [
         {"Item": OTHER, "ConsumedCapacity": TOTAL},
@@ -138,9 +140,12 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     "TransactWriteItems": [{"ConsumedCapacity": [OTHER_TABLE]}],
 }
 
+WRONG["items"] = WRONG["BatchGetItem"]
+
 FORMS = {  # Those whose empty response another operation can have: see the module's limits.
     "list": "Query",
     "Scan": "Query",
+    "items": "BatchGetItem",
 }
 
 
@@ -159,7 +164,7 @@ class Asking:
         expected = self._expected()[operation]
         wire = self.backend._wire
         call = Call(self.driver.now + 5, retries=False)
-        name = "Query" if operation == "list" else operation
+        name = {"list": "Query", "items": "BatchGetItem"}.get(operation, operation)
         return self.driver.run(wire.ask(name, b"{}", expected, call))
 
     def _expected(self) -> dict[str, Any]:
@@ -168,6 +173,9 @@ class Asking:
             "GetItem": matcher.item(answers.RowsDecoder(answers.Got, shape), "u1", "a"),
             "BatchGetItem": matcher.batch(
                 answers.RowsDecoder(answers.BatchGot, shape), "a", ["u1", "u2"]
+            ),
+            "items": matcher.items(
+                answers.RowsDecoder(answers.BatchGot, shape), [ONE, ItemKey("u2", "a")]
             ),
             "Query": matcher.page(answers.RowsDecoder(answers.Queried, shape), "u1", "a", "c"),
             "list": matcher.partition("u1", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from chalk_online_store import (
     DamagedItem,
     DamagedValue,
     Feature,
+    InvalidValue,
     ReadFailed,
     Report,
     RequestTimeout,
@@ -53,7 +55,8 @@ def rows_of(found: list[Any], positions: list[int] | None = None, **sources: Sou
     asked = list(range(len(found))) if positions is None else positions
     keys = [f"key {position}" for position in asked]
     failed = sum(isinstance(row, RequestTimeout) for row in found)
-    return Rows(keys, Sources(sources or SOURCES), asked, [found], NOW, Report(failed=failed))
+    made = Sources(sources or SOURCES, namespace="user")
+    return Rows(keys, made, asked, [found], NOW, Report(failed=failed))
 
 
 GOOD = item(NOW - 50, a={"N": "0.5"}, b={"S": "a@b.c"})
@@ -264,8 +267,112 @@ def test_failed_values_can_be_skipped() -> None:
 
 
 def test_how_rows_print() -> None:
-    """A row prints statuses, never keys or values."""
+    """Rows print keys and statuses, never a value."""
     rows = rows_of([GOOD, LATE], risk=SOURCES["risk"], email=SOURCES["email"])
-    assert repr(rows) == "<Rows: 2 keys, 2 features>"
-    assert repr(rows[0]) == "<Row: risk: hit, email: hit>"
-    assert repr(rows[1]) == "<Row: risk: failed, email: failed>"
+    assert repr(rows).splitlines() == [
+        "<Rows of 'user': 2 keys, 2 features",
+        "  'key 0': risk hit, email hit",
+        "  'key 1': risk failed, email failed>",
+    ]
+    assert repr(rows[0]) == "<Row 'key 0': risk hit, email hit>"
+    many = rows_of([GOOD] * 12, None, **{f"f{i}": SOURCES["risk"] for i in range(22)})
+    assert repr(many).endswith("\n  and 2 more>")
+    assert repr(many[0]).endswith(", f19 hit, and 2 more>")
+
+
+def test_a_row_is_a_mapping() -> None:
+    """A row has the features for keys: of a dictionary, a loop, `in`, `len` and unpacking."""
+    rows = rows_of([GOOD, LATE], risk=SOURCES["risk"], email=SOURCES["email"])
+    row = rows[0]
+    expected = {"risk": 0.5, "email": "a@b.c"}
+    assert dict(row) == {**row} == row.to_dict() == expected == row
+    assert (list(row), len(row)) == (["risk", "email"], 2)
+    assert (list(row.keys()), list(row.items())) == (["risk", "email"], [*expected.items()])
+    assert list(row.values()) == [0.5, "a@b.c"]
+    asked: list[Any] = ["risk", "user.risk", "unread", 0]
+    assert [name in row for name in asked] == [True, True, False, False]
+    assert "risk" in rows[1]
+    with pytest.raises(ReadFailed):
+        dict(rows[1])
+
+
+def test_a_name_in_brackets_is_a_column() -> None:
+    """`rows[name]` is the column, `rows[position]` the row, and anything else an error."""
+    rows = rows_of([GOOD, None], risk=SOURCES["risk"])
+    assert rows["risk"] == rows["user.risk"] == [0.5, None]
+    assert [row["risk"] for row in rows[0:1]] == [0.5]
+    assert rows[-1].key == "key 1"
+    with pytest.raises(UnknownFeature, match="'rsik' was not asked for"):
+        rows["rsik"]
+    with pytest.raises(IndexError):
+        rows[2]
+
+
+def test_dictionaries_with_the_key() -> None:
+    """`to_pylist(with_key=True)` begins each dictionary with the primary key."""
+    rows = rows_of([GOOD, None], risk=SOURCES["risk"])
+    assert rows.to_pylist(with_key=True) == [
+        {"id": "key 0", "risk": 0.5},
+        {"id": "key 1", "risk": None},
+    ]
+
+
+def test_a_notebook_shows_a_table() -> None:
+    """The table for notebooks has values, or statuses in their place, and no markup of theirs."""
+    marked = item(NOW, a={"N": "1"}, b={"S": "<b>&"})
+    rows = rows_of([marked, None, LATE], email=SOURCES["email"])
+    html = rows._repr_html_()
+    assert "<th>key 0</th><td>&lt;b&gt;&amp;</td>" in html
+    assert "<th>key 1</th><td><i>missing</i></td>" in html
+    assert "<th>key 2</th><td><i>failed</i></td>" in html
+    assert "and 5 more rows" in rows_of([GOOD] * 25)._repr_html_()
+
+
+def test_pickled_rows_have_statuses_failures_and_times() -> None:
+    """Rows that were pickled have the same statuses, times, values and errors; so has one row."""
+    damaged = item(NOW, a={"S": "x"}, b={"S": "b"})
+    rows = rows_of([GOOD, None, LATE, AGED, damaged, NULLED], [5, 4, 3, 2, 1, 0, 0])
+    copy = pickle.loads(pickle.dumps(rows))
+    assert (copy.keys, copy.features, copy.report) == (rows.keys, rows.features, rows.report)
+    for name in rows.features:
+        assert copy.statuses(name) == rows.statuses(name)
+        assert copy.times(name, skip_failed=True) == rows.times(name, skip_failed=True)
+        assert copy.column(name, skip_failed=True) == rows.column(name, skip_failed=True)
+    with pytest.raises(DamagedValue, match=r"position 1 .*user\.risk"):
+        copy.value(1, "risk")
+    row = pickle.loads(pickle.dumps(rows[6]))
+    assert (row.key, row["risk"], row.status("unread")) == ("key 0", 0.5, "stale")
+    assert len(pickle.dumps(rows_of([GOOD] * 1000)[0])) < 5_000
+
+
+def test_a_default_does_not_hide_a_failure() -> None:
+    """A failed value raises, or is None if it is skipped, although its feature has a default."""
+    column = Column("a", Feature("risk", float, default=0.25), "user.risk")
+    made = Sources({"risk": SOURCES["risk"]}, namespace="user")
+    made.add_default("risk", column)
+    damaged = item(NOW, a={"S": "x"})
+    rows = Rows([1, 2, 3, 4], made, None, [[GOOD, None, LATE, damaged]], NOW, Report(failed=2))
+    assert rows.column("risk", skip_failed=True) == [0.5, 0.25, None, None]
+    assert rows.statuses("risk") == ["hit", "missing", "failed", "failed"]
+    assert [rows[0]["risk"], rows[1]["risk"], rows[2].get("risk", 9)] == [0.5, 0.25, 9]
+    for ask in (rows[2].__getitem__, rows[3].__getitem__, rows.column):
+        with pytest.raises(ReadFailed):
+            ask("risk")
+
+
+def test_a_default_must_be_a_value_of_its_feature() -> None:
+    """A default that its feature cannot hold is refused when it is to be served."""
+    made = Sources({"risk": SOURCES["risk"]}, namespace="user")
+    with pytest.raises(InvalidValue, match=r"user\.risk is float, not str"):
+        made.add_default("risk", Column("a", Feature("risk", float, default="x"), "user.risk"))
+
+
+def test_failures_can_be_raised_at_once() -> None:
+    """`raise_failed` raises the first failure of a feature that was asked for, if there is one."""
+    rows = rows_of([GOOD, LATE], risk=SOURCES["risk"])
+    with pytest.raises(ReadFailed, match="'risk' of the key at position 1"):
+        rows.raise_failed()
+    rows_of([GOOD, None]).raise_failed()
+    unasked = rows_of([GOOD, item(NOW, a={"N": "1"}, b={"N": "1"})], risk=SOURCES["risk"])
+    unasked.report.failed = 1
+    unasked.raise_failed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -52,7 +53,7 @@ class User:
     txn_count_30d: int
     risk: float = feature(max_staleness="1h", group="realtime")
     colour: Colour = feature(max_staleness="infinity")
-    embedding: Vector[32, "f4"]  # type: ignore[name-defined, type-arg, valid-type]  # noqa: F821, UP037
+    embedding: Vector[32, "f4"]  # noqa: F821, UP037
 
 
 def test_a_class_is_a_namespace() -> None:
@@ -381,19 +382,30 @@ def test_a_class_with_two_keys() -> None:
             b: int = feature(primary=True)
 
 
-def test_a_default_value_is_refused() -> None:
-    """A default would never be stored, so it is not taken in silence."""
-    with pytest.raises(InvalidSchema, match=r"Defaulted\.risk has a default value"):
+def test_a_default_value_is_that_of_the_feature() -> None:
+    """A default of the class is the default of its instances and of the feature."""
+
+    @features
+    class Defaulted:
+        id: int
+        risk: float = 0.5
+
+    assert Defaulted(1).risk == namespace_of(Defaulted).feature("risk").default == 0.5
+
+
+def test_a_field_of_dataclasses_is_refused() -> None:
+    """`dataclasses.field()` in a plain class is not taken for a default value."""
+    with pytest.raises(InvalidSchema, match=r"Plain\.tags is a dataclasses\.field"):
 
         @features
-        class Defaulted:
+        class Plain:
             id: int
-            risk: float = 0.5
+            tags: list[str] = dataclasses.field(default_factory=list)
 
 
 def test_a_class_variable_is_refused() -> None:
     """What is no feature has no place among the annotations."""
-    with pytest.raises(InvalidSchema, match=r"Counted\.count has a default value"):
+    with pytest.raises(InvalidSchema, match=r"Counted\.count is a ClassVar"):
 
         @features
         class Counted:

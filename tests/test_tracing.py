@@ -24,6 +24,7 @@ from chalk_online_store import (
     MissingDependency,
     OnlineStore,
     PersistenceWriter,
+    ReadRequest,
     WriteFailed,
     features,
 )
@@ -147,6 +148,20 @@ def test_a_read_and_a_write_are_spans_with_their_requests(url: str, spans: Spans
         (capacity,) = said["aws.dynamodb.consumed_capacity"]
         consumed += json.loads(capacity)["CapacityUnits"]
     assert consumed == rows.report.rcu
+
+
+def test_a_read_of_several_namespaces_is_one_span(url: str, spans: Spans) -> None:
+    """A call of several requests has the rows of all, and what they cost together."""
+    with OnlineStore.open(url, [User]) as store:
+        store.write(User, [{"id": 1, "name": SECRET, "count": 1}])
+        spans.of(store)
+        found = store.read_many(ReadRequest(User, [1, 2]), ReadRequest(User, [3]))
+        taken = spans.take()
+    assert tree(taken) == {"read_many": ["BatchGetItem traced"]}
+    (call,) = [span for span in taken if span.parent is None]
+    said = attributes(call)
+    assert (said["chalk.rows"], said["chalk.requests"]) == (3, 1)
+    assert said["chalk.rcu"] == found[0].report.rcu > 0
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "dynoxide", "valkey"])

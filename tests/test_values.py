@@ -85,6 +85,18 @@ def test_a_float_keeps_its_64_bits(value: float) -> None:
 
 
 @thorough
+@given(st.integers() | st.integers(10**37, 10**40))
+def test_an_int_is_a_decimal(value: int) -> None:
+    """A Decimal feature takes an int, of any number of digits, as the Decimal that equals it."""
+    stored = round_trip(Decimal, value)
+    assert type(stored) is Decimal
+    assert stored.as_tuple() == Decimal(value).as_tuple()
+    assert round_trip(Decimal, np.int64(7)) == 7
+    for wrong in (True, np.bool_(True), 1.0, "1"):
+        with pytest.raises(InvalidValue):
+            round_trip(Decimal, wrong)
+
+
 @given(decimals)
 def test_a_decimal_keeps_sign_digits_and_exponent(value: Decimal) -> None:
     """Trailing zeros, exponents, NaN payloads, infinities and -0 are part of a Decimal."""

@@ -32,6 +32,7 @@ from chalk_online_store import (
     OnlineStore,
     OnlineStoreConfig,
     PersistenceWriter,
+    Rows,
     RowsAbandoned,
     RowsPending,
     SpoolFull,
@@ -65,7 +66,8 @@ def spool(tmp_path: Path) -> Path:
 
 def read(url: str, key: int, schema: Any = User) -> dict[str, Any]:
     with OnlineStore.open(url, [schema]) as store:
-        return store.read(schema, [key])[0].to_dict()
+        rows: Rows = store.read(schema, [key])
+        return rows[0].to_dict()
 
 
 def row(key: int, a: int = 0, b: str | None = None) -> dict[str, Any]:

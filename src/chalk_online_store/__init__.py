@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     )
     from chalk_online_store.operations.bloom.build import BuildReport
     from chalk_online_store.operations.bloom.reads import FilterStats
+    from chalk_online_store.operations.prepared import ReadRequest
     from chalk_online_store.operations.regions import Health, RegionCheck
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Answer, Row, Rows, Status
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
         BloomFilter,
         Document,
         Feature,
+        FeatureReference,
         LRUCache,
         Namespace,
         OnlineStoreConfig,
@@ -139,6 +141,7 @@ _NAMES_BY_MODULE = {
     ),
     "operations.bloom.build": ("BuildReport",),
     "operations.bloom.reads": ("FilterStats",),
+    "operations.prepared": ("ReadRequest",),
     "operations.regions": ("Health", "RegionCheck"),
     "operations.results": ("QueryResult",),
     "operations.rows": ("Answer", "Row", "Rows", "Status"),
@@ -152,6 +155,7 @@ _NAMES_BY_MODULE = {
         "BloomFilter",
         "Document",
         "Feature",
+        "FeatureReference",
         "LRUCache",
         "Namespace",
         "OnlineStoreConfig",
@@ -186,6 +190,7 @@ __all__ = [
     "DeadLetterFile",
     "Document",
     "Feature",
+    "FeatureReference",
     "FilterStats",
     "FutureTimestamp",
     "Health",
@@ -213,6 +218,7 @@ __all__ = [
     "QueryResult",
     "QueueFull",
     "ReadFailed",
+    "ReadRequest",
     "RegionCheck",
     "RegionState",
     "RegionStatus",

@@ -19,6 +19,7 @@ import operator
 import sys
 from collections.abc import Iterable, Mapping, Set
 from numbers import Real
+from types import MemberDescriptorType
 from typing import Any, TypeVar
 
 from chalk_online_store.errors import (
@@ -147,12 +148,20 @@ def _expected(value: Any, argument: str, of: str, hint: str) -> str:
 
 
 def plain_name(name: Any) -> Any:
-    """Return the full name, `user.risk`, of a feature reference of chalkpy, such as `User.risk`.
+    """Return the full name, `user.risk`, of a reference to a feature, such as `User.risk`.
 
-    Anything else is returned as it is. Raises `UnknownFeature` for a reference that stands for an
-    expression, or for a window or an attribute that its class does not have.
+    References of chalkpy, and the slots of feature classes that have slots, are converted. The
+    references of other feature classes are texts already. Anything else is returned as it is.
+
+    Raises `UnknownFeature` for a reference of chalkpy that stands for an expression, or for a
+    window or an attribute that its class does not have.
     """
-    if isinstance(name, str) or not _is_reference(name):
+    if isinstance(name, str):
+        return name
+    if type(name) is MemberDescriptorType:
+        namespace = getattr(name.__objclass__, "__chalk_namespace__", None)
+        return name if namespace is None else f"{namespace.name}.{name.__name__}"
+    if not _is_reference(name):
         return name
     wrappers = sys.modules["chalk.features.feature_wrapper"]
     try:

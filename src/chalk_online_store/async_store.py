@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
 
 from chalk_online_store.arguments import (
     DEFAULT_TIMEOUT,
@@ -15,15 +15,19 @@ from chalk_online_store.arguments import (
 from chalk_online_store.drivers.steps import read_clocks
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
     from chalk_online_store.drivers.sessions import Sessions
     from chalk_online_store.operations.bloom.build import BuildReport, Progress
     from chalk_online_store.operations.core import Core, Schema
-    from chalk_online_store.operations.prepared import Prepared
+    from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
-    from chalk_online_store.operations.rows import Rows
+    from chalk_online_store.operations.rows import Row, Rows
     from chalk_online_store.operations.tiers import StoreStats
     from chalk_online_store.operations.times import ObservedAt
     from chalk_online_store.operations.write import Ordering
@@ -32,9 +36,24 @@ if TYPE_CHECKING:
     from chalk_online_store.routing.router import RegionStatus
     from chalk_online_store.routing.settings import Routing
     from chalk_online_store.schema import Duration, LRUCache, Namespace
+    from chalk_online_store.schema.typed_keys import (
+        ByInt,
+        ByStr,
+        ByUUID,
+        HasIntKey,
+        HasStrKey,
+        HasUUIDKey,
+        PrimaryKeyTypeMismatch,
+    )
 
+    S = TypeVarWithDefault("S", default=Any)
+else:
+    S = TypeVar("S")
+
+A = TypeVar("A")
+B = TypeVar("B")
 C = TypeVar("C")
-"""A class whose instances are rows."""
+"""Feature classes."""
 
 
 class AsyncOnlineStore:
@@ -96,19 +115,258 @@ class AsyncOnlineStore:
             route=route,
         )
 
+    @overload
     async def read(
         self,
-        schema: Namespace | type,
-        keys: Iterable[Any],
-        features: Sequence[str] | None = None,
+        schema: type[ByInt],
+        keys: Iterable[SupportsIndex],
+        features: Sequence[Any] | None = ...,
         *,
-        max_staleness: Mapping[str, Duration] | None = None,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Rows[ByInt]: ...
+    @overload
+    async def read(
+        self,
+        schema: type[ByStr],
+        keys: Iterable[str],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Rows[ByStr]: ...
+    @overload
+    async def read(
+        self,
+        schema: type[ByUUID],
+        keys: Iterable[UUID],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Rows[ByUUID]: ...
+    @overload
+    async def read(  # type: ignore[overload-overlap]
+        self,
+        schema: type[HasIntKey | HasStrKey | HasUUIDKey],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> PrimaryKeyTypeMismatch: ...
+    @overload
+    async def read(
+        self,
+        schema: type[C],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Rows[C]: ...
+    @overload
+    async def read(
+        self,
+        schema: Namespace,
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Rows[Any]: ...
+    async def read(
+        self,
+        schema: Namespace | type[Any],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
         consistent: bool = False,
         timeout: float | None = None,
-    ) -> Rows:
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> Any:
         """As `OnlineStore.read`."""
-        prepared = self._core.prepare(schema, features, max_staleness)
-        return await self._driver.run(self._core.read(prepared, keys, consistent, timeout))
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
+        operation = self._core.read(prepared, keys, consistent, timeout, raise_failed)
+        return await self._driver.run(operation)
+
+    @overload
+    async def get(
+        self,
+        schema: type[ByInt],
+        key: SupportsIndex,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByInt]: ...
+    @overload
+    async def get(
+        self,
+        schema: type[ByStr],
+        key: str,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByStr]: ...
+    @overload
+    async def get(
+        self,
+        schema: type[ByUUID],
+        key: UUID,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByUUID]: ...
+    @overload
+    async def get(
+        self,
+        schema: type[HasIntKey | HasStrKey | HasUUIDKey],
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> PrimaryKeyTypeMismatch: ...
+    @overload
+    async def get(
+        self,
+        schema: type[C],
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[C]: ...
+    @overload
+    async def get(
+        self,
+        schema: Namespace,
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[Any]: ...
+    async def get(
+        self,
+        schema: Namespace | type[Any],
+        key: Any,
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+        consistent: bool = False,
+        timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> Any:
+        """As `OnlineStore.get`."""
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
+        operation = self._core.read(prepared, [key], consistent, timeout, raise_failed)
+        return (await self._driver.run(operation))[0]
+
+    @overload
+    async def read_many(
+        self,
+        request1: ReadRequest[A],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A]]: ...
+    @overload
+    async def read_many(
+        self,
+        request1: ReadRequest[A],
+        request2: ReadRequest[B],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A], Rows[B]]: ...
+    @overload
+    async def read_many(
+        self,
+        request1: ReadRequest[A],
+        request2: ReadRequest[B],
+        request3: ReadRequest[C],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A], Rows[B], Rows[C]]: ...
+    @overload
+    async def read_many(
+        self,
+        *requests: ReadRequest[Any],
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[Any], ...]: ...
+    async def read_many(
+        self,
+        *requests: ReadRequest[Any],
+        consistent: bool = False,
+        timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> tuple[Any, ...]:
+        """As `OnlineStore.read_many`."""
+        operation = self._core.read_many(
+            requests,
+            consistent=consistent,
+            timeout=timeout,
+            defaults=defaults,
+            raise_failed=raise_failed,
+        )
+        return await self._driver.run(operation)
 
     @property
     def core(self) -> Core:
@@ -120,15 +378,34 @@ class AsyncOnlineStore:
         """What performs them."""
         return self._driver
 
+    @overload
     def prepare(
         self,
-        schema: Namespace | type,
-        features: Sequence[str] | None = None,
+        schema: type[C],
+        features: Sequence[Any] | None = ...,
         *,
-        max_staleness: Mapping[str, Duration] | None = None,
-    ) -> AsyncPreparedRead:
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
+    ) -> AsyncPreparedRead[C]: ...
+    @overload
+    def prepare(
+        self,
+        schema: Namespace,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
+    ) -> AsyncPreparedRead[Any]: ...
+    def prepare(
+        self,
+        schema: Namespace | type[Any],
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+        defaults: bool = False,
+    ) -> AsyncPreparedRead[Any]:
         """As `OnlineStore.prepare`."""
-        prepared = self._core.prepare(schema, features, max_staleness)
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
         return AsyncPreparedRead(self._core, self._driver, prepared)
 
     async def warm(self, connections: int = 4, *, timeout: float | None = None) -> int:
@@ -164,7 +441,7 @@ class AsyncOnlineStore:
     async def write(
         self,
         schema: Namespace | type[C],
-        rows: Iterable[Mapping[str, Any] | C],
+        rows: Iterable[Mapping[Any, Any] | C],
         *,
         observed_at: ObservedAt = None,
         ordering: Ordering = "event",
@@ -180,7 +457,7 @@ class AsyncOnlineStore:
         self,
         schema: Namespace | type,
         keys: Iterable[Any],
-        features: Sequence[str] | None = None,
+        features: Sequence[Any] | None = None,
         *,
         observed_at: datetime | None = None,
         ordering: Ordering = "event",
@@ -242,7 +519,7 @@ class AsyncOnlineStore:
         return await self._driver.run(operation)
 
     async def drop(
-        self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None = None
+        self, schema: Namespace | type, features: Sequence[Any], *, timeout: float | None = None
     ) -> Report:
         """As `OnlineStore.drop`."""
         return await self._driver.run(self._core.drop(schema, features, timeout=timeout))
@@ -285,7 +562,7 @@ class AsyncOnlineStore:
         await self.close()
 
 
-class AsyncPreparedRead:
+class AsyncPreparedRead(Generic[S]):
     """A read of the same features again and again; made by `AsyncOnlineStore.prepare`."""
 
     def __init__(self, core: Core, driver: AsyncDriver, prepared: Prepared) -> None:
@@ -294,7 +571,25 @@ class AsyncPreparedRead:
         self._prepared = prepared
 
     async def read(
-        self, keys: Iterable[Any], *, consistent: bool = False, timeout: float | None = None
-    ) -> Rows:
+        self,
+        keys: Iterable[Any],
+        *,
+        consistent: bool = False,
+        timeout: float | None = None,
+        raise_failed: bool = False,
+    ) -> Rows[S]:
         """As `OnlineStore.read`."""
-        return await self._driver.run(self._core.read(self._prepared, keys, consistent, timeout))
+        operation = self._core.read(self._prepared, keys, consistent, timeout, raise_failed)
+        return await self._driver.run(operation)
+
+    async def get(
+        self,
+        key: Any,
+        *,
+        consistent: bool = False,
+        timeout: float | None = None,
+        raise_failed: bool = False,
+    ) -> Row[S]:
+        """As `OnlineStore.get`."""
+        operation = self._core.read(self._prepared, [key], consistent, timeout, raise_failed)
+        return (await self._driver.run(operation))[0]

@@ -82,6 +82,7 @@ class Call:
     have been made before: what an item says already is not written again. In a Global Table that
     would pass for a newer version of the whole item. `retries` says whether a request that failed,
     or was throttled, is tried again before the deadline; else whoever asked does that.
+    `shares_requests` says that items of several groups may come in one BatchGetItem.
     """
 
     deadline: float
@@ -91,6 +92,7 @@ class Call:
     region: str = ""
     replay: bool = False
     retries: bool = True
+    shares_requests: bool = False
 
     def within(self, region: str) -> Call:
         """The same call, with the same report, for one region."""
@@ -101,7 +103,16 @@ class Call:
         return self._with(Report(), self.region)
 
     def _with(self, report: Report, region: str) -> Call:
-        return Call(self.deadline, self.consistent, report, None, region, self.replay, self.retries)
+        return Call(
+            self.deadline,
+            self.consistent,
+            report,
+            None,
+            region,
+            self.replay,
+            self.retries,
+            self.shares_requests,
+        )
 
 
 class Asked(NamedTuple):

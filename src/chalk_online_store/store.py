@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
 
 from chalk_online_store.arguments import (
     DEFAULT_TIMEOUT,
@@ -19,15 +19,19 @@ from chalk_online_store.arguments import (
 from chalk_online_store.drivers.steps import read_clocks
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.sessions import Sessions
     from chalk_online_store.drivers.sync import SyncDriver, Transport
     from chalk_online_store.operations.bloom.build import BuildReport, Progress
     from chalk_online_store.operations.core import Core, Schema
-    from chalk_online_store.operations.prepared import Prepared
+    from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
-    from chalk_online_store.operations.rows import Rows
+    from chalk_online_store.operations.rows import Row, Rows
     from chalk_online_store.operations.tiers import StoreStats
     from chalk_online_store.operations.times import ObservedAt
     from chalk_online_store.operations.write import Ordering
@@ -36,9 +40,24 @@ if TYPE_CHECKING:
     from chalk_online_store.routing.router import RegionStatus
     from chalk_online_store.routing.settings import Routing
     from chalk_online_store.schema import Duration, LRUCache, Namespace
+    from chalk_online_store.schema.typed_keys import (
+        ByInt,
+        ByStr,
+        ByUUID,
+        HasIntKey,
+        HasStrKey,
+        HasUUIDKey,
+        PrimaryKeyTypeMismatch,
+    )
 
+    S = TypeVarWithDefault("S", default=Any)
+else:
+    S = TypeVar("S")
+
+A = TypeVar("A")
+B = TypeVar("B")
 C = TypeVar("C")
-"""A class whose instances are rows."""
+"""Feature classes."""
 
 
 class OnlineStore:
@@ -124,16 +143,96 @@ class OnlineStore:
             route=route,
         )
 
+    @overload
     def read(
         self,
-        schema: Namespace | type,
-        keys: Iterable[Any],
-        features: Sequence[str] | None = None,
+        schema: type[ByInt],
+        keys: Iterable[SupportsIndex],
+        features: Sequence[Any] | None = ...,
         *,
-        max_staleness: Mapping[str, Duration] | None = None,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Rows[ByInt]: ...
+    @overload
+    def read(
+        self,
+        schema: type[ByStr],
+        keys: Iterable[str],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Rows[ByStr]: ...
+    @overload
+    def read(
+        self,
+        schema: type[ByUUID],
+        keys: Iterable[UUID],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Rows[ByUUID]: ...
+    @overload
+    def read(  # type: ignore[overload-overlap]
+        self,
+        schema: type[HasIntKey | HasStrKey | HasUUIDKey],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> PrimaryKeyTypeMismatch: ...
+    @overload
+    def read(
+        self,
+        schema: type[C],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Rows[C]: ...
+    @overload
+    def read(
+        self,
+        schema: Namespace,
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Rows[Any]: ...
+    def read(
+        self,
+        schema: Namespace | type[Any],
+        keys: Iterable[Any],
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
         consistent: bool = False,
         timeout: float | None = None,
-    ) -> Rows:
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> Any:
         """Read features (all, unless named) of the entities with these primary keys.
 
         The rows have the order of `keys`, duplicates included, and every feature of every key
@@ -141,13 +240,183 @@ class OnlineStore:
 
         `max_staleness` overrides the schema's for this read; "0s" leaves a feature unread.
         `consistent` asks for a strong read, past the cache. `timeout` is in seconds: keys that
-        could not be read by then are `failed`.
+        could not be read by then are `failed`, or raise `ReadFailed` with `raise_failed`.
+
+        With `defaults`, a feature that is missing or stale has the value of its declared default,
+        `feature(default=...)`; its status stays what it is.
 
         Raises `UnknownFeature`, `InvalidKey`, `TypeConflict`, `StoreClosed`, `TableNotFound`,
         `InvalidCredentials`, `AccessDenied`.
         """
-        prepared = self._core.prepare(schema, features, max_staleness)
-        return self._driver.run(self._core.read(prepared, keys, consistent, timeout))
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
+        operation = self._core.read(prepared, keys, consistent, timeout, raise_failed)
+        return self._driver.run(operation)
+
+    @overload
+    def get(
+        self,
+        schema: type[ByInt],
+        key: SupportsIndex,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByInt]: ...
+    @overload
+    def get(
+        self,
+        schema: type[ByStr],
+        key: str,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByStr]: ...
+    @overload
+    def get(
+        self,
+        schema: type[ByUUID],
+        key: UUID,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[ByUUID]: ...
+    @overload
+    def get(
+        self,
+        schema: type[HasIntKey | HasStrKey | HasUUIDKey],
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> PrimaryKeyTypeMismatch: ...
+    @overload
+    def get(
+        self,
+        schema: type[C],
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[C]: ...
+    @overload
+    def get(
+        self,
+        schema: Namespace,
+        key: Any,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> Row[Any]: ...
+    def get(
+        self,
+        schema: Namespace | type[Any],
+        key: Any,
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+        consistent: bool = False,
+        timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> Any:
+        """Read features of one entity: as `read` of one key, whose row it returns.
+
+        Like `read`, it has a row for an entity that does not exist: its features are `missing`.
+        """
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
+        operation = self._core.read(prepared, [key], consistent, timeout, raise_failed)
+        return self._driver.run(operation)[0]
+
+    @overload
+    def read_many(
+        self,
+        request1: ReadRequest[A],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A]]: ...
+    @overload
+    def read_many(
+        self,
+        request1: ReadRequest[A],
+        request2: ReadRequest[B],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A], Rows[B]]: ...
+    @overload
+    def read_many(
+        self,
+        request1: ReadRequest[A],
+        request2: ReadRequest[B],
+        request3: ReadRequest[C],
+        /,
+        *,
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[A], Rows[B], Rows[C]]: ...
+    @overload
+    def read_many(
+        self,
+        *requests: ReadRequest[Any],
+        consistent: bool = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> tuple[Rows[Any], ...]: ...
+    def read_many(
+        self,
+        *requests: ReadRequest[Any],
+        consistent: bool = False,
+        timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> tuple[Any, ...]:
+        """Read entities of several namespaces in one call, and return the rows of each request.
+
+        All requests have one deadline and one report, which each of the results has. On DynamoDB
+        what needs no cache shares BatchGetItems. Arguments are those of `read`, which hold for
+        all requests. Raises as `read` does.
+        """
+        operation = self._core.read_many(
+            requests,
+            consistent=consistent,
+            timeout=timeout,
+            defaults=defaults,
+            raise_failed=raise_failed,
+        )
+        return self._driver.run(operation)
 
     @property
     def core(self) -> Core:
@@ -159,19 +428,38 @@ class OnlineStore:
         """What performs them."""
         return self._driver
 
+    @overload
     def prepare(
         self,
-        schema: Namespace | type,
-        features: Sequence[str] | None = None,
+        schema: type[C],
+        features: Sequence[Any] | None = ...,
         *,
-        max_staleness: Mapping[str, Duration] | None = None,
-    ) -> PreparedRead:
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
+    ) -> PreparedRead[C]: ...
+    @overload
+    def prepare(
+        self,
+        schema: Namespace,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
+    ) -> PreparedRead[Any]: ...
+    def prepare(
+        self,
+        schema: Namespace | type[Any],
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+        defaults: bool = False,
+    ) -> PreparedRead[Any]:
         """Resolve once what a server reads again and again; nothing is sent.
 
         `read` keeps what it resolved as well, so this spares it the search: one or two
         microseconds a call. Raises `UnknownFeature`, `StoreClosed`.
         """
-        prepared = self._core.prepare(schema, features, max_staleness)
+        prepared = self._core.prepare(schema, features, max_staleness, defaults)
         return PreparedRead(self._core, self._driver, prepared)
 
     def warm(self, connections: int = 4, *, timeout: float | None = None) -> int:
@@ -223,7 +511,7 @@ class OnlineStore:
     def write(
         self,
         schema: Namespace | type[C],
-        rows: Iterable[Mapping[str, Any] | C],
+        rows: Iterable[Mapping[Any, Any] | C],
         *,
         observed_at: ObservedAt = None,
         ordering: Ordering = "event",
@@ -254,7 +542,7 @@ class OnlineStore:
         self,
         schema: Namespace | type,
         keys: Iterable[Any],
-        features: Sequence[str] | None = None,
+        features: Sequence[Any] | None = None,
         *,
         observed_at: datetime | None = None,
         ordering: Ordering = "event",
@@ -337,7 +625,7 @@ class OnlineStore:
         return self._driver.run(operation)
 
     def drop(
-        self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None = None
+        self, schema: Namespace | type, features: Sequence[Any], *, timeout: float | None = None
     ) -> Report:
         """Drop features from the registry: their names become free, their ids never again.
 
@@ -408,7 +696,7 @@ class OnlineStore:
         self.close()
 
 
-class PreparedRead:
+class PreparedRead(Generic[S]):
     """A read of the same features again and again; made by `OnlineStore.prepare`."""
 
     def __init__(self, core: Core, driver: SyncDriver, prepared: Prepared) -> None:
@@ -417,7 +705,25 @@ class PreparedRead:
         self._prepared = prepared
 
     def read(
-        self, keys: Iterable[Any], *, consistent: bool = False, timeout: float | None = None
-    ) -> Rows:
+        self,
+        keys: Iterable[Any],
+        *,
+        consistent: bool = False,
+        timeout: float | None = None,
+        raise_failed: bool = False,
+    ) -> Rows[S]:
         """As `OnlineStore.read`."""
-        return self._driver.run(self._core.read(self._prepared, keys, consistent, timeout))
+        operation = self._core.read(self._prepared, keys, consistent, timeout, raise_failed)
+        return self._driver.run(operation)
+
+    def get(
+        self,
+        key: Any,
+        *,
+        consistent: bool = False,
+        timeout: float | None = None,
+        raise_failed: bool = False,
+    ) -> Row[S]:
+        """As `OnlineStore.get`."""
+        operation = self._core.read(self._prepared, [key], consistent, timeout, raise_failed)
+        return self._driver.run(operation)[0]

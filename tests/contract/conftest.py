@@ -31,8 +31,10 @@ from chalk_online_store import (
     Health,
     OnlineStore,
     QueryResult,
+    ReadRequest,
     RegionStatus,
     Report,
+    Row,
     Rows,
     StoreStats,
 )
@@ -63,6 +65,21 @@ class AnyStore:
         """`read` of either store."""
         rows: Rows = self._settle(self._store.read(*args, **options))
         return rows
+
+    def get(self, *args: Any, **options: Any) -> Row:
+        """`get` of either store."""
+        row: Row = self._settle(self._store.get(*args, **options))
+        return row
+
+    def read_many(self, *requests: ReadRequest[Any], **options: Any) -> tuple[Rows, ...]:
+        """`read_many` of either store."""
+        found: tuple[Rows, ...] = self._settle(self._store.read_many(*requests, **options))
+        return found
+
+    def get_prepared(self, schema: Any, key: Any, **options: Any) -> Row:
+        """`prepare` of either store, and `get` of what it gives."""
+        row: Row = self._settle(self._store.prepare(schema, **options).get(key))
+        return row
 
     def read_prepared(self, schema: Any, names: list[str], keys: list[Any]) -> Rows:
         """`prepare` of either store, and `read` of what it gives."""

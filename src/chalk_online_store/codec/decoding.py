@@ -121,7 +121,7 @@ class RowDecoder:
     """Makes rows of items of one table, for some columns."""
 
     def __init__(self, readings: Sequence[Reading], layout: TableLayout) -> None:
-        self._readings = readings
+        self.readings = readings
         self._layout = layout
         places = range(len(readings))
         self._attributes = _getter([f"v{i}" for i in places])
@@ -135,7 +135,7 @@ class RowDecoder:
         """The same in C; None where that was not built, or is not wanted."""
         if _compiled is None or os.environ.get("CHALK_ONLINE_STORE_PURE"):
             return None
-        columns = [(r.id, r.kind, r.read) for r in self._readings]
+        columns = [(r.id, r.kind, r.read) for r in self.readings]
         return partial(_compiled.decode, described(columns, self._layout), len(columns))
 
     @cached_property
@@ -144,7 +144,7 @@ class RowDecoder:
         fields: list[tuple[str, Any, Any]] = [("latest", Integer | None, None)]
         fields.append(("base", Integer | None, None))
         rename = {"latest": LATEST, "base": BASE, "pk": self._layout.pk, "sk": self._layout.sk}
-        for i, reading in enumerate(self._readings):
+        for i, reading in enumerate(self.readings):
             attribute = reading.codec.attribute
             fields += [(f"v{i}", attribute | None, None), (f"t{i}", Integer | None, None)]
             rename |= {f"v{i}": reading.id, f"t{i}": own(reading.id)}
@@ -165,7 +165,7 @@ class RowDecoder:
             key, times = key_of(self._layout, attributes), Times(attributes)
         except DamagedItem:
             return None
-        found = [_salvage(reading, attributes, times) for reading in self._readings]
+        found = [_salvage(reading, attributes, times) for reading in self.readings]
         values, observed = zip(*found, strict=True) if found else ((), ())
         return DamagedRow((*key, times.latest, observed, *values))
 
@@ -183,7 +183,7 @@ class RowDecoder:
         attributes = self._attributes(item)
         values = [
             None if attribute is None else reading.content(attribute)
-            for reading, attribute in zip(self._readings, attributes, strict=True)
+            for reading, attribute in zip(self.readings, attributes, strict=True)
         ]
         owns = self._owns(item)
         damaged = any(type(value) is Damage for value in values)

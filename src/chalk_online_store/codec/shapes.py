@@ -24,7 +24,7 @@ from chalk_online_store.codec.decoding import (
 )
 from chalk_online_store.codec.layout import BASE, LATEST, TableLayout, own
 from chalk_online_store.codec.nested import Ids, codec_of, value_encoder
-from chalk_online_store.codec.values import UNREADABLE, Encode, ValueCodec, moment
+from chalk_online_store.codec.values import UNREADABLE, Attribute, Encode, ValueCodec, moment
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.schema import Feature
 from chalk_online_store.schema.types import VectorType
@@ -49,10 +49,23 @@ class Column:
     full_name: str
     ids: Ids = field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Column, (self.id, self.feature, self.full_name, dict(self.ids))
+
     @cached_property
     def codec(self) -> ValueCodec:
         """How the feature's values are stored."""
         return codec_of(self.feature.type, self.full_name, self.ids)
+
+    @cached_property
+    def converter(self) -> Converter:
+        """The converter of stored contents to values."""
+        return Converter(self)
+
+    @cached_property
+    def default(self) -> Any:
+        """The stored content of the feature's default. Raises `InvalidValue`."""
+        return Reading(self.id, self.codec).read(self.encode(self.feature.default))
 
     @cached_property
     def encode(self) -> Encode:
@@ -133,6 +146,27 @@ class Shape:
         what = names.get(found[1], "An item") if found else "An item"
         return f"{what} cannot be read as the schema says: {message}."
 
+    # --- rows of another process -----------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shape, (self.layout, self.columns, self.projected)
+
+    def portable(self, row: Row) -> Row:
+        """Return a row that can be pickled: attributes of classes made here become JSON."""
+        values = [
+            msgspec.json.encode(value) if isinstance(value, Attribute) else value
+            for value in row[FIRST:]
+        ]
+        return type(row)((*row[:FIRST], *values))
+
+    def restored(self, row: Row) -> Row:
+        """Return the row that `portable` was given."""
+        values = [
+            value if reading.codec.plain or type(value) is not bytes else reading.read(value)
+            for reading, value in zip(self.decoder.readings, row[FIRST:], strict=True)
+        ]
+        return type(row)((*row[:FIRST], *values))
+
     # --- rows to cells and columns ---------------------------------------------------------
 
     @cached_property
@@ -144,7 +178,7 @@ class Shape:
     @cached_property
     def converters(self) -> list[Converter]:
         """What makes values of what lies in rows, for each column."""
-        return [Converter(column) for column in self.columns]
+        return [column.converter for column in self.columns]
 
     def cell(self, row: Row, position: int) -> Cell | None:
         """The feature at `position` of `columns`; None where the item does not have it.
@@ -196,29 +230,31 @@ class Columns:
         times: Sequence[int] = self.places[LATEST_AT]
         return times
 
-    def values(self, position: int, oldest: int | None) -> list[Any]:
+    def values(self, position: int, oldest: int | None, default: Any = None) -> list[Any]:
         """The values of the feature at `position` of the shape's columns.
 
-        None where there is no value, or where it was observed before `oldest` (UTC us).
-        Raises `DamagedItem`.
+        A value that is absent, or was observed before `oldest` (UTC us), is replaced by the value
+        of the content `default`. A null is None. Raises `DamagedItem`.
         """
         converter = self._converters[position]
-        found = self._fresh(position, oldest)
+        found = self._fresh(position, oldest, default)
         return [*map(converter.one, found)] if self._damaged else converter.all(found)
 
-    def contents(self, position: int, oldest: int | None) -> list[Any]:
+    def contents(self, position: int, oldest: int | None, default: Any = None) -> list[Any]:
         """As `values`, but what lies in the rows: as yet unconverted."""
-        found = self._fresh(position, oldest)
+        found = self._fresh(position, oldest, default)
         if self._damaged:
             converter = self._converters[position]
             return [*map(converter.checked, found)]
         return list(found)
 
-    def readable(self, position: int, oldest: int | None, *, stored: bool) -> list[Any]:
+    def readable(
+        self, position: int, oldest: int | None, default: Any = None, *, stored: bool
+    ) -> list[Any]:
         """As `values` or, if `stored`, as `contents`; None in place of what is damaged."""
         one = self._converters[position].one
         found: list[Any] = []
-        for content in self._fresh(position, oldest):
+        for content in self._fresh(position, oldest, default):
             try:
                 value = one(content)
             except DamagedItem:
@@ -227,13 +263,14 @@ class Columns:
                 found.append(content if stored else value)
         return found
 
-    def _fresh(self, position: int, oldest: int | None) -> Sequence[Any]:
+    def _fresh(self, position: int, oldest: int | None, default: Any) -> Sequence[Any]:
         found: Sequence[Any] = self.places[FIRST + position]
-        if oldest is None or self._oldest >= oldest:
+        is_fresh = oldest is None or self._oldest >= oldest
+        if is_fresh and (default is None or not self._odd):
             return found
-        times = self.times(position)
+        times, oldest = self.times(position), -_NEVER if oldest is None else oldest
         return [
-            None if time is None or time < oldest else value
+            default if time is None or time < oldest else value
             for value, time in zip(found, times, strict=True)
         ]
 

@@ -59,8 +59,11 @@ class Refused(Exception):
 # --- what an attribute decodes into --------------------------------------------------------
 
 
-class Attribute(msgspec.Struct, gc=False, frozen=True):
-    """An attribute in DynamoDB's JSON. Exactly one field of a subclass is set."""
+class Attribute(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
+    """An attribute in DynamoDB's JSON. Exactly one field of a subclass is set.
+
+    It is encoded without the other fields: rows are pickled so.
+    """
 
     NULL: bool | None = None
 
@@ -198,7 +201,10 @@ def _as_double(value: Any) -> float:
 
 
 def _encode_decimal(value: Any) -> bytes:
-    expect(Decimal, value)
+    if not isinstance(value, Decimal):
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        value = Decimal(operator.index(value))  # Exact, however many digits there are.
     if _survives_as_number(value):
         return b'{"N":"%b"}' % format(value, "f").encode()
     return b'{"S":%b}' % _json(str(value))

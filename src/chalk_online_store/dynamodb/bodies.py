@@ -71,6 +71,15 @@ class Bodies:
             b'{"TableName":%b,"Key":%b,%b,%b,"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}'
         ) % (self._table, self.key(key), expressions, _ACKNOWLEDGED)
 
+    def batch_get(self, keys: Iterable[ItemKey], consistent: bool) -> bytes:
+        """BatchGetItem of at most 100 items of any groups, with all attributes."""
+        return b'{"RequestItems":{%b:{%b"Keys":[%b]}},%b' % (
+            self._table,
+            _STRONG[consistent],
+            b",".join(map(self.key, keys)),
+            _COUNTED,
+        )
+
     def reads(self, sks: Sequence[str], shape: Shape) -> Reads:
         """The requests for items of these sort keys, read as one shape."""
         return Reads(self._table, self.layout, tuple(sks), shape)

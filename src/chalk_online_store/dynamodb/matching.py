@@ -73,6 +73,14 @@ class BatchRead(NamedTuple):
     size: int
 
 
+class ItemsRead(NamedTuple):
+    """The rows of a BatchGetItem of several groups, and the keys left unprocessed."""
+
+    found: dict[ItemKey, Row | DamagedItem]
+    left: list[ItemKey]
+    units: float
+
+
 class BatchWritten(NamedTuple):
     """The keys that a BatchWriteItem left unprocessed."""
 
@@ -159,6 +167,28 @@ class Matcher:
         if self._table not in parts.Responses and (rows or count < len(pks)):
             raise Mismatch("it does not name the table")
         return BatchRead(found, left, answer.units, answer.size)
+
+    def items(
+        self, decoder: Decoder[answers.ReadAnswer], keys: Collection[ItemKey]
+    ) -> Expected[ItemsRead]:
+        """BatchGetItem's response, with items of some of these keys; the other ones left or not."""
+
+        def accept(answer: answers.ReadAnswer) -> ItemsRead:
+            parts = answer.answer
+            self._check_tables(parts.Responses, parts.UnprocessedKeys)
+            pairs: list[tuple[ItemKey, Row | DamagedItem]] = [
+                (ItemKey(row[0], row[SK]), row) for row in answer.rows
+            ]
+            found = dict([*pairs, *answer.damaged])
+            left = self._left(parts)
+            count = len(pairs) + len(answer.damaged) + len(left)
+            if len({*found, *left}.intersection(keys)) != count:
+                raise Mismatch(_OTHER_KEY)
+            if self._table not in parts.Responses and (found or count < len(keys)):
+                raise Mismatch("it does not name the table")
+            return ItemsRead(found, left, answer.units)
+
+        return Expected(decoder, accept, check_read_failure)
 
     def _left(self, answer: answers.BatchGot[msgspec.Raw]) -> list[ItemKey]:
         left = answer.UnprocessedKeys.values()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
+from typing import Any
 
 from chalk_online_store.backend import Call, Found, Wanted, chunks, fan_out
+from chalk_online_store.codec.changes import render_item
 from chalk_online_store.codec.decoding import FIRST, SK, TIMES, Row
-from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
-from chalk_online_store.codec.whole import WholeItems
+from chalk_online_store.codec.whole import ATTRIBUTES, WholeItems
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.bodies import Bodies, Reads
 from chalk_online_store.dynamodb.choice import Costs
@@ -39,6 +41,8 @@ class ItemReader:
 
     def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
         """See `backend.Backend.get`."""
+        if call.shares_requests and len(wanted) > 1:
+            return (yield from self._get_shared(wanted, call))
         if len(wanted) > 1 and self._costs.favour_query(wanted):
             return (yield from self._query_all(wanted, call))
         if len(wanted) == 1 and len(wanted[0].pks) <= BATCH_GET:
@@ -104,6 +108,58 @@ class ItemReader:
         shape = prepared.wanted[0][1]
         self._costs.saw_items(shape, units / (1 + call.consistent), size, count)
 
+    # --- items of several namespaces ---------------------------------------------------------
+
+    def _get_shared(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+        """Read items of any groups by as few requests as 100 items each allow.
+
+        A full request of one group is sent and decoded as in any read. The remaining keys of all
+        groups share requests, and their items are decoded group by group afterwards.
+        """
+        direct: list[tuple[int, Sequence[str]]] = []
+        loose: list[tuple[int, Sequence[str]]] = []
+        for place, want in enumerate(wanted):
+            full = len(want.pks) - len(want.pks) % BATCH_GET
+            direct += [(place, pks) for pks in chunks(want.pks[:full], BATCH_GET)]
+            loose += [(place, want.pks[full:])] if full < len(want.pks) else []
+        if len(loose) == 1:  # There is nothing to share with.
+            direct, loose = direct + loose, []
+        # Two reads of one entity share its item: BatchGetItem refuses a key that comes twice.
+        keys = list(dict.fromkeys(ItemKey(pk, wanted[i].sk) for i, pks in loose for pk in pks))
+        tasks: list[Callable[[Call], Operation[Any]]] = [
+            partial(self._get_batch, self._prepare((wanted[place],)), pks, False)
+            for place, pks in direct
+        ]
+        tasks += [partial(self._get_items, some) for some in chunks(keys, BATCH_GET)]
+        results = yield from fan_out(call, tasks, self._concurrency)
+        found: list[list[Found]] = [[] for _ in wanted]
+        for (place, _), rows in zip(direct, results, strict=False):
+            found[place] += rows
+        items = {key: item for some in results[len(direct) :] for key, item in some.items()}
+        for place, pks in loose:
+            found[place] += _rows_of(wanted[place], pks, items)
+        return found
+
+    def _get_items(self, keys: Sequence[ItemKey], call: Call) -> Operation[dict[ItemKey, Found]]:
+        found: dict[ItemKey, Found] = {}
+
+        def step(pending: Sequence[ItemKey]) -> Operation[list[ItemKey]]:
+            body = self._bodies.batch_get(pending, call.consistent)
+            expected = self._matcher.items(self._items, pending)
+            read = yield from self._wire.attempt("BatchGetItem", body, expected, call)
+            found.update(read.found)
+            return read.left
+
+        left, error = yield from self._wire.until_done(step, keys, call)
+        if left:
+            found.update(dict.fromkeys(left, error))
+        return found
+
+    @cached_property
+    def _items(self) -> answers.RowsDecoder:
+        """The decoder of a BatchGetItem's response that leaves the items undecoded."""
+        return answers.RowsDecoder(answers.BatchGot, WholeItems(self._bodies.layout))
+
     # --- all groups of an entity -----------------------------------------------------------
 
     def _query_all(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
@@ -133,6 +189,14 @@ class ItemReader:
             if not start:
                 self._costs.saw_query(wanted, units / (1 + call.consistent))
                 return found
+
+
+def _rows_of(want: Wanted, pks: Sequence[str], items: Mapping[ItemKey, Found]) -> Iterator[Found]:
+    """Decode some of the items of a group. Errors are returned in their places."""
+    found = [items.get(ItemKey(pk, want.sk)) for pk in pks]
+    raw = [render_item(item[ATTRIBUTES]) for item in found if isinstance(item, tuple)]
+    rows = iter(want.shape.decode_each(raw))
+    return (next(rows) if isinstance(item, tuple) else item for item in found)
 
 
 class _Prepared:

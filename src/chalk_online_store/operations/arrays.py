@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from operator import index
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from chalk_online_store.codec.shapes import Column
 from chalk_online_store.errors import InvalidValue, MissingDependency
 from chalk_online_store.operations.arrow_types import arrow_type, to_plain
+from chalk_online_store.schema import PrimaryKey
 from chalk_online_store.schema.types import ChoiceType, FeatureType, VectorType
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
 _NUMPY = {
@@ -201,6 +205,64 @@ def integers_array(contents: Sequence[Any]) -> Any:
         return pa.array(contents, pa.int64())
     except (OverflowError, pa.ArrowInvalid):
         return pa.array(contents, pa.decimal128(38, 0))
+
+
+def key_arrays(key: PrimaryKey, keys: Sequence[Any]) -> dict[str, Any]:
+    """Convert primary keys to columns by name. A tuple has a column for each part: `id.0`, `id.1`.
+
+    Ints are int64, uint64 if one of them needs it, or decimal128(38, 0). UUIDs are text. Raises
+    `InvalidValue` for an int of more than 38 digits.
+    """
+    if not key.composite:
+        return {key.name: _key_array(key, key.parts[0], keys)}
+    return {
+        f"{key.name}.{place}": _key_array(key, part, [each[place] for each in keys])
+        for place, part in enumerate(key.parts)
+    }
+
+
+def _key_array(key: PrimaryKey, part: type, keys: Sequence[Any]) -> Any:
+    pa = import_arrow()
+    if part is not int:
+        return pa.array([str.__str__(k) if part is str else str(k) for k in keys], pa.string())
+    numbers = [index(number) for number in keys]
+    for kind in (pa.int64(), pa.uint64(), pa.decimal128(38, 0)):
+        try:
+            return pa.array(numbers, kind)
+        except (OverflowError, pa.ArrowInvalid):
+            continue
+    raise InvalidValue(
+        f"{key.name} has a primary key of more than 38 digits, which Arrow cannot hold: take "
+        "rows.keys."
+    )
+
+
+def to_pandas(table: pa.Table) -> pd.DataFrame:
+    """Convert a table to a data frame of pandas, whose types do not depend on the values."""
+    try:
+        import pandas as pd
+    except ImportError:
+        raise MissingDependency("to_pandas() needs pandas: pip install pandas.") from None
+    pa = import_arrow("to_pandas()")
+    # Without these, pandas has floats in place of ints, and objects in place of bools, if there
+    # is a null: floats are not exact.
+    nullable = {
+        pa.int64(): pd.Int64Dtype(),
+        pa.uint64(): pd.UInt64Dtype(),
+        pa.bool_(): pd.BooleanDtype(),
+    }
+    frame: pd.DataFrame = table.to_pandas(types_mapper=nullable.get, maps_as_pydicts="strict")
+    return frame
+
+
+def to_polars(table: pa.Table) -> pl.DataFrame:
+    """Convert a table to a data frame of polars."""
+    try:
+        import polars as pl
+    except ImportError:
+        raise MissingDependency("to_polars() needs polars: pip install polars.") from None
+    frame: Any = pl.from_arrow(table)
+    return cast("pl.DataFrame", frame)
 
 
 def _fixed_size_list(pa: Any, vector: VectorType, contents: Sequence[Any]) -> Any:

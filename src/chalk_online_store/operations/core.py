@@ -36,7 +36,7 @@ from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, 
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
 from chalk_online_store.operations.bloom.build import BuildReport, Progress, build_filters, wait_of
-from chalk_online_store.operations.prepared import Prepared, prepare
+from chalk_online_store.operations.prepared import Prepared, ReadRequest, prepare
 from chalk_online_store.operations.regions import Health, RegionKeeper
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.results import QueryResult, ResultCodec, found_result
@@ -140,21 +140,25 @@ class Core:
         schema: Namespace | type,
         features: Sequence[str] | None,
         max_staleness: reading.Overrides | None,
+        defaults: bool = False,
     ) -> Prepared:
         """See `OnlineStore.prepare`."""
         names = None if features is None else name_list(features)
+        if defaults is not False:
+            check_flag(defaults, "defaults")
         overrides: tuple[tuple[str, Duration], ...] = ()
         if max_staleness is not None:
             max_staleness = name_mapping(max_staleness, "max_staleness", '{"risk": "5m"}')
             overrides = tuple(sorted(max_staleness.items()))
-        wanted = (id(schema), names, overrides)
+        wanted = (id(schema), names, overrides, defaults)
         try:
             prepared = self._prepared.get(wanted)
         except TypeError:  # A name or a duration that has no hash is neither.
-            prepare(schema, self.namespace(schema), names, dict(overrides))
+            prepare(schema, self.namespace(schema), names, dict(overrides), defaults)
             raise
         if prepared is None:
-            prepared = prepare(schema, self.namespace(schema), names, dict(overrides))
+            namespace = self.namespace(schema)
+            prepared = prepare(schema, namespace, names, dict(overrides), defaults)
             if len(self._prepared) >= _PREPARED_KEPT:  # As where max_staleness always differs.
                 self._prepared.clear()
             self._prepared[wanted] = prepared
@@ -162,12 +166,19 @@ class Core:
 
     @watched
     def read(
-        self, prepared: Prepared, keys: Iterable[Any], consistent: bool, timeout: float | None
+        self,
+        prepared: Prepared,
+        keys: Iterable[Any],
+        consistent: bool,
+        timeout: float | None,
+        raise_failed: bool = False,
     ) -> Operation[Rows]:
         """See `OnlineStore.read`."""
         self.check_open()
         if consistent is not False:
             check_flag(consistent, "consistent")
+        if raise_failed is not False:
+            check_flag(raise_failed, "raise_failed")
         seconds = self._timeout if timeout is None else timeout_seconds(timeout)
         keys = key_list(keys)
         now: Instant = yield NOW
@@ -180,11 +191,63 @@ class Core:
         partition_keys = codec.partition_keys(keys)
         plan = prepared.plan
         if plan is None or plan.codec is not codec:
-            cached = prepared.namespace.name in self._tiers.caches
-            plan = reading.plan_read(codec, prepared.names, prepared.overrides, cached)
-            prepared.plan = plan
+            plan = self._make_plan(prepared, codec)
         through = self._tiers.reads(codec)
-        return (yield from reading.read(through, plan, keys, partition_keys, call))
+        rows = yield from reading.read(through, plan, keys, partition_keys, call)
+        if raise_failed and call.report.failed:
+            rows.raise_failed()
+        return rows
+
+    def _make_plan(self, prepared: Prepared, codec: NamespaceCodec) -> reading.ReadPlan:
+        cached = prepared.namespace.name in self._tiers.caches
+        plan = reading.plan_read(
+            codec, prepared.names, prepared.overrides, cached, prepared.defaults
+        )
+        prepared.plan = plan
+        return plan
+
+    @watched
+    def read_many(
+        self,
+        requests: Sequence[ReadRequest[Any]],
+        *,
+        consistent: bool,
+        timeout: float | None,
+        defaults: bool,
+        raise_failed: bool,
+    ) -> Operation[tuple[Rows, ...]]:
+        """See `OnlineStore.read_many`."""
+        self.check_open()
+        for name, flag in (("consistent", consistent), ("raise_failed", raise_failed)):
+            check_flag(flag, name)
+        prepared = []
+        for request in requests:
+            check_instance(request, ReadRequest, "requests", InvalidValue, optional=False)
+            prepared.append(
+                self.prepare(request.schema, request.features, request.max_staleness, defaults)
+            )
+        keys = [key_list(request.keys) for request in requests]
+        for each, asked in zip(prepared, keys, strict=True):  # Before anything is sent.
+            draft = self.registry.known(each.namespace) or self.registry.draft(each.namespace)
+            draft.partition_keys(asked)
+        call = yield from self._call(timeout)
+        call.consistent, call.shares_requests = consistent, True
+        reads = []
+        for each, asked in zip(prepared, keys, strict=True):
+            codec = self.registry.known(each.namespace)
+            if codec is None:
+                codec = yield from self.registry.for_read(each.namespace, call)
+            plan = each.plan
+            if plan is None or plan.codec is not codec:
+                plan = self._make_plan(each, codec)
+            pks, through = codec.partition_keys(asked), self._tiers.reads(codec)
+            shares = through is self.backend
+            reads.append(reading.PlannedRead(through, shares, plan, asked, pks))
+        found = yield from reading.read_together(reads, call)
+        if raise_failed and call.report.failed:
+            for rows in found:
+                rows.raise_failed()
+        return found
 
     @watched
     def warm(self, timeout: float | None) -> Operation[None]:

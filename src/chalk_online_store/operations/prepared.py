@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations import read as reading
-from chalk_online_store.schema import Namespace, microseconds
+from chalk_online_store.schema import Duration, Namespace, microseconds
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, eq=False)
+class ReadRequest(Generic[C]):
+    """One read of `OnlineStore.read_many`, with the arguments of `OnlineStore.read`."""
+
+    schema: type[C] | Namespace
+    keys: Iterable[Any]
+    features: Sequence[Any] | None = None
+    max_staleness: Mapping[Any, Duration] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -14,14 +28,15 @@ class Prepared:
     """A read of some features, resolved once and for all that do not change.
 
     `schema` is what the caller named the namespace by: kept, so that its `id` is no other's.
-    `overrides` are those of their max
-    staleness. `plan` is by the last reading of the registry that it was needed with.
+    `overrides` are those of their max staleness. `defaults` says whether declared defaults are
+    served. `plan` is by the last reading of the registry that it was needed with.
     """
 
     schema: Namespace | type
     namespace: Namespace
     names: tuple[str, ...]
     overrides: reading.Overrides
+    defaults: bool = False
     plan: reading.ReadPlan | None = None
 
 
@@ -30,6 +45,7 @@ def prepare(
     namespace: Namespace,
     names: tuple[str, ...] | None,
     overrides: reading.Overrides,
+    defaults: bool = False,
 ) -> Prepared:
     """Resolve a read. Raises `UnknownFeature`, and `InvalidSchema` for a bad duration."""
     names = tuple(namespace.by_name) if names is None else names
@@ -42,4 +58,4 @@ def prepare(
         )
     for name, duration in overrides.items():
         microseconds(duration, f"max_staleness of {name}")
-    return Prepared(schema, namespace, names, overrides)
+    return Prepared(schema, namespace, names, overrides, defaults)

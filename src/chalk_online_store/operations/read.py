@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from chalk_online_store.backend import Call, Found, Wanted
+from chalk_online_store.backend import Call, Found, Wanted, fan_out
 from chalk_online_store.codec.decoding import DamagedRow
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
-from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
+from chalk_online_store.codec.shapes import MOST_PROJECTED, Column, Shape
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.operations.rows import Rows, Source, Sources
 from chalk_online_store.operations.through import Reads
-from chalk_online_store.schema import Duration, microseconds
+from chalk_online_store.schema import Duration, Feature, microseconds
+from chalk_online_store.schema.namespaces import NO_DEFAULT
+from chalk_online_store.schema.types import struct_fields
 
 Overrides = Mapping[str, Duration]
 """Feature names to the max staleness of one read."""
@@ -38,11 +41,16 @@ class ReadPlan:
 
 
 def plan_read(
-    codec: NamespaceCodec, names: Sequence[str], overrides: Overrides, cached: bool
+    codec: NamespaceCodec,
+    names: Sequence[str],
+    overrides: Overrides,
+    cached: bool,
+    defaults: bool = False,
 ) -> ReadPlan:
     """Resolve feature names once. Raises `UnknownFeature`, `InvalidSchema`.
 
-    A cached read decodes whole items, so that any later read is served from them.
+    A cached read decodes whole items, so that any later read is served from them. With `defaults`
+    declared defaults are served. Raises `InvalidValue` for a default of the wrong type.
     """
     features = [codec.namespace.feature(name) for name in names]
     codec.check_features(feature.name for feature in features)
@@ -55,19 +63,30 @@ def plan_read(
             wanted.setdefault(group.name, set()).add(feature.name)
     groups = {name: _group_read(codec.groups[name], some, cached) for name, some in wanted.items()}
     places = {name: place for place, name in enumerate(groups)}
-    sources = Sources()
-    sources.key_name = codec.namespace.key_name
-    sources.namespace = codec.namespace.name
+    sources = Sources(namespace=codec.namespace.name, key=codec.namespace.key)
     for feature in features:
         name = feature.name
-        sources.kinds[name] = feature.type
+        sources.features[name] = feature
         if name in wanted.get(feature.group, ()):
             shape = groups[feature.group].shape
             place = places[feature.group]
             sources[name] = Source(place, shape, shape.positions[name], ages[name])
         else:
             sources[name] = Source(0, None, 0, ages[name])
+        if defaults and feature.default is not NO_DEFAULT and feature.default is not None:
+            sources.add_default(name, _column_of(codec, feature))
     return ReadPlan(codec, list(groups.values()), sources)
+
+
+def _column_of(codec: NamespaceCodec, feature: Feature) -> Column:
+    """Return a feature's column. An unregistered feature gets ids that nothing is stored under."""
+    group = codec.groups.get(feature.group)
+    for column in group.columns if group else ():
+        if column.feature is feature:
+            return column
+    full_name = codec.namespace.full_name(feature)
+    paths = [path for path, _ in struct_fields(feature.type, full_name)]
+    return Column("", feature, full_name, {path: str(i) for i, path in enumerate(paths)})
 
 
 def _group_read(group: GroupCodec, wanted: Iterable[str], cached: bool) -> GroupRead:
@@ -91,11 +110,7 @@ def read(
     call: Call,
 ) -> Operation[Rows]:
     """Read the planned features of every key, each key once."""
-    pks = list(dict.fromkeys(partition_keys))
-    positions = None
-    if len(pks) < len(partition_keys):
-        places = {pk: place for place, pk in enumerate(pks)}
-        positions = [places[pk] for pk in partition_keys]
+    pks, positions = _distinct(partition_keys)
     wanted = [Wanted(group.sk, group.shape, pks) for group in plan.groups]
     if not pks or not wanted:
         found: list[list[Found]] = [[] for _ in wanted]
@@ -105,6 +120,62 @@ def read(
         _count(group, call)
     now: Instant = yield NOW
     return Rows(keys, plan.sources, positions, found, now.wall, call.report)
+
+
+def _distinct(partition_keys: Sequence[str]) -> tuple[list[str], list[int] | None]:
+    """Return the distinct keys and each key's position among them, None if no key repeats."""
+    pks = list(dict.fromkeys(partition_keys))
+    if len(pks) == len(partition_keys):
+        return pks, None
+    places = {pk: place for place, pk in enumerate(pks)}
+    return pks, [places[pk] for pk in partition_keys]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRead:
+    """One of several reads in a call.
+
+    Reads that have `shares` set go to the backend together. Reads through a cache or a filter go
+    separately, because a tier expects the keys of one read to be distinct.
+    """
+
+    through: Reads
+    shares: bool
+    plan: ReadPlan
+    keys: Sequence[Any]
+    partition_keys: Sequence[str]
+
+
+def read_together(reads: Sequence[PlannedRead], call: Call) -> Operation[tuple[Rows, ...]]:
+    """Perform several reads at once."""
+    distinct = [_distinct(read.partition_keys) for read in reads]
+    wanted: dict[int, list[tuple[int, Wanted]]] = {}
+    for place, (read, (pks, _)) in enumerate(zip(reads, distinct, strict=True)):
+        for group in read.plan.groups if pks else ():
+            want = Wanted(group.sk, group.shape, pks)
+            wanted.setdefault(-1 if read.shares else place, []).append((place, want))
+    tasks = [
+        partial(reads[wants[0][0]].through.get, [want for _, want in wants])
+        for wants in wanted.values()
+    ]
+    results = (yield from fan_out(call, tasks, len(tasks))) if tasks else []
+    found: list[list[list[Found]]] = [[] for _ in reads]
+    for wants, groups in zip(wanted.values(), results, strict=True):
+        for (place, _), items in zip(wants, groups, strict=True):
+            _count(items, call)
+            found[place].append(items)
+    now: Instant = yield NOW
+    return tuple(
+        Rows(
+            read.keys,
+            read.plan.sources,
+            positions,
+            found[place] or [[] for _ in read.plan.groups],
+            now.wall,
+            call.report,
+        )
+        for place, (read, (_, positions)) in enumerate(zip(reads, distinct, strict=True))
+    )
 
 
 _ROWS = frozenset((tuple, type(None)))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import enum
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from chalk_online_store.arguments import plain_name
 from chalk_online_store.backend import Found
 from chalk_online_store.codec.decoding import FIRST, LATEST_AT, TIMES
-from chalk_online_store.codec.shapes import Columns, Shape
+from chalk_online_store.codec.shapes import Column, Columns, Shape
 from chalk_online_store.errors import (
     DamagedItem,
     DamagedValue,
@@ -22,16 +23,31 @@ from chalk_online_store.errors import (
 )
 from chalk_online_store.operations import arrays
 from chalk_online_store.operations.instances import NOTHING, instances
+from chalk_online_store.operations.notebooks import rows_table
 from chalk_online_store.report import Report
+from chalk_online_store.schema import Feature, PrimaryKey
 from chalk_online_store.schema.types import FeatureType
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     import pyarrow as pa
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    C_co = TypeVarWithDefault("C_co", covariant=True, default=Any)
+else:
+    C_co = TypeVar("C_co", covariant=True)
+"""The feature class; Any for a `Namespace`, and where an annotation has none."""
 
 C = TypeVar("C")
 D = TypeVar("D")
+T = TypeVar("T")
+"""The type of a feature's values, which is the type of `User.risk` to a type checker."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_SHOWN_ROWS = 10
+_MAX_SHOWN_FEATURES = 20
+_MAX_HTML_ROWS = 20
 
 
 class Status(enum.StrEnum):
@@ -69,25 +85,58 @@ class Source(NamedTuple):
 class Sources(dict[str, Source]):
     """Where each feature of a read comes from, in the order asked; the same for many reads.
 
-    `kinds` are the features' types, `key_name` is what rows call the primary key. `namespace` is
-    the namespace's name. Features are also found by their full names, and by references.
+    `features` has what the schema says of each. `namespace` is the namespace's name, `key` its
+    primary key. Features are also found by their full names, and by references. `defaults` are
+    the columns of features whose declared default is served.
     """
 
-    def __init__(self, sources: Mapping[str, Source] | None = None) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, Source] | None = None,
+        *,
+        namespace: str = "",
+        key: PrimaryKey | None = None,
+    ) -> None:
         super().__init__(sources or {})
-        self.kinds: dict[str, FeatureType] = {}
-        self.key_name = ""
-        self.namespace = ""
+        self.features: dict[str, Feature] = {}
+        self.defaults: dict[str, Column] = {}
+        self.namespace = namespace
+        self.key = PrimaryKey("id", str) if key is None else key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        plain = {name: tuple(source) for name, source in self.items()}
+        return _restored_sources, (plain, self.namespace, self.key, self.features, self.defaults)
+
+    def add_default(self, name: str, column: Column) -> None:
+        """Serve a feature's declared default. Raises `InvalidValue` if it is not a value of it."""
+        column.default  # noqa: B018 - refuses it at once.
+        self.defaults[name] = column
+
+    def default(self, name: Any) -> Column | None:
+        """The column of a feature whose default is served; None for one without."""
+        if not self.defaults:
+            return None
+        return self.defaults.get(plain_name(name).removeprefix(f"{self.namespace}."))
 
     def __missing__(self, name: Any) -> Source:
         """Find a feature by its full name or by a reference. Raises `UnknownFeature`."""
         plain = plain_name(name)
         source = None
         if isinstance(plain, str):
-            source = self.get(plain.removeprefix(f"{self.namespace}."))
+            source = self.by_full_name.get(plain)
         if source is None:
             raise UnknownFeature(f"{_shown(plain)} was not asked for in this read.")
         return source
+
+    @cached_property
+    def by_full_name(self) -> dict[str, Source]:
+        """The same by full names, which references are."""
+        return {f"{self.namespace}.{name}": source for name, source in self.items()}
+
+    @cached_property
+    def kinds(self) -> dict[str, FeatureType]:
+        """The features' types."""
+        return {name: feature.type for name, feature in self.features.items()}
 
     @cached_property
     def groups(self) -> dict[int, tuple[Shape, int | None]]:
@@ -103,7 +152,7 @@ class Sources(dict[str, Source]):
     @cached_property
     def readers(self) -> list[tuple[str, int, int, Callable[[Any], list[Any]]]] | None:
         """Each feature's name, group, place in a row and converter; None where one is not read."""
-        if any(source.shape is None for source in self.values()):
+        if self.defaults or any(source.shape is None for source in self.values()):
             return None
         return [
             (name, group, FIRST + position, shape.converters[position].all)
@@ -111,6 +160,24 @@ class Sources(dict[str, Source]):
             if shape is not None
         ]
 
+
+def _restored_sources(
+    plain: Mapping[str, tuple[Any, ...]],
+    namespace: str,
+    key: PrimaryKey,
+    features: dict[str, Feature],
+    defaults: dict[str, Column],
+) -> Sources:
+    sources = Sources(
+        {name: Source(*source) for name, source in plain.items()}, namespace=namespace, key=key
+    )
+    sources.features = features
+    sources.defaults = defaults
+    return sources
+
+
+_WITHOUT_VALUE = frozenset((Status.MISSING, Status.STALE))
+"""Statuses for which a declared default is served."""
 
 _MISSING = Answer(Status.MISSING)
 _STALE = Answer(Status.STALE)
@@ -121,11 +188,14 @@ def _shown(name: Any) -> str:
     return repr(name) if isinstance(name, str) else f"A {type(name).__name__}"
 
 
-class Rows(Sequence["Row"]):
+class Rows(Sequence["Row[C_co]"], Generic[C_co]):
     """What a read answers: a row per asked key, in the order of the keys, duplicates included.
 
-    `report` tells what the read cost. Values are taken out of what was read as they are asked
-    for; whole columns much faster than one by one.
+    `keys` are the primary keys. `report` tells what the read cost. Values are taken out of what
+    was read as they are asked for; whole columns much faster than one by one.
+
+    A feature is named by its name, its full name or its reference (`User.risk`). For a reference,
+    type checkers know the type of the values.
     """
 
     def __init__(
@@ -154,34 +224,79 @@ class Rows(Sequence["Row"]):
         return len(self.keys)
 
     @overload
-    def __getitem__(self, index: int) -> Row: ...
+    def __getitem__(self, index: int) -> Row[C_co]: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+    def __getitem__(self, index: slice) -> Sequence[Row[C_co]]: ...
+    @overload
+    def __getitem__(self, index: str) -> list[Any]: ...
+    def __getitem__(self, index: Any) -> Any:
+        """The row at a position, the rows of a slice, or the column of a feature."""
         if isinstance(index, slice):
             return [Row(self, i) for i in range(*index.indices(len(self)))]
-        return Row(self, range(len(self))[index])
+        try:
+            position = range(len(self))[index]
+        except TypeError:  # A name, or a reference.
+            return self.column(index)
+        return Row(self, position)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Row[C_co]]:
         return (Row(self, i) for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"<Rows: {len(self)} keys, {len(self._sources)} features>"
+        """Show the first keys, and the statuses of their features; never a value.
 
-    def answer(self, index: int, name: str) -> Answer:
+        Tracebacks, debuggers and logs call `repr` unasked.
+        """
+        lines = [f"<{type(self).__name__} of {self._sources.namespace!r}: {len(self)} keys, "]
+        lines[0] += f"{len(self._sources)} features"
+        lines += [f"  {_summary(self, index)}" for index in range(min(len(self), _MAX_SHOWN_ROWS))]
+        if len(self) > _MAX_SHOWN_ROWS:
+            lines.append(f"  and {len(self) - _MAX_SHOWN_ROWS} more")
+        return "\n".join(lines) + ">"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks, with the values of the first rows.
+
+        A notebook calls this only to display what the user asked it to display.
+        """
+        return rows_table(self, self._sources.key.name, _MAX_HTML_ROWS)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the stored contents, undecoded."""
+        found = {
+            group: [_portable(shape, row) for row in self._found[group]]
+            for group, (shape, _) in self._sources.groups.items()
+        }
+        keys, positions = list(self.keys), self._positions
+        return _restored_rows, (keys, self._sources, positions, found, self._now, self.report)
+
+    def only(self, index: int) -> Rows[C_co]:
+        """Return the row of one key as `Rows`."""
+        place = self._position(index)
+        found = [[rows[place]] if rows else [] for rows in self._found]
+        return Rows([self.keys[index]], self._sources, None, found, self._now, self.report)
+
+    def answer(self, index: int, name: Any) -> Answer:
         """Status, value and observed-at of one feature of the key at `index`.
 
         Raises `UnknownFeature` for a feature that was not asked for.
         """
-        source = self._source(name)
+        source = self.source(name)
         if source.shape is None:
-            return _STALE if source.staleness == 0 else _MISSING
-        return self._answer(self._found[source.group][self._position(index)], source)
+            answer = _STALE if source.staleness == 0 else _MISSING
+        else:
+            answer = self._answer(self._found[source.group][self._position(index)], source)
+        if self._sources.defaults and answer.status in _WITHOUT_VALUE:
+            column = self._sources.default(name)
+            if column is not None:
+                return answer._replace(value=column.converter.one(column.default))
+        return answer
 
     def _position(self, index: int) -> int:
         return index if self._positions is None else self._positions[index]
 
-    def _source(self, name: str) -> Source:
+    def source(self, name: Any) -> Source:
+        """Return the source of a feature. Raises `UnknownFeature`."""
         try:
             return self._sources[name]
         except UnknownFeature:
@@ -207,9 +322,16 @@ class Rows(Sequence["Row"]):
             return Answer(Status.FAILED, None, observed_at)
         return Answer(Status.NULL if value is None else Status.HIT, value, observed_at)
 
-    def value(self, index: int, name: str) -> Any:
-        """The value; None for null, missing and stale. Raises `ReadFailed` for failed."""
-        group, shape, position, staleness = self._source(name)
+    @overload
+    def value(self, index: int, name: str) -> Any: ...
+    @overload
+    def value(self, index: int, name: T) -> T | None: ...
+    def value(self, index: int, name: Any) -> Any:
+        """The value; None for null, missing and stale, unless a declared default is served.
+
+        Raises `ReadFailed` for failed.
+        """
+        group, shape, position, staleness = self.source(name)
         if shape is not None:  # Most rows are whole and fresh: nothing else is to be heeded.
             row: Any = self._found[group][self._position(index)]
             ordinary = type(row) is tuple and row[TIMES] is None
@@ -223,9 +345,9 @@ class Rows(Sequence["Row"]):
             raise self._failure(index, name)
         return answer.value
 
-    def _failure(self, index: int, name: str) -> ReadFailed:
+    def _failure(self, index: int, name: Any) -> ReadFailed:
         """The error for a failed value."""
-        group, shape, position, _ = self._source(name)
+        group, shape, position, _ = self.source(name)
         row: Any = self._found[group][self._position(index)]
         what = f"{_shown(plain_name(name))} of the key at position {index} could not be read"
         cause = row if isinstance(row, OnlineStoreError) else _damage_of(shape, row, position)
@@ -242,36 +364,52 @@ class Rows(Sequence["Row"]):
         failed.__cause__ = cause
         return failed
 
-    def column(self, name: str, *, skip_failed: bool = False) -> list[Any]:
+    @overload
+    def column(self, name: str, *, skip_failed: bool = ...) -> list[Any]: ...
+    @overload
+    def column(self, name: T, *, skip_failed: bool = ...) -> list[T | None]: ...
+    def column(self, name: Any, *, skip_failed: bool = False) -> list[Any]:
         """One feature's values, in the order of the keys.
 
         Raises as `value` does if one of them failed, naming the position of its key. With
         `skip_failed` such a value is None instead; `statuses` tells which they are.
         """
-        return self._column(name, self._source(name), skip_failed=skip_failed)
+        return self._column(name, self.source(name), skip_failed=skip_failed)
 
     def _column(
         self, name: str, source: Source, *, stored: bool = False, skip_failed: bool = False
     ) -> list[Any]:
         """The values of a feature; if `stored`, what they are made of."""
         group, shape, position, staleness = source
+        served = self._sources.default(name)
+        default = None if served is None else served.default
         if shape is None:
-            return [None] * len(self.keys)
+            contents = [default] * len(self.keys)
+            return contents if served is None or stored else served.converter.all(contents)
         if self.report.failed and not skip_failed:
             self._refuse_failed(group, name)
         columns = self._group(group, shape)
         oldest = self._oldest(staleness)
         try:
             if skip_failed:
-                values = columns.readable(position, oldest, stored=stored)
+                values = columns.readable(position, oldest, default, stored=stored)
             else:
-                values = (columns.contents if stored else columns.values)(position, oldest)
+                values = (columns.contents if stored else columns.values)(position, oldest, default)
         except DamagedItem:
             failure = self._first_failure(name)
             raise failure from failure.__cause__
+        if default is not None and self.report.failed:  # A default does not hide a failure.
+            found = zip(self._found[group], values, strict=True)
+            values = [None if isinstance(row, OnlineStoreError) else value for row, value in found]
         if self._positions is None:
             return values
         return [values[position] for position in self._positions]
+
+    def raise_failed(self) -> None:
+        """Raise `ReadFailed` for the first failed value, by feature and then by key, if any."""
+        for name in self.features if self.report.failed else ():
+            if Status.FAILED in self._statuses(name):
+                raise self._first_failure(name)
 
     def _first_failure(self, name: str) -> ReadFailed:
         """The error for the first key of which a feature failed."""
@@ -297,13 +435,13 @@ class Rows(Sequence["Row"]):
             if isinstance(rows[self._position(index)], OnlineStoreError):
                 raise self._failure(index, name)
 
-    def times(self, name: str, *, skip_failed: bool = False) -> Sequence[int | None]:
+    def times(self, name: Any, *, skip_failed: bool = False) -> Sequence[int | None]:
         """When one feature's values were true (UTC us), in the order of the keys.
 
         None where there is no value, nor a null; also for those that are stale. Raises
         `ReadFailed` if an item could not be read; with `skip_failed` its time is None.
         """
-        group, shape, position, _ = self._source(name)
+        group, shape, position, _ = self.source(name)
         if shape is None:
             return [None] * len(self.keys)
         if self.report.failed and not skip_failed:
@@ -313,9 +451,9 @@ class Rows(Sequence["Row"]):
             return times
         return [times[position] for position in self._positions]
 
-    def statuses(self, name: str) -> list[Status]:
+    def statuses(self, name: Any) -> list[Status]:
         """One feature's statuses, in the order of the keys."""
-        source = self._source(name)
+        source = self.source(name)
         if not self._is_whole(source):
             return self._statuses(name)
         try:
@@ -358,9 +496,16 @@ class Rows(Sequence["Row"]):
                 return False
         return True
 
-    def to_pylist(self, *, skip_failed: bool = False) -> list[dict[str, Any]]:
-        """A dictionary of values by feature name for each key; see `column`."""
+    def to_pylist(
+        self, *, with_key: bool = False, skip_failed: bool = False
+    ) -> list[dict[str, Any]]:
+        """A dictionary of values by feature name for each key; see `column`.
+
+        With `with_key` the primary key comes first, under its name.
+        """
         columns = self.to_dict(skip_failed=skip_failed)
+        if with_key:
+            columns = {self._sources.key.name: list(self.keys), **columns}
         blank = dict.fromkeys(columns)
         rows = [blank.copy() for _ in self.keys]
         for name, column in columns.items():  # Half the time of row by row.
@@ -387,9 +532,9 @@ class Rows(Sequence["Row"]):
         """
         columns = partial(self.column, skip_failed=skip_failed)
         kinds = self._sources.kinds
-        return instances(self, columns, self._sources.key_name, kinds, cls, default)
+        return instances(self, columns, self._sources.key.name, kinds, cls, default)
 
-    def to_numpy(self, name: str, missing: Any = None, *, skip_failed: bool = False) -> Any:
+    def to_numpy(self, name: Any, missing: Any = None, *, skip_failed: bool = False) -> Any:
         """One feature as a numpy array; raises as `value` does, and `InvalidValue`.
 
         With `skip_failed` a failed value counts as missing.
@@ -399,25 +544,34 @@ class Rows(Sequence["Row"]):
         types arrays of objects. Where there is no value there is `missing`: unless stated, NaN,
         NaT or None. An int or a bool can be none of these, so there it must be stated.
         """
-        source = self._source(name)
-        if source.shape is None:
+        source = self.source(name)
+        column = self._column_of(name, source)
+        if column is None:
             return arrays.numpy_nothing(len(self), missing)
-        column = source.shape.columns[source.position]
         stored = arrays.numpy_takes_stored(column.feature.type)
         with self._damage_first(name, source, skip_failed):
             contents = self._column(name, source, stored=stored, skip_failed=skip_failed)
             return arrays.numpy_array(column, contents, missing)
 
     def to_arrow(
-        self, *, statuses: bool = False, observed_at: bool = False, skip_failed: bool = False
+        self,
+        *,
+        with_key: bool = False,
+        statuses: bool = False,
+        observed_at: bool = False,
+        skip_failed: bool = False,
     ) -> pa.Table:
         """The columns as an Arrow table; raises as `value` does, and `MissingDependency`.
 
-        Each type has its Arrow type, listed in docs/frames.md. With `statuses` there is a column
+        Each type has its Arrow type, listed in docs/frames.md. With `with_key` the primary key
+        comes first, a tuple as a column for each part (`id.0`). With `statuses` there is a column
         `risk.status` of text beside each `risk`, with `observed_at` one `risk.observed_at` of
         moments in UTC. With `skip_failed` a failed value is null.
         """
-        pa, table = arrays.import_arrow(), {}
+        pa = arrays.import_arrow()
+        table: dict[str, Any] = {}
+        if with_key:
+            table |= arrays.key_arrays(self._sources.key, self.keys)
         for name, source in self._sources.items():
             table[name] = self._arrow(name, source, skip_failed)
             if statuses:
@@ -427,14 +581,65 @@ class Rows(Sequence["Row"]):
                 table[f"{name}.observed_at"] = times.cast(pa.timestamp("us", "UTC"))
         return pa.table(table)
 
+    def to_pandas(
+        self,
+        *,
+        with_key: bool = True,
+        statuses: bool = False,
+        observed_at: bool = False,
+        skip_failed: bool = False,
+    ) -> pd.DataFrame:
+        """The columns as a data frame of pandas, by way of `to_arrow`.
+
+        The primary key comes first, unless `with_key` is false. Types do not depend on the values:
+        ints are Int64 and bools boolean, which have nulls, floats float64 with NaN for a null,
+        datetimes datetime64[us, UTC]. Vectors are arrays of numpy, dictionaries stay such.
+        Raises as `to_arrow` does.
+        """
+        return arrays.to_pandas(
+            self.to_arrow(
+                with_key=with_key,
+                statuses=statuses,
+                observed_at=observed_at,
+                skip_failed=skip_failed,
+            )
+        )
+
+    def to_polars(
+        self,
+        *,
+        with_key: bool = True,
+        statuses: bool = False,
+        observed_at: bool = False,
+        skip_failed: bool = False,
+    ) -> pl.DataFrame:
+        """The columns as a data frame of polars, by way of `to_arrow`; see there.
+
+        The primary key comes first, unless `with_key` is false.
+        """
+        return arrays.to_polars(
+            self.to_arrow(
+                with_key=with_key,
+                statuses=statuses,
+                observed_at=observed_at,
+                skip_failed=skip_failed,
+            )
+        )
+
     def _arrow(self, name: str, source: Source, skip_failed: bool) -> Any:
-        if source.shape is None:
+        column = self._column_of(name, source)
+        if column is None:
             return arrays.arrow_nothing(self._sources.kinds.get(name), len(self))
-        column = source.shape.columns[source.position]
         stored = arrays.arrow_takes_stored(column.feature.type)
         with self._damage_first(name, source, skip_failed):
             contents = self._column(name, source, stored=stored, skip_failed=skip_failed)
             return arrays.arrow_array(column, contents)
+
+    def _column_of(self, name: Any, source: Source) -> Column | None:
+        """Return the column that decodes a feature's contents; None if it has no contents."""
+        if source.shape is None:
+            return self._sources.default(name)
+        return source.shape.columns[source.position]
 
     @contextmanager
     def _damage_first(self, name: str, source: Source, skip_failed: bool) -> Iterator[None]:
@@ -456,12 +661,42 @@ def _damage_of(shape: Shape | None, row: Any, position: int) -> DamagedItem | No
     return None
 
 
-class Row:
-    """One key's features."""
+def _portable(shape: Shape, row: Found) -> Any:
+    return shape.portable(row) if isinstance(row, tuple) else row
+
+
+def _restored_rows(
+    keys: Sequence[Any],
+    sources: Sources,
+    positions: Sequence[int] | None,
+    portable: Mapping[int, Sequence[Any]],
+    now: int,
+    report: Report,
+) -> Rows[Any]:
+    shapes = sources.groups
+    found: list[Sequence[Found]] = [()] * (max(shapes, default=-1) + 1)
+    for group, (shape, _) in shapes.items():
+        found[group] = [
+            shape.restored(row) if isinstance(row, tuple) else row for row in portable[group]
+        ]
+    return Rows(keys, sources, positions, found, now, report)
+
+
+def _summary(rows: Rows[Any], index: int) -> str:
+    """Format a key and the statuses of its features."""
+    names = rows.features[:_MAX_SHOWN_FEATURES]
+    shown = ", ".join(f"{name} {rows.answer(index, name).status}" for name in names)
+    if len(rows.features) > len(names):
+        shown += f", and {len(rows.features) - len(names)} more"
+    return f"{reprlib.repr(rows.keys[index])}: {shown}"
+
+
+class Row(Mapping[str, Any], Generic[C_co]):
+    """One key's features: a mapping of names to values. A failed value raises `ReadFailed`."""
 
     __slots__ = ("_index", "_rows")
 
-    def __init__(self, rows: Rows, index: int) -> None:
+    def __init__(self, rows: Rows[C_co], index: int) -> None:
         self._rows = rows
         self._index = index
 
@@ -470,19 +705,46 @@ class Row:
         """The primary key, as it was asked for."""
         return self._rows.keys[self._index]
 
-    def __getitem__(self, name: str) -> Any:
+    @overload
+    def __getitem__(self, name: str) -> Any: ...
+    @overload
+    def __getitem__(self, name: T) -> T | None: ...
+    def __getitem__(self, name: Any) -> Any:
         return self._rows.value(self._index, name)
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value where there is one, else `default`, whatever the reason."""
-        answer = self._rows.answer(self._index, name)
-        return answer.value if answer.status is Status.HIT else default
+    def __contains__(self, name: object) -> bool:
+        try:
+            self._rows.source(name)
+        except UnknownFeature:
+            return False
+        return True
 
-    def status(self, name: str) -> Status:
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows.features)
+
+    def __len__(self) -> int:
+        return len(self._rows.features)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle this row alone, not all that were read with it."""
+        return Row, (self._rows.only(self._index), 0)
+
+    @overload
+    def get(self, name: str, default: Any = ...) -> Any: ...
+    @overload
+    def get(self, name: T, default: None = ...) -> T | None: ...
+    @overload
+    def get(self, name: T, default: D) -> T | D: ...
+    def get(self, name: Any, default: Any = None) -> Any:
+        """Return the value or the served declared default; otherwise `default`."""
+        value = self._rows.answer(self._index, name).value
+        return default if value is None else value
+
+    def status(self, name: Any) -> Status:
         """`hit`, `null`, `missing`, `stale` or `failed`."""
         return self._rows.answer(self._index, name).status
 
-    def observed_at(self, name: str) -> datetime | None:
+    def observed_at(self, name: Any) -> datetime | None:
         """When the value was true (UTC); None where that is not known."""
         microseconds = self._rows.answer(self._index, name).observed_at
         if microseconds is None:
@@ -500,5 +762,5 @@ class Row:
         return {name: rows.value(index, name) for name in rows.features}
 
     def __repr__(self) -> str:
-        statuses = ", ".join(f"{name}: {self.status(name)}" for name in self._rows.features)
-        return f"<Row: {statuses}>"
+        """Show the key and the statuses, never a value: see `Rows.__repr__`."""
+        return f"<Row {_summary(self._rows, self._index)}>"

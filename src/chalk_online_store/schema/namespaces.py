@@ -6,12 +6,15 @@ either, and a class of chalkpy's.
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from inspect import getattr_static
+from typing import Any, Literal, TypeAlias, TypeVar, dataclass_transform, overload
 from uuid import UUID
 
 from chalk_online_store.arguments import (
@@ -25,13 +28,28 @@ from chalk_online_store.errors import InvalidSchema, UnknownFeature
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.config import OnlineStoreConfig
 from chalk_online_store.schema.durations import Duration, microseconds
-from chalk_online_store.schema.structs import hints_of, read_class
+from chalk_online_store.schema.references import ReferenceAttribute, set_references, was_redefined
+from chalk_online_store.schema.structs import (
+    hints_of,
+    inherited_defaults,
+    is_plain,
+    make_dataclass,
+    read_class,
+)
 from chalk_online_store.schema.types import FeatureType
 
 C = TypeVar("C")
 
 DEFAULT_GROUP = "default"
-NO_DEFAULT: Any = object()
+
+
+class _NoDefault(enum.Enum):
+    """A member stays the same object when it is pickled."""
+
+    NO_DEFAULT = enum.auto()
+
+
+NO_DEFAULT: Any = _NoDefault.NO_DEFAULT
 """What stands for a feature without a default: None is one."""
 
 CacheNulls: TypeAlias = Literal[True, False, "evict_nulls"]
@@ -41,8 +59,16 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_@-]{0,254}")
 _KEY_TYPES = (int, str, UUID)
 
 
+class _Declaration:
+    """A declaration that is pickled without its cached properties."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = self.__dataclass_fields__  # type: ignore[attr-defined]
+        return {name: value for name, value in vars(self).items() if name in names}
+
+
 @dataclass(frozen=True)
-class Feature:
+class Feature(_Declaration):
     """One named, typed value of an entity.
 
     `annotation` is what one would write in a class: `float`, `str | None`, `Vector[32]`.
@@ -86,7 +112,7 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class PrimaryKey:
+class PrimaryKey(_Declaration):
     """What identifies one entity: an int, str or UUID, or a tuple of them."""
 
     name: str
@@ -111,8 +137,8 @@ class PrimaryKey:
 
 
 @dataclass(frozen=True)
-class Namespace:
-    """An entity type and its features.
+class Namespace(_Declaration):
+    """An entity type and its features. It survives `pickle`, and is equal to its copy.
 
     `primary_key` is an annotation (`int`, `tuple[int, str]`); `key_name` is what rows call it.
     `observed_at_name` is what rows call their observed-at (default: rows do not state it).
@@ -258,8 +284,10 @@ def feature(
 
 
 @overload
+@dataclass_transform(field_specifiers=(feature,))
 def features(cls: type[C], /) -> type[C]: ...
 @overload
+@dataclass_transform(field_specifiers=(feature,))
 def features(
     *,
     name: str | None = None,
@@ -277,21 +305,20 @@ def features(
     """Make a class a namespace: its annotations are its features.
 
     The namespace is called `name`, or the class's name in snake_case. `max_staleness` holds
-    for each feature that does not state its own. The class stays what it was; pass it to
-    `OnlineStore.open(schema=[...])` and to `read` and `write`. `@features` alone will do. It may
-    be a dataclass, an attrs class or a pydantic model: then rows may be its instances.
+    for each feature that does not state its own. Pass the class to
+    `OnlineStore.open(schema=[...])` and to `read` and `write`. `@features` alone will do.
+
+    A plain class becomes a dataclass, unless it has an `__init__`. Dataclasses, attrs classes,
+    pydantic models, NamedTuples and msgspec Structs are not changed. Rows may be instances of
+    any of them. `User.risk` is a reference to the feature, which can be passed wherever its name
+    can.
 
     Raises `InvalidSchema` for what cannot be declared.
     """
 
     def declare(cls: type[Any]) -> type[Any]:
-        cls.__chalk_namespace__ = _from_class(
-            cls,
-            name or _snake_case(cls.__name__),
-            max_staleness,
-            OnlineStoreConfig() if online_store_config is None else online_store_config,
-        )
-        return cls
+        config = OnlineStoreConfig() if online_store_config is None else online_store_config
+        return _declare(cls, name or _snake_case(cls.__name__), max_staleness, config)
 
     return declare if cls is None else declare(cls)
 
@@ -320,32 +347,39 @@ def namespace_of(schema: Namespace | type) -> Namespace:
     )
 
 
-def _from_class(
-    cls: type, name: str, max_staleness: Duration, config: OnlineStoreConfig
-) -> Namespace:
-    hints, given = _fields_of(cls)
-    declared = {field: _declared(cls, field, hint, given) for field, hint in hints.items()}
+def _declare(
+    cls: type[Any], name: str, max_staleness: Duration, config: OnlineStoreConfig
+) -> type[Any]:
+    """Make a class a namespace, and give a plain one instances."""
+    struct = None if is_plain(cls) else read_class(cls)
+    if struct is None:
+        hints, defaults = hints_of(cls), inherited_defaults(cls)
+        declared = {field: _declared(cls, field, hint, defaults) for field, hint in hints.items()}
+    else:
+        hints = {field.name: field.annotation for field in struct.fields}
+        defaults = {f.name: f.default() for f in struct.fields if f.default is not None}
+        declared = {
+            field: _of_instances(cls, field, _noted(hint), defaults)
+            for field, hint in hints.items()
+        }
     key = _primary_of(cls, declared)
-    return Namespace(
+    namespace = Namespace(
         name,
         _plain(hints[key]),
         tuple(
-            Feature(field, hints[field], **{"max_staleness": max_staleness, **d.options})
-            for field, d in declared.items()
-            if field != key
+            Feature(n, _without_notes(hints[n]), **{"max_staleness": max_staleness, **d.options})
+            for n, d in declared.items()
+            if n != key
         ),
         key_name=key,
         online_store_config=config,
     )
-
-
-def _fields_of(cls: type) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The annotation of each field and, of a class with instances of its own, their defaults."""
-    struct = read_class(cls)
     if struct is None:
-        return hints_of(cls), None
-    defaults = {f.name: f.default() for f in struct.fields if f.default is not None}
-    return {field.name: field.annotation for field in struct.fields}, defaults
+        given = {n: d.options.get("default", NO_DEFAULT) for n, d in declared.items()}
+        make_dataclass(cls, hints, {n: d for n, d in given.items() if d is not NO_DEFAULT})
+    cls.__chalk_namespace__ = namespace
+    set_references(cls, name, declared)
+    return cls
 
 
 def _plain(annotation: Any) -> Any:
@@ -353,20 +387,39 @@ def _plain(annotation: Any) -> Any:
     return typing.get_args(annotation)[0] if noted else annotation
 
 
-def _declared(cls: type, field: str, hint: Any, given: Mapping[str, Any] | None) -> Declared:
+def _without_notes(annotation: Any) -> Any:
+    """An annotation without `feature(...)`, so that equal declarations are equal features."""
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return annotation
+    plain, *notes = typing.get_args(annotation)
+    kept = [note for note in notes if not isinstance(note, Declared)]
+    return typing.Annotated[plain, *kept] if kept else plain
+
+
+def _noted(hint: Any) -> Declared:
     notes = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
-    noted = next((note for note in notes if isinstance(note, Declared)), None)
-    if given is not None:
-        return _of_instances(cls, field, noted or Declared(), given)
-    found = getattr(cls, field, None)
-    if found is None:
-        return noted or Declared()
-    if not isinstance(found, Declared):
+    return next((note for note in notes if isinstance(note, Declared)), Declared())
+
+
+def _declared(cls: type, field: str, hint: Any, inherited: Mapping[str, Any]) -> Declared:
+    """Return the declaration of a plain class's field; `inherited` has a base class's defaults."""
+    if typing.get_origin(hint) is typing.ClassVar or hint is typing.ClassVar:
         raise InvalidSchema(
-            f"{cls.__name__}.{field} has a default value; use feature(...) or no value. "
-            "For a dataclass, put @features above @dataclass."
+            f"{cls.__name__}.{field} is a ClassVar, which is not a feature. Move it out of the "
+            "class."
         )
-    return found
+    found = getattr_static(cls, field, NO_DEFAULT)
+    if isinstance(found, ReferenceAttribute):  # Of a feature class that this one derives from.
+        found = found.declared
+    if isinstance(found, Declared):
+        return found
+    if isinstance(found, dataclasses.Field):
+        raise InvalidSchema(
+            f"{cls.__name__}.{field} is a dataclasses.field() of a class that is no dataclass. Use "
+            "feature(default=...), or put @dataclass below @features."
+        )
+    given = inherited if found is NO_DEFAULT or field in inherited else {field: found}
+    return _of_instances(cls, field, _noted(hint), given)
 
 
 def _of_instances(cls: type, field: str, noted: Declared, given: Mapping[str, Any]) -> Declared:
@@ -422,7 +475,13 @@ def namespaces(schema: Iterable[Namespace | type]) -> dict[str, Namespace]:
     """The namespaces of a whole schema by name; `InvalidSchema` where two share one."""
     found: dict[str, Namespace] = {}
     classes = list_of(schema, "schema", "feature classes", "[schema]", InvalidSchema)
-    for namespace in map(namespace_of, classes):
+    for each in classes:
+        namespace = namespace_of(each)
+        if was_redefined(each):
+            raise InvalidSchema(
+                f"{each.__name__} was made a dataclass after @features had read it. Put @features "
+                "above @dataclass."
+            )
         if found.setdefault(namespace.name, namespace) is not namespace:
             raise InvalidSchema(f"Two namespaces are called {namespace.name!r}.")
     return found

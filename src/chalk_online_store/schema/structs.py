@@ -5,11 +5,12 @@ attrs and pydantic are recognised by what their classes carry, so neither is imp
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from operator import getitem
 from typing import Any, cast
@@ -49,6 +50,16 @@ def read_class(cls: type) -> Declared | None:
         if applies(cls):
             return read(cls)
     return None
+
+
+def is_plain(cls: type) -> bool:
+    """Return True for a class that has no constructor for its annotations yet.
+
+    A class that derives from a dataclass, and adds to its fields, is one.
+    """
+    if "__dataclass_fields__" in vars(cls):
+        return False
+    return not any(applies(cls) for applies, read in _KINDS if read is not _dataclass)
 
 
 def _by_keywords(cls: type, fields: dict[str, Any]) -> Any:
@@ -101,6 +112,44 @@ def _dataclass_default(field: Any) -> Default:
     if field.default_factory is not dataclasses.MISSING:
         return cast("Default", field.default_factory)
     return _constant(field.default, dataclasses.MISSING)
+
+
+def inherited_defaults(cls: type) -> dict[str, Any]:
+    """Return the defaults of the fields that a class has from a dataclass, and does not restate."""
+    own = inspect.get_annotations(cls)
+    fields: dict[str, Any] = getattr(cls, "__dataclass_fields__", {})
+    found = {name: _dataclass_default(f) for name, f in fields.items() if name not in own}
+    return {name: default() for name, default in found.items() if default is not None}
+
+
+def make_dataclass(cls: type, hints: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Make a plain class a dataclass, unless it defines `__init__`.
+
+    Fields that follow one with a default, and have none, become keyword arguments.
+    """
+    base = getattr(cls, "__dataclass_params__", None)
+    constructor = inspect.getattr_static(cls, "__init__")
+    if "__init__" in vars(cls) or (base is None and constructor is not object.__init__):
+        return
+    inherited = getattr(cls, "__dataclass_fields__", {})
+    own = inspect.get_annotations(cls)
+    # Annotations of a base class that is not a dataclass are declared here.
+    stated = {name: hint for name, hint in hints.items() if name in own or name not in inherited}
+    follows_default = any(name in defaults for name in inherited)
+    for name in stated:
+        if name in defaults:
+            follows_default = True
+            setattr(cls, name, _field_with_default(defaults[name]))
+        else:  # In place of feature(...), which could be an attribute of a base class.
+            setattr(cls, name, dataclasses.field(kw_only=follows_default))
+    cls.__annotations__ = stated
+    dataclasses.dataclass(frozen=base is not None and base.frozen)(cls)
+
+
+def _field_with_default(default: Any) -> Any:
+    if type(default).__hash__ is None:  # A list, say: each instance has its own.
+        return dataclasses.field(default_factory=partial(copy.deepcopy, default))
+    return dataclasses.field(default=default)
 
 
 def _attrs(cls: Any) -> Declared:

@@ -6,6 +6,7 @@ one name are stored alike.
 
 from __future__ import annotations
 
+import copyreg
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,13 +22,19 @@ _NUMPY_DTYPES = {"float16": "f2", "float32": "f4", "float64": "f8"}
 """By the names of numpy's classes: numpy is not imported before a store is opened."""
 
 
-class Vector:
+class _VectorClass(type):
+    """The class of `Vector` and `Vector[n]`, which are pickled as such."""
+
+
+class Vector(metaclass=_VectorClass):
     """A vector of `size` floats: `Vector[32]` (fp16), `Vector[32, "f4"]`, `Vector[32, "f8"]`.
 
-    For linters and type checkers, which take a string in an annotation for a name and refuse a
-    bare number, `Annotated[np.ndarray, Vector[32, np.float32]]` says the same. Values are
-    numpy arrays of shape `(size,)`; any sequence of numbers is taken in.
+    Values are numpy arrays of shape `(size,)`; any sequence of numbers is taken in.
     fp16 is the default, as in Chalk.
+
+    mypy takes such an annotation for Any, pyright for a numpy array. For linters, which take a
+    string in an annotation for a name, `Vector[32, np.float32]` says the same as `"f4"`, and so
+    does `Annotated[np.ndarray, Vector[32, np.float32]]`.
     """
 
     size: ClassVar[int] = 0
@@ -45,8 +52,16 @@ class Vector:
             )
         if (size, dtype) not in cls._made:
             members = {"size": size, "dtype": dtype}
-            cls._made[size, dtype] = type(f"Vector[{size}, {dtype}]", (Vector,), members)
+            made: Any = _VectorClass(f"Vector[{size}, {dtype}]", (Vector,), members)
+            cls._made[size, dtype] = made
         return cls._made[size, dtype]
+
+
+def _reduce_vector(cls: type[Vector]) -> Any:
+    return (Vector.__class_getitem__, ((cls.size, cls.dtype),)) if cls.size else "Vector"
+
+
+copyreg.pickle(_VectorClass, _reduce_vector)  # type: ignore[arg-type]  # It is a class.
 
 
 def _dtype(given: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.cli.demo.account import Phase
@@ -49,10 +50,10 @@ def read_hot(stage: Stage) -> None:
     stage.account.cache_hits = phase.report.cache_hits
 
 
-def _read(phase: Phase, store: OnlineStore, schema: type, keys: list[object]) -> Rows:
+def _read(phase: Phase, store: OnlineStore, schema: type, keys: list[Any]) -> Rows:
     """One timed call: the time includes taking out every value."""
     with phase.call(len(keys)):
-        rows = store.read(schema, keys)
+        rows: Rows = store.read(schema, keys)
         rows.to_dict()
     phase.report.add(rows.report)
     return rows
@@ -80,7 +81,7 @@ async def _work(
 ) -> None:
     for schema, keys in calls:
         with phase.call(len(keys)):
-            rows = await store.read(schema, keys)
+            rows: Rows = await store.read(schema, keys)
             rows.to_dict()
         phase.report.add(rows.report)
         found.append((schema, rows))

@@ -203,10 +203,12 @@ class Tracing:
         span.set_status(self._api.trace.StatusCode.ERROR)
 
     def _tell(self, span: Span, said: Attributes, result: object) -> None:
-        """What a call was like, by its report."""
-        report = result.report if isinstance(result, Rows) else result
-        if isinstance(result, Rows):
-            span.set_attribute(ROWS, len(result))
+        """Describe a call by its report. All rows of a call share one report."""
+        report = result
+        several = result if isinstance(result, tuple) else (result,)
+        if several and all(isinstance(rows, Rows) for rows in several):
+            report = several[0].report
+            span.set_attribute(ROWS, sum(map(len, several)))
         if not isinstance(report, Report):
             return
         if region := report.region or self._region:
