@@ -65,13 +65,16 @@ class Query(Struct, frozen=True, forbid_unknown_fields=True):
 class Write(Struct, frozen=True, forbid_unknown_fields=True):
     """Writes of one kind: so many entities a second, of `features` (all, unless named).
 
-    `hottest` is the share that the most written entity gets.
+    `hottest` is the share that the most written entity gets. `late` is the share that arrives
+    after a newer write of other features of the same item: it can take a refused request, which
+    is billed. A write that is older than all it would change takes one request, as any other.
     """
 
     per_second: Rate
     features: tuple[str, ...] = ()
     ordering: Ordering = "event"
     hottest: Share = 0.0
+    late: Share = 0.0
 
 
 class NamespaceMix(Struct, frozen=True, forbid_unknown_fields=True):

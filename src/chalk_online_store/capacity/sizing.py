@@ -11,6 +11,7 @@ from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
 from chalk_online_store.capacity.units import query_units, read_units, write_units
 from chalk_online_store.dynamodb.choice import MOST_QUERIES
+from chalk_online_store.dynamodb.expectations import COUNTER_LIMIT, OWN_TIMES_SHARE
 
 Unit: TypeAlias = Literal["RCU", "WCU", "GB"]
 
@@ -22,7 +23,7 @@ _BY_ITEM = "BatchGetItem: each item is rounded up to 4 KB by itself, 0.5 RCU for
 _BY_QUERY = "Query: the items of an entity are added up first, then rounded up to 4 KB"
 _ABSENT = "An item that does not exist costs the least there is: 0.5 RCU (1 if strong)"
 _WRITTEN = "1 WCU for each KB begun of the larger of the item before and after"
-_REPLICATED = "Global Tables: every region takes the writes of all regions"
+_REFUSED = "A refused conditional write costs what it would have written; it is not replicated"
 _EXPIRED = "TTL deletes are free where they happen; each replica pays a WCU for each KB"
 _STORED = "100 bytes for each item come on top, 48 more in a Global Table"
 
@@ -118,8 +119,9 @@ def _regions(mix: Mix, lines: Sequence[Line]) -> Iterator[RegionUnits]:
     rcu = sum(line.amount for line in lines if line.unit == "RCU")
     written = sum(line.amount for line in lines if line.rule == _WRITTEN)
     expired = sum(line.amount for line in lines if line.rule == _EXPIRED)
+    refused = sum(line.amount for line in lines if line.rule == _REFUSED)
     for place, region in enumerate(mix.regions):
-        wcu = written + (expired if place else 0.0)
+        wcu = written + (expired if place else refused)
         after_loss = rcu * mix.share_without(region)
         ready = after_loss * mix.standby if len(mix.regions) > 1 else 0.0
         yield RegionUnits(region, rcu * mix.share_of(region), wcu, after_loss, ready)
@@ -195,6 +197,26 @@ class _Part:
             units = _mean(write_units(size) for size in self._sizes[group] if size)
             factors = [(write.per_second, "/s"), (units, " WCU")]
             yield Line(self.name, group, "write", *_product(factors), "WCU", _WRITTEN)
+            refused = self._refused_share(write, group)
+            if refused:
+                factors = [(write.per_second, "/s"), (refused, " refused"), (units, " WCU")]
+                yield Line(self.name, group, "write, refused", *_product(factors), "WCU", _REFUSED)
+
+    def _refused_share(self, write: Write, group: str) -> float:
+        """The share of a write's requests to a group that are refused, and sent again."""
+        if write.ordering != "event":
+            return 0.0
+        if not self._is_whole(write, group):
+            return refused_share(write.late)
+        writes = [w for w in self._part.write if group in self._touched(w.features)]
+        total = sum(w.per_second for w in writes)
+        partial = sum(w.per_second for w in writes if not self._is_whole(w, group))
+        found = partial / total if total else 0.0
+        return write.late + (found * (1 - write.late) if found <= OWN_TIMES_SHARE else 0.0)
+
+    def _is_whole(self, write: Write, group: str) -> bool:
+        names = self._sample.names(write.features)
+        return not names or names >= self._sample.groups[group]
 
     def _expiries(self) -> Iterator[Line]:
         """`expiring` items a second, of each group alike."""
@@ -234,6 +256,21 @@ class _Part:
     @property
     def gb_later(self) -> float:
         return self.gb * (1 + self._part.growth) ** self._mix.months
+
+
+def refused_share(late: float) -> float:
+    """Return the share of partial writes that are refused if a share arrives `late`.
+
+    The expectation of a partial write is a saturating counter (`dynamodb.expectations`): late
+    writes move it up, others down, and above 0 the next write is expected to be late. Its
+    states have the weights of a random walk between its bounds.
+    """
+    if late in (0.0, 1.0):
+        return 0.0
+    steps = range(-COUNTER_LIMIT, COUNTER_LIMIT + 1)
+    weights = {step: (late / (1 - late)) ** step for step in steps}
+    expected = sum(weight for step, weight in weights.items() if step > 0) / sum(weights.values())
+    return late * (1 - expected) + (1 - late) * expected
 
 
 def _product(factors: Sequence[tuple[float, str]]) -> tuple[str, float]:
