@@ -65,7 +65,8 @@ class RegionUnits:
     """What a region has to serve at the busiest time of the day, in units a second.
 
     `rcu_after_loss` is what it has to serve when another one is lost, `rcu_ready` what of that
-    its provisioned capacity is to be ready for at any time.
+    its provisioned capacity is to be ready for at any time. Of `wcu`, `wcu_refused` are refused
+    conditional writes, and `wcu_expired` TTL deletions that are replicated from another region.
     """
 
     region: str
@@ -73,6 +74,30 @@ class RegionUnits:
     wcu: float
     rcu_after_loss: float
     rcu_ready: float
+    wcu_refused: float = 0.0
+    wcu_expired: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What is read and written per second at the busiest time of the day, of all regions.
+
+    Items and bytes of items are those of the table. Kilobytes of an entity count at least one
+    per read or write, as ElastiCache Serverless does.
+    """
+
+    items_read: float = 0.0
+    items_written: float = 0.0
+    bytes_written: float = 0.0
+    entity_kilobytes: float = 0.0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.items_read + other.items_read,
+            self.items_written + other.items_written,
+            self.bytes_written + other.bytes_written,
+            self.entity_kilobytes + other.entity_kilobytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +110,7 @@ class Sizing:
     regions: tuple[RegionUnits, ...]
     gb: float
     gb_later: float
+    traffic: Traffic = Traffic()
 
     def total(self, unit: Unit, namespace: str | None = None, group: str | None = None) -> float:
         """What lines add up to, of one namespace or group where that is named."""
@@ -112,6 +138,7 @@ def size(mix: Mix, samples: Mapping[str, Sample]) -> Sizing:
         tuple(_regions(mix, lines)),
         sum(part.gb for part in parts),
         sum(part.gb_later for part in parts),
+        sum((part.traffic() for part in parts), start=Traffic()),
     )
 
 
@@ -121,10 +148,12 @@ def _regions(mix: Mix, lines: Sequence[Line]) -> Iterator[RegionUnits]:
     expired = sum(line.amount for line in lines if line.rule == _EXPIRED)
     refused = sum(line.amount for line in lines if line.rule == _REFUSED)
     for place, region in enumerate(mix.regions):
-        wcu = written + (expired if place else refused)
+        wcu_refused, wcu_expired = (0.0, expired) if place else (refused, 0.0)
+        wcu = written + wcu_refused + wcu_expired
         after_loss = rcu * mix.share_without(region)
         ready = after_loss * mix.standby if len(mix.regions) > 1 else 0.0
-        yield RegionUnits(region, rcu * mix.share_of(region), wcu, after_loss, ready)
+        served = rcu * mix.share_of(region)
+        yield RegionUnits(region, served, wcu, after_loss, ready, wcu_refused, wcu_expired)
 
 
 class _Part:
@@ -226,6 +255,29 @@ class _Part:
             factors = [(rate, "/s"), (units, " WCU in each other region")]
             yield Line(self.name, group, "expiry", *_product(factors), "WCU", _EXPIRED)
 
+    # --- traffic ---------------------------------------------------------------------------
+
+    def traffic(self) -> Traffic:
+        """What this namespace reads and writes per second."""
+        means = {size.group: size.bytes for size in self.group_sizes()}
+        found = Traffic()
+        for query in self._part.query:
+            rate = query.per_second * query.entities
+            asked = rate * ((1 - query.absent) * (1 - query.hit_rate))
+            asked += rate * query.absent * (1 - query.bloom)
+            groups = self._touched(query.features)
+            kilobytes = _kilobytes(sum(means[group] for group in groups))
+            found += Traffic(asked * len(groups), entity_kilobytes=asked * kilobytes)
+        for write in self._part.write:
+            groups = self._touched(write.features)
+            written = sum(means[group] for group in groups)
+            found += Traffic(
+                items_written=write.per_second * len(groups),
+                bytes_written=write.per_second * written,
+                entity_kilobytes=write.per_second * _kilobytes(written),
+            )
+        return found
+
     # --- storage ---------------------------------------------------------------------------
 
     @property
@@ -281,6 +333,10 @@ def _product(factors: Sequence[tuple[float, str]]) -> tuple[str, float]:
 
 def _plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.6g}"
+
+
+def _kilobytes(size: float) -> float:
+    return max(1.0, size / 1024)
 
 
 def _mean(values: Iterable[float]) -> float:
