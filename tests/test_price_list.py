@@ -32,6 +32,7 @@ US = {
     "ExportDataSize-Bytes": 0.1,
     "Streams-RequestsCount": 0.0000002,
     # Of what follows nothing may be taken for a price of the table.
+    "IncrementalExportDataSize-Bytes": 9.0,
     "ReplWriteCapacityUnit-Hrs": 9.0,
     "ReplWriteRequestUnits": 9.0,
     "IA-ReplWriteRequestUnits": 9.0,

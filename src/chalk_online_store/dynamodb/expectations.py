@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from chalk_online_store.codec.changes import Attributes, Change, Form, Times, read_number
 from chalk_online_store.codec.layout import BASE, ERASED, WIDTH, own
 from chalk_online_store.dynamodb.updates import Expected
+from chalk_online_store.errors import DamagedItem
 
 OWN_TIMES_SHARE = 0.02
 """The share of refused plain whole writes from which `OWN_TIMES` costs less than a refusal."""
@@ -73,6 +74,12 @@ class Expectations:
 
     def refused(self, change: Change, expected: Expected, item: Attributes) -> None:
         """Record that a request of this expectation was refused by an item."""
+        try:
+            self._record(change, expected, item)
+        except DamagedItem:  # The merge raises it, if what is damaged matters for the change.
+            return
+
+    def _record(self, change: Change, expected: Expected, item: Attributes) -> None:
         form = change.form
         if form.whole:
             if expected is Expected.PLAIN:
