@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from chalk_online_store import Feature, Namespace
-from chalk_online_store.capacity.bill import Mode
 from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.limits import Finding, findings, partitions
 from chalk_online_store.capacity.mix import Extras, Mix, NamespaceMix, Query, Write
+from chalk_online_store.capacity.planned import Mode
 from chalk_online_store.capacity.sizing import Sizing, size
 from chalk_online_store.capacity.typical import Lengths, typical_rows
 

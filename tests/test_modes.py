@@ -245,3 +245,21 @@ def test_there_may_be_no_break_even() -> None:
     valkey = in_valkey(sized(), [PRICES])
     assert break_even(valkey, idle) == math.inf
     assert break_even(replace(valkey, dollars=0.0), compared(sized())) == 0
+
+
+def test_writes_of_a_global_table_are_autoscaled_in_both_modes() -> None:
+    """The provisioned mode costs what its table does: AWS demands autoscaled writes there."""
+    one, two = (sized(trough=0.3, regions=names) for names in (("a",), ("a", "b")))
+    advice, alone = compared(two), compared(one)
+    for region in advice.regions:
+        fixed, scaled = region.of("provisioned"), region.of("autoscaled")
+        assert fixed.writes == scaled.writes < alone.regions[0].of("provisioned").writes
+        assert fixed.write_floor < fixed.write_units
+    assert advice.regions[0].of("provisioned").reads == alone.regions[0].of("provisioned").reads
+
+
+def test_a_global_table_that_would_throttle_is_on_demand() -> None:
+    """If autoscaled writes follow the load too late, neither provisioned mode is recommended."""
+    advice = compared(sized(trough=0.0, regions=("a", "b")), target=90.0)
+    assert max(r.of("provisioned").throttled for r in advice.regions) > 0.0001
+    assert (advice.mode, "throttle" in advice.reason) == ("on-demand", True)

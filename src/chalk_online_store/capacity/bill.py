@@ -34,6 +34,14 @@ from chalk_online_store.capacity.demand import diurnal
 from chalk_online_store.capacity.memory import GIB, cheapest_nodes, memory_gib
 from chalk_online_store.capacity.mix import Mix
 from chalk_online_store.capacity.on_demand import READ_WARM, WRITE_WARM
+from chalk_online_store.capacity.planned import (
+    TARGET,
+    Mode,
+    PlannedRegion,
+    PlannedUnits,
+    planned_regions,
+    provisioned_units,
+)
 from chalk_online_store.capacity.prices import (
     HOURS_A_MONTH,
     SECONDS_A_MONTH,
@@ -47,12 +55,10 @@ from chalk_online_store.capacity.runs import ProvisionedRun
 from chalk_online_store.capacity.sizing import RegionUnits, Sizing
 from chalk_online_store.errors import InvalidValue
 
-Mode: TypeAlias = Literal["on-demand", "provisioned", "autoscaled"]
 TableClass: TypeAlias = Literal["standard", "infrequent-access"]
 Commitment: TypeAlias = Literal["none", "reserved-1", "reserved-3", "savings-plan"]
 Store: TypeAlias = Literal["dynamodb", "valkey-nodes", "valkey-serverless"]
 
-TARGET = 70.0
 RESERVED_BLOCK = 100
 FREE_GB, FREE_UNITS = 25.0, 25
 FREE_STREAM_READS = 2.5e6
@@ -225,12 +231,13 @@ def _table(
     services: ServicePrices,
 ) -> Iterator[ModeCost]:
     is_global = len(sizing.regions) > 1
+    classes = [_FREE if each is None else _class_of(each, choice.table_class) for each in prices]
+    capacities = list(_capacities(sizing, classes, choice))
     for place, (units, ours) in enumerate(zip(sizing.regions, prices, strict=True)):
+        chosen, capacity = classes[place], capacities[place]
+        yield capacity
         if ours is None:
-            yield _capacity(units, sizing.mix, _FREE, choice)
             continue
-        chosen = _class_of(ours, choice.table_class)
-        capacity = _capacity(units, sizing.mix, chosen, choice)
         _requests(draft, units, capacity, is_global)
         _commit(draft, units, capacity, chosen, ours, services, choice, sizing.mix, is_global)
         _storage(draft, sizing, units.region, chosen, ours)
@@ -239,28 +246,26 @@ def _table(
             _free_tier(draft, sizing, units.region, capacity, chosen, choice, is_global)
         if place:
             _first_copy(draft, sizing, units.region, ours)
-        yield capacity
     if is_global:
         _transfer(draft, sizing, prices[0])
-        if choice.mode == "provisioned":
-            draft.leave_out(
-                "autoscaling of replicated writes",
-                "AWS demands it for a Global Table; the bill has the writes of the peak at all "
-                "times, so a real bill can be lower",
-            )
 
 
 def _class_of(prices: RegionPrices, table_class: TableClass) -> ClassPrices:
     return prices.standard if table_class == "standard" else prices.infrequent_access
 
 
-def _capacity(units: RegionUnits, mix: Mix, prices: ClassPrices, choice: Choice) -> ModeCost:
-    match choice.mode:
-        case "on-demand":
-            return _on_demand(units, mix.mean, prices)
-        case "provisioned":
-            return _provisioned(units, mix.mean, prices, choice.target)
-    return _autoscaled(units, mix.trough, prices, choice.target)
+def _capacities(
+    sizing: Sizing, prices: Sequence[ClassPrices], choice: Choice
+) -> Iterator[ModeCost]:
+    """Yield the requests of each region: those of the table that would be created."""
+    mix = sizing.mix
+    if choice.mode == "on-demand":
+        for units, ours in zip(sizing.regions, prices, strict=True):
+            yield _on_demand(units, mix.mean, ours)
+        return
+    planned = planned_regions(sizing, choice.mode, choice.target)
+    for units, region, ours in zip(sizing.regions, planned, prices, strict=True):
+        yield _provisioned(units, region, mix, ours, choice)
 
 
 def _on_demand(units: RegionUnits, mean: float, prices: ClassPrices) -> ModeCost:
@@ -277,44 +282,24 @@ def _on_demand(units: RegionUnits, mean: float, prices: ClassPrices) -> ModeCost
     )
 
 
-def _provisioned(units: RegionUnits, mean: float, prices: ClassPrices, target: float) -> ModeCost:
-    peaks = (max(units.rcu, units.rcu_ready), units.wcu)
-    read, write = (provisioned_units(peak, target) for peak in peaks)
-    used = (units.rcu * mean, units.wcu * mean)
-    return _paid("provisioned", (read, write), used, (read, write), prices, throttled=0.0)
-
-
-def _autoscaled(units: RegionUnits, trough: float, prices: ClassPrices, target: float) -> ModeCost:
-    reads = _settled(units.rcu, trough, target, units.rcu_ready)
-    writes = _settled(units.wcu, trough, target, 0.0)
-    return _paid(
-        "autoscaled",
-        (reads.mean, writes.mean),
-        (reads.used, writes.used),
-        (reads.floor, writes.floor),
-        prices,
-        max(reads.throttled, writes.throttled),
-    )
-
-
-def _paid(
-    mode: Mode,
-    units: tuple[float, float],
-    used: tuple[float, float],
-    floors: tuple[float, float],
-    prices: ClassPrices,
-    throttled: float,
+def _provisioned(
+    units: RegionUnits, planned: PlannedRegion, mix: Mix, prices: ClassPrices, choice: Choice
 ) -> ModeCost:
+    reads = _provided(planned.read, units.rcu, mix.trough, choice.target)
+    writes = _provided(planned.write, units.wcu, mix.trough, choice.target)
     hourly = (prices.rcu_hour, prices.wcu_hour)
-    reads, writes = (n * price * HOURS_A_MONTH for n, price in zip(units, hourly, strict=True))
-    consumed = sum(n * price for n, price in zip(used, hourly, strict=True)) * HOURS_A_MONTH
-    utilisation = consumed / (reads + writes) if reads + writes else 0.0
-    return ModeCost(mode, *units, reads, writes, utilisation, throttled, *floors)
-
-
-def provisioned_units(peak: float, target: float = TARGET) -> int:
-    """Return what to provision so that a peak is `target` percent of it; at least 1 (AWS)."""
-    return max(1, math.ceil(round(peak * 100 / target, 6)))
+    paid = reads.mean * hourly[0] * HOURS_A_MONTH, writes.mean * hourly[1] * HOURS_A_MONTH
+    used = (reads.used * hourly[0] + writes.used * hourly[1]) * HOURS_A_MONTH
+    return ModeCost(
+        choice.mode,
+        reads.mean,
+        writes.mean,
+        *paid,
+        used / sum(paid) if sum(paid) else 0.0,
+        max(reads.throttled, writes.throttled),
+        reads.floor,
+        writes.floor,
+    )
 
 
 def autoscaled(
@@ -334,8 +319,8 @@ def autoscaled(
 
 
 @dataclass(frozen=True, slots=True)
-class _Settled:
-    """A run after its first day: mean units provisioned and used, and the least provisioned."""
+class _Provided:
+    """One dimension after its first day: mean units provided and used, and the least provided."""
 
     mean: float
     used: float
@@ -344,10 +329,16 @@ class _Settled:
 
 
 @lru_cache(maxsize=64)
-def _settled(peak: float, trough: float, target: float, ready: float) -> _Settled:
-    run, rest = autoscaled(peak, trough, target, ready), slice(_MINUTES_A_DAY, None)
+def _provided(planned: PlannedUnits, peak: float, trough: float, target: float) -> _Provided:
+    if not planned.is_autoscaled:
+        return _Provided(planned.units, peak * (1 + trough) / 2, planned.units, 0.0)
+    scaling = TargetTracking(
+        planned.minimum, planned.maximum, target, scale_in_cooldown=60.0, scale_out_cooldown=60.0
+    )
+    run = simulate(diurnal(peak * trough, peak, _DAYS), scaling, initial=planned.units)
+    rest = slice(_MINUTES_A_DAY, None)
     capacity = run.capacity[rest]
-    return _Settled(
+    return _Provided(
         float(capacity.mean()),
         float(run.consumed[rest].mean()),
         float(capacity.min()),
@@ -579,8 +570,10 @@ def _insights(draft: _Draft, sizing: Sizing, region: str, services: ServicePrice
 def _alarms(
     draft: _Draft, sizing: Sizing, region: str, services: ServicePrices, choice: Choice
 ) -> None:
-    count = sizing.mix.extras.alarms
-    count += 2 * ALARMS_PER_DIMENSION if choice.mode == "autoscaled" else 0
+    planned = planned_regions(sizing, choice.mode, choice.target)
+    dimensions = [d for each in planned if each.region == region for d in (each.read, each.write)]
+    scaled = sum(dimension.is_autoscaled for dimension in dimensions)
+    count = sizing.mix.extras.alarms + scaled * ALARMS_PER_DIMENSION
     if not count:
         draft.leave_out("alarms", "none in extras")
     elif services.alarm_month is None:

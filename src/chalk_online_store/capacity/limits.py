@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from chalk_online_store.capacity.bill import TARGET, Mode
 from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.mix import NamespaceMix
 from chalk_online_store.capacity.on_demand import READ_WARM, WRITE_WARM
 from chalk_online_store.capacity.partitions import READ_LIMIT, WRITE_LIMIT, partition_count
-from chalk_online_store.capacity.planned import PlannedRegion, planned_regions
+from chalk_online_store.capacity.planned import TARGET, Mode, PlannedRegion, planned_regions
 from chalk_online_store.capacity.sizing import GroupSize, Sizing
 from chalk_online_store.capacity.units import read_units, write_units
 

@@ -14,17 +14,8 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from chalk_online_store.capacity.bill import (
-    TARGET,
-    Bill,
-    Choice,
-    Mode,
-    ModeCost,
-    TableClass,
-    autoscaled,
-    bill,
-    provisioned_units,
-)
+from chalk_online_store.capacity.bill import Bill, Choice, ModeCost, TableClass, autoscaled, bill
+from chalk_online_store.capacity.planned import TARGET, Mode, provisioned_units
 from chalk_online_store.capacity.prices import RegionPrices, ServicePrices, ValkeyPrices
 from chalk_online_store.capacity.sizing import Sizing
 
@@ -172,9 +163,15 @@ def _choose(regions: Sequence[RegionCost]) -> tuple[Mode, str]:
         mode: sum(region.of(mode).dollars for region in regions) for mode in MODES
     }
     free, fixed, scaled = total["on-demand"], total["provisioned"], total["autoscaled"]
+    # A mode that throttles is cheap, since it does not serve. Writes of a Global Table are
+    # autoscaled in both modes.
     if max(region.of("autoscaled").throttled for region in regions) > _MOST_THROTTLED:
-        scaled = math.inf  # Cheap, since it does not serve.
+        scaled = math.inf
+    if max(region.of("provisioned").throttled for region in regions) > _MOST_THROTTLED:
+        fixed = math.inf
     best = min(fixed, scaled)
+    if math.isinf(best):
+        return "on-demand", "autoscaling follows this load too late, and would throttle"
     if best > free * (1 - _WORTH_IT):
         saved = 1 - best / free if free else 0.0
         found = f"saves {saved:.0%}" if saved > 0 else f"costs {-saved:.0%} more"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-from chalk_online_store.capacity.bill import TARGET, Mode, provisioned_units
 from chalk_online_store.capacity.sizing import RegionUnits, Sizing
+
+Mode: TypeAlias = Literal["on-demand", "provisioned", "autoscaled"]
+
+TARGET = 70.0
 
 MAXIMUM_FACTOR = 2
 """The autoscaling maximum, as a multiple of what the peak needs."""
@@ -57,6 +62,11 @@ def planned_regions(
             reads = _reads(region, trough, target, is_scaled=True)
         regions.append(PlannedRegion(region.region, reads, writes))
     return tuple(regions)
+
+
+def provisioned_units(peak: float, target: float = TARGET) -> int:
+    """Return what to provision so that a peak is `target` percent of it; at least 1 (AWS)."""
+    return max(1, math.ceil(round(peak * 100 / target, 6)))
 
 
 def _reads(region: RegionUnits, trough: float, target: float, is_scaled: bool) -> PlannedUnits:
