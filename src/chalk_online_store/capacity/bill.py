@@ -55,6 +55,22 @@ from chalk_online_store.capacity.runs import ProvisionedRun
 from chalk_online_store.capacity.sizing import RegionUnits, Sizing
 from chalk_online_store.errors import InvalidValue
 
+__all__ = [
+    "TARGET",
+    "Bill",
+    "Choice",
+    "Commitment",
+    "Component",
+    "Mode",
+    "ModeCost",
+    "NotCounted",
+    "Store",
+    "TableClass",
+    "autoscaled",
+    "bill",
+    "provisioned_units",
+]
+
 TableClass: TypeAlias = Literal["standard", "infrequent-access"]
 Commitment: TypeAlias = Literal["none", "reserved-1", "reserved-3", "savings-plan"]
 Store: TypeAlias = Literal["dynamodb", "valkey-nodes", "valkey-serverless"]
