@@ -201,6 +201,8 @@ def _scaling(spec: TableSpec) -> Iterator[Statement]:
     alarms = ("cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm")
     tracked = _in_each(spec, "cloudwatch", "alarm:TargetTracking-table/", "-*")
     yield Statement("Alarms", alarms, tracked)
+    # A plan reads autoscaled units from the table, and looks for it in the list of all tables.
+    yield Statement("TablesSeen", ("dynamodb:ListTables",), ("*",))
     seen = tuple(Arn("cloudwatch", region, "alarm:*") for region in spec.regions)
     yield Statement("AlarmsSeen", ("cloudwatch:DescribeAlarms",), seen)
     yield _role("ScalingRole", _SCALER, _SCALER_ROLE)

@@ -21,12 +21,24 @@ from chalk_online_store.provision.hcl import (
     document,
 )
 from chalk_online_store.provision.policies import Arn, Policy, policies
-from chalk_online_store.provision.spec import Autoscaling, OnDemand, Provisioned, TableSpec
+from chalk_online_store.provision.spec import (
+    Autoscaling,
+    OnDemand,
+    Provisioned,
+    TableSpec,
+    Units,
+)
 
 Body: TypeAlias = Iterator[Attribute | Block]
 
-_MADE = "Written by chalk-online-store from the description of a table: change that, not this."
+HEADER = "Written by chalk-online-store from the description of a table: change that, not this."
+_LIVE_UNITS = """\
+Autoscaled capacity has no `ignore_changes`: while a table is on demand, Terraform's state holds 0
+units, and the provider would turn an ignored 0 into 1 unit when the table becomes provisioned.
+Instead, a plan reads the units that the table has now, and keeps them. A table that is new or on
+demand starts with the units of the description."""
 _TABLE = "aws_dynamodb_table.online_store"
+_EXISTING = "data.aws_dynamodb_table.existing"
 _REPLICA = "aws_dynamodb_table_replica"
 _TARGET = "aws_appautoscaling_target"
 _SCALING = "aws_appautoscaling_policy"
@@ -41,9 +53,10 @@ def render(spec: TableSpec) -> dict[str, str]:
     capacity is autoscaled. Every regional resource states its region, so that a module may leave
     out `providers.tf`.
 
-    Of a Global Table on demand, replicas are blocks of the table. Of a provisioned one they are
-    resources of their own, made after the autoscaling of writes: DynamoDB refuses a replica of a
-    table whose writes are not autoscaled yet, and autoscaling needs the table
+    Each replica of a Global Table is a resource, in either mode, so that a change of the billing
+    mode leaves it alone. Replicas of a provisioned table are created after the autoscaling of
+    writes: DynamoDB refuses a replica of a table whose writes are not autoscaled yet, and
+    autoscaling needs the table
     (https://github.com/terraform-aws-modules/terraform-aws-dynamodb-table/issues/109). Writes
     are autoscaled in the first region alone: AWS replicates these settings to all replicas
     (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-global-table-design.prescriptive-guidance.throughput.html).
@@ -53,7 +66,7 @@ def render(spec: TableSpec) -> dict[str, str]:
     longer than IAM takes.
     """
     _check(spec)
-    scaling = tuple(_scaling(spec))
+    scaling = (*_live_units(spec), *_scaling(spec))
     files = {
         "versions.tf": _versions(),
         "providers.tf": (block("provider", "aws", region=spec.regions[0]),),
@@ -62,7 +75,8 @@ def render(spec: TableSpec) -> dict[str, str]:
         "iam.tf": tuple(_iam(spec)),
         "outputs.tf": tuple(_outputs(spec)),
     }
-    return {name: document(_MADE, blocks) for name, blocks in files.items()}
+    remarks = {"autoscaling.tf": f"{HEADER}\n\n{_LIVE_UNITS}"} if _is_live(spec) else {}
+    return {name: document(remarks.get(name, HEADER), made) for name, made in files.items()}
 
 
 def _check(spec: TableSpec) -> None:
@@ -88,7 +102,7 @@ def _versions() -> tuple[Block, ...]:
 
 
 def _table(spec: TableSpec) -> Block:
-    body = (*attributes(_arguments(spec)), *_settings(spec), *_replica_blocks(spec))
+    body = (*attributes(_arguments(spec)), *_settings(spec))
     tags = attributes({"tags": spec.tags}) if spec.tags else ()
     return Block("resource", tuple(_TABLE.split(".")), (*body, *tags, *_lifecycle(spec)))
 
@@ -112,9 +126,45 @@ def _capacity(spec: TableSpec) -> dict[str, Value]:
         return {"billing_mode": "PAY_PER_REQUEST"}
     return {
         "billing_mode": "PROVISIONED",
-        "read_capacity": spec.capacity.read_in(spec.regions[0]).units,
-        "write_capacity": spec.capacity.write.units,
+        **{
+            f"{dimension}_capacity": units.units
+            if units.autoscaling is None
+            else Expression(f"local.{dimension}_capacity")
+            for dimension, units in _first_units(spec.capacity, spec).items()
+        },
     }
+
+
+def _first_units(capacity: Provisioned, spec: TableSpec) -> dict[str, Units]:
+    """The capacity of the first region, by dimension."""
+    return {"read": capacity.read_in(spec.regions[0]), "write": capacity.write}
+
+
+def _is_live(spec: TableSpec) -> bool:
+    """Return True if units of the table itself are autoscaled, so that a plan has to read them."""
+    if isinstance(spec.capacity, OnDemand):
+        return False
+    return any(units.autoscaling for units in _first_units(spec.capacity, spec).values())
+
+
+def _live_units(spec: TableSpec) -> Iterator[Block]:
+    """The units that autoscaling has set, read from the table if there is one.
+
+    The list of all tables tells whether there is one: a data source of an absent table fails.
+    """
+    if isinstance(spec.capacity, OnDemand) or not _is_live(spec):
+        return
+    names = Expression("contains(data.aws_dynamodb_tables.all.names, local.table_name) ? 1 : 0")
+    yield block("data", "aws_dynamodb_tables", "all", region=spec.regions[0])
+    here: dict[str, Value] = {"name": Expression("local.table_name"), "region": spec.regions[0]}
+    yield block("data", "aws_dynamodb_table", "existing", count=names, **here)
+    units: dict[str, Value] = {"table_name": spec.name}
+    for dimension, wanted in _first_units(spec.capacity, spec).items():
+        if wanted.autoscaling is not None:
+            name = f"{dimension}_capacity"
+            now = f"[for n in {_EXISTING}[*].{name} : n if n > 0]"
+            units[name] = Expression(f"concat({now}, [{wanted.units}])[0]")
+    yield block("locals", **units)
 
 
 def _settings(spec: TableSpec) -> Body:
@@ -150,41 +200,24 @@ def _maxima(spec: TableSpec) -> dict[str, Value]:
 
 
 def _lifecycle(spec: TableSpec) -> Body:
-    """What others change: Application Auto Scaling, and replicas that are resources."""
-    capacity = spec.capacity
-    if isinstance(capacity, OnDemand):
-        return
-    ignored = {
-        "read_capacity": capacity.read_in(spec.regions[0]).autoscaling is not None,
-        "write_capacity": capacity.write.autoscaling is not None,
-        "replica": spec.is_global,
-    }
-    if any(ignored.values()):
-        names = [Expression(name) for name, is_ignored in ignored.items() if is_ignored]
-        yield block("lifecycle", ignore_changes=names)
+    """Replicas are resources of their own: the table's own view of them is ignored."""
+    if spec.is_global:
+        yield block("lifecycle", ignore_changes=[Expression("replica")])
 
 
 # --- replicas ------------------------------------------------------------------------------
 
 
-def _replica_blocks(spec: TableSpec) -> Body:
-    """The provider's own region has no block: it is not a replica of itself."""
-    if isinstance(spec.capacity, OnDemand):
-        for region in spec.regions[1:]:
-            named: dict[str, Value] = {"region_name": region, "propagate_tags": True}
-            yield block("replica", **named | _replica(spec, region))
-
-
 def _replica_resources(spec: TableSpec) -> Iterator[Block]:
-    if isinstance(spec.capacity, OnDemand):
-        return
+    """The provider's own region has none: it is not a replica of itself."""
+    after = [] if isinstance(spec.capacity, OnDemand) else [Expression(f"{_SCALING}.write")]
     for region in spec.regions[1:]:
         arguments: dict[str, Value] = {
             "region": region,
             "global_table_arn": Expression(f"{_TABLE}.arn"),
             **_replica(spec, region),
             **({"tags": spec.tags} if spec.tags else {}),
-            "depends_on": [Expression(f"{_SCALING}.write")],
+            **({"depends_on": after} if after else {}),
         }
         yield block("resource", _REPLICA, _label(region), **arguments)
 

@@ -10,6 +10,7 @@ import typer
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.provision.rendered_files import write_rendered
 from chalk_online_store.provision.spec import read_spec
 from chalk_online_store.provision.terraform import render
 
@@ -19,17 +20,21 @@ def terraform(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the files into this directory.")
     ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove rendered files that are no longer rendered.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
     """Render a table, its autoscaling and its IAM policies as Terraform.
 
-    Change the description, not the files: they are written anew.
+    Change the description, not the files: rendering again replaces them. A manifest beside the
+    files records what was rendered.
 
     Example: chalk-online-store terraform table.toml --output infra/features
     """
     files = render(read_spec(table))
     if output is not None:
-        _write(files, output)
+        _write(files, output, may_prune=prune)
     elif not as_json:
         for name, text in files.items():
             typer.echo(f"# {name}\n\n{text}")
@@ -37,11 +42,10 @@ def terraform(
         print_json(files)
 
 
-def _write(files: dict[str, str], directory: Path) -> None:
+def _write(files: dict[str, str], directory: Path, *, may_prune: bool) -> None:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (directory / name).write_text(text, encoding="utf-8")
+        found = write_rendered(directory, files, may_prune=may_prune)
     except OSError as error:
         raise InvalidValue(f"--output {directory} cannot be written: {error.strerror}.") from None
-    say(f"Written: {', '.join(sorted(files))} in {directory}.", err=True)
+    removed = f" Removed: {', '.join(found.removed)}." if found.removed else ""
+    say(f"Written: {', '.join(sorted(found.written))} in {directory}.{removed}", err=True)
