@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.provision.adoption import adopt
 from chalk_online_store.provision.hcl import (
     Attribute,
     Block,
@@ -46,7 +47,7 @@ _PARTITION = Expression("data.aws_partition.current.partition")
 _ACCOUNT = Expression("data.aws_caller_identity.current.account_id")
 
 
-def render(spec: TableSpec) -> dict[str, str]:
+def render(spec: TableSpec, adopted: str | None = None) -> dict[str, str]:
     """The text of each file by its name, as `terraform fmt` leaves it.
 
     `versions.tf`, `providers.tf`, `main.tf`, `iam.tf` and `outputs.tf`; `autoscaling.tf` where
@@ -62,25 +63,32 @@ def render(spec: TableSpec) -> dict[str, str]:
     (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-global-table-design.prescriptive-guidance.throughput.html).
     Reads are autoscaled in each region by itself.
 
+    `adopted` is the source of a table that exists, as `adoption.adopt` takes it: then `adopt.tf`
+    has its `moved` and `import` blocks. Render without it once it was applied.
+
     Raises `InvalidValue` for what the provider has no argument for, and for policies that are
     longer than IAM takes.
     """
-    _check(spec)
+    check_renderable(spec)
     scaling = (*_live_units(spec), *_scaling(spec))
     files = {
-        "versions.tf": _versions(),
+        "versions.tf": versions(),
         "providers.tf": (block("provider", "aws", region=spec.regions[0]),),
         "main.tf": (_table(spec), *_replica_resources(spec)),
         **({"autoscaling.tf": scaling} if scaling else {}),
         "iam.tf": tuple(_iam(spec)),
         "outputs.tf": tuple(_outputs(spec)),
+        **({"adopt.tf": adopt(spec, adopted)} if adopted is not None else {}),
     }
     remarks = {"autoscaling.tf": f"{HEADER}\n\n{_LIVE_UNITS}"} if _is_live(spec) else {}
     return {name: document(remarks.get(name, HEADER), made) for name, made in files.items()}
 
 
-def _check(spec: TableSpec) -> None:
-    """AWS: a replica begins with the read capacity of its source; the provider cannot say else."""
+def check_renderable(spec: TableSpec) -> None:
+    """Raise `InvalidValue` for what the provider has no argument for.
+
+    AWS: a replica begins with the read capacity of its source. The provider cannot set another.
+    """
     if not isinstance(spec.capacity, Provisioned):
         return
     first, *others = map(spec.capacity.read_in, spec.regions)
@@ -92,7 +100,8 @@ def _check(spec: TableSpec) -> None:
             )
 
 
-def _versions() -> tuple[Block, ...]:
+def versions() -> tuple[Block, ...]:
+    """Return the block that requires a version of Terraform and of the provider."""
     aws: Value = {"source": "hashicorp/aws", "version": ">= 6.0"}
     providers = Block("required_providers", (), attributes({"aws": aws}))
     return (Block("terraform", (), (Attribute("required_version", ">= 1.5"), providers)),)
@@ -103,7 +112,7 @@ def _versions() -> tuple[Block, ...]:
 
 def _table(spec: TableSpec) -> Block:
     body = (*attributes(_arguments(spec)), *_settings(spec))
-    tags = attributes({"tags": spec.tags}) if spec.tags else ()
+    tags = attributes(_tags(spec))
     return Block("resource", tuple(_TABLE.split(".")), (*body, *tags, *_lifecycle(spec)))
 
 
@@ -216,7 +225,7 @@ def _replica_resources(spec: TableSpec) -> Iterator[Block]:
             "region": region,
             "global_table_arn": Expression(f"{_TABLE}.arn"),
             **_replica(spec, region),
-            **({"tags": spec.tags} if spec.tags else {}),
+            **_tags(spec),
             **({"depends_on": after} if after else {}),
         }
         yield block("resource", _REPLICA, _label(region), **arguments)
@@ -287,18 +296,36 @@ def _tracked(metric: str, scaled: Autoscaling) -> Block:
 
 
 def _iam(spec: TableSpec) -> Iterator[Block]:
-    yield block("data", "aws_partition", "current")
-    yield block("data", "aws_caller_identity", "current")
+    yield from iam_sources()
     for policy in policies(spec):
-        yield block("resource", "aws_iam_policy", policy.role, **_policy(policy))
+        yield block("resource", "aws_iam_policy", policy.role, **_policy(spec, policy))
 
 
-def _policy(policy: Policy) -> dict[str, Value]:
+def iam_sources() -> tuple[Block, ...]:
+    """Return the data sources that `policy_document` refers to."""
+    return (
+        block("data", "aws_partition", "current"),
+        block("data", "aws_caller_identity", "current"),
+    )
+
+
+def _policy(spec: TableSpec, policy: Policy) -> dict[str, Value]:
     return {
         "name": policy.name,
         "description": policy.description,
-        "policy": Call("jsonencode", policy.written(_arn)),
+        "policy": Call("jsonencode", policy_document(policy)),
+        **_tags(spec),
     }
+
+
+def policy_document(policy: Policy) -> Value:
+    """Return the document of a policy, with the account and the partition as expressions."""
+    document: Value = policy.written(_arn)
+    return document
+
+
+def _tags(spec: TableSpec) -> dict[str, Value]:
+    return {"tags": spec.tags} if spec.tags else {}
 
 
 def _arn(arn: Arn) -> Value:

@@ -7,18 +7,39 @@ from typing import Annotated
 
 import typer
 
+from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provision.rendered_files import write_rendered
 from chalk_online_store.provision.spec import read_spec
 from chalk_online_store.provision.terraform import render
+from chalk_online_store.provision.terraform_module import render_module
 
 
 def terraform(
-    table: Annotated[Path, typer.Argument(help="The table as it should be, as TOML.")],
+    tables: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TABLE...",
+            help="The table as it should be, as TOML. With --module, one file per environment.",
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the files into this directory.")
+    ] = None,
+    module: Annotated[
+        bool,
+        typer.Option(
+            "--module", help="A module, and an environment for each TABLE, named after its file."
+        ),
+    ] = False,
+    adopt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help='Adopt an existing table: its address in the state, or "import" if it has none.',
+        ),
     ] = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove rendered files that are no longer rendered.")
@@ -32,7 +53,7 @@ def terraform(
 
     Example: chalk-online-store terraform table.toml --output infra/features
     """
-    files = render(read_spec(table))
+    files = _rendered(tables, adopt, as_module=module)
     if output is not None:
         _write(files, output, may_prune=prune)
     elif not as_json:
@@ -40,6 +61,18 @@ def terraform(
             typer.echo(f"# {name}\n\n{text}")
     if as_json:
         print_json(files)
+
+
+def _rendered(tables: list[Path], adopted: str | None, *, as_module: bool) -> dict[str, str]:
+    if len(tables) > 1 and (adopted or not as_module):
+        option = "--adopt" if adopted else "Without --module, the command"
+        raise WrongUsage(f"{option} takes one TABLE; got {len(tables)}.")
+    if not as_module:
+        return render(read_spec(tables[0]), adopted)
+    specs = {path.stem: read_spec(path) for path in tables}
+    if len(specs) < len(tables):
+        raise WrongUsage("Two TABLEs have one file name. Each environment is named after its file.")
+    return render_module(specs, adopted)
 
 
 def _write(files: dict[str, str], directory: Path, *, may_prune: bool) -> None:
