@@ -5,11 +5,13 @@ Where an argument has a rule behind it that the provider does not state, its sou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provision.adoption import adopt
+from chalk_online_store.provision.alarms import NAMESPACE, Alarm, table_alarms
 from chalk_online_store.provision.hcl import (
     Attribute,
     Block,
@@ -21,7 +23,7 @@ from chalk_online_store.provision.hcl import (
     block,
     document,
 )
-from chalk_online_store.provision.policies import Arn, Policy, policies
+from chalk_online_store.provision.policies import Arn, Policy, policies, sharing_statements
 from chalk_online_store.provision.spec import (
     Autoscaling,
     OnDemand,
@@ -43,6 +45,9 @@ _EXISTING = "data.aws_dynamodb_table.existing"
 _REPLICA = "aws_dynamodb_table_replica"
 _TARGET = "aws_appautoscaling_target"
 _SCALING = "aws_appautoscaling_policy"
+INSIGHTS = {"all-keys": "ACCESSED_AND_THROTTLED_KEYS", "throttled-keys": "THROTTLED_KEYS"}
+"""The modes of Contributor Insights by their names in a description."""
+
 _PARTITION = Expression("data.aws_partition.current.partition")
 _ACCOUNT = Expression("data.aws_caller_identity.current.account_id")
 
@@ -50,9 +55,9 @@ _ACCOUNT = Expression("data.aws_caller_identity.current.account_id")
 def render(spec: TableSpec, adopted: str | None = None) -> dict[str, str]:
     """The text of each file by its name, as `terraform fmt` leaves it.
 
-    `versions.tf`, `providers.tf`, `main.tf`, `iam.tf` and `outputs.tf`; `autoscaling.tf` where
-    capacity is autoscaled. Every regional resource states its region, so that a module may leave
-    out `providers.tf`.
+    `versions.tf`, `providers.tf`, `main.tf`, `iam.tf` and `outputs.tf`; if the table has them,
+    `autoscaling.tf`, `alarms.tf` (Contributor Insights included), `backup.tf` and `sharing.tf`.
+    Every regional resource states its region, so that a module may leave out `providers.tf`.
 
     Each replica of a Global Table is a resource, in either mode, so that a change of the billing
     mode leaves it alone. Replicas of a provisioned table are created after the autoscaling of
@@ -71,11 +76,15 @@ def render(spec: TableSpec, adopted: str | None = None) -> dict[str, str]:
     """
     check_renderable(spec)
     scaling = (*_live_units(spec), *_scaling(spec))
+    alarms = (*_alarms(spec), *_insights(spec))
     files = {
         "versions.tf": versions(),
         "providers.tf": (block("provider", "aws", region=spec.regions[0]),),
         "main.tf": (_table(spec), *_replica_resources(spec)),
         **({"autoscaling.tf": scaling} if scaling else {}),
+        **({"alarms.tf": alarms} if alarms else {}),
+        **({"backup.tf": tuple(_backups(spec))} if spec.backups else {}),
+        **({"sharing.tf": tuple(_sharing(spec))} if spec.shared_with else {}),
         "iam.tf": tuple(_iam(spec)),
         "outputs.tf": tuple(_outputs(spec)),
         **({"adopt.tf": adopt(spec, adopted)} if adopted is not None else {}),
@@ -184,6 +193,12 @@ def _settings(spec: TableSpec) -> Body:
     yield block("server_side_encryption", enabled=True, **_key(spec, spec.regions[0]))
     if maxima := _maxima(spec):
         yield block("on_demand_throughput", **maxima)
+    if spec.warm is not None:
+        yield block(
+            "warm_throughput",
+            read_units_per_second=spec.warm.read,
+            write_units_per_second=spec.warm.write,
+        )
 
 
 def _recovery(spec: TableSpec) -> dict[str, Value]:
@@ -210,8 +225,16 @@ def _maxima(spec: TableSpec) -> dict[str, Value]:
 
 def _lifecycle(spec: TableSpec) -> Body:
     """Replicas are resources of their own: the table's own view of them is ignored."""
-    if spec.is_global:
-        yield block("lifecycle", ignore_changes=[Expression("replica")])
+    settings: dict[str, Value] = {
+        **({"ignore_changes": [Expression("replica")]} if spec.is_global else {}),
+        **_protected(spec),
+    }
+    if settings:
+        yield block("lifecycle", **settings)
+
+
+def _protected(spec: TableSpec) -> dict[str, Value]:
+    return {"prevent_destroy": True} if spec.prevent_destroy else {}
 
 
 # --- replicas ------------------------------------------------------------------------------
@@ -228,7 +251,9 @@ def _replica_resources(spec: TableSpec) -> Iterator[Block]:
             **_tags(spec),
             **({"depends_on": after} if after else {}),
         }
-        yield block("resource", _REPLICA, _label(region), **arguments)
+        kept = (block("lifecycle", **_protected(spec)),) if spec.prevent_destroy else ()
+        body = (*attributes(arguments), *kept)
+        yield Block("resource", (_REPLICA, _label(region)), body)
 
 
 def _replica(spec: TableSpec, region: str) -> dict[str, Value]:
@@ -248,16 +273,22 @@ def _scaling(spec: TableSpec) -> Iterator[Block]:
     if isinstance(capacity, OnDemand):
         return
     if capacity.write.autoscaling:
-        yield from _tracking("write", "Write", spec.regions[0], capacity.write.autoscaling, ())
+        scaled = capacity.write.autoscaling
+        yield from _tracking(spec, "write", "Write", spec.regions[0], scaled, ())
     for region in spec.regions:
-        scaled = capacity.read_in(region).autoscaling
+        reads = capacity.read_in(region).autoscaling
         after = () if region == spec.regions[0] else (f"{_REPLICA}.{_label(region)}",)
-        if scaled:
-            yield from _tracking(f"read_{_label(region)}", "Read", region, scaled, after)
+        if reads:
+            yield from _tracking(spec, f"read_{_label(region)}", "Read", region, reads, after)
 
 
 def _tracking(
-    label: str, dimension: str, region: str, scaled: Autoscaling, after: tuple[str, ...]
+    spec: TableSpec,
+    label: str,
+    dimension: str,
+    region: str,
+    scaled: Autoscaling,
+    after: tuple[str, ...],
 ) -> Iterator[Block]:
     """A scalable target, and the policy that keeps it at a share of use."""
     target: dict[str, Value] = {
@@ -267,6 +298,7 @@ def _tracking(
         "scalable_dimension": f"dynamodb:table:{dimension}CapacityUnits",
         "min_capacity": scaled.min,
         "max_capacity": scaled.max,
+        **_tags(spec),
         **({"depends_on": [Expression(name) for name in after]} if after else {}),
     }
     yield block("resource", _TARGET, label, **target)
@@ -290,6 +322,171 @@ def _tracked(metric: str, scaled: Autoscaling) -> Block:
     tracked = block("predefined_metric_specification", predefined_metric_type=metric)
     name = "target_tracking_scaling_policy_configuration"
     return Block(name, (), (*attributes(settings), tracked))
+
+
+# --- alarms, insights ----------------------------------------------------------------------
+
+
+def _alarms(spec: TableSpec) -> Iterator[Block]:
+    topics = spec.alarms.topics if spec.alarms else {}
+    for alarm in table_alarms(spec):
+        actions = [topics[alarm.region]] if alarm.region in topics else []
+        arguments: dict[str, Value] = {
+            "region": alarm.region,
+            "alarm_name": alarm.name,
+            "alarm_description": alarm.description,
+            "comparison_operator": "GreaterThanOrEqualToThreshold",
+            "threshold": alarm.threshold,
+            "evaluation_periods": alarm.periods,
+            "datapoints_to_alarm": alarm.datapoints,
+            "treat_missing_data": "notBreaching",
+            **({"alarm_actions": actions, "ok_actions": actions} if actions else {}),
+            **_tags(spec),
+        }
+        body: tuple[Attribute | Block, ...] = (*attributes(arguments), *_queries(alarm))
+        yield Block("resource", ("aws_cloudwatch_metric_alarm", alarm.label), body)
+
+
+def _queries(alarm: Alarm) -> Iterator[Block]:
+    """One form for all alarms: the metrics, and the expression over them."""
+    for identifier, metric in alarm.metrics.items():
+        measured: dict[str, Value] = {
+            "namespace": NAMESPACE,
+            "metric_name": metric.name,
+            "dimensions": metric.dimensions,
+            "stat": metric.statistic,
+            "period": metric.period,
+        }
+        result: dict[str, Value] = {} if alarm.expression else {"return_data": True}
+        head = attributes({"id": identifier, **result})
+        yield Block("metric_query", (), (*head, block("metric", **measured)))
+    if alarm.expression:
+        yield block(
+            "metric_query",
+            id="result",
+            expression=alarm.expression,
+            label=alarm.name,
+            return_data=True,
+        )
+
+
+def _insights(spec: TableSpec) -> Iterator[Block]:
+    if spec.contributor_insights is None:
+        return
+    for region in spec.regions:
+        yield block(
+            "resource",
+            "aws_dynamodb_contributor_insights",
+            _label(region),
+            region=region,
+            table_name=Expression(f"{_TABLE}.name"),
+            mode=INSIGHTS[spec.contributor_insights],
+            **_after_replica(spec, region),
+        )
+
+
+def _after_replica(spec: TableSpec, region: str) -> dict[str, Value]:
+    """The table of another region exists once its replica does."""
+    if region == spec.regions[0]:
+        return {}
+    return {"depends_on": [Expression(f"{_REPLICA}.{_label(region)}")]}
+
+
+# --- backups -------------------------------------------------------------------------------
+
+
+def _backups(spec: TableSpec) -> Iterator[Block]:
+    """A vault, a plan and a role of AWS Backup, in the first region."""
+    wanted = spec.backups
+    assert wanted is not None, "asked for a table with backups"
+    name = backup_name(spec)
+    region = spec.regions[0]
+    tags = _tags(spec)
+    trust: Value = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": "sts:AssumeRole",
+                "Principal": {"Service": "backup.amazonaws.com"},
+            }
+        ],
+    }
+    yield block("resource", "aws_backup_vault", "backup", region=region, name=name, **tags)
+    rule: dict[str, Value] = {
+        "rule_name": "regular",
+        "target_vault_name": Expression("aws_backup_vault.backup.name"),
+        "schedule": wanted.schedule,
+    }
+    kept = block("lifecycle", delete_after=wanted.keep_days)
+    plan = attributes({"region": region, "name": name, **tags})
+    rules = Block("rule", (), (*attributes(rule), kept))
+    yield Block("resource", ("aws_backup_plan", "backup"), (*plan, rules))
+    yield block(
+        "resource",
+        "aws_iam_role",
+        "backup",
+        name=name,
+        assume_role_policy=Call("jsonencode", trust),
+        **tags,
+    )
+    role = "policy/service-role/AWSBackupServiceRolePolicyForBackup"
+    yield block(
+        "resource",
+        "aws_iam_role_policy_attachment",
+        "backup",
+        role=Expression("aws_iam_role.backup.name"),
+        policy_arn=Template(("arn:", _PARTITION, f":iam::aws:{role}")),
+    )
+    yield block(
+        "resource",
+        "aws_backup_selection",
+        "backup",
+        region=region,
+        name=name,
+        plan_id=Expression("aws_backup_plan.backup.id"),
+        iam_role_arn=Expression("aws_iam_role.backup.arn"),
+        resources=[Expression(f"{_TABLE}.arn")],
+    )
+
+
+def backup_name(spec: TableSpec) -> str:
+    """Return the name of vault, plan and role: AWS Backup takes 50 letters, digits, - and _."""
+    return f"{re.sub('[^A-Za-z0-9_-]', '-', spec.name)[:43]}-backup"
+
+
+# --- sharing -------------------------------------------------------------------------------
+
+
+def _sharing(spec: TableSpec) -> Iterator[Block]:
+    """A resource policy in each region: AWS does not replicate them."""
+    for region in spec.regions:
+        first = region == spec.regions[0]
+        table = _TABLE if first else f"{_REPLICA}.{_label(region)}"
+        yield block(
+            "resource",
+            "aws_dynamodb_resource_policy",
+            _label(region),
+            region=region,
+            resource_arn=Expression(f"{table}.arn"),
+            policy=Call("jsonencode", resource_policy(spec, region)),
+        )
+
+
+def resource_policy(spec: TableSpec, region: str) -> Value:
+    """Return the resource policy of a table in a region, with the account as an expression."""
+    arn = _arn(Arn("dynamodb", region, f"table/{spec.name}"))
+    statements: list[Value] = [
+        {
+            "Sid": sid,
+            "Effect": "Allow",
+            "Principal": {"AWS": list(principals)},
+            "Action": list(actions),
+            "Resource": [arn],
+        }
+        for sid, principals, actions in sharing_statements(spec)
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 # --- IAM -----------------------------------------------------------------------------------

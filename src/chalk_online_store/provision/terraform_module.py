@@ -13,6 +13,7 @@ from importlib.resources import files as resource_files
 
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provision.adoption import adopt
+from chalk_online_store.provision.alarms import Alarm, table_alarms
 from chalk_online_store.provision.hcl import (
     Block,
     Call,
@@ -26,9 +27,12 @@ from chalk_online_store.provision.policies import policies
 from chalk_online_store.provision.spec import Autoscaling, OnDemand, TableSpec, Units
 from chalk_online_store.provision.terraform import (
     HEADER,
+    INSIGHTS,
+    backup_name,
     check_renderable,
     iam_sources,
     policy_document,
+    resource_policy,
     versions,
 )
 
@@ -56,6 +60,11 @@ def render_module(
         if not _ENVIRONMENT.fullmatch(name):
             raise InvalidValue(f"{name!r} is not an environment's name. Use letters, digits, - _.")
         check_renderable(spec)
+        if not spec.prevent_destroy:
+            raise InvalidValue(
+                f"{name}: prevent_destroy is the module's, for all environments (Terraform takes "
+                "no variable for it). Leave it on, or render this table without --module."
+            )
         blocks_by_file = _environment(spec)
         if adopted is not None:
             blocks_by_file["adopt.tf"] = adopt(spec, adopted, module=LABEL)
@@ -100,6 +109,7 @@ def module_call(label: str, source: str, spec: TableSpec) -> Block:
         "deletion_protection": spec.deletion_protection,
         "table_class": spec.table_class,
         "kms_key_arns": spec.kms_key_arns,
+        **_watching(spec),
         "policies": {
             policy.role: {
                 "name": policy.name,
@@ -111,6 +121,50 @@ def module_call(label: str, source: str, spec: TableSpec) -> Block:
         "tags": spec.tags,
     }
     return Block("module", (label,), attributes(arguments))
+
+
+def _watching(spec: TableSpec) -> dict[str, Value]:
+    """Warm throughput, alarms, insights, backups and sharing, if the table has them."""
+    found: dict[str, Value] = {}
+    if spec.warm is not None:
+        found["warm_throughput"] = {"read": spec.warm.read, "write": spec.warm.write}
+    if spec.alarms is not None:
+        found["alarms"] = {alarm.label: _alarm(alarm) for alarm in table_alarms(spec)}
+        found["alarm_topics"] = spec.alarms.topics
+    if spec.contributor_insights is not None:
+        found["contributor_insights"] = INSIGHTS[spec.contributor_insights]
+    if spec.backups is not None:
+        found["backups"] = {
+            "name": backup_name(spec),
+            "schedule": spec.backups.schedule,
+            "keep_days": spec.backups.keep_days,
+        }
+    if spec.shared_with is not None:
+        found["resource_policies"] = {
+            region: Call("jsonencode", resource_policy(spec, region)) for region in spec.regions
+        }
+    return found
+
+
+def _alarm(alarm: Alarm) -> Value:
+    return {
+        "region": alarm.region,
+        "name": alarm.name,
+        "description": alarm.description,
+        "threshold": alarm.threshold,
+        "periods": alarm.periods,
+        "datapoints": alarm.datapoints,
+        **({"expression": alarm.expression} if alarm.expression else {}),
+        "metrics": {
+            identifier: {
+                "name": metric.name,
+                "dimensions": metric.dimensions,
+                "statistic": metric.statistic,
+                "period": metric.period,
+            }
+            for identifier, metric in alarm.metrics.items()
+        },
+    }
 
 
 def _capacity(spec: TableSpec) -> dict[str, Value]:

@@ -7,6 +7,7 @@ resource "aws_appautoscaling_target" "write" {
   scalable_dimension = "dynamodb:table:WriteCapacityUnits"
   min_capacity       = local.scaled_writes.min
   max_capacity       = local.scaled_writes.max
+  tags               = var.tags
 }
 
 resource "aws_appautoscaling_policy" "write" {
@@ -39,6 +40,7 @@ resource "aws_appautoscaling_target" "read" {
   scalable_dimension = "dynamodb:table:ReadCapacityUnits"
   min_capacity       = each.value.min
   max_capacity       = each.value.max
+  tags               = var.tags
 
   # The table of another region exists once its replica does.
   depends_on = [aws_dynamodb_table_replica.replica]

@@ -85,8 +85,18 @@ resource "aws_dynamodb_table" "online_store" {
     }
   }
 
+  dynamic "warm_throughput" {
+    for_each = var.warm_throughput == null ? [] : [var.warm_throughput]
+
+    content {
+      read_units_per_second  = warm_throughput.value.read
+      write_units_per_second = warm_throughput.value.write
+    }
+  }
+
   lifecycle {
-    ignore_changes = [replica]
+    ignore_changes  = [replica]
+    prevent_destroy = true
   }
 }
 
@@ -102,4 +112,8 @@ resource "aws_dynamodb_table_replica" "replica" {
 
   # DynamoDB refuses a replica of a provisioned table whose writes are not autoscaled yet.
   depends_on = [aws_appautoscaling_policy.write]
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }

@@ -108,3 +108,60 @@ variable "tags" {
   type        = map(string)
   default     = {}
 }
+
+variable "warm_throughput" {
+  description = "Request units per second that the table serves at once. It cannot be lowered."
+  type = object({
+    read  = number
+    write = number
+  })
+  default = null
+}
+
+variable "alarms" {
+  description = "CloudWatch alarms by label: metrics, and an expression over them."
+  type = map(object({
+    region      = string
+    name        = string
+    description = string
+    threshold   = number
+    periods     = number
+    datapoints  = number
+    expression  = optional(string)
+    metrics = map(object({
+      name       = string
+      dimensions = map(string)
+      statistic  = string
+      period     = number
+    }))
+  }))
+  default = {}
+}
+
+variable "alarm_topics" {
+  description = "The ARN of an SNS topic for each region that is notified."
+  type        = map(string)
+  default     = {}
+}
+
+variable "contributor_insights" {
+  description = "ACCESSED_AND_THROTTLED_KEYS or THROTTLED_KEYS. Null for none."
+  type        = string
+  default     = null
+}
+
+variable "backups" {
+  description = "A plan of AWS Backup in the first region. Null for none."
+  type = object({
+    name      = string
+    schedule  = string
+    keep_days = number
+  })
+  default = null
+}
+
+variable "resource_policies" {
+  description = "The JSON document of a resource policy for each region."
+  type        = map(string)
+  default     = {}
+}
