@@ -207,10 +207,10 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.replica_accounts:
             raise InvalidValue(
-                "replica_accounts: a Global Table across accounts needs other credentials in each "
-                "region; a store has one set. The AWS provider for Terraform cannot create such a "
-                "replica either. Keep all replicas in one account, and admit other accounts by "
-                "shared_with."
+                "replica_accounts: the AWS provider for Terraform cannot create a replica in "
+                "another account (it has no argument for GlobalTableSourceArn), and `provision` "
+                "has the credentials of one account. Create such a replica by CreateTable in its "
+                "account, or keep all replicas in one account and admit others by shared_with."
             )
 
     def _check_named(self, what: str, by_region: Mapping[str, object]) -> None:
