@@ -8,7 +8,7 @@ from typing import Any
 
 Item = dict[str, Any]
 
-_COMPARED = re.compile(r"(#\w+)(<=|<|=)(:\w+)")
+_COMPARED = re.compile(r"(#\w+)(<=|<|>|=)(:\w+)")
 _CALL = re.compile(r"(\w+)\((.*)\)")
 
 
@@ -43,6 +43,8 @@ class Expressions:
             return False
         if operator == "=":
             return bool(_comparable(mine) == _comparable(given))
+        if operator == ">":
+            return Decimal(mine["N"]) > Decimal(given["N"])
         less = Decimal(mine["N"]) < Decimal(given["N"])
         return less or (operator == "<=" and bool(_comparable(mine) == _comparable(given)))
 

@@ -16,7 +16,7 @@ from chalk_online_store.capacity.search import search
 PRICE = 0.00013
 BOUND = 0.001
 CROWD = diurnal(200, 2_000, days=1) + flash_crowd(3_000, 30_000, 86_400)
-CHOICE = search(CROWD, PRICE, BOUND)
+CHOICE = search(CROWD, PRICE, BOUND, burst_seconds=300)
 
 
 def test_the_choice_keeps_the_bound() -> None:
@@ -58,7 +58,7 @@ def test_the_frontier() -> None:
 
 def test_it_is_always_the_same() -> None:
     """The same demand leads to the same choice, along the same way."""
-    again = search(CROWD, PRICE, BOUND)
+    again = search(CROWD, PRICE, BOUND, burst_seconds=300)
     assert again.best == CHOICE.best
     assert again.frontier == CHOICE.frontier
     assert again.explain() == CHOICE.explain()

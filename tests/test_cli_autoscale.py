@@ -69,6 +69,46 @@ def test_a_search_keeps_its_bound(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("search", "--peak", "90000", "--base", "90000", "--days", "1", "--no-burst") == 1
 
 
+def test_a_search_relies_on_burst_capacity_only_if_told_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The default setting costs what one without burst capacity does, and more than one with it."""
+    crowd = ("search", "--peak", "3000", "--shape", "flash-crowd", "--days", "1")
+    default, without, with_burst = (
+        told(capsys, *crowd, *flags) for flags in ((), ("--no-burst",), ("--burst",))
+    )
+    assert default == without
+    assert default["dollars_a_month"] > with_burst["dollars_a_month"]
+
+
+def test_a_search_gives_a_range_over_the_alarm_delay(capsys: pytest.CaptureFixture[str]) -> None:
+    """The setting is tried with delays of one to ten minutes, and later ones throttle no less."""
+    crowd = ("search", "--peak", "3000", "--shape", "flash-crowd", "--days", "1", "--bound", "0.01")
+    found = told(capsys, *crowd)
+    delays = [each["delay"] for each in found["by_delay"]]
+    shares = [each["throttled_share"] for each in found["by_delay"]]
+    assert delays == [60, 180, 300, 600]
+    assert shares[1] == found["throttled_share"] <= 0.01
+    assert shares == sorted(shares)
+    assert "after 60 to 600 s" in found["why"]
+    assert run(*crowd) == 0
+    assert "600.0\t" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["simulate", "search", "on-demand"])
+def test_a_region_without_prices_yields_units(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without prices there are units, no dollars, and a line that says so; the status is 0."""
+    bounds = ("--min", "1000", "--max", "1000") if command == "simulate" else ()
+    assert run(command, *bounds, *STEADY, "--region", "mars-east-1", "--json") == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["dollars_a_month"] is None
+    assert found["peak"] == 700
+    assert "No prices for region 'mars-east-1': capacity units only" in err
+
+
 def test_a_recorded_load_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Minutes of a CSV file."""
     trace = tmp_path / "reads.csv"
@@ -90,7 +130,6 @@ def test_a_run_is_drawn(command: str, tmp_path: Path) -> None:
     ("arguments", "status", "message"),
     [
         (("on-demand",), 2, "either --trace or --peak"),
-        (("on-demand", *STEADY, "--region", "mars-east-1"), 1, "no prices of 'mars-east-1'"),
         (("simulate", "--min", "9", "--max", "8", *STEADY), 1, "maximum=8"),
         (("on-demand", *STEADY, "--plot", "run.gif"), 2, ".png or .svg"),
         (("on-demand", "--trace", "nowhere.csv"), 1, "nowhere.csv"),

@@ -61,7 +61,7 @@ def test_it_tells_people(mix: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Recommended:" in out
     assert "In Valkey:" in out
     assert re.search(r"cost the same at [0-9.]+ times this load", out)
-    assert "Prices as of 2024-11-01" in err
+    assert "Prices as of 2025-08-28" in err
 
 
 def test_it_tells_programs(mix: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +112,6 @@ def test_what_cannot_be_served_is_an_error(mix: Path, capsys: pytest.CaptureFixt
     [
         ((f"{__name__}:User", "user"), "name it module:Class"),
         (("per_second = 2000", "per_secund = 2000"), "per_secund"),
-        (('"us-west-2"', '"eu-north-1"'), "no prices of 'eu-north-1'"),
         (('["risk"]', '["rsk"]'), "no feature 'rsk'"),
     ],
 )
@@ -125,3 +124,38 @@ def test_a_mistake_has_no_traceback(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_region_without_prices_yields_units(
+    mix: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Units are printed, dollars are not, the table is written, and the status is 0."""
+    mix.write_text(MIX.replace('"us-east-1", "us-west-2"', '"eu-west-9"'))
+    assert run(mix, "--table", tmp_path / "table.toml") == 0
+    out, err = capsys.readouterr()
+    assert "20,000 RCU" in out
+    assert "no prices" in out
+    assert "everything in eu-west-9" in out
+    assert "No prices for eu-west-9" in err
+    assert "eu-west-9" in (tmp_path / "table.toml").read_text()
+    assert run(mix, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [mode["dollars"] for mode in found["modes"]] == [None, None, None]
+    assert found["unpriced_regions"] == ["eu-west-9"]
+
+
+def test_the_bill_is_whole(mix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Components add up to the recommended mode's bill, and what is left out has a reason."""
+    assert run(mix, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    (mode,) = (m for m in found["modes"] if m["mode"] == found["recommended"]["mode"])
+    monthly = [c["dollars"] for c in found["components"] if not c["is_once"]]
+    assert sum(monthly) == pytest.approx(mode["dollars"])
+    assert all(each["reason"] for each in found["not_counted"])
+    assert {"DAX", "MemoryDB"} <= {each["name"] for each in found["not_counted"]}
+    assert run(mix) == 0
+    out = capsys.readouterr().out
+    for each in found["not_counted"]:
+        assert each["reason"] in out
+    for each in found["components"]:
+        assert each["arithmetic"] in out

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ from chalk_online_store.codec.layout import BASE, ERASED, LATEST, ItemKey, Table
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.dynamodb.messages import Request, Response
-from chalk_online_store.dynamodb.updates import MAX_EXPRESSION_BYTES, MAX_OPERATORS
+from chalk_online_store.dynamodb.updates import MAX_EXPRESSION_BYTES, MAX_OPERATORS, Expected
 from chalk_online_store.effects import Send
 from chalk_online_store.errors import ItemTooLarge, RequestError, RequestRefused
 from tests.expressions import Expressions
@@ -37,7 +39,7 @@ LAYOUT = TableLayout()
 KEY = ItemKey('a:é"1', "a")
 COUNTER = itertools.count(1)
 SIZES = (1, 3, 99, 180, 300, 420, 900)
-OPERATORS = re.compile(r"AND|OR|attribute_not_exists|if_not_exists|<=|<|=")
+OPERATORS = re.compile(r"AND|OR|attribute_not_exists|if_not_exists|<=|<|>|=")
 
 
 @dataclass
@@ -165,6 +167,50 @@ def test_every_write_fits_and_event_time_wins(size: int, history: list[Any], rep
         writing.apply(change, replay=True)
         assert writing.table.item is before  # A replay writes nothing.
         assert values_of(writing.held()) == values_of(writing.model)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from((1, 3, 40, 99)), steps, st.randoms(use_true_random=False))
+def test_a_wrong_expectation_costs_requests_alone(
+    size: int, history: list[Any], rng: random.Random
+) -> None:
+    """Event time wins whichever form of a conditional write is sent first."""
+    writing = Writing(size)
+    expectations = writing.backend._ordered._expectations
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(expectations, "expect", lambda _: rng.choice(list(Expected)))
+        for step in history:
+            change = writing.change(*step)
+            writing.apply(change)
+            before = writing.table.item
+            writing.apply(change, replay=True)
+            assert writing.table.item is before
+            assert values_of(writing.held()) == values_of(writing.model)
+
+
+def test_a_whole_write_over_own_times_keeps_unknown_features() -> None:
+    """A newer schema's feature keeps its own time, and a later whole write of that schema wins."""
+    writing = Writing(3)
+    newer = Change.of(KEY, 5, {"new": number(7)}, False, 4, None)
+    for time in (1, 2, 3):  # From the second refusal on, the whole write expects own times.
+        writing.apply(writing.part(10 * time, 0, 0.3, time))
+        writing.apply(writing.whole(10 * time + 1, time))
+    writing.names.append("new")
+    writing.model["new"] = (0, None)
+    writing.apply(msgspec.structs.replace(newer, observed_at=40))
+    older = Writing(3)
+    older.backend = writing.backend
+    older.table = writing.table
+    older.driver = writing.driver
+    older.apply(older.whole(50, 8))
+    assert older.operations == ["UpdateItem"]
+    assert {name: writing.held()[name] for name in older.names} == older.model
+    assert writing.held()["new"] == (40, 7)
+    other = DynamoDBBackend("t", LAYOUT)  # A process that has refused nothing yet.
+    values = {**dict.fromkeys(older.names, number(9)), "new": number(9)}
+    change = Change.of(KEY, 60, values, True, 4, None)
+    writing.driver.run(other.change([change], Call(writing.driver.now + 60)))
+    assert set(writing.held().values()) == {(60, 9)}
 
 
 @settings(max_examples=25, deadline=None)

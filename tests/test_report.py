@@ -91,7 +91,7 @@ def test_the_page_says_what_the_terminal_says(page: str, account: Account) -> No
         assert line.arithmetic in text
     for finding in account.findings:
         assert finding.what in text
-    assert "2024-11-01" in text
+    assert "2025-08-28" in text
 
 
 def test_the_same_account_is_the_same_page(page: str, account: Account) -> None:

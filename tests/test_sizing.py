@@ -11,7 +11,7 @@ import pytest
 from chalk_online_store import Feature, Namespace
 from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write, read_mix
-from chalk_online_store.capacity.sizing import Sizing, size
+from chalk_online_store.capacity.sizing import Sizing, refused_share, size
 from chalk_online_store.capacity.typical import Lengths, typical_rows
 from chalk_online_store.errors import InvalidValue, UnknownFeature
 
@@ -139,3 +139,46 @@ def test_made_up_rows_are_as_long_as_is_said(length: int) -> None:
     made = typical_rows(USER, 5, Lengths(text=length))
     assert {len(row["name"]) for row in made} == {length}
     assert sum(Sample(USER, made).sizes()["default"]) > 5 * length
+
+
+def refused(found: Sizing) -> list[tuple[str, str, float]]:
+    return [(x.group, x.arithmetic, x.amount) for x in found.lines if x.what == "write, refused"]
+
+
+def test_refused_writes_are_a_line_of_their_own() -> None:
+    """Late writes cost their refused requests, in the region that writes go to alone."""
+    found = sized(
+        5000,  # An item of 5 KB and some bytes: 5 WCU.
+        write=(Write(per_second=100, features=("name",), late=0.5), Write(per_second=10, late=0.1)),
+        regions=("us-east-1", "us-west-2"),
+    )
+    # At one half, the counter is as often wrong as right. A late whole write is refused always.
+    assert refused(found) == [
+        ("default", "100/s x 0.5 refused x 5 WCU", 250.0),
+        ("default", "10/s x 0.1 refused x 5 WCU", 5.0),
+        ("realtime", "10/s x 0.1 refused", 1.0),
+    ]
+    written = 100 * 5 + 10 * (5 + 1)
+    assert [region.wcu for region in found.regions] == [written + 256, written]
+
+
+@pytest.mark.parametrize(
+    ("partial", "share"), [(0.0, 0.0), (1.0, 1 / 101), (2.0, 2 / 102), (3.0, 0.0), (100.0, 0.0)]
+)
+def test_foreseen_refusals_cost_nothing(partial: float, share: float) -> None:
+    """Whole writes are refused by own times only while less than 2 % of them find some."""
+    writes = (Write(per_second=100), Write(per_second=partial, features=("name",)))
+    found = sized(write=writes)
+    assert sum(amount for _, _, amount in refused(found)) == pytest.approx(100 * share)
+
+
+@pytest.mark.parametrize(("late", "share"), [(0.0, 0.0), (1.0, 0.0), (0.5, 0.5), (0.1, 0.1011)])
+def test_refusals_of_partial_writes_follow_the_rarer_case(late: float, share: float) -> None:
+    """The share of refusals is that of a counter's random walk between -2 and 2."""
+    # Of weights r^-2 … r^2 with r = 1/9, those above 0 are (r + r^2) / sum = 0.0014 for 0.1.
+    assert refused_share(late) == pytest.approx(share, abs=1e-4)
+
+
+def test_arrival_is_never_refused() -> None:
+    """A write in arrival order has no condition."""
+    assert refused(sized(write=(Write(per_second=9, ordering="arrival", late=0.5),))) == []

@@ -17,8 +17,10 @@ from chalk_online_store.codec.sizes import item_size
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.schema import Namespace
 
-_START = 1_800_000_000_000_000
-_STEP = 1_000_000
+_START = 1_800_000_123_456_789
+_STEP = 1_000_002
+"""UTC microseconds. DynamoDB does not count a number's trailing zeros, and times have none: the
+start is odd and the step even, so every observed-at has all of its 16 digits, or 9 bytes."""
 
 
 def draft_codec(namespace: Namespace, layout: TableLayout | None = None) -> NamespaceCodec:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from chalk_online_store.capacity.modes import ModeAdvice
-from chalk_online_store.capacity.prices import HOURS_A_MONTH, Node, RegionPrices
+from chalk_online_store.capacity.prices import HOURS_A_MONTH, Node, RegionPrices, ValkeyPrices
 from chalk_online_store.capacity.sizing import Sizing
 from chalk_online_store.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from chalk_online_store.capacity.modes import ModeAdvice
 
 GIB = 1024**3
 
@@ -31,7 +34,8 @@ class ValkeyCost:
     """What a mix takes in Valkey, in each region; dollars a month of all regions.
 
     `gib` is what the data takes at the end of the mix's months. Each of `shards` is `node` with
-    `REPLICAS` beside it.
+    `REPLICAS` beside it. `assumed` names the regions without node prices. They are counted
+    at the prices of the first region that has some.
     """
 
     gib: float
@@ -39,22 +43,57 @@ class ValkeyCost:
     shards: int
     regions: int
     dollars: float
+    assumed: tuple[str, ...] = ()
 
 
-def in_valkey(sizing: Sizing, prices: Iterable[RegionPrices]) -> ValkeyCost:
-    """The cheapest nodes of one kind that hold all entities in memory."""
-    gib = _bytes(sizing) * (sizing.gb_later / sizing.gb if sizing.gb else 1.0) / GIB
-    regions = list(prices)
-    first = regions[0].valkey
-    usable = 1 - first.reserved_memory
+def in_valkey(
+    sizing: Sizing, prices: Sequence[RegionPrices | None], fallback: ValkeyPrices | None = None
+) -> ValkeyCost:
+    """Return the cheapest nodes of one kind that hold all entities in memory.
+
+    `prices` has one entry per region of the mix, in order. A region without node prices is
+    counted at the prices of the first region that has some, or at `fallback`. Raises
+    `InvalidValue` if no node prices are known.
+    """
+    gib = memory_gib(sizing)
+    known = [each.valkey if each is not None else None for each in prices]
+    first = next((each for each in known if each is not None), fallback)
+    if first is None:
+        raise InvalidValue("No prices of Valkey nodes. Add `valkey` to a region of the price file.")
+    nodes = cheapest_nodes(gib, first)
+    hourly = sum(nodes.count * (each or first).hour_of(nodes.node.name) for each in known)
+    assumed = [n for n, each in zip(sizing.mix.regions, known, strict=True) if each is None]
+    dollars = hourly * HOURS_A_MONTH
+    return ValkeyCost(gib, nodes.node, nodes.shards, len(known), dollars, tuple(assumed))
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Nodes of one region: `shards` of `node`, each with `REPLICAS` beside it."""
+
+    node: Node
+    shards: int
+
+    @property
+    def count(self) -> int:
+        """All nodes, replicas included."""
+        return self.shards * (1 + REPLICAS)
+
+
+def cheapest_nodes(gib: float, prices: ValkeyPrices) -> Nodes:
+    """Return the cheapest nodes of one kind that hold so much in memory."""
+    usable = 1 - prices.reserved_memory
 
     def shards(node: Node) -> int:
         return max(1, math.ceil(gib / (node.gib * usable)))
 
-    node = min(first.nodes, key=lambda node: (shards(node) * node.hour, shards(node)))
-    nodes = shards(node) * (1 + REPLICAS)
-    hourly = sum(nodes * _hour(each, node.name) for each in regions)
-    return ValkeyCost(gib, node, shards(node), len(regions), hourly * HOURS_A_MONTH)
+    node = min(prices.nodes, key=lambda node: (shards(node) * node.hour, shards(node)))
+    return Nodes(node, shards(node))
+
+
+def memory_gib(sizing: Sizing) -> float:
+    """Return the memory of a mix's entities in Valkey at the end of its months, in GiB."""
+    return _bytes(sizing) * (sizing.gb_later / sizing.gb if sizing.gb else 1.0) / GIB
 
 
 def break_even(valkey: ValkeyCost, modes: ModeAdvice) -> float:
@@ -88,14 +127,6 @@ def choose_store(valkey: ValkeyCost, dollars: float) -> tuple[str, str]:
             f"Valkey would cost {share:.0%} of it: too little less for what it can lose",
         )
     return "DynamoDB", f"{size} would cost {share:,.1f} times as much; it buys latency alone"
-
-
-def _hour(prices: RegionPrices, node: str) -> float:
-    """What a node costs in another region; raises `InvalidValue` where it has no price."""
-    for each in prices.valkey.nodes:
-        if each.name == node:
-            return each.hour
-    raise InvalidValue(f"There is no price of {node!r} in one of the regions: add it to the file.")
 
 
 def _bytes(sizing: Sizing) -> float:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -65,13 +65,16 @@ class Query(Struct, frozen=True, forbid_unknown_fields=True):
 class Write(Struct, frozen=True, forbid_unknown_fields=True):
     """Writes of one kind: so many entities a second, of `features` (all, unless named).
 
-    `hottest` is the share that the most written entity gets.
+    `hottest` is the share that the most written entity gets. `late` is the share that arrives
+    after a newer write of other features of the same item: it can take a refused request, which
+    is billed. A write that is older than all it would change takes one request, as any other.
     """
 
     per_second: Rate
     features: tuple[str, ...] = ()
     ordering: Ordering = "event"
     hottest: Share = 0.0
+    late: Share = 0.0
 
 
 class NamespaceMix(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +98,28 @@ class NamespaceMix(Struct, frozen=True, forbid_unknown_fields=True):
     write: tuple[Write, ...] = ()
 
 
+class Extras(Struct, frozen=True, forbid_unknown_fields=True):
+    """Optional features of a table that AWS bills in addition to requests and storage.
+
+    `recovery` is point-in-time recovery. `backups` is the number of full backups kept, and
+    `stream_reads_per_second` the rate of your GetRecords calls per region. `customer_key` is a
+    customer managed KMS key. `insights` is the mode of Contributor Insights. `alarms` is the
+    number of CloudWatch alarms per region, without the alarms of autoscaling. `warm_reads` and
+    `warm_writes` are the warm throughput of the new table, in units per second. `free_tier` is
+    True if this table uses the account's free tier.
+    """
+
+    recovery: bool = True
+    backups: Rate = 0.0
+    stream_reads_per_second: Rate = 0.0
+    customer_key: bool = False
+    insights: Literal["", "accessed", "throttled"] = ""
+    alarms: Annotated[int, Meta(ge=0)] = 0
+    warm_reads: Rate = 0.0
+    warm_writes: Rate = 0.0
+    free_tier: bool = False
+
+
 class Mix(Struct, frozen=True, forbid_unknown_fields=True, rename={"namespaces": "namespace"}):
     """All that a table is asked to do.
 
@@ -102,7 +127,8 @@ class Mix(Struct, frozen=True, forbid_unknown_fields=True, rename={"namespaces":
     stated. `standby` is the share of what a region has to serve when another one is lost that
     its provisioned capacity is ready for at any time: autoscaling takes many minutes, during
     which it would throttle. `trough` is the lowest rate of a day as a share of the highest, the
-    rest of the day a sine between them. `months` is for how long storage grows.
+    rest of the day a sine between them. `months` is for how long storage grows. `extras` are
+    optional features that AWS bills.
     """
 
     namespaces: Annotated[tuple[NamespaceMix, ...], Meta(min_length=1)]
@@ -111,6 +137,7 @@ class Mix(Struct, frozen=True, forbid_unknown_fields=True, rename={"namespaces":
     standby: Share = 1.0
     trough: Share = 1.0
     months: Annotated[int, Meta(ge=0, le=120)] = 12
+    extras: Extras = Extras()
 
     def __post_init__(self) -> None:
         if len(set(self.regions)) < len(self.regions):

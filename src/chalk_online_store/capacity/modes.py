@@ -2,30 +2,47 @@
 
 A day of the load is a sine between its trough and its peak. For autoscaling that day is
 simulated, lags and burst capacity included; on demand pays for what is consumed, provisioned
-for what is there.
+for what is there. Every figure comes from a bill (`capacity.bill`), and every note is computed for
+the recommended mode.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
-from chalk_online_store.capacity.demand import diurnal
-from chalk_online_store.capacity.prices import HOURS_A_MONTH, ClassPrices, RegionPrices
-from chalk_online_store.capacity.runs import ProvisionedRun
-from chalk_online_store.capacity.sizing import RegionUnits, Sizing
-from chalk_online_store.errors import InvalidValue
+import msgspec
 
-Mode: TypeAlias = Literal["on-demand", "provisioned", "autoscaled"]
+from chalk_online_store.capacity.bill import (
+    TARGET,
+    Bill,
+    Choice,
+    Mode,
+    ModeCost,
+    TableClass,
+    autoscaled,
+    bill,
+    provisioned_units,
+)
+from chalk_online_store.capacity.prices import RegionPrices, ServicePrices, ValkeyPrices
+from chalk_online_store.capacity.sizing import Sizing
 
-TARGET = 70.0
-_DAYS = 3
-"""Simulated, the first of them only to settle."""
+__all__ = [
+    "MODES",
+    "TARGET",
+    "Alternative",
+    "Mode",
+    "ModeAdvice",
+    "ModeCost",
+    "RegionCost",
+    "autoscaled",
+    "compare",
+    "provisioned_units",
+]
 
-_MINUTES_A_DAY = 1440
+MODES: tuple[Mode, ...] = ("on-demand", "provisioned", "autoscaled")
+
 _WORTH_IT = 0.15
 """The share that another mode has to save before it is worth tuning, and a risk of throttles."""
 
@@ -34,35 +51,17 @@ _MOST_THROTTLED = 0.0001
 
 
 @dataclass(frozen=True, slots=True)
-class ModeCost:
-    """What a mode costs in a region, in dollars a month; `throttled` is a share of the load.
-
-    `read_units` and `write_units` are the mean units provisioned, on demand those consumed.
-    `utilisation` is what is consumed of what is provisioned, by dollars; 1 on demand.
-    """
-
-    mode: Mode
-    read_units: float
-    write_units: float
-    reads: float
-    writes: float
-    utilisation: float
-    throttled: float
-
-    @property
-    def dollars(self) -> float:
-        """Reads and writes together."""
-        return self.reads + self.writes
-
-
-@dataclass(frozen=True, slots=True)
 class RegionCost:
-    """All modes in one region, dollars a month, and what does not depend on the mode."""
+    """All modes in one region, dollars per month, and what does not depend on the mode.
+
+    A region without prices has units and no dollars, and `is_priced` is False.
+    """
 
     region: str
     modes: tuple[ModeCost, ...]
     storage: float
     recovery: float
+    is_priced: bool = True
 
     def of(self, mode: Mode) -> ModeCost:
         """One of the modes."""
@@ -70,135 +69,92 @@ class RegionCost:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """The recommended mode with another commitment, table class or store, per month.
+
+    `saved` is the difference from the recommended bill, below 0 if it costs more.
+    """
+
+    name: str
+    bill: Bill
+    saved: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModeAdvice:
-    """What each mode costs in all regions, and which to choose, with the reason."""
+    """The cost of each mode in all regions, and the recommended mode with the reason.
+
+    `alternatives` change the recommended mode's bill. The largest saving comes first.
+    """
 
     regions: tuple[RegionCost, ...]
     mode: Mode
     reason: str
     notes: tuple[str, ...]
+    bills: Mapping[Mode, Bill] = field(default_factory=dict)
+    alternatives: tuple[Alternative, ...] = ()
 
     def dollars(self, mode: Mode) -> float:
-        """A month of a mode, storage and recovery included."""
-        return sum(r.of(mode).dollars + r.storage + r.recovery for r in self.regions)
+        """Return the bill of a mode, in dollars per month."""
+        return self.bills[mode].monthly
+
+    @property
+    def bill(self) -> Bill:
+        """The bill of the recommended mode."""
+        return self.bills[self.mode]
+
+    @property
+    def is_priced(self) -> bool:
+        """True if at least one region has prices."""
+        return any(region.is_priced for region in self.regions)
 
 
 def compare(
     sizing: Sizing,
-    prices: Sequence[RegionPrices],
+    prices: Sequence[RegionPrices | None],
     target: float = TARGET,
     *,
     recovery: bool = True,
     infrequent_access: bool = False,
+    services: ServicePrices | None = None,
+    fallback_nodes: ValkeyPrices | None = None,
 ) -> ModeAdvice:
     """Compare modes for a sized mix; `prices` are those of its regions, in order.
 
-    `target` is the utilisation, in percent, that provisioned capacity is to have at the peak.
-    `recovery` adds point-in-time recovery.
+    None stands for a region without prices: its units count, its dollars do not. `target` is
+    the utilisation, in percent, that provisioned capacity is to have at the peak. `recovery`
+    adds point-in-time recovery. `services` are prices beside the table: without them no alarm,
+    key, or plan is counted. Raises `InvalidValue` for a target that AWS refuses.
     """
-    if not 20 <= target <= 90:
-        raise InvalidValue(f"target={target:g}: AWS takes 20 to 90 %.")
-    regions = tuple(
-        _region_cost(sizing, units, each, target, recovery, infrequent_access)
-        for units, each in zip(sizing.regions, prices, strict=True)
-    )
+    if not recovery:
+        extras = msgspec.structs.replace(sizing.mix.extras, recovery=False)
+        sizing = replace(sizing, mix=msgspec.structs.replace(sizing.mix, extras=extras))
+    table_class: TableClass = "infrequent-access" if infrequent_access else "standard"
+
+    def bill_of(choice: Choice) -> Bill:
+        return bill(sizing, prices, choice, services, fallback_nodes)
+
+    bills = {mode: bill_of(Choice(mode, table_class, target=target)) for mode in MODES}
+    regions = tuple(_region_costs(sizing, prices, bills))
     mode, reason = _choose(regions)
-    return ModeAdvice(regions, mode, reason, tuple(_notes(sizing, prices, regions)))
+    chosen = bills[mode]
+    alternatives = tuple(_alternatives(chosen, bill_of))
+    notes = tuple(_notes(sizing, prices, chosen, alternatives))
+    return ModeAdvice(regions, mode, reason, notes, bills, alternatives)
 
 
-def _region_cost(
-    sizing: Sizing,
-    units: RegionUnits,
-    prices: RegionPrices,
-    target: float,
-    recovery: bool,
-    infrequent: bool,
-) -> RegionCost:
-    chosen = prices.infrequent_access if infrequent else prices.standard
-    trough = sizing.mix.trough
-    scaled = (
-        autoscaled(units.rcu, trough, target, units.rcu_ready),
-        autoscaled(units.wcu, trough, target),
-    )
-    return RegionCost(
-        units.region,
-        (
-            _on_demand(units, sizing.mix.mean, chosen),
-            _provisioned(units, sizing.mix.mean, chosen, target),
-            _autoscaled(scaled[0], scaled[1], chosen),
-        ),
-        sizing.gb * chosen.gb_month,
-        sizing.gb * prices.recovery_gb_month if recovery else 0.0,
-    )
-
-
-def _on_demand(units: RegionUnits, mean: float, prices: ClassPrices) -> ModeCost:
-    millions = 3600 * HOURS_A_MONTH / 1e6
-    read, write = units.rcu * mean, units.wcu * mean
-    return ModeCost(
-        "on-demand",
-        read,
-        write,
-        read * millions * prices.million_rru,
-        write * millions * prices.million_wru,
-        1.0,
-        0.0,
-    )
-
-
-def _provisioned(units: RegionUnits, mean: float, prices: ClassPrices, target: float) -> ModeCost:
-    peaks = (max(units.rcu, units.rcu_ready), units.wcu)
-    read, write = (provisioned_units(peak, target) for peak in peaks)
-    return _paid(
-        "provisioned", read, write, units.rcu * mean, units.wcu * mean, prices, throttled=0.0
-    )
-
-
-def provisioned_units(peak: float, target: float = TARGET) -> int:
-    """What to provision for a peak, so that it is `target` percent of that; 1 at least (AWS)."""
-    return max(1, math.ceil(round(peak * 100 / target, 6)))
-
-
-def autoscaled(
-    peak: float, trough: float, target: float = TARGET, ready: float = 0.0
-) -> ProvisionedRun:
-    """Days of a load under autoscaling, from its trough to its peak; `trough` is a share of it.
-
-    Capacity may fall to what the trough needs, or `ready` units a second where these are more,
-    and rise to twice what the peak needs.
-    """
-    most = provisioned_units(max(peak, ready), target)
-    least = provisioned_units(max(peak * trough, ready), target)
-    scaling = TargetTracking(
-        least, 2 * most, target, scale_in_cooldown=60.0, scale_out_cooldown=60.0
-    )
-    return simulate(diurnal(peak * trough, peak, _DAYS), scaling, initial=most)
-
-
-def _autoscaled(reads: ProvisionedRun, writes: ProvisionedRun, prices: ClassPrices) -> ModeCost:
-    (read, read_used), (write, write_used) = _settled(reads), _settled(writes)
-    throttled = max(reads.throttled_share, writes.throttled_share)
-    return _paid("autoscaled", read, write, read_used, write_used, prices, throttled)
-
-
-def _settled(run: ProvisionedRun) -> tuple[float, float]:
-    """The mean of what was provisioned and consumed after the first day."""
-    rest = slice(_MINUTES_A_DAY, None)
-    return float(run.capacity[rest].mean()), float(run.consumed[rest].mean())
-
-
-def _paid(
-    mode: Mode,
-    read: float,
-    write: float,
-    read_used: float,
-    write_used: float,
-    prices: ClassPrices,
-    throttled: float,
-) -> ModeCost:
-    reads, writes = read * prices.rcu_hour * HOURS_A_MONTH, write * prices.wcu_hour * HOURS_A_MONTH
-    used = (read_used * prices.rcu_hour + write_used * prices.wcu_hour) * HOURS_A_MONTH
-    return ModeCost(mode, read, write, reads, writes, used / (reads + writes), throttled)
+def _region_costs(
+    sizing: Sizing, prices: Sequence[RegionPrices | None], bills: Mapping[Mode, Bill]
+) -> Iterator[RegionCost]:
+    any_bill = bills["on-demand"]
+    for place, units in enumerate(sizing.regions):
+        yield RegionCost(
+            units.region,
+            tuple(bills[mode].capacity[place] for mode in MODES),
+            any_bill.total("storage", units.region),
+            any_bill.total("point-in-time recovery", units.region),
+            prices[place] is not None,
+        )
 
 
 # --- which one -----------------------------------------------------------------------------
@@ -210,9 +166,10 @@ def _choose(regions: Sequence[RegionCost]) -> tuple[Mode, str]:
     AWS recommends on-demand for most workloads; Chalk provisioned with autoscaling for most in
     production. What decides is what it saves here.
     """
+    if not any(region.is_priced for region in regions):
+        return "on-demand", "no region has prices, and on-demand has nothing to tune"
     total: dict[Mode, float] = {
-        mode.mode: sum(region.of(mode.mode).dollars for region in regions)
-        for mode in regions[0].modes
+        mode: sum(region.of(mode).dollars for region in regions) for mode in MODES
     }
     free, fixed, scaled = total["on-demand"], total["provisioned"], total["autoscaled"]
     if max(region.of("autoscaled").throttled for region in regions) > _MOST_THROTTLED:
@@ -233,39 +190,76 @@ def _choose(regions: Sequence[RegionCost]) -> tuple[Mode, str]:
     )
 
 
+def _other_choices(choice: Choice) -> Iterator[tuple[str, Choice]]:
+    """Yield the choices that change one thing of the recommended one, each with its name."""
+    yield "reserved capacity, 1 year", replace(choice, commitment="reserved-1")
+    yield "reserved capacity, 3 years", replace(choice, commitment="reserved-3")
+    yield "Database Savings Plan, 1 year", replace(choice, commitment="savings-plan")
+    yield "Standard-Infrequent Access", replace(choice, table_class="infrequent-access")
+    yield "Valkey on nodes", replace(choice, store="valkey-nodes")
+    yield "ElastiCache Serverless for Valkey", replace(choice, store="valkey-serverless")
+
+
+def _alternatives(chosen: Bill, bill_of: Callable[[Choice], Bill]) -> list[Alternative]:
+    """Return what changes the recommended bill, the largest saving first."""
+    found = []
+    for name, choice in _other_choices(chosen.choice):
+        other = bill_of(choice)
+        is_table = other.choice.store == "dynamodb"
+        if (is_table and other.components != chosen.components) or (
+            not is_table and other.components
+        ):
+            found.append(Alternative(name, other, chosen.monthly - other.monthly))
+    return sorted(found, key=lambda each: -each.saved)
+
+
 def _notes(
-    sizing: Sizing, prices: Sequence[RegionPrices], regions: Sequence[RegionCost]
-) -> list[str]:
-    first, standard = prices[0], prices[0].standard
-    even = standard.break_even_reads, standard.break_even_writes
-    found = [
+    sizing: Sizing,
+    prices: Sequence[RegionPrices | None],
+    chosen: Bill,
+    alternatives: Sequence[Alternative],
+) -> Iterator[str]:
+    for region in chosen.unpriced:
+        yield f"No prices for {region}: its capacity units count, its dollars do not."
+    first = next((each for each in prices if each is not None), None)
+    if first is None:
+        return
+    even = first.standard.break_even_reads, first.standard.break_even_writes
+    yield (
         f"Break-even with on-demand: {even[0]:.1%} utilisation for reads, {even[1]:.1%} for writes."
-    ]
-    base = min(region.of("provisioned").dollars for region in regions) * sizing.mix.trough
-    if len(regions) > 1:
-        found.append("Reserved capacity does not cover a Global Table's writes (AWS).")
-    else:
-        found += [
-            f"Reserved for {term} years, the capacity that the trough needs would cost "
-            f"${base * (1 - saving):,.0f} instead of ${base:,.0f} a month."
-            for term, saving in sorted(first.reserved_saving.items())
-        ]
-    found.append(_note_on_class(sizing, first))
-    return found
+    )
+    mode = chosen.choice.mode
+    yield from _notes_on_reserved(sizing, mode, alternatives)
+    rare = next((each for each in alternatives if "Infrequent" in each.name), None)
+    if rare is not None:
+        yield _note_on_class(mode, chosen, rare.bill)
 
 
-def _note_on_class(sizing: Sizing, prices: RegionPrices) -> str:
+def _notes_on_reserved(
+    sizing: Sizing, mode: Mode, alternatives: Sequence[Alternative]
+) -> Iterator[str]:
+    if mode == "on-demand":
+        yield "Reserved capacity does not cover on-demand capacity, the recommended mode (AWS)."
+        return
+    if len(sizing.regions) > 1:
+        yield "Reserved capacity does not cover a Global Table's writes (AWS), only its reads."
+    for each in sorted(alternatives, key=lambda each: each.name):
+        if each.bill.choice.commitment.startswith("reserved"):
+            saved = sum(c.dollars for c in each.bill.components if c.name.startswith("reserved"))
+            yield (
+                f"{each.name[0].upper()}{each.name[1:]}: saves ${-saved:,.0f} per month on the "
+                f"units that are always provisioned ({mode})."
+            )
+
+
+def _note_on_class(mode: Mode, chosen: Bill, rare: Bill) -> str:
     """AWS: Standard-Infrequent Access stores for less, and takes more for requests."""
-    saved = sizing.gb * (prices.standard.gb_month - prices.infrequent_access.gb_month)
-    ours = [_on_demand(sizing.regions[0], sizing.mix.mean, each).dollars for each in _both(prices)]
-    more = ours[1] - ours[0]
+    saved = chosen.total("storage") - rare.total("storage")
+    more = sum(each.dollars for each in rare.capacity) - sum(
+        each.dollars for each in chosen.capacity
+    )
     verdict = "cheaper" if saved > more else "dearer"
     return (
         f"Standard-Infrequent Access would be {verdict}: it saves ${saved:,.0f} of storage a "
-        f"month, and takes ${more:,.0f} more for requests (on demand, "
-        f"{sizing.regions[0].region})."
+        f"month, and takes ${more:,.0f} more for requests ({mode}, all regions)."
     )
-
-
-def _both(prices: RegionPrices) -> tuple[ClassPrices, ClassPrices]:
-    return prices.standard, prices.infrequent_access

@@ -1,7 +1,8 @@
-"""What units, storage and nodes cost, from a dated file: nothing is looked up, ever.
+"""What units, storage and nodes cost, from a dated file. Nothing is looked up by itself.
 
-The file that comes along has the regions whose prices we know, as of its date. Bring your own, in
-the same form, for others, or for what you have agreed on: `read_prices("prices.json")`.
+The bundled file has every commercial region and GovCloud, as of its date. A file of the same form
+replaces it: `chalk-online-store prices fetch` writes one from AWS's public price list, and
+`read_prices("prices.json")` reads it. A region without prices has units and no dollars.
 """
 
 from __future__ import annotations
@@ -62,13 +63,24 @@ class ValkeyPrices(Struct, frozen=True, forbid_unknown_fields=True):
 
     nodes: Annotated[tuple[Node, ...], Meta(min_length=1)]
     reserved_memory: Share
+    as_of: date | None = None
+    source: str = ""
+
+    def hour_of(self, node: str) -> float:
+        """Return the dollars per hour of a node. Raises `InvalidValue` if it has no price."""
+        for each in self.nodes:
+            if each.name == node:
+                return each.hour
+        raise InvalidValue(f"No price of {node!r} in one of the regions. Add it to the price file.")
 
 
 class RegionPrices(Struct, frozen=True, forbid_unknown_fields=True):
     """Dollars in one region.
 
     `reserved_saving` is what reserved capacity saves of provisioned capacity, by the years of
-    its term. AWS: for the standard class and for what is not replicated only.
+    its term; a term that is absent is not sold there. AWS: for the standard class and for units
+    that are not replicated. `two_sources` names the prices that a second source confirms.
+    None stands for a price that is not known.
     """
 
     standard: ClassPrices
@@ -76,7 +88,39 @@ class RegionPrices(Struct, frozen=True, forbid_unknown_fields=True):
     reserved_saving: Mapping[str, Share]
     recovery_gb_month: Dollars
     import_gb: Dollars
-    valkey: ValkeyPrices
+    backup_gb_month: Dollars | None = None
+    restore_gb: Dollars | None = None
+    export_gb: Dollars | None = None
+    million_stream_reads: Dollars | None = None
+    transfer_gb: Dollars | None = None
+    valkey: ValkeyPrices | None = None
+    two_sources: tuple[str, ...] = ()
+
+
+class Price(Struct, frozen=True, forbid_unknown_fields=True):
+    """A price with its own date and source; `confirmed` if a second source agrees."""
+
+    dollars: Dollars
+    source: str
+    as_of: date
+    confirmed: bool = False
+
+
+class ServicePrices(Struct, frozen=True, forbid_unknown_fields=True):
+    """Prices of services beside the table, of us-east-1. None for one that is not known.
+
+    The two savings plans are shares that Database Savings Plans take off, not dollars.
+    """
+
+    kms_key_month: Price | None = None
+    kms_10000_requests: Price | None = None
+    alarm_month: Price | None = None
+    insights_rule_month: Price | None = None
+    insights_million_events: Price | None = None
+    serverless_gb_hour: Price | None = None
+    serverless_million_ecpu: Price | None = None
+    savings_plan_on_demand: Price | None = None
+    savings_plan_provisioned: Price | None = None
 
 
 class Prices(Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,20 +129,20 @@ class Prices(Struct, frozen=True, forbid_unknown_fields=True):
     as_of: date
     source: str
     regions: Mapping[str, RegionPrices]
-    same_as: Mapping[str, str] = {}
+    services: ServicePrices = ServicePrices()
+    second_source: str = ""
 
-    def __post_init__(self) -> None:
-        for region, other in self.same_as.items():
-            if other not in self.regions:
-                raise InvalidValue(f"same_as: {region!r} is as {other!r}, which has no prices.")
+    def get(self, region: str) -> RegionPrices | None:
+        """Return the prices of a region, or None if the file has none."""
+        return self.regions.get(region)
 
     def of(self, region: str) -> RegionPrices:
-        """The prices of a region; raises `InvalidValue` where it has none."""
-        found = self.regions.get(self.same_as.get(region, region))
+        """Return the prices of a region. Raises `InvalidValue` if the file has none."""
+        found = self.get(region)
         if found is None:
-            known = ", ".join(sorted({*self.regions, *self.same_as}))
             raise InvalidValue(
-                f"There are no prices of {region!r}, only of {known}: bring a file that has them."
+                f"No prices for region {region!r} in the price file of {self.as_of}. Write a file "
+                "with `chalk-online-store prices fetch` and pass it with --prices."
             )
         return found
 

@@ -6,6 +6,9 @@ maximums that take all of it or cut it off. Then the best so far is varied, one 
 in ever smaller steps, until nothing is better or `tries` simulations are done. What is best among
 all settings there are is not known: throttling is no smooth function of them, nor does more
 minimum always throttle less.
+
+Burst capacity is not counted on unless the caller says so: AWS does not promise it. Nor does AWS
+say how late an alarm is, so the choice comes with what it does over a range of delays.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from chalk_online_store.capacity.autoscaling import BURST_SECONDS, TargetTracking, simulate
+from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
 from chalk_online_store.capacity.demand import MINUTE, Demand, Units
 from chalk_online_store.capacity.runs import ProvisionedRun
 from chalk_online_store.capacity.traffic import refuse
@@ -26,6 +29,10 @@ LEVELS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Shares of all minutes: the demand that so many stay at or below is tried as a minimum."""
 
 TRIES = 300
+
+DELAY_SECONDS = (60.0, 180.0, 300.0, 600.0)
+"""Delays from an alarm to the new capacity that a choice is tried with. The developer guide says
+"up to a few minutes" for the alarm, and as much again for the change."""
 
 _STEPS = ((8.0, 1.3), (4.0, 1.15), (2.0, 1.07), (1.0, 1.03))
 """Points of target, and factors of minimum and maximum, by which the best is varied."""
@@ -40,6 +47,15 @@ class Tried:
     throttled_share: float
     utilisation: float
     changes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DelayOutcome:
+    """What a setting comes to with another delay, in seconds, from alarm to new capacity."""
+
+    delay: float
+    cost: float
+    throttled_share: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +74,7 @@ class Choice:
     frontier: tuple[Tried, ...]
     fixed: Tried
     tries: int
+    by_delay: tuple[DelayOutcome, ...] = ()
 
     @property
     def meets(self) -> bool:
@@ -75,7 +92,20 @@ class Choice:
             f"A fixed capacity of {fixed.scaling.minimum:,} costs {fixed.cost:,.2f} and "
             f"throttles {fixed.throttled_share:.3%}."
         )
-        return f"{what} {self._why()} {beside}"
+        return f"{what} {self._why()} {beside} {self._over_delays()}".rstrip()
+
+    def _over_delays(self) -> str:
+        """Say what the setting does over the range of delays."""
+        if not self.by_delay:
+            return ""
+        first, last = self.by_delay[0], self.by_delay[-1]
+        shares = [each.throttled_share for each in self.by_delay]
+        text = (
+            f"If capacity follows an alarm after {first.delay:g} to {last.delay:g} s, which AWS "
+            f"does not tell, it throttles {min(shares):.3%} to {max(shares):.3%}."
+        )
+        late = [each.delay for each in self.by_delay if each.throttled_share > self.bound]
+        return f"{text} The bound is broken from {min(late):g} s on." if late else text
 
     def _why(self) -> str:
         if not self.meets:
@@ -104,14 +134,15 @@ def search(
     bound: float = 0.001,
     base: TargetTracking | None = None,
     tries: int = TRIES,
-    burst_seconds: float = BURST_SECONDS,
+    burst_seconds: float = 0.0,
 ) -> Choice:
     """The settings that keep the throttled share at or below `bound` at least cost.
 
     `price` is that of a unit for an hour. `base` gives what is not searched for: cooldowns, the
     delay, and the bounds that minimum and maximum have to stay in; unless stated, 1 to 40,000
-    units. Up to `tries` simulations, each with burst capacity of `burst_seconds`: AWS does not
-    promise it, and with 0 nothing hangs on it. Raises `InvalidValue`.
+    units. Up to `tries` simulations, each with burst capacity of `burst_seconds` (default: 0,
+    since AWS does not promise it; `autoscaling.BURST_SECONDS` is what it usually keeps). Raises
+    `InvalidValue`.
     """
     refuse(
         [
@@ -181,7 +212,13 @@ class _Trials:
             frontier=tuple(_frontier(list(self.tried.values()))),
             fixed=self.trial(replace(within, minimum=peak, maximum=peak)),
             tries=len(self.tried),
+            by_delay=tuple(self.delay_outcomes(best.scaling)),
         )
+
+    def delay_outcomes(self, scaling: TargetTracking) -> Iterator[DelayOutcome]:
+        for delay in sorted({*DELAY_SECONDS, scaling.delay}):
+            run = self.run(replace(scaling, delay=delay))
+            yield DelayOutcome(delay, run.cost(self.price), run.throttled_share)
 
 
 def _by_minute(demand: Demand) -> Units:

@@ -11,6 +11,7 @@ from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
 from chalk_online_store.capacity.units import query_units, read_units, write_units
 from chalk_online_store.dynamodb.choice import MOST_QUERIES
+from chalk_online_store.dynamodb.expectations import COUNTER_LIMIT, OWN_TIMES_SHARE
 
 Unit: TypeAlias = Literal["RCU", "WCU", "GB"]
 
@@ -22,7 +23,7 @@ _BY_ITEM = "BatchGetItem: each item is rounded up to 4 KB by itself, 0.5 RCU for
 _BY_QUERY = "Query: the items of an entity are added up first, then rounded up to 4 KB"
 _ABSENT = "An item that does not exist costs the least there is: 0.5 RCU (1 if strong)"
 _WRITTEN = "1 WCU for each KB begun of the larger of the item before and after"
-_REPLICATED = "Global Tables: every region takes the writes of all regions"
+_REFUSED = "A refused conditional write costs what it would have written; it is not replicated"
 _EXPIRED = "TTL deletes are free where they happen; each replica pays a WCU for each KB"
 _STORED = "100 bytes for each item come on top, 48 more in a Global Table"
 
@@ -64,7 +65,8 @@ class RegionUnits:
     """What a region has to serve at the busiest time of the day, in units a second.
 
     `rcu_after_loss` is what it has to serve when another one is lost, `rcu_ready` what of that
-    its provisioned capacity is to be ready for at any time.
+    its provisioned capacity is to be ready for at any time. Of `wcu`, `wcu_refused` are refused
+    conditional writes, and `wcu_expired` TTL deletions that are replicated from another region.
     """
 
     region: str
@@ -72,6 +74,30 @@ class RegionUnits:
     wcu: float
     rcu_after_loss: float
     rcu_ready: float
+    wcu_refused: float = 0.0
+    wcu_expired: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What is read and written per second at the busiest time of the day, of all regions.
+
+    Items and bytes of items are those of the table. Kilobytes of an entity count at least one
+    per read or write, as ElastiCache Serverless does.
+    """
+
+    items_read: float = 0.0
+    items_written: float = 0.0
+    bytes_written: float = 0.0
+    entity_kilobytes: float = 0.0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.items_read + other.items_read,
+            self.items_written + other.items_written,
+            self.bytes_written + other.bytes_written,
+            self.entity_kilobytes + other.entity_kilobytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +110,7 @@ class Sizing:
     regions: tuple[RegionUnits, ...]
     gb: float
     gb_later: float
+    traffic: Traffic = Traffic()
 
     def total(self, unit: Unit, namespace: str | None = None, group: str | None = None) -> float:
         """What lines add up to, of one namespace or group where that is named."""
@@ -111,6 +138,7 @@ def size(mix: Mix, samples: Mapping[str, Sample]) -> Sizing:
         tuple(_regions(mix, lines)),
         sum(part.gb for part in parts),
         sum(part.gb_later for part in parts),
+        sum((part.traffic() for part in parts), start=Traffic()),
     )
 
 
@@ -118,11 +146,14 @@ def _regions(mix: Mix, lines: Sequence[Line]) -> Iterator[RegionUnits]:
     rcu = sum(line.amount for line in lines if line.unit == "RCU")
     written = sum(line.amount for line in lines if line.rule == _WRITTEN)
     expired = sum(line.amount for line in lines if line.rule == _EXPIRED)
+    refused = sum(line.amount for line in lines if line.rule == _REFUSED)
     for place, region in enumerate(mix.regions):
-        wcu = written + (expired if place else 0.0)
+        wcu_refused, wcu_expired = (0.0, expired) if place else (refused, 0.0)
+        wcu = written + wcu_refused + wcu_expired
         after_loss = rcu * mix.share_without(region)
         ready = after_loss * mix.standby if len(mix.regions) > 1 else 0.0
-        yield RegionUnits(region, rcu * mix.share_of(region), wcu, after_loss, ready)
+        served = rcu * mix.share_of(region)
+        yield RegionUnits(region, served, wcu, after_loss, ready, wcu_refused, wcu_expired)
 
 
 class _Part:
@@ -195,6 +226,26 @@ class _Part:
             units = _mean(write_units(size) for size in self._sizes[group] if size)
             factors = [(write.per_second, "/s"), (units, " WCU")]
             yield Line(self.name, group, "write", *_product(factors), "WCU", _WRITTEN)
+            refused = self._refused_share(write, group)
+            if refused:
+                factors = [(write.per_second, "/s"), (refused, " refused"), (units, " WCU")]
+                yield Line(self.name, group, "write, refused", *_product(factors), "WCU", _REFUSED)
+
+    def _refused_share(self, write: Write, group: str) -> float:
+        """The share of a write's requests to a group that are refused, and sent again."""
+        if write.ordering != "event":
+            return 0.0
+        if not self._is_whole(write, group):
+            return refused_share(write.late)
+        writes = [w for w in self._part.write if group in self._touched(w.features)]
+        total = sum(w.per_second for w in writes)
+        partial = sum(w.per_second for w in writes if not self._is_whole(w, group))
+        found = partial / total if total else 0.0
+        return write.late + (found * (1 - write.late) if found <= OWN_TIMES_SHARE else 0.0)
+
+    def _is_whole(self, write: Write, group: str) -> bool:
+        names = self._sample.names(write.features)
+        return not names or names >= self._sample.groups[group]
 
     def _expiries(self) -> Iterator[Line]:
         """`expiring` items a second, of each group alike."""
@@ -203,6 +254,29 @@ class _Part:
             units = _mean(write_units(size) for size in sizes if size)
             factors = [(rate, "/s"), (units, " WCU in each other region")]
             yield Line(self.name, group, "expiry", *_product(factors), "WCU", _EXPIRED)
+
+    # --- traffic ---------------------------------------------------------------------------
+
+    def traffic(self) -> Traffic:
+        """What this namespace reads and writes per second."""
+        means = {size.group: size.bytes for size in self.group_sizes()}
+        found = Traffic()
+        for query in self._part.query:
+            rate = query.per_second * query.entities
+            asked = rate * ((1 - query.absent) * (1 - query.hit_rate))
+            asked += rate * query.absent * (1 - query.bloom)
+            groups = self._touched(query.features)
+            kilobytes = _kilobytes(sum(means[group] for group in groups))
+            found += Traffic(asked * len(groups), entity_kilobytes=asked * kilobytes)
+        for write in self._part.write:
+            groups = self._touched(write.features)
+            written = sum(means[group] for group in groups)
+            found += Traffic(
+                items_written=write.per_second * len(groups),
+                bytes_written=write.per_second * written,
+                entity_kilobytes=write.per_second * _kilobytes(written),
+            )
+        return found
 
     # --- storage ---------------------------------------------------------------------------
 
@@ -236,6 +310,21 @@ class _Part:
         return self.gb * (1 + self._part.growth) ** self._mix.months
 
 
+def refused_share(late: float) -> float:
+    """Return the share of partial writes that are refused if a share arrives `late`.
+
+    The expectation of a partial write is a saturating counter (`dynamodb.expectations`): late
+    writes move it up, others down, and above 0 the next write is expected to be late. Its
+    states have the weights of a random walk between its bounds.
+    """
+    if late in (0.0, 1.0):
+        return 0.0
+    steps = range(-COUNTER_LIMIT, COUNTER_LIMIT + 1)
+    weights = {step: (late / (1 - late)) ** step for step in steps}
+    expected = sum(weight for step, weight in weights.items() if step > 0) / sum(weights.values())
+    return late * (1 - expected) + (1 - late) * expected
+
+
 def _product(factors: Sequence[tuple[float, str]]) -> tuple[str, float]:
     """Factors that do something, as text, and their product."""
     said = [f"{_plain(value)}{name}" for value, name in factors if value != 1 or name == " RCU"]
@@ -244,6 +333,10 @@ def _product(factors: Sequence[tuple[float, str]]) -> tuple[str, float]:
 
 def _plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.6g}"
+
+
+def _kilobytes(size: float) -> float:
+    return max(1.0, size / 1024)
 
 
 def _mean(values: Iterable[float]) -> float:

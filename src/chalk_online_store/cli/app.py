@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chalk_online_store.cli import bloom, caching, regions, registry, require
+from chalk_online_store.cli import bloom, caching, price_files, regions, registry, require
 from chalk_online_store.cli.bench.command import bench
 from chalk_online_store.cli.capacity.command import capacity
 from chalk_online_store.cli.copying.command import copy
@@ -33,6 +33,7 @@ app.add_typer(registry.app, name="registry")
 app.add_typer(regions.app, name="regions")
 app.add_typer(caching.app, name="cache")
 app.add_typer(scaling.app, name="autoscale")
+app.add_typer(price_files.app, name="prices")
 app.add_typer(provision.app, name="provision")
 app.command(cls=NegativeKeys)(get)
 for command in (put, scan, load, copy, copy_feast, bench, capacity, terraform, doctor):

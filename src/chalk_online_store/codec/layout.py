@@ -15,7 +15,8 @@ LATEST = "@"
 BASE = "~"
 """N, UTC microseconds: the observed-at of every feature that has no own one.
 
-Absent where it equals `LATEST`, which is always so until a part of a group is written apart.
+Absent where it equals `LATEST`, which is always so until a part of a group is written apart. A
+whole write afterwards may leave one that equals `LATEST`.
 0 where no feature was ever written together with the whole group.
 """
 

@@ -18,6 +18,7 @@ MOST_QUERIES = 8
 """Entities that are queried at once: each takes a request of its own."""
 
 _UNIT_BYTES = 4096
+_BYTES_PER_JSON_BYTE = 0.75
 _WEIGHT = 0.2
 _MOST_KEPT = 4096
 
@@ -56,8 +57,9 @@ class Costs:
         seen = self._units.get(_name(wanted))
         if seen is not None:
             return seen
-        # An item's JSON is longer than what DynamoDB counts: this errs for item by item.
-        size = sum(self._bytes[w.shape] for w in wanted)
+        # An item's JSON is longer than what DynamoDB counts, by a third if it is binary data. So a
+        # Query is tried once if it can take fewer units. What it consumes then counts.
+        size = sum(self._bytes[w.shape] for w in wanted) * _BYTES_PER_JSON_BYTE
         return math.ceil(size / _UNIT_BYTES) / 2
 
 

@@ -15,23 +15,25 @@ from chalk_online_store.codec.changes import (
     parse_item,
     render_fresh,
 )
-from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.codec.layout import BASE, ItemKey
 from chalk_online_store.dynamodb import updates
 from chalk_online_store.dynamodb.bodies import Bodies
+from chalk_online_store.dynamodb.expectations import Expectations
 from chalk_online_store.dynamodb.matching import Matcher
-from chalk_online_store.dynamodb.updates import ShortCut
+from chalk_online_store.dynamodb.updates import Expected, ShortCut
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import ConditionFailed, RequestRefused
 
 
 class OrderedWrites:
-    """Applies changes as `codec.changes.merge` says, with one request where nothing is newer."""
+    """Applies changes as `codec.changes.merge` says, with one request if its condition holds."""
 
     def __init__(self, wire: Wire, bodies: Bodies, matcher: Matcher) -> None:
         self._wire = wire
         self._bodies = bodies
         self._matcher = matcher
+        self._expectations = Expectations()
         self._parses_nesting = True
         """False for an engine that refuses an `if_not_exists` within another. AWS parses it, moto
         does not."""
@@ -43,7 +45,8 @@ class OrderedWrites:
     def apply(self, change: Change, call: Call) -> Operation[Applied]:
         """Apply a change. Raises `RequestError`; trying again is safe, whatever was sent."""
         outcomes = set()
-        for part, short_cut in updates.sendable(self._bodies.layout, change, call.replay):
+        layout, expect = self._bodies.layout, self._expectations.expect
+        for part, short_cut in updates.sendable(layout, change, call.replay, expect):
             outcomes.add((yield from self._take_short_cut(part, short_cut, call)))
         return _summary(change, outcomes)
 
@@ -51,9 +54,8 @@ class OrderedWrites:
         self, change: Change, short_cut: ShortCut, call: Call
     ) -> Operation[Applied]:
         """One request; more if the item has something newer, or may have the change already."""
-        bodies, (operation, members) = self._bodies, short_cut
-        is_nested = operation == "UpdateItem" and not change.form.whole
-        if is_nested and not self._parses_nesting:
+        bodies, (operation, members, expected) = self._bodies, short_cut
+        if short_cut.is_nested and not self._parses_nesting:
             return (yield from self._settle_read(change, call))
         if operation == "PutItem":
             body = bodies.put(render_fresh(bodies.layout, change), members)
@@ -63,13 +65,15 @@ class OrderedWrites:
             yield from self._write(operation, change.key, body, call)
         except ConditionFailed as refused:
             item = yield from self._found(change.key, refused, call)
+            self._expectations.refused(change, expected, item)
             return (yield from self._settle(change, item, call))
         except RequestRefused as error:
-            if not is_nested or _NOT_PARSED not in error.engine_message:
+            if not short_cut.is_nested or _NOT_PARSED not in error.engine_message:
                 raise
             self._parses_nesting = False
             return (yield from self._settle_read(change, call))
-        return Applied.WHOLLY
+        self._expectations.accepted(change.form, expected)
+        return Applied.PARTLY if expected is Expected.NEWER else Applied.WHOLLY
 
     def _settle_read(self, change: Change, call: Call) -> Operation[Applied]:
         """Apply a change by two requests: read the item, then make the exact difference."""
@@ -103,7 +107,9 @@ class OrderedWrites:
         layout = self._bodies.layout
         outcome = Applied.LEFT_NEWER if leaves_newer(layout, merged, change) else Applied.PARTLY
         found = difference(layout, item, merged)
-        if not any(found):  # The item has these values already.
+        # A whole write over own times leaves a `BASE` that equals `LATEST`, which says no more than
+        # its absence. Removing it would be a write, and a replay must not write what is there.
+        if not found.values and found.removed <= {BASE}:  # The item has these values already.
             return partial(_no_step, item, outcome)
         is_fresh = not item and (change.form.whole or self._parses_nesting)
         if is_fresh or (change.erases and not updates.is_late(item, change)):

@@ -7,6 +7,16 @@ engine returns the item with its refusal (`ReturnValuesOnConditionCheckFailure`)
 `codec.changes.merge` says what becomes of it, and one UpdateItem makes just that difference,
 under the condition that the observed-at that it was computed from are still the same.
 
+A refused request is billed like the write itself, so the short cut comes in three forms, and
+`dynamodb.expectations` chooses one by what earlier requests found:
+
+- `Expected.PLAIN`: nothing is newer, and for a whole change no feature has its own observed-at.
+- `Expected.OWN_TIMES`, whole changes: features may have their own observed-at, which the request
+  removes. `BASE` is set and not removed: an unknown feature of a newer schema may have its own
+  observed-at, and an item without `BASE` promises that there is none.
+- `Expected.NEWER`, partial changes: another feature of the item is newer, none of the change is.
+  The request leaves the item's newest observed-at and its expiry as they are.
+
 AWS limits an expression to 4 KB and 300 operators. Expressions are measured as they are rendered:
 their length depends on the number of features, on the length of ids, on how many features were
 dropped, and on what the item holds. A change that does not fit is sent in parts, which `sendable`
@@ -20,7 +30,8 @@ nothing that the change does not replace.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
@@ -46,11 +57,21 @@ MAX_OPERATORS = 300
 """AWS: the operators and functions of one expression."""
 
 _json = msgspec.json.encode
-_OPERATORS = re.compile(r"\b(?:AND|OR|NOT|attribute_not_exists|if_not_exists)\b|<=|<|(?<![<])=")
+_NESTED = b"if_not_exists(#__b,if_not_exists("
+_OPERATORS = re.compile(r"\b(?:AND|OR|NOT|attribute_not_exists|if_not_exists)\b|<=|<|>|(?<![<])=")
 _NOTHING_NEWER = "(attribute_not_exists(#__l) OR #__l<=:_t)"
 _ALL_OLDER = "(attribute_not_exists(#__l) OR #__l<:_t)"
-_WHOLE = "attribute_not_exists(#__b) AND (attribute_not_exists(#__w) OR #__w<=:_w)"
+_NO_NEWER_SCHEMA = "(attribute_not_exists(#__w) OR #__w<=:_w)"
+_WHOLE = f"attribute_not_exists(#__b) AND {_NO_NEWER_SCHEMA}"
 _NEVER_ERASED = "attribute_not_exists(#__e)"
+
+
+class Expected(Enum):
+    """What a short cut expects to find in the item."""
+
+    PLAIN = "plain"
+    OWN_TIMES = "own times"
+    NEWER = "newer"
 
 
 class ShortCut(NamedTuple):
@@ -58,6 +79,12 @@ class ShortCut(NamedTuple):
 
     operation: str
     members: bytes
+    expected: Expected = Expected.PLAIN
+
+    @property
+    def is_nested(self) -> bool:
+        """True if its expression has an `if_not_exists` within another."""
+        return self.operation == "UpdateItem" and _NESTED in self.members
 
 
 Sendable: TypeAlias = tuple[Change, ShortCut]
@@ -72,17 +99,19 @@ def fits(update: str, condition: str) -> bool:
     )
 
 
-def sendable(layout: TableLayout, change: Change, again: bool) -> Iterator[Sendable]:
+def sendable(
+    layout: TableLayout, change: Change, again: bool, expect: Callable[[Form], Expected]
+) -> Iterator[Sendable]:
     """The changes, with a short cut each, that do together what `change` does.
 
-    `again` is as for `short_cut`.
+    `again` is as for `short_cut`; `expect` returns what to expect for changes of a form.
     """
-    found = short_cut(layout, change, again)
+    found = short_cut(layout, change, again, expect(change.form))
     if found is not None:
         yield change, found
     else:
         for half in halves(change):
-            yield from sendable(layout, half, again)
+            yield from sendable(layout, half, again, expect)
 
 
 def halves(change: Change) -> Iterator[Change]:
@@ -108,14 +137,28 @@ def is_late(item: Attributes, change: Change) -> bool:
     return Times(item).latest > change.observed_at
 
 
-def short_cut(layout: TableLayout, change: Change, again: bool) -> ShortCut | None:
+def short_cut(
+    layout: TableLayout, change: Change, again: bool, expected: Expected = Expected.PLAIN
+) -> ShortCut | None:
     """A request that applies a change unless something is newer; None if it does not fit.
 
-    `again` refuses also what is as new, for it may be the same: the exact way finds out.
+    `again` refuses also what is as new, for it may be the same: the exact way finds out. If the
+    form for what is expected does not fit, the plain one is returned.
     """
     if change.erases:
         return ShortCut("PutItem", _put_condition(change, again))
-    template = _short_cut_template(layout, change.form, change.expires_at is not None, again)
+    if expected is Expected.NEWER and not change.form.whole:
+        template = _beside_newer_template(change.form, again)
+        if template is not None:
+            members = template % (change.observed_at, *change.attributes)
+            return ShortCut("UpdateItem", members, expected)
+    expires = change.expires_at is not None
+    if expected is Expected.OWN_TIMES and change.form.whole:
+        template = _short_cut_template(layout, change.form, expires, again, own_times=True)
+        if template is not None:
+            members = template % (*change.times, *change.attributes)
+            return ShortCut("UpdateItem", members, expected)
+    template = _short_cut_template(layout, change.form, expires, again)
     if template is not None:
         return ShortCut("UpdateItem", template % (*change.times, *change.attributes))
     if change.form.whole:
@@ -141,11 +184,12 @@ def _put_condition(change: Change, again: bool) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _short_cut_template(
-    layout: TableLayout, form: Form, expires: bool, again: bool
+    layout: TableLayout, form: Form, expires: bool, again: bool, own_times: bool = False
 ) -> bytes | None:
     """An UpdateItem with a place for each time and value: the rest is the same for every entity.
 
-    None if it does not fit. That does not depend on the values.
+    None if it does not fit. That does not depend on the values. `own_times` makes a whole
+    change remove each feature's own observed-at.
     """
     kept, gone = form.kept, form.gone
     values = {":_t": b'{"N":"%d"}'}
@@ -161,19 +205,59 @@ def _short_cut_template(
     else:
         removals.append("#__x")
     condition = _ALL_OLDER if again else _NOTHING_NEWER
-    if form.whole:  # Without `BASE`, on which it insists, there are no own times to remove.
+    if form.whole:
         removals += [f"#{name}" for name in form.dropped]
         names |= {f"#{name}": name for name in form.dropped}
         names["#__w"] = WIDTH
         values[":_w"] = number(form.width)
         assignments.append("#__w=:_w")
-        condition += f" AND {_WHOLE}"
+        if own_times:
+            known = kept + gone + form.dropped
+            names |= {f"#_{name}": own(name) for name in known}
+            removals += [f"#_{name}" for name in known]
+            assignments.append("#__b=:_t")
+            condition += f" AND {_NO_NEWER_SCHEMA}"
+        else:  # Without `BASE`, on which it insists, there are no own times to remove.
+            condition += f" AND {_WHOLE}"
     else:
         names |= {f"#_{name}": own(name) for name in kept + gone}
         values[":_z"] = number(0)
         assignments += [f"#_{name}=:_t" for name in kept + gone]
         assignments.append("#__b=if_not_exists(#__b,if_not_exists(#__l,:_z))")
     update = _expression(assignments, removals)
+    if not fits(update, condition):
+        return None
+    return b'%b,"ExpressionAttributeValues":%b' % (
+        _members(update, condition, names).replace(b"%", b"%%"),
+        template_of(values),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _beside_newer_template(form: Form, again: bool) -> bytes | None:
+    """An UpdateItem of a partial change to an item of which another feature is newer.
+
+    None if it does not fit. A feature without its own observed-at is as old as `BASE`. If the
+    entity was ever erased, that does not hold for an absent feature, so the exact way has to
+    find out.
+    """
+    kept, gone = form.kept, form.gone
+    less = "<" if again else "<="
+    names = {f"#{name}": name for name in kept + gone}
+    names |= {f"#_{name}": own(name) for name in kept + gone}
+    names |= {"#__l": LATEST, "#__b": BASE, "#__e": ERASED}
+    values = {":_t": b'{"N":"%d"}'} | {f":{name}": b"%b" for name in kept}
+    assignments = [f"#{name}=:{name}" for name in kept]
+    assignments += [f"#_{name}=:_t" for name in kept + gone]
+    condition = " AND ".join(
+        [
+            "#__l>:_t",
+            f"#__b{less}:_t",
+            _NEVER_ERASED,
+            *(f"(attribute_not_exists(#_{n}) OR #_{n}{less}:_t)" for n in kept + gone),
+        ]
+    )
+    update = _expression(assignments, [f"#{name}" for name in gone])
     if not fits(update, condition):
         return None
     return b'%b,"ExpressionAttributeValues":%b' % (

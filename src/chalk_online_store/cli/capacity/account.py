@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from chalk_online_store.capacity.bill import Bill
 from chalk_online_store.capacity.grouping import GroupAdvice, GroupingCost, advise
 from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.limits import Finding, findings, partitions
@@ -16,8 +17,8 @@ from chalk_online_store.capacity.memory import (
     in_valkey,
 )
 from chalk_online_store.capacity.mix import Mix, NamespaceMix
-from chalk_online_store.capacity.modes import ModeAdvice, compare
-from chalk_online_store.capacity.prices import Prices
+from chalk_online_store.capacity.modes import MODES, ModeAdvice, compare
+from chalk_online_store.capacity.prices import Prices, ValkeyPrices, read_prices
 from chalk_online_store.capacity.sizing import Sizing, size
 from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.cli import require
@@ -40,8 +41,15 @@ class Account:
     target: float
 
     @property
+    def bill(self) -> Bill:
+        """The bill of the recommended mode: its components, and what is not counted."""
+        return self.modes.bill
+
+    @property
     def store(self) -> tuple[str, str]:
         """DynamoDB or Valkey, and why."""
+        if not self.modes.is_priced:
+            return "DynamoDB", "no region has prices, so the two cannot be compared"
         return choose_store(self.valkey, self.modes.dollars(self.modes.mode))
 
     @property
@@ -63,8 +71,25 @@ class Account:
             "findings": [asdict(finding) for finding in self.findings],
             "groups": [_grouped(advice) for advice in self.groups],
             "modes": [
-                {"mode": mode, "dollars": self.modes.dollars(mode)}
-                for mode in ("on-demand", "provisioned", "autoscaled")
+                {
+                    "mode": mode,
+                    "dollars": self.modes.dollars(mode) if self.modes.is_priced else None,
+                }
+                for mode in MODES
+            ],
+            "unpriced_regions": list(self.bill.unpriced),
+            "components": [asdict(component) for component in self.bill.components],
+            "once": self.bill.once,
+            "not_counted": [asdict(each) for each in self.bill.not_counted],
+            "alternatives": [
+                {
+                    "name": each.name,
+                    "dollars": each.bill.monthly,
+                    "saved": each.saved,
+                    "components": [asdict(component) for component in each.bill.components],
+                    "not_counted": [asdict(one) for one in each.bill.not_counted],
+                }
+                for each in self.modes.alternatives
             ],
             "recommended": {"mode": self.modes.mode, "reason": self.modes.reason},
             "notes": list(self.modes.notes),
@@ -74,6 +99,7 @@ class Account:
                 "node": self.valkey.node.name,
                 "shards": self.valkey.shards,
                 "dollars": self.valkey.dollars,
+                "regions_with_assumed_prices": list(self.valkey.assumed),
                 "break_even": self.break_even,
             },
         }
@@ -95,24 +121,36 @@ def _cost(cost: GroupingCost) -> dict[str, Any]:
 
 
 def reckon(mix: Mix, prices: Prices, target: float) -> Account:
-    """Reckon a mix; its schemas and samples are looked up.
+    """Compute the account of a mix; its schemas and samples are looked up.
 
-    Raises `InvalidSchema`, `UnknownFeature`, and `InvalidValue` for a region without prices.
+    A region without prices has units and no dollars. Groups are then compared at the prices of
+    another region: prices of reads, writes and storage rise alike. Raises `InvalidSchema` and
+    `UnknownFeature`.
     """
     samples = {part.schema: sample_of(part) for part in mix.namespaces}
     sizing = size(mix, samples)
-    ours = [prices.of(region) for region in mix.regions]
+    ours = [prices.get(region) for region in mix.regions]
+    typical = next(each for each in (*ours, *prices.regions.values()) if each is not None)
+    nodes = _any_nodes(prices)
+    advice = compare(sizing, ours, target, services=prices.services, fallback_nodes=nodes)
     return Account(
         prices,
         {sample.namespace.name: len(sample.rows) for sample in samples.values()},
         sizing,
-        partitions(sizing),
-        findings(sizing, samples),
-        [advise(mix, part, samples[part.schema], ours[0].standard) for part in mix.namespaces],
-        compare(sizing, ours, target),
-        in_valkey(sizing, ours),
+        partitions(sizing, advice.mode, target),
+        findings(sizing, samples, advice.mode, target),
+        [advise(mix, part, samples[part.schema], typical.standard) for part in mix.namespaces],
+        advice,
+        in_valkey(sizing, ours, nodes),
         target,
     )
+
+
+def _any_nodes(prices: Prices) -> ValkeyPrices:
+    """Return the node prices of the first region that has some, of the bundled file otherwise."""
+    files = (prices, read_prices())
+    every = (each.valkey for file in files for each in file.regions.values())
+    return next(each for each in every if each is not None)
 
 
 def sample_of(part: NamespaceMix) -> Sample:

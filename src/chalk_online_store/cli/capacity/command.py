@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.capacity.mix import read_mix
-from chalk_online_store.capacity.modes import TARGET, Mode
+from chalk_online_store.capacity.modes import MODES, TARGET, Mode
 from chalk_online_store.capacity.prices import read_prices
 from chalk_online_store.cli import WrongUsage, require
 from chalk_online_store.cli.capacity.account import Account, reckon
-from chalk_online_store.cli.capacity.show import MODES, show
+from chalk_online_store.cli.capacity.show import show
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.terminal import say

@@ -6,17 +6,15 @@ import math
 from collections.abc import Callable, Iterator
 
 from chalk_online_store.capacity.grouping import GroupAdvice
-from chalk_online_store.capacity.modes import Mode
+from chalk_online_store.capacity.modes import MODES, Mode
 from chalk_online_store.cli.capacity.account import Account
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
 
-MODES: tuple[Mode, ...] = ("on-demand", "provisioned", "autoscaled")
-
 
 def show(account: Account) -> None:
     """Print it all, each part with its heading."""
-    for part in (_items, _lines, _regions, _findings, _groups, _modes, _valkey):
+    for part in (_items, _lines, _regions, _findings, _groups, _modes, _bill, _valkey):
         part(account)
 
 
@@ -104,6 +102,29 @@ def _modes(account: Account) -> None:
     say(f"Prices as of {prices.as_of}: {prices.source}. Nothing is looked up.", err=True)
 
 
+def _bill(account: Account) -> None:
+    bill = account.bill
+    rows = [
+        (each.name, each.region, f"{each.dollars:,.2f}", each.arithmetic, each.rule)
+        for each in bill.components
+        if not each.is_once
+    ]
+    if rows:
+        head = ("component", "region", "$ a month", "computed", "rule")
+        print_table(head, rows, title=f"Bill, {account.modes.mode}")
+    for each in bill.components:
+        if each.is_once:
+            say(f"Once: {each.name}, {each.region}: ${each.dollars:,.2f} ({each.arithmetic}).")
+    if account.modes.is_priced:
+        others = [
+            (each.name, f"{each.bill.monthly:,.0f}", f"{each.saved:,.0f}")
+            for each in account.modes.alternatives
+        ]
+        print_table(("instead", "$ a month", "saved"), others, title="Alternatives", numbers=True)
+    left_out = [(each.name, each.reason) for each in bill.not_counted]
+    print_table(("not counted", "why"), left_out, title="Not counted")
+
+
 def mode_row(account: Account, mode: Mode) -> tuple[str, ...]:
     """A mode in all regions: mean units, utilisation, throttles, dollars with storage."""
     costs = [region.of(mode) for region in account.modes.regions]
@@ -116,12 +137,17 @@ def mode_row(account: Account, mode: Mode) -> tuple[str, ...]:
         f"{total('write_units'):,.0f}",
         f"{used:.0%}",
         f"{max(cost.throttled for cost in costs):.2%}",
-        f"{account.modes.dollars(mode):,.0f}",
+        f"{account.modes.dollars(mode):,.0f}" if account.modes.is_priced else "no prices",
     )
 
 
 def _valkey(account: Account) -> None:
     found = account.valkey
+    if found.assumed:
+        say(
+            f"No node prices for {', '.join(found.assumed)}: those of another region stand in.",
+            err=True,
+        )
     say(
         f"In Valkey: {found.gib:,.1f} GiB, {found.shards} x {found.node.name} and a replica each"
         f"{' in each region' if found.regions > 1 else ''}: ${found.dollars:,.0f} a month."

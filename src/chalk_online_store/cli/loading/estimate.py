@@ -17,7 +17,8 @@ from chalk_online_store.codec.sizes import item_size
 from chalk_online_store.operations.write import row_by_row
 
 _GB = 1e9
-_NOW = 1_800_000_000_000_000
+_NOW = 1_800_000_123_456_789
+"""UTC microseconds with 16 digits: DynamoDB does not count trailing zeros."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from chalk_online_store.capacity.caching import Outcome
-from chalk_online_store.capacity.modes import ModeAdvice
-from chalk_online_store.cli.capacity.show import MODES
+from chalk_online_store.capacity.modes import MODES, ModeAdvice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,11 +10,11 @@ from typing import Any
 
 from chalk_online_store.capacity.caching import Filter, Item, Outcome, memory_curve
 from chalk_online_store.capacity.mix import NamespaceMix
-from chalk_online_store.capacity.modes import autoscaled
+from chalk_online_store.capacity.modes import MODES, autoscaled
 from chalk_online_store.capacity.sizing import GroupSize
 from chalk_online_store.capacity.traffic import zipf
 from chalk_online_store.cli.capacity.account import Account
-from chalk_online_store.cli.capacity.show import MODES, group_lines, mode_row
+from chalk_online_store.cli.capacity.show import group_lines, mode_row
 from chalk_online_store.cli.plots import figure_of
 from chalk_online_store.cli.report.charts import cache_chart, data_url, modes_chart
 from chalk_online_store.errors import InvalidValue

@@ -33,6 +33,7 @@ from chalk_online_store.cli.scaling.loads import (
     load_of,
 )
 from chalk_online_store.cli.tables import print_table
+from chalk_online_store.cli.terminal import say
 
 app = typer.Typer(
     help="How capacity follows a load: simulated, one dimension at a time.", no_args_is_help=True
@@ -88,7 +89,7 @@ def search_settings(
     bound: Annotated[
         float, typer.Option(min=0, max=1, help="The share of the load that may be throttled.")
     ] = 0.001,
-    burst: Burst = True,
+    burst: Burst = False,
     trace: Trace = None,
     shape: ShapeOption = Shape.diurnal,
     peak: Peak = None,
@@ -104,16 +105,26 @@ def search_settings(
 ) -> None:
     """Search for the minimum, maximum and target that cost least within a bound of throttles.
 
-    Exits with status 1 where none that was tried keeps the bound.
+    Does not rely on burst capacity, unless --burst is passed. The range shows what the setting
+    throttles if capacity follows an alarm sooner or later. Exits with status 1 if no setting
+    that was tried keeps the bound.
 
     Example: chalk-online-store autoscale search --trace reads.csv --bound 0.0001
     """
     _check_plot(plot)
     load = load_of(trace, shape, peak, base, days, minutes, noise)
     price = _hourly(_class_prices(prices, region), of)
-    found = search(load, price, bound, burst_seconds=_burst_seconds(burst))
+    found = search(load, price or 1.0, bound, burst_seconds=_burst_seconds(burst))
     told = {"setting": asdict(found.best.scaling), **_provisioned(found.run, price)}
-    _tell({**told, "why": found.explain()}, as_json)
+    by_delay = [
+        {
+            "delay": each.delay,
+            "throttled_share": each.throttled_share,
+            "dollars_a_month": None if price is None else each.cost * _months(load),
+        }
+        for each in found.by_delay
+    ]
+    _tell({**told, "by_delay": by_delay, "why": found.explain()}, as_json)
     if plot is not None:
         plot_run(found.run, plot, "The cheapest setting within the bound")
     if not found.meets:
@@ -151,8 +162,11 @@ def on_demand(
     usual = READ_WARM if of is Dimension.read else WRITE_WARM
     run = simulate_on_demand(load, OnDemand(usual if warm is None else warm, maximum))
     ours = _class_prices(prices, region)
-    price = ours.million_rru if of is Dimension.read else ours.million_wru
-    _tell({**_common(run), "dollars_a_month": run.cost(price) * _months(load)}, as_json)
+    dollars = None
+    if ours is not None:
+        price = ours.million_rru if of is Dimension.read else ours.million_wru
+        dollars = run.cost(price) * _months(load)
+    _tell({**_common(run), "dollars_a_month": dollars}, as_json)
     if plot is not None:
         plot_run(run, plot, "On demand")
 
@@ -170,11 +184,21 @@ def _burst_seconds(burst: bool) -> float:
     return BURST_SECONDS if burst else 0.0
 
 
-def _class_prices(path: Path | None, region: str) -> ClassPrices:
-    return read_prices(path).of(region).standard
+def _class_prices(path: Path | None, region: str) -> ClassPrices | None:
+    found = read_prices(path).get(region)
+    if found is None:
+        say(
+            f"No prices for region {region!r}: capacity units only. Write a file with "
+            "`chalk-online-store prices fetch` and pass it with --prices.",
+            err=True,
+        )
+        return None
+    return found.standard
 
 
-def _hourly(prices: ClassPrices, of: Dimension) -> float:
+def _hourly(prices: ClassPrices | None, of: Dimension) -> float | None:
+    if prices is None:
+        return None
     return prices.rcu_hour if of is Dimension.read else prices.wcu_hour
 
 
@@ -191,7 +215,7 @@ def _common(run: Run) -> dict[str, Any]:
     }
 
 
-def _provisioned(run: ProvisionedRun, price: float) -> dict[str, Any]:
+def _provisioned(run: ProvisionedRun, price: float | None) -> dict[str, Any]:
     return {
         **_common(run),
         "utilisation": run.utilisation,
@@ -199,7 +223,8 @@ def _provisioned(run: ProvisionedRun, price: float) -> dict[str, Any]:
         "increases": run.increases,
         "decreases": run.decreases,
         "refused_decreases": run.refused_decreases,
-        "dollars_a_month": run.cost(price) * _months(run.demand),
+        "unit_hours_a_month": run.unit_hours * _months(run.demand),
+        "dollars_a_month": None if price is None else run.cost(price) * _months(run.demand),
     }
 
 
@@ -209,6 +234,7 @@ _SHOWN = {
     "throttled_units": "{:,.0f}",
     "utilisation": "{:.1%}",
     "headroom": "{:.1%}",
+    "unit_hours_a_month": "{:,.0f}",
     "dollars_a_month": "{:,.2f}",
 }
 
@@ -217,8 +243,19 @@ def _tell(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(told)
         return
+    by_delay = told.pop("by_delay", [])
     rows = [*told.pop("setting", {}).items(), *told.items()]
     print_table(
-        ("what", "value"),
-        [(name.replace("_", " "), _SHOWN.get(name, "{}").format(value)) for name, value in rows],
+        ("what", "value"), [(name.replace("_", " "), _shown(name, value)) for name, value in rows]
     )
+    if by_delay:
+        print_table(
+            ("delay, s", "throttled share", "dollars a month"),
+            [tuple(_shown(name, value) for name, value in each.items()) for each in by_delay],
+            title="If capacity follows an alarm sooner or later",
+            numbers=True,
+        )
+
+
+def _shown(name: str, value: Any) -> str:
+    return "no prices" if value is None else _SHOWN.get(name, "{}").format(value)
