@@ -43,6 +43,8 @@ class Expressions:
             return False
         if operator == "=":
             return bool(_comparable(mine) == _comparable(given))
+        if "N" not in mine:  # A number is neither less nor greater than a value of another type.
+            return False
         if operator == ">":
             return Decimal(mine["N"]) > Decimal(given["N"])
         less = Decimal(mine["N"]) < Decimal(given["N"])

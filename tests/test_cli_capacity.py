@@ -153,6 +153,8 @@ def test_the_bill_is_whole(mix: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert sum(monthly) == pytest.approx(mode["dollars"])
     assert all(each["reason"] for each in found["not_counted"])
     assert {"DAX", "MemoryDB"} <= {each["name"] for each in found["not_counted"]}
+    assert "gb_month" in found["confirmed_prices"]["us-east-1"]
+    assert found["confirmed_prices"]["us-west-2"] == ["rcu_hour", "wcu_hour"]
     assert run(mix) == 0
     out = capsys.readouterr().out
     for each in found["not_counted"]:

@@ -188,6 +188,16 @@ def test_a_wrong_expectation_costs_requests_alone(
             assert values_of(writing.held()) == values_of(writing.model)
 
 
+def test_a_damaged_width_does_not_stop_a_whole_write() -> None:
+    """A whole write replaces an item of which the number of features cannot be read."""
+    writing = Writing(3)
+    writing.apply(writing.part(1, 0, 0.3, 1))
+    assert writing.table.item is not None
+    writing.table.item["%"] = {"S": "damaged"}
+    writing.apply(writing.whole(2, 5))
+    assert writing.held() == writing.model
+
+
 def test_a_whole_write_over_own_times_keeps_unknown_features() -> None:
     """A newer schema's feature keeps its own time, and a later whole write of that schema wins."""
     writing = Writing(3)

@@ -32,6 +32,7 @@ US = {
     "ExportDataSize-Bytes": 0.1,
     "Streams-RequestsCount": 0.0000002,
     # Of what follows nothing may be taken for a price of the table.
+    "IncrementalExportDataSize-Bytes": 9.0,
     "ReplWriteCapacityUnit-Hrs": 9.0,
     "ReplWriteRequestUnits": 9.0,
     "IA-ReplWriteRequestUnits": 9.0,
@@ -119,7 +120,7 @@ def test_a_region_that_lacks_a_basic_price_is_left_out() -> None:
         (b"<html>", "not an AWS offer file"),
         (b"[]", "not an AWS offer file"),
         (b'{"offerCode": "AmazonDynamoDB"}', "not an AWS offer file"),
-        (offer_of({"us-east-1": ""}, US, offerCode="AmazonEC2"), "got that of 'AmazonEC2'"),
+        (offer_of({"us-east-1": ""}, US, offerCode="AmazonEC2"), "got the file of 'AmazonEC2'"),
         (offer_of({}, US), "no region with all basic prices"),
     ],
     ids=["html", "list", "no date", "other service", "no region"],

@@ -14,6 +14,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chalk_online_store import OnlineStore, features
+from chalk_online_store.capacity.items import Sample
+from chalk_online_store.capacity.mix import Mix, NamespaceMix, Write
+from chalk_online_store.capacity.sizing import size
+from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, FaultProxy, create_table
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -108,6 +112,28 @@ def test_a_superseded_write_takes_one_request(store: OnlineStore, proxy: FaultPr
             part(store, key, 5)
 
     assert updates_of(proxy, act) == 40
+
+
+def test_a_late_whole_write_takes_two_requests_as_it_is_sized(
+    store: OnlineStore, proxy: FaultProxy
+) -> None:
+    """A whole write beside a newer feature is refused each time, as the sizing says."""
+    for key in range(1, 21):
+        whole(store, key, 1)
+        part(store, key, 10, "logins")
+    units: list[float] = []
+
+    def act() -> None:
+        units.extend(whole(store, key, 5) for key in range(1, 21))
+
+    requests = updates_of(proxy, act)
+    namespace = namespace_of(Account)
+    row = {"id": 1, "balance": 5.0, "logins": 1, "risk": 0.5}
+    mix = Mix((NamespaceMix("account", 0, write=(Write(20, late=1.0),)),))
+    found = size(mix, {"account": Sample(namespace, [row])})
+    refused = sum(line.amount for line in found.lines if line.what == "write, refused")
+    assert (requests, sum(units)) == (40, 20)
+    assert (found.total("WCU"), refused) == (requests, requests - sum(units))
 
 
 def test_rare_partial_writes_do_not_enlarge_other_items(

@@ -186,8 +186,10 @@ def test_11_a_steady_load_in_each_mode() -> None:
 
 def test_12_refused_writes_are_their_own_component() -> None:
     """Late whole writes are refused and written again, in the write region alone."""
-    late = Write(1000, BLOB, late=1.0)
-    found = sized(1, write=(late,), regions=("us-east-1", "us-west-2"))
+    pair = Namespace("user", int, [Feature("a", int), Feature("b", int)])
+    part = NamespaceMix("user", 0, write=(Write(1000, late=1.0),))
+    mix = Mix((part,), regions=("us-east-1", "us-west-2"))
+    found = size(mix, {"user": Sample(pair, [{"id": 1, "a": 1, "b": 2}])})  # 1 WCU
     # The write covers its group, so each late one is refused and written again: 1,000 + 1,000.
     assert [region.wcu for region in found.regions] == [2000, 1000]
     one = 1000 * 2.628 * 0.625  # $1,642.50

@@ -242,6 +242,12 @@ def _table(
         yield capacity
     if is_global:
         _transfer(draft, sizing, prices[0])
+        if choice.mode == "provisioned":
+            draft.leave_out(
+                "autoscaling of replicated writes",
+                "AWS demands it for a Global Table; the bill has the writes of the peak at all "
+                "times, so a real bill can be lower",
+            )
 
 
 def _class_of(prices: RegionPrices, table_class: TableClass) -> ClassPrices:

@@ -1,7 +1,7 @@
-"""What a mix comes close to of DynamoDB's limits, and what to do about it.
+"""DynamoDB's limits that a mix comes close to, each with its remedy.
 
-Limits are checked on the table that will be created, in its capacity mode: on what it provisions
-and on the autoscaling maximum, or on what a new on-demand table serves. Sources: the
+Limits are checked on the table that will be created, in its capacity mode: on its provisioned units
+and autoscaling maximum, or on the initial throughput of a new on-demand table. Sources: the
 developer guide, "Quotas", "Warm throughput", and "DynamoDB burst and adaptive capacity": a
 partition serves at most 3,000 read and 1,000 write units per second, and an item is in one.
 """

@@ -1,9 +1,9 @@
-"""What the same load costs in each capacity mode, and which one to choose.
+"""Comparison of capacity modes for one load, and the recommended mode.
 
 A day of the load is a sine between its trough and its peak. For autoscaling that day is
-simulated, lags and burst capacity included; on demand pays for what is consumed, provisioned
-for what is there. Every figure comes from a bill (`capacity.bill`), and every note is computed for
-the recommended mode.
+simulated, lags and burst capacity included. On-demand capacity is paid by consumed units,
+provisioned capacity by provisioned units. Every figure comes from a bill (`capacity.bill`), and
+every note is computed for the recommended mode.
 """
 
 from __future__ import annotations
@@ -119,12 +119,12 @@ def compare(
     services: ServicePrices | None = None,
     fallback_nodes: ValkeyPrices | None = None,
 ) -> ModeAdvice:
-    """Compare modes for a sized mix; `prices` are those of its regions, in order.
+    """Compare modes for a sized mix; `prices` has one entry per region, in order.
 
     None stands for a region without prices: its units count, its dollars do not. `target` is
     the utilisation, in percent, that provisioned capacity is to have at the peak. `recovery`
-    adds point-in-time recovery. `services` are prices beside the table: without them no alarm,
-    key, or plan is counted. Raises `InvalidValue` for a target that AWS refuses.
+    adds point-in-time recovery. `services` are the prices of other AWS services: without them no
+    alarm, key, or plan is counted. Raises `InvalidValue` for a target that AWS refuses.
     """
     if not recovery:
         extras = msgspec.structs.replace(sizing.mix.extras, recovery=False)

@@ -37,11 +37,12 @@ class PlannedRegion:
 def planned_regions(
     sizing: Sizing, mode: Mode, target: float = TARGET
 ) -> tuple[PlannedRegion, ...]:
-    """Return what a provisioned or autoscaled table provides in each region.
+    """Return the provisioned capacity and its bounds in each region.
 
     Capacity is for the peak, and for what the mix wants of it when another region is lost, at
-    `target` percent. In several regions writes are autoscaled whatever the mode, as AWS demands,
-    and so are the reads of a replica that differ: Terraform cannot fix them. Empty on demand.
+    `target` percent. In several regions, AWS demands autoscaled writes in both modes. Reads of a
+    replica that differ from the first region are autoscaled as well, since Terraform cannot fix
+    them. Empty on demand.
     """
     if mode == "on-demand":
         return ()

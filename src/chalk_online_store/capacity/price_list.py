@@ -4,7 +4,7 @@ AWS publishes an offer file per service, without credentials ("Getting price lis
 AWS Billing guide). It has `products` by SKU, each with attributes, and `terms`: the prices of a
 SKU, on demand and reserved. A usage type is the region's billing prefix and a name, such as
 `USW2-WriteRequestUnits`; us-east-1 has no prefix, and `IA-` before the name stands for the table
-class Standard-Infrequent Access. A price can have tiers, of which the first is the free tier.
+class Standard-Infrequent Access. A price can have tiers. The first one can be the free tier.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ _Offer: TypeAlias = Mapping[str, Any]
 def parse_offer(body: bytes, bundled: Prices) -> Prices:
     """Return the prices in DynamoDB's offer file.
 
-    Prices that the file does not have, of nodes and of other services, are those of `bundled`,
-    with their own dates. A region is left out if one of its basic prices is missing. Raises
+    The file has no prices of nodes and of other services. They are taken from `bundled`, with
+    their own dates. A region is left out if one of its basic prices is missing. Raises
     `InvalidValue` if the file is not DynamoDB's offer file, or has no complete region.
     """
     try:
         offer = msgspec.json.decode(body)
         if offer["offerCode"] != "AmazonDynamoDB":
             raise InvalidValue(
-                f"expected the offer file of AmazonDynamoDB; got that of {offer['offerCode']!r}. "
-                f"Download {OFFER_URL}."
+                "expected the offer file of AmazonDynamoDB; got the file of "
+                f"{offer['offerCode']!r}. Download {OFFER_URL}."
             )
         published = date.fromisoformat(offer["publicationDate"][:10])
         found = _by_region(offer)
@@ -85,7 +85,7 @@ def parse_offer(body: bytes, bundled: Prices) -> Prices:
 
 
 def _by_region(offer: _Offer) -> dict[str, dict[str, Any]]:
-    """Return the prices of each region, by our names; those of Standard-IA in `infrequent`."""
+    """Return the prices of each region, by our names; `infrequent` is Standard-IA."""
     found: dict[str, dict[str, Any]] = {}
     on_demand = offer["terms"].get("OnDemand", {})
     reserved = offer["terms"].get("Reserved", {})
@@ -129,7 +129,7 @@ def _first_paid(terms: _Offer) -> float | None:
 
 
 def _reserved(terms: _Offer) -> Iterator[tuple[str, float]]:
-    """Return what a reserved unit costs per hour, upfront payment included, by years."""
+    """Yield the hourly cost of a reserved unit, upfront payment included, by years."""
     for term in terms.values():
         years = term["termAttributes"]["LeaseContractLength"].removesuffix("yr")
         hourly = upfront = 0.0

@@ -233,7 +233,9 @@ class _Part:
 
     def _refused_share(self, write: Write, group: str) -> float:
         """The share of a write's requests to a group that are refused, and sent again."""
-        if write.ordering != "event":
+        # A group of one feature has no other feature that could be newer: a late write is refused
+        # once, and nothing follows.
+        if write.ordering != "event" or len(self._sample.groups[group]) == 1:
             return 0.0
         if not self._is_whole(write, group):
             return refused_share(write.late)

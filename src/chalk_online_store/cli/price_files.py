@@ -26,7 +26,7 @@ _MAX_BYTES = 256 * 1024**2
 
 @app.callback()
 def _group() -> None:
-    """Keep `fetch` a command of its own."""
+    """Make `fetch` a subcommand: Typer would run a single command without its name."""
 
 
 @app.command()

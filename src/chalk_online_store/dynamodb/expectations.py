@@ -1,12 +1,12 @@
-"""Which form of a conditional write to send first, by what earlier writes found.
+"""Choice of the first form of a conditional write, from the outcomes of earlier writes.
 
 Problem. A refused condition is billed like the write, and a second write follows. Two usual
 workloads were refused at each write: a whole write after a part of the group was written apart,
 and a partial write that is older than another feature of the same item.
 
-Approach. `updates.Expected` names what a request can expect of the item. For each form of a
-change, counters say which expectation would have been right lately. Nothing is read for that: a
-refusal comes with the item, and an accepted request says that its expectation held.
+Approach. `updates.Expected` lists the expectations that a request can have of the item. For each
+form of a change, counters show which expectation would have been right lately. That takes no read:
+a refusal comes with the item, and an accepted request shows that its expectation held.
 
 - Partial changes keep a saturating counter, as branch predictors do: an item with another, newer
   feature counts up, any other counts down. So a lane that is always late is refused once, and a
@@ -26,15 +26,16 @@ from dataclasses import dataclass
 from chalk_online_store.codec.changes import Attributes, Change, Form, Times, read_number
 from chalk_online_store.codec.layout import BASE, ERASED, WIDTH, own
 from chalk_online_store.dynamodb.updates import Expected
+from chalk_online_store.errors import DamagedItem
 
 OWN_TIMES_SHARE = 0.02
-"""The share of refused plain whole writes from which `OWN_TIMES` costs less than a refusal."""
+"""The refused share of plain whole writes above which `OWN_TIMES` costs less than refusals."""
 
 COUNTER_LIMIT = 2
 """The bound of a partial form's counter, in both directions."""
 
 _WINDOW = 1024
-"""Plain whole writes after which both their counts are halved."""
+"""The number of plain whole writes at which both counts are halved."""
 
 _MAX_FORMS = 4096
 
@@ -47,7 +48,7 @@ class _History:
 
 
 class Expectations:
-    """What changes of each form found in their items. Shared by threads."""
+    """Outcomes of conditional writes, by form of the change. Shared by threads."""
 
     def __init__(self) -> None:
         self._histories: dict[Form, _History] = {}
@@ -73,6 +74,12 @@ class Expectations:
 
     def refused(self, change: Change, expected: Expected, item: Attributes) -> None:
         """Record that a request of this expectation was refused by an item."""
+        try:
+            self._record(change, expected, item)
+        except DamagedItem:  # The merge raises it if the change needs the damaged attribute.
+            return
+
+    def _record(self, change: Change, expected: Expected, item: Attributes) -> None:
         form = change.form
         if form.whole:
             if expected is Expected.PLAIN:

@@ -62,6 +62,12 @@ class Account:
         sizing = self.sizing
         return {
             "prices_as_of": self.prices.as_of.isoformat(),
+            "prices_source": self.prices.source,
+            "confirmed_prices": {
+                region: list(ours.two_sources)
+                for region in sizing.mix.regions
+                if (ours := self.prices.get(region)) is not None
+            },
             "items": [asdict(group) for group in sizing.groups],
             "lines": [asdict(line) for line in sizing.lines],
             "regions": [asdict(region) for region in sizing.regions],

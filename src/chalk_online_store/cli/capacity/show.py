@@ -100,6 +100,11 @@ def _modes(account: Account) -> None:
         say(note, err=True)
     prices = account.prices
     say(f"Prices as of {prices.as_of}: {prices.source}. Nothing is looked up.", err=True)
+    for region in account.sizing.mix.regions:
+        ours = prices.get(region)
+        if ours is not None:
+            confirmed = ", ".join(ours.two_sources) or "none"
+            say(f"Prices of {region} that a second source confirms: {confirmed}.", err=True)
 
 
 def _bill(account: Account) -> None:
