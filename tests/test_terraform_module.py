@@ -12,6 +12,7 @@ import pytest
 
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provision import hcl
+from chalk_online_store.provision.spec import Provisioned
 from chalk_online_store.provision.terraform import iam_sources, render
 from chalk_online_store.provision.terraform_module import MODULE, module_call, render_module
 from chalk_online_store.urls import DynamoDBTarget, parse_url
@@ -221,6 +222,9 @@ resource "aws_dynamodb_table" "NAME" {
   range_key    = "__ns__"
 }
 """
+TARGETS = SCALED.format(read="table_read", write="table_write").replace(
+    '_target" {\n', '" {\n  count              = 1\n'
+)
 COUNTED = MODULE_TABLE.replace("{\n", "{\n  count        = 1\n", 1)
 
 
@@ -254,8 +258,13 @@ CHALK = {"pk": "__id__", "sk": "__ns__", "ttl": "__exp__"}
             "module.old.aws_dynamodb_table.this[0]",
             spec_of("on demand", **CHALK),
         ),
+        (
+            {"main.tf": CALL, "old/main.tf": COUNTED.replace("NAME", "autoscaled") + TARGETS},
+            "module.old.aws_dynamodb_table.autoscaled[0]",
+            spec_of("both scaled", **CHALK),
+        ),
     ],
-    ids=["page", "chalk", "terraform-aws-modules"],
+    ids=["page", "chalk", "terraform-aws-modules", "terraform-aws-modules autoscaled"],
 )
 def test_a_table_of_another_configuration_is_adopted(
     terraform: Terraform,
@@ -294,7 +303,7 @@ def test_a_table_of_another_configuration_is_adopted(
     assert all("importing" in each["change"] for each in replicas)
     targets = [each for each in found.values() if each["type"] == "aws_appautoscaling_target"]
     moved = [each for each in targets if "previous_address" in each]
-    assert len(moved) == (2 if spec.is_global else 0)
+    assert len(moved) == (2 if isinstance(spec.capacity, Provisioned) else 0)
 
 
 def test_a_table_made_by_hand_is_imported(terraform: Terraform, tmp_path: Path) -> None:
