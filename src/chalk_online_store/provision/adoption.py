@@ -31,7 +31,7 @@ _TABLE = "aws_dynamodb_table.online_store"
 
 # The resources of Application Auto Scaling of other configurations, by the name of their table:
 # the sizing page of Chalk's documentation, and terraform-aws-modules/dynamodb-table. Chalk's
-# module ("main") has none.
+# module ("main") has no autoscaling.
 _TARGETS = {
     "chalk_online_store": {"read": "read_target", "write": "write_target"},
     "autoscaled": {"read": "table_read[0]", "write": "table_write[0]"},

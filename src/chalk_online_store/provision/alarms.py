@@ -1,10 +1,10 @@
 """CloudWatch alarms of a table, as data.
 
-Metrics and their dimensions are those of "DynamoDB metrics and dimensions" in the developer guide.
+Source of metrics and dimensions: "DynamoDB metrics and dimensions" in the developer guide.
 `SystemErrors` exists per operation only, so its alarm adds up the operations of the library.
 Utilisation is judged against the most that the table can serve: its fixed units, the maximum of its
-autoscaling, its maximum on demand, or else AWS's quota of a table. Autoscaling keeps the
-utilisation of what is provisioned just now by itself.
+autoscaling, its maximum on demand, or else AWS's quota of a table. The units that are
+provisioned at the moment have alarms of their own, which Application Auto Scaling makes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Alarm:
     """An alarm in a region: `metrics` by id, and how they are combined (`expression`).
 
     It goes off if `datapoints` of the last `periods` values are at `threshold` or above. A period
-    without data is no breach: DynamoDB reports no value if nothing happened.
+    without data is not a breach: DynamoDB reports no value if nothing happened.
     """
 
     label: str
@@ -126,7 +126,7 @@ def _utilisation(spec: TableSpec, wanted: Alarms, region: str) -> Iterator[Alarm
 
 
 def _most(spec: TableSpec, region: str, dimension: str) -> int:
-    """The units per second that a table can serve in a region."""
+    """Return the most units per second that a table can serve in a region."""
     capacity = spec.capacity
     if isinstance(capacity, OnDemand):
         maximum = capacity.max_read if dimension == "read" else capacity.max_write

@@ -1,4 +1,4 @@
-"""Rendered files on disk, and the manifest of what was rendered.
+"""Rendered files on disk, and their manifest.
 
 A directory of Terraform files is read as a whole: a file that is left over from an earlier
 rendering still creates its resources. So the directory keeps a manifest of the files that were
@@ -21,7 +21,7 @@ from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provision.terraform import HEADER
 
 MANIFEST = ".chalk-online-store.json"
-"""The manifest's name. Commit it beside the files."""
+"""The manifest's name. Commit it with the files."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")
 _FIRST_LINE = f"# {HEADER}\n"
@@ -35,7 +35,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class WrittenFiles:
-    """The names of the files that were written, and of those that were removed."""
+    """The names of the written and of the removed files."""
 
     written: tuple[str, ...]
     removed: tuple[str, ...]
@@ -44,7 +44,7 @@ class WrittenFiles:
 def write_rendered(
     directory: Path, files: Mapping[str, str], *, may_prune: bool = False
 ) -> WrittenFiles:
-    """Write rendered files, and remove those of an earlier rendering.
+    """Write rendered files, and remove stale files of an earlier rendering.
 
     `files` maps names below `directory` to texts. Rendering again replaces a rendered file.
 
@@ -96,7 +96,7 @@ def _refuse_foreign(directory: Path, files: Mapping[str, str], manifest: Manifes
 
 
 def _stale(directory: Path, files: Mapping[str, str], manifest: Manifest) -> Iterator[str]:
-    """The rendered files that are not rendered any more.
+    """Yield the files of an earlier rendering that are no longer rendered.
 
     Files that were rendered before there were manifests, or by an interrupted command, are known
     by their first line.
@@ -123,7 +123,7 @@ def _refuse_stale(
         if manifest.files.get(name, _digest(text)) != _digest(text):
             raise InvalidValue(
                 f"{directory / name} is no longer rendered, and was edited since. Move the edits "
-                "to a file of your own, then delete it."
+                "to another file, then delete it."
             )
 
 

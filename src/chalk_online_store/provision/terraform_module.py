@@ -49,7 +49,7 @@ def render_module(
 ) -> dict[str, str]:
     """Return the text of each file by its path.
 
-    `environments` maps names such as "production" to tables. The files are those of the module in
+    `environments` maps names such as "production" to tables. The files are the module in
     `modules/online_store`, and a directory for each environment in `environments`. Terraform is run
     in the directory of an environment. `adopted` is as for `render`, for every environment.
 

@@ -1,4 +1,4 @@
-"""What an account has around a table: quotas, and CloudWatch alarms that watch it."""
+"""Checks of the account around a table: quotas, and CloudWatch alarms on its metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chalk_online_store.provision.state import (
 )
 
 NEARLY_FULL = 0.8
-"""The share of a quota from which on its headroom is small."""
+"""The used share of a quota above which the headroom is small."""
 
 _WATCHED = {
     "throttles": ("ReadThrottleEvents", "WriteThrottleEvents", "ThrottledRequests"),
@@ -75,7 +75,7 @@ def _most(found: RegionState, dimension: Dimension) -> int:
 
 
 def check_alarms(plane: ControlPlane, state: TableState, regions: Sequence[str]) -> Iterator[Check]:
-    """Look for alarms on the metrics of the table, whatever their names."""
+    """Look for alarms on the metrics of the table. Their names do not matter."""
     for region in regions:
         if not state.of(region).exists:
             continue
@@ -97,7 +97,7 @@ def check_alarms(plane: ControlPlane, state: TableState, regions: Sequence[str])
 
 
 def _watched_metrics(plane: ControlPlane, table: str, region: str) -> Iterator[str]:
-    """The metrics of the table that any metric alarm of the region uses."""
+    """Yield the metrics of the table that a metric alarm of the region uses."""
     more: dict[str, Any] = {}
     while True:
         arguments = {"AlarmTypes": ["MetricAlarm"], "MaxRecords": 100, **more}

@@ -1,4 +1,4 @@
-"""The page: what it shows, put into its template by Jinja."""
+"""The page, rendered by Jinja from the parts of an account."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _shown(account: Account, now: datetime) -> dict[str, Any]:
 
 
 def _stored(account: Account) -> Iterator[tuple[str, str, str, str]]:
-    """Dollars per month of storage and recovery in each region, and of one restore."""
+    """Yield the dollars per month of storage and recovery per region, and of one restore."""
     for region in account.sizing.mix.regions:
         prices = account.prices.get(region)
         if prices is None:
@@ -90,7 +90,7 @@ def _stored(account: Account) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _runs(account: Account) -> dict[str, str]:
-    """Days under autoscaling, reads and writes, in the first region; none without a load."""
+    """Draw days under autoscaling in the first region, of each dimension that has a load."""
     first, trough = account.sizing.regions[0], account.sizing.mix.trough
     loads = {"Reads": (first.rcu, first.rcu_ready), "Writes": (first.wcu, 0.0)}
     return {
@@ -103,7 +103,7 @@ def _runs(account: Account) -> dict[str, str]:
 
 
 def _caches(account: Account) -> dict[str, str]:
-    """What memory saves, for each namespace that is read."""
+    """Draw the RCU that a cache saves, for each namespace that is read."""
     shown = {}
     for part, name in zip(account.sizing.mix.namespaces, account.sampled, strict=True):
         groups = [group for group in account.sizing.groups if group.namespace == name]

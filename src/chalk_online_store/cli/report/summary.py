@@ -21,7 +21,8 @@ FACTORS = (0.5, 1.0, 2.0, 4.0)
 class Saving:
     """A change that costs less: dollars per month, and how they were computed.
 
-    `arithmetic` is one line per step. `components` are those of the other bill, if it has one.
+    `arithmetic` is one line per step. `components` belong to the other bill. A change of groups
+    has no other bill.
     """
 
     name: str
@@ -108,7 +109,7 @@ def _name(alternative: Alternative) -> str:
 
 
 def component_rows(account: Account) -> list[ComponentRow]:
-    """Return the components of all modes, those of the recommended mode first."""
+    """Return the components of all modes. The recommended mode's come first."""
     bills = [account.modes.bills[mode] for mode in MODES]
     ordered = (account.bill, *bills)
     names = dict.fromkeys(
