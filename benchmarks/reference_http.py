@@ -86,7 +86,7 @@ class AiohttpTransport(_Reference):
 
     async def send(self, request: Request, timeout: float) -> Response:
         """As `AsyncHttpTransport.send`."""
-        credentials = await self._credentials.current(timeout)
+        credentials = await self._credentials.current_async(timeout)
         body = request.body
         async with self._opened().post(
             self._url,

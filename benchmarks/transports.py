@@ -66,7 +66,7 @@ class Source:
 class AsyncSource:
     """The same for tasks."""
 
-    async def current(self, timeout: float) -> Credentials:
+    async def current_async(self, timeout: float) -> Credentials:
         return CREDENTIALS
 
 

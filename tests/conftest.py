@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, settings
 
 from chalk_online_store.testing import (
     Dynoxide,
-    Ministack,
     Valkey,
     ValkeyCluster,
     create_table,
@@ -26,7 +25,7 @@ from tests.helpers import STRESS, stress
 # No example has a deadline and none is refused as slow: both would depend on the machine.
 settings.register_profile(
     "chalk",
-    max_examples=stress(100),
+    max_examples=stress(40),
     deadline=None,
     derandomize=bool(os.environ.get("CI")) and STRESS <= 1,
     suppress_health_check=[HealthCheck.too_slow],
@@ -76,13 +75,6 @@ def moto() -> Iterator[MotoProcess]:
     """One moto server for the whole session, as `dynoxide`."""
     pytest.importorskip("moto.server")
     with MotoProcess() as engine:
-        yield engine
-
-
-@pytest.fixture(scope="session")
-def ministack() -> Iterator[Ministack]:
-    """One ministack for the whole session, as `dynoxide`."""
-    with Ministack() as engine:
         yield engine
 
 

@@ -61,7 +61,7 @@ def work(url: str, spool: str, seed: int, version: int, wcu: float) -> None:
 
 def tell(ticket: Ticket, text: str) -> None:
     """Say what a submission has, once it is durable."""
-    ticket.wait("durable", timeout=30)
+    ticket.wait("durable", timeout=60)
     say(text)
 
 

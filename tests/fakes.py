@@ -13,7 +13,7 @@ from chalk_online_store.capacity.units import batch_read_units, query_units
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.dynamodb.messages import Request, Response
-from chalk_online_store.effects import Send
+from chalk_online_store.effects import All, Operation, Send
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.report import Report
@@ -181,3 +181,13 @@ class SimulatedStore:
             for time, send in self.driver.sent
             if send.request.operation == operation
         ]
+
+
+def at_once(store: SimulatedStore, *reads: Operation[Any]) -> list[Any]:
+    """Run operations of a store side by side."""
+
+    def main() -> Operation[list[Any]]:
+        results: list[Any] = yield All(reads, len(reads))
+        return results
+
+    return store.driver.run(main())

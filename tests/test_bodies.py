@@ -35,7 +35,7 @@ def names_of(layout: TableLayout, *, projected: bool) -> dict[str, Any]:
 
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=["plain", "odd"])
-quick = settings(max_examples=stress(100))
+quick = settings(max_examples=stress(40))
 
 
 @every_layout

@@ -256,7 +256,7 @@ def test_cancelled_requests_give_back_their_slots(new_loop: NewLoop, hold: float
     async def scenario(url: str) -> None:
         transport = tasks_transport(url, pool_size=4)
         for turn in range(40):
-            sending = [asyncio.create_task(transport.send(GET, 10)) for _ in range(8)]
+            sending = [asyncio.create_task(transport.send(GET, 60)) for _ in range(8)]
             for _ in range(turn):
                 await asyncio.sleep(0)
             await asyncio.sleep(hold)
@@ -265,7 +265,7 @@ def test_cancelled_requests_give_back_their_slots(new_loop: NewLoop, hold: float
             await asyncio.gather(*sending, return_exceptions=True)
         pool = transport._pool()
         assert (pool._busy, len(pool._queue)) == (0, 0)
-        assert (await transport.send(GET, 10)).status == 200
+        assert (await transport.send(GET, 60)).status == 200
         await transport.close()
 
     with Server(always(answer())) as server:

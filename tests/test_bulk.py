@@ -26,7 +26,7 @@ from tests.helpers import stress
 from tests.strategies import VALUES, Schema, any_types, namespaces
 
 LAYOUT = TableLayout()
-thorough = settings(max_examples=stress(60))
+thorough = settings(max_examples=stress(25))
 quick = settings(max_examples=stress(25))
 
 

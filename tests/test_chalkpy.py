@@ -445,8 +445,8 @@ def test_rows_without_a_feature_time_are_observed_now(people: OnlineStore) -> No
 def test_writers_and_async_stores_heed_the_feature_time(people: OnlineStore) -> None:
     """The persistence writer and the async store observe an instance at its FeatureTime."""
     with PersistenceWriter(people) as writer:
-        writer.submit(Person, [_person(1, email="new", updated_at=LATE)]).wait(timeout=30)
-        writer.submit(Person, [_person(1, email="old", updated_at=EARLY)]).wait(timeout=30)
+        writer.submit(Person, [_person(1, email="new", updated_at=LATE)]).wait(timeout=60)
+        writer.submit(Person, [_person(1, email="old", updated_at=EARLY)]).wait(timeout=60)
     row = people.read(Person, [1], ["email"])[0]
     assert (row["email"], row.observed_at("email")) == ("new", LATE)
 

@@ -35,8 +35,8 @@ NEW: Group = ("a", "b", "c", "d")  # the same group, after two features were add
 Seen = dict[str, tuple[int, bytes | None]]
 """Observed-at and attribute of each feature."""
 
-thorough = settings(max_examples=stress(100))
-quick = settings(max_examples=stress(75))
+thorough = settings(max_examples=stress(40))
+quick = settings(max_examples=stress(30))
 
 
 def whole(time: int, group: Group = NEW, expires_at: int | None = None, **values: int) -> Change:

@@ -283,7 +283,7 @@ def test_a_closed_pipe(
     process.stdout.readline()
     process.stdout.close()
     errors = process.stderr.read()
-    assert process.wait(30) == 1
+    assert process.wait(60) == 1
     assert errors == b""
     process.stderr.close()
     process.stdin.close()
@@ -301,7 +301,7 @@ def test_ctrl_c(url: str) -> None:
         wait_for_rows(url)
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b""
-        assert process.wait(30) == 130
+        assert process.wait(60) == 130
 
 
 def wait_for_rows(url: str) -> None:

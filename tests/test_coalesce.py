@@ -25,8 +25,8 @@ from chalk_online_store import (
 )
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.dynamodb.messages import Request, Response
-from chalk_online_store.effects import All, Operation, Send, Sleep
-from tests.fakes import FakeTable, SimulatedStore, answer, refusal
+from chalk_online_store.effects import Operation, Send, Sleep
+from tests.fakes import FakeTable, SimulatedStore, answer, at_once, refusal
 
 
 @features
@@ -54,14 +54,6 @@ def reading(
     yield Sleep(after)
     prepared = store.core.prepare(User, names, None)
     return (yield from store.core.read(prepared, keys, consistent, timeout))
-
-
-def at_once(store: SimulatedStore, *reads: Operation[Any]) -> list[Any]:
-    def main() -> Operation[list[Any]]:
-        results: list[Any] = yield All(reads, len(reads))
-        return results
-
-    return store.driver.run(main())
 
 
 def batches(store: SimulatedStore) -> list[int]:

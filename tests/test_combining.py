@@ -11,7 +11,7 @@ from chalk_online_store.codec.combining import joined, left_of
 from tests.helpers import stress
 from tests.test_changes import NEW, OLD, after, erase, part, seen, whole
 
-thorough = settings(max_examples=stress(150))
+thorough = settings(max_examples=stress(60))
 
 TIMES = st.integers(1, 4)
 VALUES = st.integers(0, 9)

@@ -115,7 +115,7 @@ def test_a_table_may_have_other_key_names(dynoxide: Dynoxide) -> None:
 def test_limits_are_options_of_the_url() -> None:
     """Timeouts and the size of the pool are read from the URL, and have defaults."""
     assert parse_url("dynamodb:///features") == DynamoDBTarget(
-        "features", (), (), None, TableLayout(), "", 1.0, 3.0, 32
+        "features", (), (), (), TableLayout(), "", 1.0, 3.0, 32
     )
     limits = "connect_timeout=0.25&read_timeout=1&max_pool_connections=64"
     target = parse_url(f"dynamodb:///features?{limits}")

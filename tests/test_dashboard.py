@@ -96,7 +96,7 @@ def test_every_panel_asks_for_what_is_exported(valkey: Valkey, exported: MeterPr
         deadline = time.monotonic() + 120
         while missing := asked - names_in(scraped()):  # The lag takes some probes.
             assert time.monotonic() < deadline, missing
-            writer.submit(User, [{"id": 30, "a": 1}]).wait(timeout=20)
+            writer.submit(User, [{"id": 30, "a": 1}]).wait(timeout=60)
             store.read(User, range(40))
     assert len(asked) > 20
     assert all(map(metrics_of, queries()))

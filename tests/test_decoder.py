@@ -45,7 +45,7 @@ except ImportError:
 
 MODULE = "chalk_online_store.codec._decoder"
 needs_decoder = pytest.mark.skipif(_decoder is None, reason="the C extension is not built")
-EXAMPLES = stress(100)
+EXAMPLES = stress(40)
 fuzz = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 

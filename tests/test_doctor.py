@@ -115,7 +115,8 @@ def test_each_fault_of_a_table_is_found(change: Mapping[str, Any], what: str, ve
 def test_replicas_are_those_of_the_url() -> None:
     """Two tables of one name are no Global Table, and a replica that nobody asks is paid for."""
     first = replace(SOUND, replicas={WEST: "ACTIVE"})
-    assert judged(first, SOUND)[f"{WEST} replica"].verdict == "ok"
+    second = replace(SOUND, replicas={EAST: "ACTIVE"})
+    assert judged(first, second)[f"{WEST} replica"].verdict == "ok"
     creating = replace(SOUND, replicas={WEST: "CREATING"})
     assert judged(creating, SOUND)[f"{WEST} replica"].verdict == "error"
     assert "no replica of" in judged(SOUND, SOUND)[f"{WEST} replica"].found

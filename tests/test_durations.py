@@ -7,12 +7,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store import InvalidSchema, LRUCache
 from chalk_online_store.schema import Duration, microseconds
-from tests.helpers import stress
 
 SECOND = 1_000_000
 
@@ -45,7 +44,6 @@ def test_a_duration_in_microseconds(duration: Duration, expected: int | None) ->
     assert microseconds(duration) == expected
 
 
-@settings(max_examples=stress(100))
 @given(st.dictionaries(st.sampled_from(["w", "d", "h", "m", "s", "ms"]), st.integers(0, 10**6)))
 def test_text_is_the_sum_of_its_parts(counts: dict[str, int]) -> None:
     """Parts in any order, with and without spaces, add up."""

@@ -11,10 +11,15 @@ import botocore.session
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.retries import standard as _standard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chalk_online_store import errors
+from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.failures import failure
 from chalk_online_store.dynamodb.messages import Response
+from chalk_online_store.dynamodb.redaction import hide_values
+from tests.helpers import stress
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 NOW_US = int(NOW.timestamp() * 1_000_000)
@@ -24,11 +29,13 @@ def refused(
     status: int = 400,
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
+    sent: bytes = b"",
     **members: Any,
 ) -> Any:
     """The error of a response; its body is of `members`, unless it is given."""
     body = json.dumps(members).encode() if body is None else body
-    return failure(Response(status, headers or {}, body), "GetItem on table 'features'", now=NOW_US)
+    what = "GetItem on table 'features'"
+    return failure(Response(status, headers or {}, body), what, now=NOW_US, sent=sent)
 
 
 # --- what is retried, by botocore's standard mode -------------------------------------------
@@ -159,6 +166,87 @@ def test_a_message_that_may_quote_values_stays_out_of_the_text() -> None:
         error = refused(__type=code, message="value 4711 is wrong")
         assert "4711" not in str(error)
         assert "4711" in error.engine_message
+
+
+SENT = json.dumps(
+    {
+        "TableName": "features",
+        "Item": {
+            "pk": {"S": "user:alice@example.com"},
+            "a": {"N": "12345.50"},
+            "b": {"M": {"street name": {"S": "x"}}},
+            "c": {"SS": ["red", "green"]},
+            "d": {"B": "AAECAw=="},
+        },
+    }
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "The provided key element does not match the schema",
+            "The provided key element does not match the schema",
+        ),
+        (
+            "Parameters were invalid: Type mismatch for key pk expected: S actual: N",
+            "Parameters were invalid: Type mismatch for key pk expected: S actual: N",
+        ),
+        ("Bad key user:alice@example.com here", "Bad key … here"),
+        ("Not a number: 12345.50", "Not a number: …"),
+        ("Not a number: 1.23455e4, or 12345.5", "Not a number: …, or …"),
+        ("No member street name in x, red or green", "No member … in …, … or …"),
+        ("Bytes AAECAw== at 'any quoted text'", "Bytes … at …"),
+        ('Syntax error; token: "abc", near: "a.b"', "Syntax error; token: …, near: …"),
+        ("The item doesn't fit, it can't", "The item doesn't fit, it can't"),
+    ],
+)
+def test_aws_reason_is_in_the_text_without_values(message: str, said: str) -> None:
+    """The text of a refusal has AWS's message, with values of the request and quotes left out."""
+    error = refused(sent=SENT, __type="ValidationException", message=message)
+    assert str(error) == f"GetItem on table 'features': ValidationException: {said}."
+    assert error.engine_message == message
+
+
+@given(
+    values=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=4),
+    numbers=st.lists(st.decimals(-(10**30), 10**30, allow_nan=False), max_size=3),
+    data=st.data(),
+)
+@settings(max_examples=stress(40))
+def test_no_value_of_a_request_gets_into_the_text(
+    values: list[str], numbers: list[Any], data: st.DataObject
+) -> None:
+    """A text has an ellipsis in place of each value of the request that a message repeats."""
+    item = {f"a{i}": {"S": value} for i, value in enumerate(values)}
+    item |= {f"n{i}": {"N": str(value)} for i, value in enumerate(numbers)}
+    quoted = [*values, *map(str, numbers)]
+    words = data.draw(st.lists(st.sampled_from(quoted), min_size=1, max_size=5))
+    said = hide_values("| " + " | ".join(words) + " |", json.dumps({"Item": item}).encode())
+    assert [word for word in said.strip("| \n").split(" | ") if word.strip(" …|")] == []
+
+
+@pytest.mark.parametrize("value", ["sNaN", "NaN", "Infinity", "1E+999999", "", " ", "(", "…"])
+def test_odd_values_are_hidden_too(value: str) -> None:
+    """Texts that are special to Decimal or to regular expressions are values like others."""
+    sent = json.dumps({"Item": {"pk": {"S": value}, "M": {"M": {value: {"N": "1"}}}}}).encode()
+    said = hide_values(f"Bad value: {value} ", sent)
+    assert said.replace("…", "").strip() == "Bad value:"
+
+
+def test_a_request_that_cannot_be_read_hides_the_whole_message() -> None:
+    """Without the request's values, nothing of a message that may quote them is shown."""
+    assert hide_values("value 4711 is wrong", b"{") == ""
+
+
+def test_a_damaged_answer_is_identified_as_well() -> None:
+    """A checksum that does not match, or a body of another form, keeps status and request id."""
+    headers = {"x-amzn-requestid": "KQNSO5"}
+    for more, body in (({"x-amz-crc32": "1"}, b"{}"), ({}, b"[]"), ({}, b"{")):
+        with pytest.raises(errors.RequestError) as raised:
+            answers.read(Response(200, headers | more, body), answers.written, "PutItem")
+        assert (raised.value.http_status, raised.value.request_id) == (200, "KQNSO5")
 
 
 def test_a_session_token_stays_out_of_the_text() -> None:

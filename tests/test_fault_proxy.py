@@ -92,11 +92,11 @@ class Source:
 class AsyncSource:
     """The same for tasks."""
 
-    async def current(self, *_: float) -> Credentials:
+    async def current_async(self, *_: float) -> Credentials:
         """Made up."""
         return Credentials("local", "local")
 
-    refresh = current
+    refresh_async = current_async
 
 
 class Blocking:

@@ -34,11 +34,11 @@ def at_work(lock: threading.Lock, until: threading.Event) -> Iterator[None]:
     def work() -> None:
         with forks_wait(), lock:
             began.set()
-            until.wait(30)
+            until.wait(60)
 
     thread = threading.Thread(target=work)
     thread.start()
-    began.wait(30)
+    began.wait(60)
     try:
         yield
     finally:

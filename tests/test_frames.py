@@ -520,7 +520,7 @@ def test_a_persistence_writer_takes_tables(store: OnlineStore) -> None:
     with PersistenceWriter(store) as writer:
         tickets = submit_table(writer, User, table, observed_at="at", chunk=2)
         for ticket in tickets:
-            ticket.wait(timeout=10)
+            ticket.wait(timeout=60)
     assert [ticket.rows for ticket in tickets] == [2, 1]
     assert_same(read_table(store, User, [1, 2, 3]), TABLE)
     assert store.read(User, [1])[0].observed_at("name") == NOON
@@ -533,7 +533,7 @@ def test_an_async_persistence_writer_takes_tables() -> None:
         async with AsyncOnlineStore.open("sqlite://", schema=[User]) as store:
             async with AsyncPersistenceWriter(store) as writer:
                 for ticket in await submit_table_async(writer, User, TABLE):
-                    await ticket.wait(timeout=10)
+                    await ticket.wait(timeout=60)
             return await read_table_async(store, User, [1, 2, 3])
 
     assert_same(asyncio.run(use()), TABLE)

@@ -42,7 +42,7 @@ from tests.golden.cases import TYPES
 from tests.golden.generate import load
 from tests.helpers import stress
 
-EXAMPLES = stress(100)
+EXAMPLES = stress(40)
 fuzz = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 LAYOUT = TableLayout()

@@ -57,7 +57,7 @@ class Echo:
     def respond(self, connection: socket.socket, body: bytes) -> None:
         """Answer one request."""
         if self._after is not None:
-            assert self._after.holds.wait(10)
+            assert self._after.holds.wait(60)
             self._after.holds.clear()
         connection.sendall(answer(body))
 
@@ -85,14 +85,14 @@ class Held(Echo):
             super().respond(connection, body)
             return
         self.holds.set()
-        self.let_go.wait(10)
+        self.let_go.wait(60)
         connection.sendall(b"nonsense" if body == b"bad" else answer(body))
         self.answered.set()
 
     def release(self) -> None:
         """Answer what was held; it is on the client's side then."""
         self.let_go.set()
-        assert self.answered.wait(10)
+        assert self.answered.wait(60)
 
     def __enter__(self) -> Self:
         return self
@@ -358,7 +358,7 @@ class Hesitant(Server):
     let_go = threading.Event()
 
     def _serve(self, connection: socket.socket) -> None:
-        self.let_go.wait(10)
+        self.let_go.wait(60)
         super()._serve(connection)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -16,7 +16,6 @@ from chalk_online_store import ItemTooLarge, features
 from chalk_online_store.capacity.explain import explain
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, value_size
 from tests.fakes import SimulatedStore
-from tests.helpers import stress
 from tests.strategies import floats, ints
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -44,7 +43,6 @@ def a_row(size: int, score: float, rank: int, character: str, share: float) -> d
 
 
 @pytest.mark.parametrize("ordering", ["event", "arrival"])
-@settings(max_examples=stress(100))
 @given(size=sizes, score=floats, rank=ints, character=characters, share=st.floats(0, 1))
 def test_just_what_is_too_large_is_refused_and_not_sent(
     ordering: str, size: int, score: float, rank: int, character: str, share: float

@@ -98,7 +98,7 @@ class Server:
                 listener_or_connection.shutdown(socket.SHUT_RDWR)
             listener_or_connection.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
 
 def received(connection: socket.socket) -> bytes:
@@ -230,11 +230,11 @@ class AsyncSource:
     def __init__(self) -> None:
         self._source = Source()
 
-    async def current(self, *within: float) -> Credentials:
+    async def current_async(self, *within: float) -> Credentials:
         """The credentials in hand."""
         return self._source.current(*within)
 
-    async def refresh(self, *within: float) -> Credentials:
+    async def refresh_async(self, *within: float) -> Credentials:
         """Others from now on."""
         return self._source.refresh(*within)
 
@@ -780,7 +780,7 @@ def test_time_is_up_in_time(connect: Connect, behaviour: Behaviour) -> None:
         began = time.monotonic()
         with pytest.raises(RequestTimeout) as raised:
             client.send(timeout=0.2)
-        assert 0.15 < time.monotonic() - began < 1
+        assert 0.15 < time.monotonic() - began < 20  # A drip takes 50 seconds.
         assert_text_is_safe(raised.value, server.port)
         with pytest.raises(RequestTimeout):
             client.send(timeout=0.1)  # Enough to be accepted, by a busy machine too.
@@ -795,17 +795,18 @@ def test_a_request_that_is_given_up_closes_its_connection(connect: Connect) -> N
         with pytest.raises(RequestTimeout):
             client.send(timeout=0.1)
         client.pause(0.05)
-        assert ended.wait(10)
+        assert ended.wait(60)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ignores what its queue is full for")
 def test_connecting_has_its_own_timeout(connect: Connect) -> None:
     """A host that does not even accept is given up long before the request's time is."""
     with socket.create_server((HOST, 0), backlog=0) as listener, waiting_at(listener):
+        client = connect(f"http://{HOST}:{listener.getsockname()[1]}", connect_timeout=0.1)
         began = time.monotonic()
         with pytest.raises(RequestTimeout):
-            connect(f"http://{HOST}:{listener.getsockname()[1]}", connect_timeout=0.1).send()
-        assert time.monotonic() - began < 1
+            client.send(timeout=60)
+        assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 1e-9])
@@ -967,7 +968,7 @@ def test_more_threads_than_connections_do_not_wait() -> None:
 
     def behave(connection: socket.socket) -> None:
         received(connection)
-        meeting.wait(10)  # Passes only when all requests are here at once.
+        meeting.wait(60)  # Passes only when all requests are here at once.
         connection.sendall(answer())
 
     with Server(behave) as server:
@@ -976,7 +977,7 @@ def test_more_threads_than_connections_do_not_wait() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         client.close()
     assert server.connections == 8
     assert not meeting.broken
@@ -1037,9 +1038,9 @@ def test_a_task_that_waits_for_credentials_hears_of_the_close(new_loop: NewLoop)
     ready = asyncio.Event()
 
     class SlowSource(AsyncSource):
-        async def current(self, *within: float) -> Credentials:
+        async def current_async(self, *within: float) -> Credentials:
             await ready.wait()
-            return await super().current(*within)
+            return await super().current_async(*within)
 
     async def scenario() -> None:
         source: Any = SlowSource()
@@ -1176,7 +1177,7 @@ def running_loop(loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.AbstractEv
     thread.start()
     yield loop
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join(60)
     loop.close()
 
 

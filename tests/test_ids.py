@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store.codec.ids import ALPHABET, all_ids, free_ids
-from tests.helpers import stress
 
 first_ids = st.sets(st.sampled_from(list(itertools.islice(all_ids(), 200))))
 
@@ -31,7 +30,6 @@ def test_no_id_comes_twice() -> None:
     assert "".join(sorted(ALPHABET)).isalnum()
 
 
-@settings(max_examples=stress(100))
 @given(first_ids)
 def test_the_shortest_free_ids_come_first(taken: set[str]) -> None:
     """What is taken is skipped, and nothing else."""

@@ -319,7 +319,7 @@ def test_a_namespace_by_hand_takes_instances() -> None:
 def test_writers_and_async_stores_take_instances(store: OnlineStore) -> None:
     """Every door takes the same rows."""
     with PersistenceWriter(store) as writer:
-        writer.submit(Data, [Data(1, "a", 0.5)]).wait(timeout=10)
+        writer.submit(Data, [Data(1, "a", 0.5)]).wait(timeout=60)
     assert store.read(Data, [1]).to(Data) == [Data(1, "a", 0.5)]
 
     async def use() -> list[Data]:

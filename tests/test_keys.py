@@ -18,7 +18,7 @@ from chalk_online_store.codec.keys import MAX_KEY_BYTES, key_encoder, keys_encod
 from chalk_online_store.schema import PrimaryKey
 from tests.helpers import stress
 
-quick = settings(max_examples=stress(75))
+quick = settings(max_examples=stress(30))
 
 # Few letters, so that keys differ by their separators and escapes more often than not.
 texts = st.text(alphabet=":\\1a-", max_size=6) | st.text(max_size=6)

@@ -207,7 +207,7 @@ def test_a_killed_load_goes_on(file: Path, dynoxide: Dynoxide, fault_proxy: Faul
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
                 os.kill(process.pid, end)
-                assert process.wait(20) == (130 if end == signal.SIGTERM else -9)
+                assert process.wait(60) == (130 if end == signal.SIGTERM else -9)
     assert 0 < json.loads(path.read_text())["rows"] < ROWS
     assert run(file, "--url", dynoxide.url(name), *user()) == 0
     check(dynoxide.url(name))

@@ -17,7 +17,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from chalk_online_store import DeadLetter, OnlineStore, PersistenceWriter, RowsAbandoned, features
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.errors import ConnectionFailed
+from chalk_online_store.errors import ConnectionFailed, RequestRefused, WriteFailed
 from chalk_online_store.logs import event
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.logs import log_change
@@ -137,6 +137,26 @@ def test_everything_that_is_logged_is_an_event() -> None:
     assert len(logged) > 15
     for path, call in logged:
         assert "extra" in [keyword.arg for keyword in call.keywords], (path, call.lineno)
+
+
+def test_a_record_identifies_the_request_that_failed() -> None:
+    """Status, code, request id, region and attempt are fields, also if the request is the cause."""
+    refused = RequestRefused("no")
+    refused.http_status, refused.code, refused.request_id = 400, "ValidationException", "KQNSO5"
+    refused.region, refused.attempt = "us-east-1", 2
+    facts = {
+        "http.response.status_code": 400,
+        "chalk.error_code": "ValidationException",
+        "aws.request_id": "KQNSO5",
+        "cloud.region": "us-east-1",
+        "chalk.attempt": 2,
+    }
+    name = {"event.name": "chalk.online_store.x"}
+    assert event("x", error=refused) == name | {"error.type": "RequestRefused"} | facts
+    failed = WriteFailed("no", {0: refused})
+    failed.__cause__ = refused
+    assert event("x", error=failed) == name | {"error.type": "WriteFailed"} | facts
+    assert event("x", error=ValueError("secret")) == name | {"error.type": "ValueError"}
 
 
 def test_every_event_is_documented() -> None:

@@ -509,7 +509,7 @@ class Coherence(RuleBasedStateMachine):
         self.returned[write.pk] = max(self.returned[write.pk], version or 0)
 
 
-Coherence.TestCase.settings = settings(max_examples=stress(60), stateful_step_count=40)
+Coherence.TestCase.settings = settings(max_examples=stress(25), stateful_step_count=40)
 test_no_read_sees_the_past = Coherence.TestCase
 
 

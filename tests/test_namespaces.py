@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store import Feature, InvalidKey, InvalidValue, Namespace, UnknownFeature
@@ -13,7 +13,6 @@ from chalk_online_store.codec.changes import Change, number
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.codec.registry import Registry
-from tests.helpers import stress
 
 SECOND = 1_000_000
 USER = Namespace(
@@ -90,7 +89,6 @@ def test_what_the_schema_leaves_out_counts() -> None:
     assert (change.form.whole, change.form.width) == (False, 2)
 
 
-@settings(max_examples=stress(100))
 @given(st.integers(0, 10**17))
 def test_an_item_expires_when_nothing_of_it_can_be_served(time: int) -> None:
     """Expiry is the first whole second from which the longest-lived feature is stale."""

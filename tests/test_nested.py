@@ -24,10 +24,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chalk_online_store import Document, InvalidSchema, InvalidValue, Vector
-from chalk_online_store.codec.ids import all_ids
-from chalk_online_store.codec.nested import Ids, codec_of, value_encoder
+from chalk_online_store.codec.nested import codec_of, value_encoder
 from chalk_online_store.schema.annotations import read_annotation
-from chalk_online_store.schema.types import struct_fields
+from tests.golden.generate import ids_of
 from tests.helpers import stress
 from tests.strategies import (
     ELEMENTS,
@@ -45,14 +44,8 @@ from tests.strategies import (
 )
 
 PATH = "user.x"
-thorough = settings(max_examples=stress(60), suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=stress(25), suppress_health_check=list(HealthCheck))
 quick = settings(max_examples=stress(30), suppress_health_check=list(HealthCheck))
-
-
-def ids_of(annotation: Any) -> Ids:
-    """An id for each field of every struct in a type."""
-    paths = dict.fromkeys(path for path, _ in struct_fields(read_annotation(annotation).type, PATH))
-    return dict(zip(paths, all_ids(), strict=False))
 
 
 def encode(annotation: Any, value: Any) -> bytes:

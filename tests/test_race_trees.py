@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store.drivers import polling
@@ -26,7 +26,6 @@ from chalk_online_store.drivers.aio import AsyncDriver
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.effects import NOW, All, Effect, Instant, Operation, Race, Send, Sleep
-from tests.helpers import stress
 
 # --- trees ---------------------------------------------------------------------------------
 
@@ -200,7 +199,6 @@ def outcome(run: Callable[[Operation[str]], str], tree: Tree) -> tuple[str, list
     return result, sorted(made.log)
 
 
-@settings(max_examples=stress(100))
 @given(trees())
 def test_drivers_agree_on_any_tree(tree: Tree) -> None:
     """Every driver gives the same result, begins and ends everything at the same times."""

@@ -23,6 +23,7 @@ from chalk_online_store.errors import (
     InvalidValue,
     OnlineStoreError,
     TableNotFound,
+    Throttled,
 )
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.regions import MeasuredLag, RegionKeeper
@@ -356,3 +357,29 @@ def test_further_orders_do_not_begin_a_drain_anew() -> None:
     assert router.to_read(drained)[0] == B
     router.order(Orders(drained.wall, drained=(A,), evacuated=(C,)))
     assert [router.to_read(drained) for _ in range(20)] == [[B, A]] * 20
+
+
+# --- the retry quota -----------------------------------------------------------------------
+
+
+def test_a_read_leaves_a_region_whose_retry_quota_is_used_up() -> None:
+    """A throttled read without tokens for a retry goes to another region at once."""
+    world = World(A, B)
+    world.fill()
+    world.read()
+    while world.backend._wire._quota(A).take(Throttled()):
+        pass
+    world.denying[A] = "ThrottlingException"
+    rows = world.read()
+    assert (rows[0]["risk"], rows.report.region, rows.report.retries) == (0.5, B, 0)
+
+
+def test_an_error_names_the_region_that_refused() -> None:
+    """If all regions refuse a read, the error has the region of the refusal that it states."""
+    world = World(A, B)
+    world.fill()
+    world.read()
+    world.denying = dict.fromkeys((A, B), "AccessDeniedException")
+    with pytest.raises(AccessDenied) as raised:
+        world.read()
+    assert (raised.value.region, raised.value.attempt) == (A, 1)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store import Feature, Namespace, RegistryError, TypeConflict, UnknownFeature
@@ -30,7 +30,6 @@ from chalk_online_store.codec.registry import (
     read_items,
     scope_of,
 )
-from tests.helpers import stress
 from tests.strategies import vector
 
 LAYOUT = TableLayout()
@@ -129,7 +128,6 @@ def test_the_scope_of_a_name(name: str, scope: str) -> None:
     assert scope_of(name) == Entry(name, "a", "int").scope == scope
 
 
-@settings(max_examples=stress(100))
 @given(st.sets(st.sampled_from(list(itertools.islice(all_ids(), 30)))), st.integers(1, 40))
 def test_reserved_names_are_no_ids(reserved: set[str], count: int) -> None:
     """No id is the name of a table's key or TTL, and no id is skipped but those."""
@@ -140,7 +138,6 @@ def test_reserved_names_are_no_ids(reserved: set[str], count: int) -> None:
     assert found == list(itertools.islice(free, count))
 
 
-@settings(max_examples=stress(100))
 @given(st.lists(st.dictionaries(st.sampled_from("pqrstuvw"), st.just(int)), max_size=6))
 def test_an_id_never_changes(schemas: list[dict[str, Any]]) -> None:
     """However a schema grows and shrinks, each name keeps its id and no id has two names."""
@@ -259,7 +256,6 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=stress(100))
 @given(st.lists(STEPS, max_size=15))
 def test_names_come_and_go_but_ids_stay(steps: list[Any]) -> None:
     """Whatever is registered, renamed and dropped: no id ever stands for another feature."""
@@ -327,7 +323,6 @@ entries = st.builds(
 )
 
 
-@settings(max_examples=stress(100))
 @given(entries)
 def test_an_entry_survives_its_items(entry: Entry) -> None:
     """An entry is read back from its by-name item as it was written, through JSON."""
@@ -335,7 +330,6 @@ def test_an_entry_survives_its_items(entry: Entry) -> None:
     assert read_entry(parse_item(render_item(by_name))) == entry
 
 
-@settings(max_examples=stress(100))
 @given(entries)
 def test_the_two_items_of_an_entry(entry: Entry) -> None:
     """One item lies under the name, and one under the id, before all names."""
@@ -345,7 +339,6 @@ def test_the_two_items_of_an_entry(entry: Entry) -> None:
     assert by_id.sk < NAMES_AFTER < by_name.sk
 
 
-@settings(max_examples=stress(100))
 @given(entries, entries)
 def test_two_entries_clash_where_they_should(one: Entry, two: Entry) -> None:
     """Two entries share an item exactly where they share a name, or scope and id."""

@@ -34,7 +34,7 @@ FEATURES = 2_000
 """Features of each process's schema."""
 NAMES = 2_500
 """Features of all schemas together."""
-WITHIN = 150.0
+WITHIN = 600.0
 """Seconds that a process may take at most."""
 
 

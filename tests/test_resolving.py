@@ -86,7 +86,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     yield found
     found.released.set()
     for thread in lookups():
-        thread.join(10)
+        thread.join(60)
 
 
 def lookups() -> list[threading.Thread]:
@@ -133,7 +133,7 @@ def test_a_resolver_that_recovers_serves_those_who_wait(connect: Connect, names:
 
         def slow(*arguments: Any, **options: Any) -> Any:
             if not options.get("flags", 0):
-                assert ready.wait(30)
+                assert ready.wait(60)
             return found(*arguments, **options)
 
         socket.getaddrinfo = slow

@@ -47,7 +47,7 @@ def n(value: object) -> dict[str, str]:
     return {"N": str(value)}
 
 
-@settings(max_examples=stress(50))
+@settings(max_examples=stress(20))
 @given(st.data())
 def test_attributes_may_come_in_any_order(data: st.DataObject) -> None:
     """An engine may write attributes, bookkeeping included, in whatever order it likes."""
@@ -74,7 +74,7 @@ def test_null_is_not_absent(annotation: Any) -> None:
     assert shape.cell(read(shape, latest=n(3), time_a=n(2)), 0) is None
 
 
-@settings(max_examples=stress(150))
+@settings(max_examples=stress(60))
 @given(st.data())
 def test_a_row_of_many_types_comes_back_exactly(data: st.DataObject) -> None:
     """Features of different types beside each other do not disturb one another."""
@@ -93,7 +93,6 @@ def _encoded(column: Column, value: Any) -> bytes:
     return value_encoder(column.full_name, column.feature.type, column.feature.nullable)(value)
 
 
-@settings(max_examples=stress(100))
 @given(st.sampled_from(list(VALUES)), st.none() | st.integers(0, 5), st.data())
 def test_a_column_says_what_its_cells_say(
     annotation: Any, oldest: int | None, data: st.DataObject

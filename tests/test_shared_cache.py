@@ -218,7 +218,7 @@ def test_a_persistence_writer_tells_as_well(place: Place) -> None:
     store.write(User, [{"id": 1, "a": 1, "b": 2, "c": 3}], observed_at=at(1))
     reader.read(User, [1])
     with PersistenceWriter(store) as writer:
-        writer.submit(User, [{"id": 1, "a": 8}], observed_at=at(2)).wait(timeout=10)
+        writer.submit(User, [{"id": 1, "a": 8}], observed_at=at(2)).wait(timeout=60)
     rows = reader.read(User, [1])
     assert (hits(rows), rows[0]["a"], rows[0]["b"]) == ((1, 0.0), 8, 2)
 

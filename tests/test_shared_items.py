@@ -98,7 +98,6 @@ histories = st.lists(since_1970, min_size=1, max_size=4)
 
 
 @pytest.mark.slow
-@settings(max_examples=stress(100))
 @given(told=histories, table=st.lists(since_1970, max_size=4))
 def test_what_was_read_is_joined_with_what_was_told(
     cache: Cache, told: list[Change], table: list[Change]
@@ -117,7 +116,7 @@ def test_what_was_read_is_joined_with_what_was_told(
     assert times.erased == max(Times(heard).erased, Times(read).erased)
 
 
-@settings(max_examples=stress(70))
+@settings(max_examples=stress(30))
 @given(table=st.lists(since_1970, max_size=4), told=histories)
 def test_what_is_told_afterwards_is_merged(
     cache: Cache, table: list[Change], told: list[Change]
@@ -131,7 +130,7 @@ def test_what_is_told_afterwards_is_merged(
     assert said(found, names) == said(expected, names)
 
 
-@settings(max_examples=stress(70))
+@settings(max_examples=stress(30))
 @given(history=histories)
 def test_an_item_of_the_table_is_packed_whole(history: list[Change]) -> None:
     """A packed item has every attribute of the table's but its key and its expiry."""

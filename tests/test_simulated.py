@@ -57,7 +57,7 @@ def first(times: int, operation: str, reply: Reply) -> Any:
     return lambda asked, body, now: reply if asked == operation and next(counter) <= times else None
 
 
-@settings(max_examples=stress(50))
+@settings(max_examples=stress(20))
 @given(at_most=st.integers(1, 100), count=st.integers(2, 250))
 def test_unprocessed_keys_are_asked_again_until_none_is_left(at_most: int, count: int) -> None:
     """However little of a batch is processed at a time, every key is answered, none twice."""

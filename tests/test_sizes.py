@@ -11,11 +11,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store.codec.sizes import item_size, number_size, value_size
-from tests.helpers import stress
 
 
 def test_the_example_of_the_guide() -> None:
@@ -97,7 +96,6 @@ def test_the_size_of_a_number_as_measured_on_dynamodb(text: str, size: int) -> N
     assert number_size(text) == size
 
 
-@settings(max_examples=stress(100))
 @given(st.integers(1, 10**30), st.integers(-100, 80), st.sampled_from(["", "-"]))
 def test_the_notation_of_a_number_does_not_count(digits: int, exponent: int, sign: str) -> None:
     """One number has one size, with an exponent, without, or with zeros at its ends."""
@@ -106,14 +104,12 @@ def test_the_notation_of_a_number_does_not_count(digits: int, exponent: int, sig
     assert len({number_size(text) for text in written}) == 1
 
 
-@settings(max_examples=stress(100))
 @given(st.integers(1, 10**30), st.integers(-100, 80))
 def test_a_decimal_point_among_the_digits_costs_a_byte_at_most(digits: int, exponent: int) -> None:
     """The place of the point matters only by the pairs of digits that it splits."""
     assert number_size(f"{digits}E{exponent}") - number_size(str(digits)) in {0, 1}
 
 
-@settings(max_examples=stress(100))
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=5))
 def test_an_item_is_the_sum_of_its_names_and_values(texts: dict[str, str]) -> None:
     """Attribute names are paid for in UTF-8, each time."""

@@ -144,7 +144,7 @@ def test_a_request_that_waits_leaves_the_connection_to_others(tmp_path: Path) ->
         thread.start()
         time.sleep(0.05)
         engine.close()
-        thread.join(30)
+        thread.join(60)
     assert [type(failure).__name__ for failure in failures] == ["StoreClosed"]
 
 

@@ -161,7 +161,7 @@ def test_a_slow_response_is_not_lost(connect: Connect, monkeypatch: pytest.Monke
         received(connection)
         connection.sendall(answer(b"first"))
         received(connection)
-        assert doubted.wait(10)
+        assert doubted.wait(60)
         connection.sendall(answer(b"late"))
 
     with Server(behave) as server:
@@ -300,7 +300,7 @@ def test_a_connection_with_unasked_bytes_carries_nothing_more(
         client = connect(server.url)
         for n in range(1, 4):
             assert client.send().status == 200
-            assert sent.wait(10)
+            assert sent.wait(60)
             sent.clear()
             time.sleep(0.02)  # The event loop does not run meanwhile.
             assert server.connections == n

@@ -24,8 +24,8 @@ from chalk_online_store import (
 from chalk_online_store.drivers.aio import InThread
 from chalk_online_store.drivers.simulated import Reply
 from chalk_online_store.dynamodb.messages import Request
-from chalk_online_store.effects import All, Operation, Send, Sleep
-from tests.fakes import FakeTable, SimulatedStore, answer, refusal
+from chalk_online_store.effects import Operation, Send, Sleep
+from tests.fakes import FakeTable, SimulatedStore, answer, at_once, refusal
 
 
 @features
@@ -53,14 +53,6 @@ def reading(
     yield Sleep(after)
     prepared = store.core.prepare(User, ["a"], None)
     return (yield from store.core.read(prepared, keys, consistent=False, timeout=timeout))
-
-
-def at_once(store: SimulatedStore, *reads: Operation[Any]) -> list[Any]:
-    def main() -> Operation[list[Any]]:
-        results: list[Any] = yield All(reads, len(reads))
-        return results
-
-    return store.driver.run(main())
 
 
 def slow(store: SimulatedStore, seconds: float) -> None:
@@ -154,7 +146,7 @@ class Table:
         """Play the engine."""
         with self._lock:
             self.reads += request.operation in ("GetItem", "BatchGetItem")
-        self.opened.wait(10)
+        self.opened.wait(60)
         return self._table(Send(request, timeout), 0.0).response
 
     def warm(self, connections: int, timeout: float) -> int:

@@ -367,7 +367,7 @@ def test_a_writer_in_the_background_is_traced(url: str, spans: Spans) -> None:
     with OnlineStore.open(url, [User]) as store:
         spans.of(store)
         with PersistenceWriter(store) as writer:
-            writer.submit(User, [{"id": 1, "name": "a", "count": 1}]).wait(timeout=10)
+            writer.submit(User, [{"id": 1, "name": "a", "count": 1}]).wait(timeout=60)
     assert tree(spans.take())["write user"] == ["UpdateItem traced"]
 
 

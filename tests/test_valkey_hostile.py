@@ -22,6 +22,7 @@ from chalk_online_store.drivers.valkey import (
     ClusterTransport,
     ValkeyTransport,
 )
+from chalk_online_store.drivers.valkey.blocking import BlockingConnection
 from chalk_online_store.errors import (
     ConnectionFailed,
     MalformedResponse,
@@ -31,6 +32,7 @@ from chalk_online_store.errors import (
 )
 from chalk_online_store.testing import AcceptThenClose, Latency, Valkey, ValkeyFaultProxy
 from chalk_online_store.valkey.commands import Request
+from chalk_online_store.valkey.resp import ReplyReader
 from chalk_online_store.valkey.urls import ValkeyTarget
 from tests.contract.conftest import AnyStore
 
@@ -155,6 +157,38 @@ def test_a_trickle_ends_at_the_deadline() -> None:
             assert time.monotonic() - began < 8
 
 
+class Endless:
+    """A socket that always has one more byte, and takes only one."""
+
+    def __init__(self) -> None:
+        self._here, self._there = socket.socketpair()
+
+    def fileno(self) -> int:
+        return self._here.fileno()
+
+    def recv(self, size: int) -> bytes:
+        return b"1"
+
+    def send(self, data: bytes) -> int:
+        return 1
+
+    def close(self) -> None:
+        self._here.close()
+        self._there.close()
+
+
+def test_bytes_without_a_pause_end_at_the_deadline() -> None:
+    """A peer that is ready all the time, so that nobody has to wait for it, ends no later."""
+    connection = BlockingConnection(Endless())  # type: ignore[arg-type]
+    reader = ReplyReader(1, 1 << 60)
+    reader.feed(b"$%d\r\n" % (1 << 59))
+    with pytest.raises(TimeoutError):
+        connection.receive(reader, time.monotonic() + 0.1, time.monotonic() + 0.1)
+    with pytest.raises(TimeoutError):
+        connection.send(bytes(1 << 26), time.monotonic() + 0.1)
+    connection.close()
+
+
 def test_the_reason_for_a_closed_connection_is_told() -> None:
     """An error that precedes the end of a connection is what the call fails with."""
 
@@ -170,7 +204,14 @@ def test_the_reason_for_a_closed_connection_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "moved", [b"-MOVED\r\n", b"-MOVED 1 nowhere\r\n", b"-MOVED x a:b\r\n", b"-ASK 1 a:999999\r\n"]
+    "moved",
+    [
+        b"-MOVED\r\n",
+        b"-MOVED 1 nowhere\r\n",
+        b"-MOVED x a:b\r\n",
+        b"-ASK 1 a:999999\r\n",
+        b"-MOVED 1 127.0.0.1:70000\r\n",
+    ],
 )
 def test_a_redirection_to_nowhere_is_refused(moved: bytes) -> None:
     """A `MOVED` without an address raises no `ValueError`."""

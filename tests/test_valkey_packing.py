@@ -57,7 +57,7 @@ attributes = st.one_of(
 )
 
 
-@settings(max_examples=stress(300))
+@settings(max_examples=stress(120))
 @given(attributes)
 def test_every_attribute_comes_back(attribute: bytes) -> None:
     """Packed and unpacked, an attribute is the same to the byte."""
@@ -124,7 +124,7 @@ def packed(item: Attributes) -> bytes:
     return msgspec.msgpack.encode({name: value_of(item[name]) for name in names})
 
 
-@settings(max_examples=stress(150))
+@settings(max_examples=stress(60))
 @given(
     st.lists(st.lists(rows_of_features(), min_size=1, max_size=3), min_size=1, max_size=3),
     some_names,

@@ -319,10 +319,8 @@ def test_a_slow_primary_is_hedged(group: ValkeyReplicas, kind: type) -> None:
             # A busy machine may have made it seem slow before.
             eventually(lambda: region_of(store) == f"127.0.0.1:{proxy.port}")
             hedges = store.regions()[1].hedges
-            with proxy.fault(Latency(0.4), operations={"MGET"}):
-                began = time.monotonic()
+            with proxy.fault(Latency(8), operations={"MGET"}):
                 rows = store.read(User, [1])
-                assert time.monotonic() - began < 0.4
             assert rows[0]["a"] == 1
             assert (rows.report.region, rows.report.hedges) == (replica, 1)
             assert rows.report.failovers == 0

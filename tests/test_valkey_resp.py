@@ -176,6 +176,31 @@ def test_the_response_to_another_request_is_refused() -> None:
         respond(pipeline, [b"2"], number=other.data.rsplit(b"\r\n", 2)[1])
 
 
+@pytest.mark.parametrize(
+    ("command", "one", "two"),
+    [
+        (("MGET", "a", "b"), [b"1", b"2"], [None, b"3"]),
+        (("EVALSHA", MERGE.sha, 2, "a", "b"), [1, 2], [0, 0]),
+    ],
+)
+def test_replies_exchanged_within_one_response_are_refused(
+    command: Command, one: Any, two: Any
+) -> None:
+    """A command of several keys has a number of its own, so its reply counts for no other one."""
+    pipeline = Pipeline([command, command, ("GET", "c")])
+    first, second, last = [data.split(b"\r\n")[2] for data in pipeline.data.split(b"ECHO")[1:]]
+    replies = [one, first, two, second, None, last]
+    assert pipeline.check(replies) == [one, two, None]
+    with pytest.raises(BrokenReply, match="another request"):
+        pipeline.check([two, second, one, first, None, last])
+
+
+def test_commands_of_one_key_share_a_number() -> None:
+    """The commands of a cluster, of one key each, are not doubled."""
+    commands: list[Command] = [("GET", "a"), ("MGET", "b"), ("EVALSHA", MERGE.sha, 1, "c", "", "")]
+    assert Pipeline(commands).data.count(b"ECHO") == 1
+
+
 def test_a_refused_number_counts_if_all_was_refused() -> None:
     """A server that refuses everything, or the number alone by its ACL, is believed."""
     pipeline = Pipeline([("MGET", "a"), ("GET", "b")])

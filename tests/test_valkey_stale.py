@@ -18,7 +18,9 @@ import pytest
 
 from chalk_online_store import AsyncOnlineStore, OnlineStore, Status, features
 from chalk_online_store.connect import connect
+from chalk_online_store.drivers.http.reuse import Reuse
 from chalk_online_store.drivers.valkey import AsyncValkeyTransport, ValkeyTransport
+from chalk_online_store.errors import StaleConnection
 from chalk_online_store.testing import (
     ForgottenConnections,
     LateDuplicates,
@@ -188,6 +190,44 @@ def test_a_slow_server_is_not_sent_everything_twice(kind: type, valkey: Valkey) 
             for _ in range(12):
                 assert store.read(User, [7], timeout=5)[0]["a"] == 1007
         assert proxy.stats().requests["MGET"] - before < 20
+
+
+@pytest.mark.parametrize("transport", [ValkeyTransport, AsyncValkeyTransport])
+def test_time_that_ends_on_a_silent_reused_connection_is_no_fault_of_the_server(
+    transport: Any, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If no time is left for a new connection, the error says so; the next request gets one."""
+    monkeypatch.setattr(Reuse, "may_send_twice", lambda self, now: False)
+    with proxies(valkey) as (front,), asyncio.Runner() as runner:
+        carrier = transport(ValkeyTarget((("127.0.0.1", front.port or 0),)))
+
+        def ask(timeout: float) -> Any:
+            found = carrier.send(Request([("MGET", "a")]), timeout)
+            return runner.run(found) if asyncio.iscoroutine(found) else found
+
+        assert ask(30) == [[None]]
+        front.inject(ForgottenConnections(silent=True))
+        with pytest.raises(StaleConnection) as caught:
+            ask(0.3)
+        assert not caught.value.engine_fault
+        assert ask(30) == [[None]]
+        closing = carrier.close()
+        if asyncio.iscoroutine(closing):
+            runner.run(closing)
+
+
+def test_an_idle_connection_keeps_no_response(valkey: Valkey) -> None:
+    """The last response of a pooled connection, which may be large, can be freed."""
+
+    async def main() -> None:
+        carrier = AsyncValkeyTransport(ValkeyTarget((("127.0.0.1", valkey.port or 0),)))
+        replies = await carrier.send(Request([("MGET", "idle")]), 30)
+        (pool,) = carrier._pools.made.values()
+        assert replies == [[None]]
+        assert not any(connection._reader.replies for connection in pool._idle)
+        await carrier.close()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("transport", [ValkeyTransport, AsyncValkeyTransport])

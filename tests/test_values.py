@@ -39,8 +39,8 @@ from tests.strategies import (
 )
 
 NUMBERS = {bool, int, float, Decimal, datetime, date, time, timedelta}
-quick = settings(max_examples=stress(60))
-thorough = settings(max_examples=stress(100))
+quick = settings(max_examples=stress(25))
+thorough = settings(max_examples=stress(40))
 
 every_type = pytest.mark.parametrize("annotation", VALUES, ids=str)
 

@@ -82,9 +82,9 @@ def test_a_row_is_written_in_the_background(url: str, spool: Path) -> None:
         PersistenceWriter(store, spool=spool) as writer,
     ):
         ticket = writer.submit(User, [row(1, 7, "x")], T0)
-        ticket.wait("durable", timeout=5)
+        ticket.wait("durable", timeout=60)
         assert ticket.durable
-        ticket.wait(timeout=5)
+        ticket.wait(timeout=60)
         assert (ticket.rows, ticket.written, ticket.dead, ticket.done) == (1, 1, 0, True)
     assert read(url, 1) == {"a": 7, "b": "x"}
 
@@ -218,8 +218,8 @@ def test_a_small_spool_delays_durability_alone(
         PersistenceWriter(store, spool=spool, spool_bytes=2000) as writer,
     ):
         ticket = writer.submit(User, [row(key, b="x" * 100) for key in range(100)])
-        ticket.wait("durable", timeout=10)
-        ticket.wait(timeout=10)
+        ticket.wait("durable", timeout=60)
+        ticket.wait(timeout=60)
         assert writer.stats().spool_bytes <= 2000
     assert "takes 2,000 bytes" in caplog.text
     assert issubclass(SpoolFull, Exception)
@@ -231,7 +231,7 @@ def test_rows_of_a_feature_that_was_dropped_meanwhile_are_dead(url: str, spool: 
         store.write(User, [row(1)])
         writer = PersistenceWriter(store, Writing(wcu_per_second=1), spool=spool)
         for key in range(5):
-            writer.submit(User, [row(key, 1, "later")], T0).wait("durable", timeout=5)
+            writer.submit(User, [row(key, 1, "later")], T0).wait("durable", timeout=60)
         writer.close(0)
         store.drop(User, ["b"])
     letters: list[DeadLetter] = []
@@ -256,7 +256,7 @@ def test_arrival_order_ends_with_the_process(url: str, spool: Path) -> None:
         slow = Writing(ordering="arrival", wcu_per_second=1)
         writer = PersistenceWriter(store, slow, spool=spool)
         for key in range(8):
-            writer.submit(User, [row(key, 1)], T0).wait("durable", timeout=5)
+            writer.submit(User, [row(key, 1)], T0).wait("durable", timeout=60)
         writer.close(0)
         with PersistenceWriter(store, Writing(ordering="arrival"), spool=spool) as writer:
             later = T0 + timedelta(days=1)
@@ -276,10 +276,10 @@ def test_results_are_written_in_the_background(url: str, spool: Path) -> None:
             ticket = writer.write_result(
                 "q", {"x": 1}, {"user.a": 5}, version="1", max_staleness="1h", observed_at=T0
             )
-            ticket.wait(timeout=5)
+            ticket.wait(timeout=60)
         assert store.read_result("q", {"x": 1}, version="1").status == "stale"
         with PersistenceWriter(store) as writer:
-            writer.write_result("q", {"x": 1}, {"user.a": 6}, version="1").wait(timeout=5)
+            writer.write_result("q", {"x": 1}, {"user.a": 6}, version="1").wait(timeout=60)
         assert store.read_result("q", {"x": 1}, version="1")["user.a"] == 6
 
 
@@ -392,8 +392,8 @@ def test_an_async_writer_does_the_same(url: str, spool: Path) -> None:
     async def script(store: AsyncOnlineStore, spool: Path) -> None:
         async with AsyncPersistenceWriter(store, spool=spool) as writer:
             ticket = await writer.submit(User, [row(1, 7)], T0)
-            await ticket.wait("durable", timeout=5)
-            await ticket.wait(timeout=5)
+            await ticket.wait("durable", timeout=60)
+            await ticket.wait(timeout=60)
             assert (ticket.written, ticket.done) == (1, True)
             tickets = await asyncio.gather(
                 *(writer.submit(User, [row(key, key)], T0) for key in range(2, 200))
@@ -436,7 +436,7 @@ def test_an_async_wait_may_be_cancelled(url: str, spool: Path) -> None:
             waiting = asyncio.create_task(ticket.wait())
             await asyncio.sleep(0.05)
             waiting.cancel()
-            await ticket.wait(timeout=20)
+            await ticket.wait(timeout=60)
 
     run(script, url, spool)
     assert read(url, 4)["a"] == 1
@@ -467,7 +467,7 @@ async def main():
     await store.write(User, [row(0)])
     writer = AsyncPersistenceWriter(store, Writing(wcu_per_second=1), spool={str(spool)!r})
     ticket = await writer.submit(User, [row(key, 3) for key in range(9)], T0)
-    await ticket.wait("durable", timeout=5)
+    await ticket.wait("durable", timeout=60)
 asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -106,7 +106,7 @@ class Victims:
 
     def close(self) -> None:
         self._pipes[0].close()
-        self._process.wait(10)
+        self._process.wait(60)
         self._pipes[1].close()
 
 
@@ -163,7 +163,7 @@ def test_an_engine_that_was_down_gets_everything(tmp_path: Path, spool: Path) ->
                 for version in range(2, 20)
                 for key in range(KEYS)
             ]
-            tickets[-1].wait("durable", timeout=10)
+            tickets[-1].wait("durable", timeout=60)
             with pytest.raises(RowsPending):
                 writer.flush(3)
             again = Dynoxide(tmp_path / "engine.db", port=port)
@@ -283,7 +283,7 @@ def test_a_fork_does_not_use_its_parents_spool(url: str, spool: Path) -> None:
         """
         store = OnlineStore.open(url, [User])
         writer = PersistenceWriter(store, spool=spool)
-        writer.submit(User, [row(0, 1)], moment(1)).wait("durable", timeout=10)
+        writer.submit(User, [row(0, 1)], moment(1)).wait("durable", timeout=60)
         child = os.fork()
         if not child:
             try:
@@ -292,7 +292,7 @@ def test_a_fork_does_not_use_its_parents_spool(url: str, spool: Path) -> None:
                 print(error, flush=True)
             sys.exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        writer.submit(User, [row(2, 1)], moment(1)).wait("durable", timeout=10)
+        writer.submit(User, [row(2, 1)], moment(1)).wait("durable", timeout=60)
         os.kill(os.getpid(), 9)
         """,
         url,
@@ -340,7 +340,7 @@ def test_an_interpreter_that_ends_while_nothing_can_be_written_leaves_it_in_the_
             str(spool),
         )
         assert done.returncode == 0
-        assert 9 < time.monotonic() - began < 30
+        assert 9 < time.monotonic() - began < 120
     assert "Traceback" not in done.stderr
     take_up(url, spool)
     assert max(versions(url).values()) == 199
@@ -392,7 +392,7 @@ def test_a_damaged_spool_gives_what_can_be_read(url: str, spool: Path) -> None:
             writer = PersistenceWriter(store, Writing(wcu_per_second=1), spool=spool)
             for version in range(1, 200):
                 ticket = writer.submit(User, [row(version % 40, version)], moment(version))
-            ticket.wait("durable", timeout=10)
+            ticket.wait("durable", timeout=60)
             os.kill(os.getpid(), 9)
             """,
             url,

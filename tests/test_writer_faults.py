@@ -251,9 +251,9 @@ def run_with_threads(spool: Path | None) -> None:
         writer = PersistenceWriter(store, spool=spool, dead_letters=letters.extend)
         first = writer.submit(User, [row(1, 1), row(2, 2), {"id": 5, "a": "bad"}], T0)
         with pytest.raises(WriteFailed):
-            first.wait(timeout=30)
+            first.wait(timeout=60)
         second = writer.submit(User, [row(1, 10), row(3, 3)], T0 + timedelta(seconds=1))
-        second.wait("durable", timeout=30)
+        second.wait("durable", timeout=60)
         writer.flush(30)
         writer.close(30)
         stats = writer.stats()
@@ -265,12 +265,12 @@ def run_with_threads(spool: Path | None) -> None:
 def test_a_thread_that_is_gone_is_started_again() -> None:
     """A waiting caller restarts the writer's thread if it has ended, whatever has ended it."""
     with OnlineStore.open("sqlite://", [User]) as store, PersistenceWriter(store) as writer:
-        writer.submit(User, [row(1, 1)]).wait(timeout=30)
+        writer.submit(User, [row(1, 1)]).wait(timeout=60)
         thread, core = writer._thread, writer._core
         assert thread is not None
         core.stopped = True  # As if an exception had ended the loop of the thread.
         core._pipeline.stop()
-        thread.join(30)
+        thread.join(60)
         core.stopped = False
-        writer.submit(User, [row(1, 2)]).wait(timeout=30)
+        writer.submit(User, [row(1, 2)]).wait(timeout=60)
         assert store.read(User, [1])[0]["a"] == 2

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,14 @@ from chalk_online_store import (
     Writing,
     features,
 )
+from chalk_online_store.effects import Await
+from chalk_online_store.errors import StoreClosed
+from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.inbox import Inbox
+from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.spool import Commit, Left, Spool
+from chalk_online_store.writer.tickets import Submission, Ticket, Unit
+from chalk_online_store.writer.window import Parcel
 
 
 @features
@@ -94,7 +101,7 @@ def test_submit_refuses_unknown_names_and_invalid_keys(
         assert writer.stats().accepted == 0
         ticket = writer.submit(schema, [good, bad], on_invalid="dead_letter")
         with pytest.raises(WriteFailed, match="1 of 2 rows") as failed:
-            ticket.wait(timeout=30)
+            ticket.wait(timeout=60)
         assert {at: type(e) for at, e in failed.value.failed.items()} == {1: error}
         assert {at: type(e) for at, e in ticket.errors.items()} == {1: error}
         assert len(letters) == 1
@@ -115,7 +122,7 @@ def test_a_thread_that_cannot_start_refuses_rows(monkeypatch: pytest.MonkeyPatch
             writer.submit(User, [{"id": 1, "a": 1}])
         assert writer.stats().accepted == 0
         monkeypatch.setattr(threading.Thread, "start", start)
-        writer.submit(User, [{"id": 1, "a": 1}]).wait(timeout=30)
+        writer.submit(User, [{"id": 1, "a": 1}]).wait(timeout=60)
 
 
 # --- asyncio -------------------------------------------------------------------------------
@@ -134,7 +141,7 @@ def test_a_cancelled_close_ends_all_the_same(tmp_path: Path, spooled: bool) -> N
             writer = AsyncPersistenceWriter(store, slow, spool=spool, dead_letters=letters.extend)
             ticket = await writer.submit(User, [{"id": i, "a": i} for i in range(40)])
             if spooled:
-                await ticket.wait("durable", timeout=30)
+                await ticket.wait("durable", timeout=60)
             closing = asyncio.create_task(writer.close())
             await asyncio.sleep(0.05)
             closing.cancel()
@@ -167,7 +174,7 @@ def test_a_writer_continues_in_the_next_event_loop(tmp_path: Path) -> None:
     ticket = asyncio.run(submit())
 
     async def finish() -> Any:
-        await ticket.wait(timeout=30)
+        await ticket.wait(timeout=60)
         await writer.close()
         row = (await store.read(User, [1]))[0]["a"]
         await store.close()
@@ -194,7 +201,7 @@ async def main():
         assert writer.stats().accepted == 0
         asyncio._set_running_loop(None)
         try:
-            asyncio.new_event_loop().run_until_complete(ticket.wait(timeout=5))
+            asyncio.new_event_loop().run_until_complete(ticket.wait(timeout=60))
         except StoreClosed:
             sys.exit(0)
         sys.exit(1)
@@ -225,9 +232,9 @@ def test_a_deleted_spool_is_noticed(tmp_path: Path, suffix: str) -> None:
     letters: list[DeadLetter] = []
     with OnlineStore.open("sqlite://", [User]) as store:
         writer = PersistenceWriter(store, spool=path, dead_letters=letters.extend)
-        writer.submit(User, [{"id": 1, "a": 1}]).wait(timeout=30)
+        writer.submit(User, [{"id": 1, "a": 1}]).wait(timeout=60)
         Path(f"{path}{suffix}").unlink()
-        writer.submit(User, [{"id": 2, "a": 2}]).wait("durable", timeout=30)
+        writer.submit(User, [{"id": 2, "a": 2}]).wait("durable", timeout=60)
         assert writer.stats().written == 2
         assert writer._spool is not None
         with pytest.raises(SpoolDamaged, match="deleted or replaced"):
@@ -266,3 +273,55 @@ def test_changes_that_leave_a_sound_database_are_found(tmp_path: Path, change: s
     assert len(found) >= 9
     assert all(bodies[ids.index(record_id)] == body for record_id, body in found.items())
     again.close()
+
+
+class Exits(list[int]):
+    """A value that ends the thread which encodes it."""
+
+    def __iter__(self) -> Iterator[int]:
+        raise SystemExit
+
+
+def test_a_value_that_ends_the_thread_holds_up_no_other_row() -> None:
+    """A row whose value raises `SystemExit` becomes a dead letter, and other rows are written."""
+
+    @features
+    class Visit:
+        id: int
+        pages: list[int]
+
+    letters: list[DeadLetter] = []
+    with OnlineStore.open("sqlite://", [Visit]) as store:
+        with PersistenceWriter(store, dead_letters=letters.extend) as writer:
+            rows = [{"id": 1, "pages": Exits([1])}, {"id": 2, "pages": [2]}]
+            ticket = writer.submit(Visit, rows)
+            with pytest.raises(WriteFailed):
+                ticket.wait(timeout=30)
+        assert (ticket.written, ticket.dead, len(letters)) == (1, 1, 1)
+        assert store.read(Visit, [2])[0]["pages"] == [2]
+
+
+def test_a_wait_that_is_given_up_takes_no_ring() -> None:
+    """A bell that wakes one waiter wakes one that still waits."""
+    bell = Bell()
+    given_up, waiting = bell.wait(0, 30), bell.wait(0, 30)
+    next(given_up)
+    effect = next(waiting)
+    given_up.close()
+    bell.ring(1)
+    assert isinstance(effect, Await)
+    assert effect.future.done()
+
+
+def test_a_row_that_is_written_while_it_is_given_up_counts_once() -> None:
+    """`close` gives up rows in one thread while the request of another one is acknowledged."""
+    inbox = Inbox(100, 1 << 20)
+
+    def written_meanwhile(letters: Any) -> None:
+        ledger.end([Unit(submission, 0, Parcel(1))], 0.0)
+
+    ledger = Ledger(inbox, None, written_meanwhile)
+    submission = Submission(Ticket(2, 10.0, 0.0, ledger), "user", [{}, {}], [0, 0], "live")  # type: ignore[arg-type]
+    ledger.accept(submission)
+    ledger.abandon(StoreClosed("closed"), is_spooled=False)
+    assert (ledger.counts.written, ledger.counts.dead, inbox.rows) == (1, 1, 0)

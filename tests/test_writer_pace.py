@@ -181,3 +181,14 @@ def test_retries_have_a_budget() -> None:
     pace.succeeded(20)
     pace.failed(2, wholly=False, now=9.0)
     assert pace.not_before == before
+
+
+def test_a_writer_waits_as_long_as_aws_asks() -> None:
+    """`x-amz-retry-after` postpones the next batch, even if only some changes of a batch failed."""
+    for wholly in (True, False):
+        retries = Retries(RetryPolicy(base=0.1), random.Random(1))
+        retries.failed(1, wholly, 100.0, retry_after=3.0)
+        assert retries.not_before == 103.0
+    retries = Retries(RetryPolicy(base=0.1), random.Random(1))
+    retries.failed(1, True, 100.0, retry_after=60.0)
+    assert 105.0 <= retries.not_before <= 105.1

@@ -140,7 +140,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=stress(100), stateful_step_count=40)
+TestMachine.settings = settings(max_examples=stress(40), stateful_step_count=40)
 
 
 def test_writes_of_one_entity_are_one() -> None:

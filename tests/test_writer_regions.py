@@ -135,7 +135,7 @@ def test_an_async_writer_replays_too(local_global_table: LocalGlobalTable) -> No
             for version in (1, 2):
                 rows = [row(key, version) for key in range(KEYS)]
                 ticket = await writer.submit(User, rows, moment(version))
-                await ticket.wait(timeout=20)
+                await ticket.wait(timeout=60)
                 if version == 1:
                     await asyncio.to_thread(table.wait_until_replicated)
                     await asyncio.to_thread(table.partition, EAST, WEST)

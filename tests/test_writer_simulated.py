@@ -92,7 +92,7 @@ def test_newest_wins_whatever_the_order(calm: World) -> None:
         max_size=12,
     )
 )
-@settings(max_examples=stress(60))
+@settings(max_examples=stress(25))
 def test_features_are_each_as_new_as_what_was_submitted(
     rows: list[tuple[int, int, str, bool]],
 ) -> None:

@@ -22,7 +22,7 @@ from chalk_online_store.testing import LocalGlobalTable
 
 LOOK_EVERY = 0.5
 _AT_ONCE = 100
-_FOR_REPLICATION = 30.0
+_FOR_REPLICATION = 120.0
 
 
 class LoadFailed(Exception):
@@ -103,7 +103,7 @@ def run(scenario: Scenario, pace: Pace) -> Found:
 
 
 def _fill(table: LocalGlobalTable) -> None:
-    with OnlineStore.open(table.url(), schema=[Account]) as store:
+    with OnlineStore.open(table.url(read_timeout=30), schema=[Account], timeout=120) as store:
         store.write(Account, [row(key, 0) for key in range(ENTITIES)], ordering="arrival")
     table.wait_until_replicated(_FOR_REPLICATION)
 

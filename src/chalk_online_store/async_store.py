@@ -17,7 +17,7 @@ from chalk_online_store.drivers.steps import read_clocks
 if TYPE_CHECKING:
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
-    from chalk_online_store.drivers.credentials import Session
+    from chalk_online_store.drivers.sessions import Sessions
     from chalk_online_store.operations.bloom.build import BuildReport, Progress
     from chalk_online_store.operations.core import Core, Schema
     from chalk_online_store.operations.prepared import Prepared
@@ -77,9 +77,9 @@ class AsyncOnlineStore:
         coalesce: Duration | None = None,
         max_future_skew: Duration = MAX_FUTURE_SKEW,
         routing: Routing | None = None,
-        session: Session | None = None,
+        session: Sessions | None = None,
     ) -> AsyncOnlineStore:
-        """As `OnlineStore.open`; `session` is an `aioboto3.Session` or a `boto3.Session`."""
+        """As `OnlineStore.open`; `session` has `aioboto3.Session`s or `boto3.Session`s."""
         from chalk_online_store.connect import connect_async
         from chalk_online_store.operations.core import checked
 

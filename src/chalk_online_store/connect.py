@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import InvalidValue, UnsupportedPlatform
 from chalk_online_store.routing.attempts import RoutedAttempts
-from chalk_online_store.routing.logs import log_change
+from chalk_online_store.routing.logs import log_change, log_replication
 from chalk_online_store.routing.router import Router
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.urls import DynamoDBTarget, SqliteTarget, parse_url
@@ -26,7 +25,7 @@ from chalk_online_store.valkey.urls import ValkeyTarget
 if TYPE_CHECKING:
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.aio import AsyncTransport
-    from chalk_online_store.drivers.credentials import Endpoint, Session
+    from chalk_online_store.drivers.sessions import RegionAccess, Sessions
     from chalk_online_store.drivers.sync import Transport
     from chalk_online_store.drivers.valkey import (
         AsyncClusterTransport,
@@ -51,12 +50,12 @@ class Connected(NamedTuple, Generic[T]):
 
 
 def connect(
-    url: str, session: Session | None, routing: Routing | None = None
+    url: str, session: Sessions | None, routing: Routing | None = None
 ) -> Connected[Transport]:
     """What a URL opens, for threads.
 
-    `session` is a `boto3.Session`; without one, one is made. A URL of one region is routed only
-    where `routing` is given. Raises `InvalidURL` or `UnsupportedPlatform`.
+    `session` is a `boto3.Session`, or one per region; without it, one is made. A URL of one region
+    is routed only where `routing` is given. Raises `InvalidURL` or `UnsupportedPlatform`.
     """
     _check_platform()
     target = parse_url(url)
@@ -67,28 +66,29 @@ def connect(
         return Connected(EmbeddedBackend(), {"": SqliteEngine(target.path)})
     if isinstance(target, ValkeyTarget):
         return _of_valkey(target, valkey_server, routing)
-    from chalk_online_store.drivers.credentials import CredentialSource, is_local
+    from chalk_online_store.drivers.credentials import is_local
     from chalk_online_store.drivers.http.blocking import HttpTransport
     from chalk_online_store.drivers.http.mocked import MockedTransport, is_moto_imported
+    from chalk_online_store.drivers.sessions import resolve_regions
 
-    endpoints, session = _resolve(target, session)
-    source = CredentialSource(session)
+    regions = resolve_regions(target, session)
     transports: list[Transport] = []
-    for endpoint in endpoints:
-        transport = HttpTransport(endpoint, source, **_limits_of(target))
+    for region in regions:
+        endpoint = region.endpoint
+        transport = HttpTransport(endpoint, region.credentials, **_limits_of(target))
         mockable = is_moto_imported() and not is_local(endpoint.url)
         transports.append(MockedTransport(transport, endpoint) if mockable else transport)
     cache = valkey_server(target.shared_cache) if target.shared_cache else None
-    return _connected(target, endpoints, transports, routing, cache)
+    return _connected(target, regions, transports, routing, cache)
 
 
 def connect_async(
-    url: str, session: Session | None, routing: Routing | None = None
+    url: str, session: Sessions | None, routing: Routing | None = None
 ) -> Connected[AsyncTransport]:
     """What a URL opens, for asyncio.
 
-    `session` is an `aioboto3.Session` or a `boto3.Session`; without one, one of the latter is
-    made. Otherwise as `connect`.
+    `session` is an `aioboto3.Session` or a `boto3.Session`, or one per region; without it, one of
+    the latter is made. Otherwise as `connect`.
     """
     _check_platform()
     target = parse_url(url)
@@ -100,19 +100,20 @@ def connect_async(
         return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
     if isinstance(target, ValkeyTarget):
         return _of_valkey(target, _async_server, routing)
-    from chalk_online_store.drivers.credentials import AsyncCredentialSource, is_local
+    from chalk_online_store.drivers.credentials import is_local
     from chalk_online_store.drivers.http.aio import AsyncHttpTransport
     from chalk_online_store.drivers.http.mocked import AsyncMockedTransport, is_moto_imported
+    from chalk_online_store.drivers.sessions import resolve_regions
 
-    endpoints, session = _resolve(target, session)
-    source = AsyncCredentialSource(session)
+    regions = resolve_regions(target, session)
     transports: list[AsyncTransport] = []
-    for endpoint in endpoints:
-        transport = AsyncHttpTransport(endpoint, source, **_limits_of(target))
+    for region in regions:
+        endpoint = region.endpoint
+        transport = AsyncHttpTransport(endpoint, region.credentials, **_limits_of(target))
         mockable = is_moto_imported() and not is_local(endpoint.url)
         transports.append(AsyncMockedTransport(transport, endpoint) if mockable else transport)
     cache = _async_server(target.shared_cache) if target.shared_cache else None
-    return _connected(target, endpoints, transports, routing, cache)
+    return _connected(target, regions, transports, routing, cache)
 
 
 def _check_platform() -> None:
@@ -166,6 +167,7 @@ def _of_valkey(
 
 def _routed(router: Router) -> RoutedAttempts:
     router.on_change = lambda region: log_change(router, region, read_clocks())
+    router.on_replication = log_replication
     return RoutedAttempts(router)
 
 
@@ -177,14 +179,14 @@ def _report_delays(router: Router, regions: Sequence[str], transports: Sequence[
 
 def _connected(
     target: DynamoDBTarget,
-    endpoints: Sequence[Endpoint],
+    accesses: Sequence[RegionAccess],
     transports: Sequence[T],
     routing: Routing | None,
     cache: T | None,
 ) -> Connected[T]:
     from chalk_online_store.dynamodb.backend import DynamoDBBackend
 
-    regions = [endpoint.region for endpoint in endpoints]
+    regions = [access.endpoint.region for access in accesses]
     route = None
     if routing is not None or len(regions) > 1:
         route = _routed(Router(regions, target.home or regions[0], routing))
@@ -240,10 +242,11 @@ def table_size(url: str) -> TableSize:
     if isinstance(target, ValkeyTarget):
         with closing(valkey_server(target)) as server:
             return TableSize(*server.size(target.read_timeout))
+    from chalk_online_store.drivers.sessions import resolve_regions
     from chalk_online_store.drivers.tables import describe_table
 
-    endpoints, session = _resolve(target, None)
-    return TableSize(*describe_table(session, endpoints[0], target.table))
+    first = resolve_regions(target)[0]
+    return TableSize(*describe_table(first, target.table))
 
 
 def provisioned_wcu(url: str) -> float:
@@ -264,16 +267,3 @@ def _limits_of(target: DynamoDBTarget) -> dict[str, Any]:
         "pool_size": target.max_pool_connections,
         "keepalive_timeout": target.keepalive_timeout,
     }
-
-
-def _resolve(target: DynamoDBTarget, given: Session | None) -> tuple[list[Endpoint], Session]:
-    """The endpoint of each region, and the session that has the credentials for all."""
-    from chalk_online_store.drivers.credentials import LocalSession, is_local, resolve_endpoint
-    from chalk_online_store.drivers.sessions import session_of
-
-    session = given or session_of(target.profile)
-    pairs = zip_longest(target.regions or (None,), target.endpoint_urls)
-    endpoints = [resolve_endpoint(session, region, url) for region, url in pairs]
-    if given is None and all(is_local(endpoint.url) for endpoint in endpoints):
-        session = LocalSession(session)
-    return endpoints, session

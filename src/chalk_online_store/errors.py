@@ -13,7 +13,7 @@ a key, a value or a secret: those could end up in a log.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from chalk_online_store.report import Report
@@ -43,6 +43,13 @@ class InvalidURL(OnlineStoreError, ValueError):
 
 class InvalidSchema(OnlineStoreError, ValueError):
     """A namespace or feature that cannot be declared like this."""
+
+
+class InvalidNetworkSettings(InvalidURL):
+    """Raised if a proxy, a CA bundle or an endpoint mode of the environment cannot be used.
+
+    They can also come from a profile, or from the `botocore.config.Config` of a session.
+    """
 
 
 class UnknownFeature(OnlineStoreError, KeyError):
@@ -132,6 +139,14 @@ class RequestError(OnlineStoreError):
     """AWS's id of the request, which its support asks for; empty without a response."""
     throttling_reasons: tuple[str, ...] = ()
     """AWS's reasons of a throttle, such as `TableReadKeyRangeThroughputExceeded`."""
+    retry_after: float | None = None
+    """Seconds that AWS asks to wait before a retry (`x-amz-retry-after`); None if it does not."""
+    region: str = ""
+    """The region that the request was sent to; empty for an engine that has none."""
+    quota_used_up: bool = False
+    """True if the retry quota of `region` allows no retry. A read then goes to another region."""
+    attempt: int = 0
+    """The number of the attempt that failed, from 1; a failover belongs to the same attempt."""
 
 
 class ConnectionFailed(RequestError):
@@ -139,6 +154,16 @@ class ConnectionFailed(RequestError):
 
     retryable = True
     engine_fault = True
+
+
+class ProxyFailed(ConnectionFailed):
+    """Raised if the HTTP proxy before an engine cannot be reached, or does not reach the engine."""
+
+
+class ProxyRefused(RequestError):
+    """Raised if the HTTP proxy before an engine refuses to connect to it, as without a password."""
+
+    regional = True
 
 
 class RequestTimeout(RequestError):
@@ -310,7 +335,8 @@ class WriteFailed(OnlineStoreError):
     """Some rows were not written before the call's deadline.
 
     `failed` maps the position of each such row in the call to its cause; every other row is
-    written. Writing the failed rows again is safe. `report` is what the call cost all the same.
+    written. Writing the failed rows again is safe, and helps if their cause is `retryable`.
+    `report` is what the call cost all the same.
     """
 
     def __init__(
@@ -322,3 +348,19 @@ class WriteFailed(OnlineStoreError):
         super().__init__(message)
         self.failed = failed
         self.report = Report() if report is None else report
+
+
+def write_advice(causes: Iterable[OnlineStoreError]) -> str:
+    """Return what to do about rows that failed for these causes, as a sentence."""
+    may_pass = {getattr(cause, "retryable", False) for cause in causes}
+    if may_pass == {True}:
+        return "Their positions are in .failed; writing them again is safe."
+    if True in may_pass:
+        return (
+            "Their positions and causes are in .failed. Write those again whose cause is "
+            "retryable, and correct the others first: they would be refused again."
+        )
+    return (
+        "Their positions and causes are in .failed. Correct them first: they would be refused "
+        "again."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
@@ -12,7 +13,9 @@ class Report:
 
     `rcu` and `wcu` are capacity units as the engine reported them; 0 for an engine that has
     none. A refused conditional write costs its units too, but engines do not report those, so
-    they are not in `wcu`. `throttles` counts answers that asked for a slower pace. `queries`
+    they are not in `wcu`. `throttles` counts answers that asked for a slower pace, and
+    `throttling_reasons` AWS's reasons for them. `retries_refused` counts retries that were not sent
+    because the retry quota of a region was used up. `queries`
     counts the requests that read all groups of an entity at once, because that takes fewer units
     than item by item. `coalesced` counts items that came with the requests of other reads.
     `cache_hits` are items from memory, and `shared_hits` those from a cache that processes share,
@@ -32,6 +35,7 @@ class Report:
 
     requests: int = 0
     retries: int = 0
+    retries_refused: int = 0
     queries: int = 0
     throttles: int = 0
     unprocessed: int = 0
@@ -49,6 +53,7 @@ class Report:
     hedges: int = 0
     failovers: int = 0
     regions: dict[str, int] = field(default_factory=dict)
+    throttling_reasons: dict[str, int] = field(default_factory=dict)
     behind: float | None = None
 
     @property
@@ -61,6 +66,11 @@ class Report:
         self.regions[region] = self.regions.get(region, 0) + 1
         self._may_be_behind(behind)
 
+    def count_throttle(self, reasons: Iterable[str]) -> None:
+        """Count an answer that asked for a slower pace, and AWS's reasons for it."""
+        self.throttles += 1
+        _count(self.throttling_reasons, dict.fromkeys(reasons, 1))
+
     def _may_be_behind(self, seconds: float | None) -> None:
         if seconds is not None:
             self.behind = seconds if self.behind is None else max(self.behind, seconds)
@@ -70,10 +80,16 @@ class Report:
         for name, amount in zip(_COUNTS, _amounts(other), strict=True):
             if amount:
                 setattr(self, name, getattr(self, name) + amount)
-        for region, answers in other.regions.items():
-            self.regions[region] = self.regions.get(region, 0) + answers
+        _count(self.regions, other.regions)
+        _count(self.throttling_reasons, other.throttling_reasons)
         self._may_be_behind(other.behind)
 
 
-_COUNTS = tuple(field.name for field in fields(Report) if field.name not in ("regions", "behind"))
+def _count(counts: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, count in more.items():
+        counts[name] = counts.get(name, 0) + count
+
+
+_NOT_COUNTS = ("regions", "throttling_reasons", "behind")
+_COUNTS = tuple(field.name for field in fields(Report) if field.name not in _NOT_COUNTS)
 _amounts = attrgetter(*_COUNTS)

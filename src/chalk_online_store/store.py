@@ -20,7 +20,7 @@ from chalk_online_store.drivers.steps import read_clocks
 
 if TYPE_CHECKING:
     from chalk_online_store.backend import Backend
-    from chalk_online_store.drivers.credentials import Session
+    from chalk_online_store.drivers.sessions import Sessions
     from chalk_online_store.drivers.sync import SyncDriver, Transport
     from chalk_online_store.operations.bloom.build import BuildReport, Progress
     from chalk_online_store.operations.core import Core, Schema
@@ -84,14 +84,15 @@ class OnlineStore:
         coalesce: Duration | None = None,
         max_future_skew: Duration = MAX_FUTURE_SKEW,
         routing: Routing | None = None,
-        session: Session | None = None,
+        session: Sessions | None = None,
     ) -> OnlineStore:
         """Open the store at a URL (see `chalk_online_store.urls`); nothing is sent yet.
 
         `schema` lists the namespaces: classes under `@features`, or `Namespace`s. `timeout`,
         in seconds, bounds each call that does not state its own. `lru_cache` holds for every
         namespace that has no cache of its own. `session` is a `boto3.Session` to take
-        credentials, region and endpoint from.
+        credentials, region and endpoint from, or a dictionary with the session of each region
+        for a Global Table whose replicas are in several accounts (see docs/regions.md).
 
         `coalesce`, such as "1ms", is for servers that read one entity at a time in many threads
         or tasks: reads of at most ten entities wait that long for others, to share requests and

@@ -16,8 +16,10 @@ engine on this machine needs no credentials: where there are none, they are made
 `shared_cache_timeout` seconds (0.1) to answer: see docs/caching.md. "&" is "%26" in it.
 
 `region=us-east-1,us-west-2` names the replicas of a Global Table, the preferred one first, and
-`endpoint_url`, where it is stated, one URL for each. `home` is the region among them that the
-registry is written in: the first one, unless stated. See `routing` for what is done with them.
+`endpoint_url`, where it is stated, one URL for each. `profile` names one profile for all regions,
+or one for each (`profile=prod-us,prod-eu`) if the replicas are in several accounts. `home` is the
+region among them that the registry is written in: the first one, unless stated. See `routing` for
+what is done with them.
 
 As in botocore's Config, but in the URL, and with other defaults: `connect_timeout` (1 second, TLS
 included), `read_timeout` (3 seconds for a whole attempt, whatever trickles in) and
@@ -67,7 +69,8 @@ class DynamoDBTarget:
     table: str
     regions: tuple[str, ...]
     endpoint_urls: tuple[str, ...]
-    profile: str | None
+    profiles: tuple[str, ...]
+    """None, one for all regions, or one for each."""
     layout: TableLayout
     home: str = ""
     connect_timeout: float = 1.0
@@ -120,6 +123,12 @@ def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
             f"{len(regions)} regions have {len(urls)} endpoints: endpoint_url= takes one URL for "
             "each of region=, in the same order."
         )
+    profiles = _listed("profile", options)
+    if len(profiles) > 1 and len(profiles) != len(regions):
+        raise InvalidURL(
+            f"The URL has {len(regions)} regions and {len(profiles)} profiles: profile= takes one "
+            "profile for all regions, or one for each of region=, in the same order."
+        )
     home = options.get("home", "")
     if home and home not in regions:
         raise InvalidURL(f"home={home} has to be one of region=.")
@@ -131,7 +140,7 @@ def _dynamodb(parts: SplitResult) -> DynamoDBTarget:
         table,
         regions,
         urls,
-        options.get("profile"),
+        profiles,
         layout,
         home,
         shared_cache=_shared_cache(options),

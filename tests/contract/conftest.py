@@ -1,7 +1,7 @@
 """Stores on every engine: SQLite, DynamoDB's, Valkey, Redis, and an endpoint that the user names.
 
-`shared_cache` is dynoxide behind a cache on Valkey. `moto` and `ministack` are tested by the store
-for threads alone: the drivers do not know which engine of DynamoDB's answers.
+`shared_cache` is dynoxide behind a cache on Valkey, `mock_aws` is moto in this process. `selection`
+says which tests are repeated on the slow engines by the store for tasks, and under `mock_aws`.
 
 To run the contract on another engine, or on DynamoDB itself, name it:
 
@@ -17,11 +17,13 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from moto import mock_aws
 
 from chalk_online_store import (
     AsyncOnlineStore,
@@ -38,14 +40,15 @@ from chalk_online_store.effects import Operation
 from chalk_online_store.operations.core import Core
 from chalk_online_store.testing import Engine, Valkey, ValkeyCluster, create_table
 from tests.contract.known_failures import mark_known_failure
+from tests.contract.selection import is_left_out
 
 Open = Callable[..., "AnyStore"]
 
 ENDPOINT = os.environ.get("CHALK_TEST_ENDPOINT")
 REGION = os.environ.get("CHALK_TEST_REGION", "us-east-1")
 SERVERS = ["valkey", "redis_server", "valkey_cluster"]
-SYNC_ONLY = ["moto", "ministack"]
-ENGINES = ["sqlite", "dynoxide", "shared_cache", *SERVERS, *SYNC_ONLY]
+SLOW = ["moto", "ministack"]
+ENGINES = ["sqlite", "dynoxide", "shared_cache", *SERVERS, *SLOW, "mock_aws"]
 ENGINES += ["endpoint"] if ENDPOINT else []
 
 
@@ -144,7 +147,7 @@ class AnyStore:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what `SYNC_ONLY` says, and expect what is known to fail."""
+    """Leave out what `selection` says, and expect what is known to fail."""
     items[:] = [item for item in items if not _is_left_out(item)]
     for item in items:
         mark_known_failure(item)
@@ -153,7 +156,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _is_left_out(item: pytest.Item) -> bool:
     call = getattr(item, "callspec", None)
     parameters = call.params if call else {}
-    return parameters.get("url") in SYNC_ONLY and parameters.get("open_store") == "async"
+    name = getattr(item, "originalname", item.name)
+    return is_left_out(name, parameters.get("url"), parameters.get("open_store"))
+
+
+@cache
+def mocked_session() -> boto3.Session:
+    """One session for all stores under the mock: each new one reads botocore's models again."""
+    return boto3.Session(region_name=REGION)
+
+
+def create_mocked_table(table: str) -> None:
+    client = mocked_session().client("dynamodb")
+    client.create_table(
+        TableName=table,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        KeySchema=[
+            {"AttributeName": "pk", "KeyType": "HASH"},
+            {"AttributeName": "sk", "KeyType": "RANGE"},
+        ],
+    )
+    client.close()
 
 
 @pytest.fixture(params=ENGINES)
@@ -161,6 +188,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty table."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/features.db"
+        return
+    if request.param == "mock_aws":
+        table = f"contract-{uuid.uuid4().hex}"
+        with mock_aws():
+            create_mocked_table(table)
+            yield f"dynamodb:///{table}?region={REGION}"
         return
     if request.param in SERVERS:
         server: Valkey | ValkeyCluster = request.getfixturevalue(request.param)
@@ -176,7 +209,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "shared_cache":
         valkey: Valkey = request.getfixturevalue("valkey")
         cache = f"&shared_cache_timeout=3&shared_cache={valkey.url(f'{uuid.uuid4().hex}:')}"
-    slow = "&read_timeout=60" if request.param in SYNC_ONLY else ""
+    slow = "&read_timeout=60" if request.param in SLOW else ""
     table = f"contract-{uuid.uuid4().hex}"
     create_table(endpoint, table, region=region)
     yield f"dynamodb:///{table}?region={region}&endpoint_url={endpoint}{cache}{slow}"
@@ -189,13 +222,16 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def open_store(request: pytest.FixtureRequest, url: str) -> Iterator[Open]:
     """Opens stores on the table; they are closed at the end."""
     opened: list[AnyStore] = []
-    is_slow = request.node.callspec.params.get("url") in SYNC_ONLY
+    is_mocked = request.node.callspec.params.get("url") == "mock_aws"
+    is_slow = request.node.callspec.params.get("url") in SLOW
     with asyncio.Runner() as runner:
 
         def open_store(schema: list[Any], **options: Any) -> AnyStore:
             kind = OnlineStore if request.param == "sync" else AsyncOnlineStore
             if is_slow:
                 options.setdefault("timeout", 60)
+            if is_mocked:
+                options.setdefault("session", mocked_session())
             store = AnyStore(kind.open(url, schema, **options), runner)
             opened.append(store)
             return store

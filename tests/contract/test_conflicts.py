@@ -112,7 +112,7 @@ def test_a_persistence_writer_refuses_rows_with_the_feature(open_store: Open, ur
         with PersistenceWriter(store, dead_letters=letters.extend) as writer:
             ticket = writer.submit(AFTER, [{"id": 2, "n": 0.5}, {"id": 3, "name": "z"}])
             with pytest.raises(WriteFailed) as caught:
-                ticket.wait(timeout=30)
+                ticket.wait(timeout=60)
         found = store.read(AFTER, [3], ["name"], consistent=True).column("name")
     assert (ticket.written, ticket.dead, found) == (1, 1, ["z"])
     assert list(caught.value.failed) == [0]

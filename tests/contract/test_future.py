@@ -114,7 +114,7 @@ def test_a_persistence_writer_refuses_times_ahead(url: str, ordering: Any) -> No
             rows = [{"id": key, "a": key} for key in range(3)]
             ticket = writer.submit(AB, rows, [ahead(0), FAR, ahead(60)])
             with pytest.raises(WriteFailed) as caught:
-                ticket.wait(timeout=30)
+                ticket.wait(timeout=60)
         found = store.read(AB, range(3), ["a"], consistent=True)
     assert (ticket.written, ticket.dead, list(caught.value.failed)) == (2, 1, [1])
     assert [letter.row for letter in letters] == [rows[1]]

@@ -22,6 +22,7 @@ from chalk_online_store.cli.rows.command import NegativeKeys, get, put, scan
 from chalk_online_store.cli.scaling import command as scaling
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.terminal import make_console, say
+from chalk_online_store.cli.verify.command import verify
 
 app = typer.Typer(
     help="Serve machine-learning features from DynamoDB.",
@@ -36,7 +37,7 @@ app.add_typer(scaling.app, name="autoscale")
 app.add_typer(price_files.app, name="prices")
 app.add_typer(provision.app, name="provision")
 app.command(cls=NegativeKeys)(get)
-for command in (put, scan, load, copy, copy_feast, bench, capacity, terraform, doctor):
+for command in (put, scan, load, copy, copy_feast, bench, capacity, terraform, doctor, verify):
     app.command()(command)
 
 

@@ -88,6 +88,7 @@ class Survey:
                     "reads": each.reads,
                     "writes": each.writes,
                     "orders": each.orders,
+                    "not_replicated_from": list(each.not_replicated_from),
                 }
                 for each in self.status
             ],

@@ -1,9 +1,33 @@
-"""Sessions of boto3: it is slow to import, and so only where one is needed."""
+"""Sessions of boto3, and their choice by region.
+
+boto3 is slow to import, so it is imported only when a session is needed.
+"""
 
 from __future__ import annotations
 
-from chalk_online_store.drivers.credentials import Session
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
+from typing import TypeAlias
+
+from chalk_online_store.drivers.credentials import (
+    CredentialSource,
+    Endpoint,
+    LocalSession,
+    Session,
+    is_local,
+    resolve_endpoint,
+)
 from chalk_online_store.errors import InvalidURL
+from chalk_online_store.logs import event
+from chalk_online_store.urls import DynamoDBTarget
+
+logger = logging.getLogger("chalk_online_store.requests")
+
+Sessions: TypeAlias = Session | Mapping[str, Session]
+"""One session for all regions, or the session of each region: see docs/regions.md."""
 
 
 def session_of(profile: str | None) -> Session:
@@ -16,3 +40,87 @@ def session_of(profile: str | None) -> Session:
     except ProfileNotFound as error:
         raise InvalidURL(f"{error}: check the profile's name, or AWS_PROFILE.") from None
     return session
+
+
+@dataclass(frozen=True, slots=True)
+class RegionAccess:
+    """The endpoint of one region, and the credentials for it."""
+
+    endpoint: Endpoint
+    session: Session
+    credentials: CredentialSource
+    """Regions of one session share it, so that their credentials are loaded once."""
+
+
+def resolve_regions(target: DynamoDBTarget, given: Sessions | None = None) -> list[RegionAccess]:
+    """Return how each region of a URL is accessed, in the order of the URL.
+
+    Without `given`, a session is made for each profile of the URL, and engines on this machine take
+    made-up credentials if the profile has none. Raises `InvalidURL`.
+    """
+    sources = _Sources(given, target)
+    regions = target.regions or (None,)
+    same = target.profiles * len(regions) if len(target.profiles) == 1 else target.profiles
+    accesses = []
+    for region, url, profile in zip_longest(regions, target.endpoint_urls, same):
+        session = sources.session(region, profile)
+        endpoint = resolve_endpoint(session, region, url)
+        source = sources.source(session, profile, local=is_local(endpoint.url))
+        accesses.append(RegionAccess(endpoint, session, source))
+    if not target.endpoint_urls:
+        _warn_of_shared_endpoint([access.endpoint for access in accesses])
+    return accesses
+
+
+def _warn_of_shared_endpoint(endpoints: Sequence[Endpoint]) -> None:
+    """Warn if the environment has one endpoint for several regions, so that none can fail over."""
+    if len(endpoints) > len({endpoint.url for endpoint in endpoints}):
+        regions = [endpoint.region for endpoint in endpoints]
+        logger.warning(
+            "The regions %s have one endpoint, from AWS_ENDPOINT_URL or the profile, so that no "
+            "request can fail over. State endpoint_url= in the store's URL, one for each region.",
+            ", ".join(regions),
+            extra=event("endpoint.shared", regions=regions),
+        )
+
+
+class _Sources:
+    """The sessions of a URL's regions, and one source of credentials for each of them."""
+
+    def __init__(self, given: Sessions | None, target: DynamoDBTarget) -> None:
+        self._given = given
+        self._opened: dict[str | None, Session] = {}
+        self._sources: dict[tuple[int, bool], CredentialSource] = {}
+        if isinstance(given, Mapping) and set(given) != set(target.regions):
+            raise InvalidURL(
+                f"session= has an entry for {_listing(given)}; the regions of the URL are "
+                f"{_listing(target.regions)}. Give one session per region, or one for all."
+            )
+
+    def session(self, region: str | None, profile: str | None) -> Session:
+        if isinstance(self._given, Mapping):
+            return self._given[region or ""]
+        if self._given is not None:
+            return self._given
+        if profile not in self._opened:
+            self._opened[profile] = session_of(profile)
+        return self._opened[profile]
+
+    def source(self, session: Session, profile: str | None, *, local: bool) -> CredentialSource:
+        makes_up = local and self._given is None
+        key = (id(session), makes_up)
+        if key not in self._sources:
+            self._sources[key] = CredentialSource(
+                LocalSession(session) if makes_up else session,
+                reopen=partial(_reopen, profile, makes_up) if self._given is None else None,
+            )
+        return self._sources[key]
+
+
+def _reopen(profile: str | None, makes_up: bool) -> Session:
+    session = session_of(profile)
+    return LocalSession(session) if makes_up else session
+
+
+def _listing(names: Iterable[str]) -> str:
+    return ", ".join(names) or "no region"

@@ -42,7 +42,10 @@ class Crew:
     def results(self) -> list[Any]:
         """All results in order; raises the first exception by position, if there is one."""
         if self._errors:
-            raise self.first_error
+            try:
+                raise self.first_error
+            finally:
+                self._errors = {}  # A traceback refers to this frame: no cycle may keep it.
         return self._results
 
     @property

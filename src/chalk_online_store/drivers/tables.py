@@ -6,26 +6,25 @@ from contextlib import closing
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalk_online_store.drivers.credentials import Endpoint, Session
+from chalk_online_store.drivers.sessions import RegionAccess
 from chalk_online_store.errors import ConnectionFailed, RequestRefused, TableNotFound
 
 
-def describe_table(session: Session, endpoint: Endpoint, table: str) -> tuple[int, int, int]:
+def describe_table(access: RegionAccess, table: str) -> tuple[int, int, int]:
     """The items of a table and their bytes, on AWS as they were up to six hours ago, and its WCU.
 
     These are 0 for a table on demand.
 
-    Raises `TableNotFound`, `RequestRefused`, `ConnectionFailed`.
+    Raises `TableNotFound`, `RequestRefused`, `ConnectionFailed`, `InvalidCredentials`.
     """
-    found = session.get_credentials()
-    keys = found and found.get_frozen_credentials()
-    client = session.client(
+    keys = access.credentials.current()
+    client = access.session.client(
         "dynamodb",
-        region_name=endpoint.region,
-        endpoint_url=endpoint.url,
-        aws_access_key_id=keys and keys.access_key,
-        aws_secret_access_key=keys and keys.secret_key,
-        aws_session_token=keys and keys.token,
+        region_name=access.endpoint.region,
+        endpoint_url=access.endpoint.url,
+        aws_access_key_id=keys.access_key,
+        aws_secret_access_key=keys.secret_key,
+        aws_session_token=keys.token,
     )
     with closing(client):
         try:

@@ -156,9 +156,7 @@ class Loop(ABC):
         """Go on with every task that can, until all wait."""
         ready = self._ready
         while ready:
-            task, value, error = ready.popleft()
-            if not task.over:
-                self._step(task, value, error)
+            self._step(*ready.popleft())
 
     def next_time(self) -> float:
         """When the next timer is due; `math.inf` where there is none."""
@@ -177,6 +175,8 @@ class Loop(ABC):
 
     def _step(self, task: Task, value: Any, error: Exception | None) -> None:
         """Go on with a task until it waits for something."""
+        if task.over:
+            return
         operation = task.operation
         try:
             effect = operation.send(value) if error is None else operation.throw(error)
@@ -188,6 +188,8 @@ class Loop(ABC):
             self._end(task, None, failure)
         else:
             self._begin(task, effect)
+        finally:
+            del error  # A failure's traceback refers to this frame: see `Together.run`.
 
     def _end(self, task: Task, value: Any, error: Exception | None) -> None:
         task.over = True

@@ -90,11 +90,20 @@ class Together(Loop):
                 if not ended:  # This thread was interrupted.
                     self._give_up_all()
             finally:
+                # What a second interruption has left here closes now: tasks refer to this object,
+                # which would keep connections until garbage is collected.
+                self._under_way = {}
+                self._ready.clear()
                 if self._waker is not None:
                     self._waker.close()
-        ((value, error),) = ended
+        value, error = ended.pop()
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                # Its traceback refers to this frame. With a cycle, what it holds, such as a
+                # connection, would stay until garbage is collected.
+                del error
         return value
 
     def _give_up_all(self) -> None:

@@ -17,7 +17,7 @@ from chalk_online_store.codec.decoding import Row
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.values import UNREADABLE
-from chalk_online_store.dynamodb.failures import CheckFailure, failure
+from chalk_online_store.dynamodb.failures import CheckFailure, failure, identify
 from chalk_online_store.dynamodb.messages import Response
 
 R = TypeVar("R")
@@ -270,31 +270,37 @@ def read(
     what: str,
     check_failure: CheckFailure | None = None,
     now: int | None = None,
+    sent: bytes = b"",
 ) -> R:
     """The answer in a response; `what` names operation and table for the error.
 
-    `check_failure` is called with an answer that is not 200, before its error is raised. `now` is
-    as for `failures.failure`.
+    `check_failure` is called with an answer that is not 200, before its error is raised. `now` and
+    `sent` are as for `failures.failure`.
 
     Raises the class of `errors.RequestError` that fits, also for a body whose CRC32 is not the
     one that DynamoDB sent with it. Raises `ResponseMismatch` if `decoder` or `check_failure`
     raises `Mismatch`.
     """
     checksum = response.headers.get("x-amz-crc32")
-    if checksum is not None and str(zlib.crc32(response.body)) != checksum.strip():
-        raise errors.ChecksumMismatch(f"{what}: the answer was damaged on its way.")
+    damaged: errors.RequestError
     try:
-        if response.status != 200:
-            raise failure(response, what, check_failure, now)
-        return decoder.decode(response.body)
+        if checksum is not None and str(zlib.crc32(response.body)) != checksum.strip():
+            damaged = errors.ChecksumMismatch(f"{what}: the answer was damaged on its way.")
+            cause: Exception | None = None
+        elif response.status != 200:
+            raise failure(response, what, check_failure, now, sent)
+        else:
+            return decoder.decode(response.body)
     except Mismatch as error:
-        raise errors.ResponseMismatch(
-            f"{what}: the response does not match the request: {error}."
-        ) from error
+        damaged, cause = _mismatch(what, str(error)), error
     except msgspec.ValidationError as error:
         # Damaged items are decoded one by one, so it is the answer that has a wrong form.
-        raise errors.ResponseMismatch(
-            f"{what}: the response does not match the request: it has another form."
-        ) from error
+        damaged, cause = _mismatch(what, "it has another form"), error
     except UNREADABLE as error:
-        raise errors.MalformedResponse(f"{what}: the answer is not JSON.") from error
+        damaged, cause = errors.MalformedResponse(f"{what}: the answer is not JSON."), error
+    identify(damaged, response)
+    raise damaged from cause
+
+
+def _mismatch(what: str, why: str) -> errors.ResponseMismatch:
+    return errors.ResponseMismatch(f"{what}: the response does not match the request: {why}.")

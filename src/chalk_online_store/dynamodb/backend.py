@@ -63,7 +63,7 @@ class DynamoDBBackend:
         self._route = route
         self._bodies = Bodies(table, self.layout)
         self._wire = Wire(
-            table, retry or RetryPolicy(), attempt_timeout, rng or random.Random(), route
+            table, retry or RetryPolicy(), attempt_timeout, rng or random.Random(), region, route
         )
         self._matcher = Matcher(table, self.layout)
         self._reader = ItemReader(self._wire, self._bodies, self._matcher, concurrency)

@@ -18,6 +18,7 @@ import msgspec
 from chalk_online_store import errors
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.dynamodb.messages import Response
+from chalk_online_store.dynamodb.redaction import hide_values
 
 _ABSENT = msgspec.Raw()
 _MAX_SKEW_SECONDS = 240.0
@@ -107,6 +108,7 @@ _CLASSES: dict[str, type[errors.RequestError]] = {
 }
 
 _CLASSES_BY_STATUS: dict[int, type[errors.RequestError]] = {
+    407: errors.ProxyRefused,  # Proxy Authentication Required
     408: errors.ServerError,  # Request Timeout
     429: errors.Throttled,  # Too Many Requests
 }
@@ -116,7 +118,10 @@ _REMEDIES: dict[type[errors.RequestError], str] = {
     errors.TableNotFound: "Create the table, or check its name and region in the URL.",
     errors.AccessDenied: "Grant the credentials this action on the table.",
     errors.InvalidCredentials: "Check the profile or the AWS_* variables that they come from.",
+    errors.ProxyRefused: "Set user and password in the proxy's URL: http://USER:PASSWORD@HOST:PORT.",
 }
+
+_NOT_AWS = "The response is not AWS's: a proxy or a load balancer sent it."
 
 _THROTTLE_REMEDIES = {
     "KeyRangeThroughputExceeded": "One partition is hot: cache its keys, or spread them.",
@@ -127,9 +132,16 @@ _THROTTLE_REMEDIES = {
 """By the end of AWS's throttling reason; the start names the table or an index, read or write."""
 
 _QUOTED = (errors.AccessDenied, errors.InvalidCredentials, errors.TableNotFound, errors.ServerError)
-"""Errors whose message by AWS names principals and resources, and never keys or values."""
+"""Errors whose message by AWS names principals and resources, and never keys or values. The
+message of any other error is quoted without the values of its request."""
+
+_UNINFORMATIVE = (errors.ConditionFailed,)
+"""Errors whose message repeats their code. Late writes are answered so, and need no search."""
 
 _MAX_QUOTED = 300
+
+_MAX_RETRY_AFTER_MS = 2**53
+"""More than that is not a time, and larger integers do not fit a float."""
 
 
 def code_of(answer: Failure, response: Response) -> str:
@@ -140,12 +152,17 @@ def code_of(answer: Failure, response: Response) -> str:
 
 
 def failure(
-    response: Response, what: str, check: CheckFailure | None = None, now: int | None = None
+    response: Response,
+    what: str,
+    check: CheckFailure | None = None,
+    now: int | None = None,
+    sent: bytes = b"",
 ) -> errors.OnlineStoreError:
     """The error in a response that is not 200; `what` names operation and table.
 
-    `now` is this machine's clock, in UTC microseconds, to recognise that it is wrong. Raises what
-    `check` does.
+    `now` is this machine's clock, in UTC microseconds, to recognise that it is wrong. `sent` is the
+    body of the request, so that its values can be left out of AWS's message. Raises what `check`
+    does.
     """
     try:
         answer = _failure.decode(response.body)
@@ -155,17 +172,43 @@ def failure(
     if check is not None:
         check(code, answer)
     kind = _class_of(code, response.status, answer)
-    request_id = response.headers.get("x-amzn-requestid", "")
-    error: errors.OnlineStoreError = kind(_text(kind, code, answer, response, what, now))
+    reason = _reason(kind, answer.text, sent)
+    error: errors.OnlineStoreError = kind(_text(kind, code, reason, answer, response, what, now))
     if isinstance(error, errors.RequestError):
         error.engine_message = answer.text
         error.code = code
-        error.http_status = response.status
-        error.request_id = request_id
+        identify(error, response)
         error.throttling_reasons = answer.throttling_reasons
+        error.retry_after = _retry_after(response)
     if isinstance(error, errors.ConditionFailed):
         error.item = bytes(answer.Item) or None
     return error
+
+
+def identify(error: errors.RequestError, response: Response) -> None:
+    """Note on an error which response it is about."""
+    error.http_status = response.status
+    error.request_id = response.headers.get("x-amzn-requestid", "")
+
+
+def _reason(kind: type[Any], message: str, sent: bytes) -> str:
+    """AWS's reason for the error's text, without values; empty if that cannot be had."""
+    # Further lines of a refused signature repeat the headers, the session token among them.
+    message = message.partition("\n")[0]
+    if issubclass(kind, _UNINFORMATIVE):
+        return ""
+    if not issubclass(kind, _QUOTED):
+        message = hide_values(message, sent)
+    return message[:_MAX_QUOTED].rstrip(".")
+
+
+def _retry_after(response: Response) -> float | None:
+    """The seconds in `x-amz-retry-after`, which has milliseconds; None if they cannot be read."""
+    try:
+        milliseconds = int(response.headers.get("x-amz-retry-after", ""))
+    except ValueError:
+        return None
+    return milliseconds / 1000 if 0 <= milliseconds <= _MAX_RETRY_AFTER_MS else None
 
 
 _ITEM_TOO_LARGE = re.compile(r"Item size.* exceeded the maximum allowed size")
@@ -195,22 +238,26 @@ def _class_of_cancellation(answer: Failure) -> type[errors.RequestError]:
 
 
 def _text(
-    kind: type[Any], code: str, answer: Failure, response: Response, what: str, now: int | None
+    kind: type[Any],
+    code: str,
+    reason: str,
+    answer: Failure,
+    response: Response,
+    what: str,
+    now: int | None,
 ) -> str:
     sentences = [f"{what}: {code or f'HTTP {response.status}'}"]
-    if issubclass(kind, _QUOTED) and answer.text:
-        # Further lines of a refused signature repeat the headers, the session token among them.
-        first_line = answer.text.partition("\n")[0][:_MAX_QUOTED]
-        sentences[0] += f": {first_line.rstrip('.')}"
+    if reason:
+        sentences[0] += f": {reason}"
     if answer.throttling_reasons:
         sentences[0] += f" ({', '.join(answer.throttling_reasons)})"
     remedy = None
     if now is not None and issubclass(kind, errors.InvalidCredentials):
         remedy = _skew(response, now)
-    for reason in answer.throttling_reasons:
-        ends = (text for end, text in _THROTTLE_REMEDIES.items() if reason.endswith(end))
+    for throttled in answer.throttling_reasons:
+        ends = (text for end, text in _THROTTLE_REMEDIES.items() if throttled.endswith(end))
         remedy = remedy or next(ends, None)
-    remedy = remedy or _REMEDIES.get(kind)
+    remedy = remedy or _REMEDIES.get(kind) or (None if code or answer.text else _NOT_AWS)
     if remedy:
         sentences.append(remedy)
     if request_id := response.headers.get("x-amzn-requestid"):

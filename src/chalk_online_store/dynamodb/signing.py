@@ -1,6 +1,6 @@
 """AWS Signature Version 4 for DynamoDB's JSON protocol, and nothing else.
 
-Every request is a POST to "/" with the same five headers at most, so the canonical request is
+Every request is a POST to one path with the same five headers at most, so the canonical request is
 one template. The signing key changes once a day, the date once a second: both are kept.
 """
 
@@ -11,7 +11,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from hashlib import sha256
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from chalk_online_store.errors import InvalidURL
 
@@ -19,6 +19,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 CONTENT_TYPE = "application/x-amz-json-1.0"
 TARGET = "DynamoDB_20120810."
 _VISIBLE = re.compile("[!-~]+")
+_PATH = re.compile(r"/(?:[A-Za-z0-9_.~/-]|%[0-9A-Fa-f]{2})*(?<!/\.)(?<!/\.\.)")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -43,8 +44,8 @@ class Signer:
     def __init__(self, region: str, url: str) -> None:
         """Sign for `region` (such as `us-east-1`) and the host of `url`.
 
-        Raises `InvalidURL` when the URL has no host, or a port that is none, and for characters
-        in either that would change the request.
+        Raises `InvalidURL` if the URL has no host, or a port that is not a number, and for
+        characters in them, in the path or in the region that would change the request.
         """
         self.host = host_header(url)
         if not _VISIBLE.fullmatch(self.host) or not _VISIBLE.fullmatch(region):
@@ -52,13 +53,15 @@ class Signer:
                 "the endpoint's host, or its region, is empty or holds white space or other "
                 "characters that no request can carry"
             )
+        self.path = url_path(url)
+        self._canonical_path = quote(self.path, safe="/~")
         self._region = region
         # Each is replaced as a whole, so a thread sees a pair that belongs together.
         self._second = (-1, "")
         self._key = ("", "", b"")
 
     def sign(self, credentials: Credentials, operation: str, body: bytes, now: float) -> str:
-        """Give the headers to send with a POST of `body` to "/" at `now`, seconds since 1970.
+        """Give the headers of a POST of `body` to `self.path` at `now`, seconds since 1970.
 
         They are lines, each with its end. All but `Host` are there; it is signed too, and must
         be sent as `self.host`.
@@ -74,7 +77,8 @@ class Signer:
             token_line = token_name = token_header = ""
         signed = f"content-type;host;x-amz-date;{token_name}x-amz-target"
         canonical = (
-            f"POST\n/\n\ncontent-type:{CONTENT_TYPE}\nhost:{self.host}\nx-amz-date:{timestamp}\n"
+            f"POST\n{self._canonical_path}\n\ncontent-type:{CONTENT_TYPE}\nhost:{self.host}\n"
+            f"x-amz-date:{timestamp}\n"
             f"{token_line}x-amz-target:{target}\n\n{signed}\n{sha256(body).hexdigest()}"
         )
         scope = f"{day}/{self._region}/dynamodb/aws4_request"
@@ -109,6 +113,21 @@ def signing_key(secret: str, day: str, region: str) -> bytes:
     for part in (day, region, "dynamodb", "aws4_request"):
         key = _hmac(key, part)
     return key
+
+
+def url_path(url: str) -> str:
+    """Return the path of an endpoint's URL, "/" if it has none.
+
+    AWS signs a path with dots and empty segments removed, and sends it as it is. Such paths are
+    refused with `InvalidURL`, and so are characters that would have to be escaped.
+    """
+    path = urlsplit(url).path or "/"
+    if not _PATH.fullmatch(path) or any(part in ("", ".", "..") for part in path.split("/")[1:-1]):
+        raise InvalidURL(
+            "the endpoint's path has an empty segment, a segment of dots, or characters that have "
+            "to be percent-encoded"
+        )
+    return path
 
 
 def host_header(url: str) -> str:

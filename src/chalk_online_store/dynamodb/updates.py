@@ -24,7 +24,9 @@ and `smaller` make: applied one after the other, they have the effect of the who
 
 The PutItem replaces the whole item, so its condition is stricter: no part of the group was
 written apart, no newer schema wrote the group, and the entity was never erased. Then the item has
-nothing that the change does not replace.
+nothing that the change does not replace. For this, the mark of parts that were written apart
+(`BASE`) stays once it is there: a newer schema can write a feature between the read and the write
+of the exact way, and this process cannot name that feature in a condition.
 """
 
 from __future__ import annotations
@@ -279,6 +281,10 @@ def exact(
     watched = [LATEST, BASE, WIDTH, ERASED]
     if change.form.whole and not is_late(item, change):
         removed = removed | ({own(name) for name in change.values} - values.keys())
+        if BASE in removed and not _has_short_update(layout, change):
+            # A newer schema may have written a feature apart since the item was read. Without
+            # `BASE`, the next whole change would replace that feature by a PutItem.
+            removed, values = removed - {BASE}, values | {BASE: number(change.observed_at)}
     else:
         watched += _own_times(layout, values.keys() | removed)
     assignments = [f"{alias.name(n)}={alias.value(v)}" for n, v in values.items()]
@@ -289,6 +295,12 @@ def exact(
         return None
     members = _members(update, condition, alias.names)
     return b'%b,"ExpressionAttributeValues":{%b}' % (members, b",".join(alias.values))
+
+
+def _has_short_update(layout: TableLayout, change: Change) -> bool:
+    """Return True if the short cut of a change is an UpdateItem."""
+    expires = change.expires_at is not None
+    return _short_cut_template(layout, change.form, expires, False) is not None
 
 
 def _own_times(layout: TableLayout, names: Iterable[str]) -> list[str]:

@@ -20,12 +20,15 @@ from chalk_online_store.errors import (
     ResponseMismatch,
     Throttled,
 )
-from chalk_online_store.retry import Backoff, RetryPolicy, pause
+from chalk_online_store.retry import SUCCESS_REFUND, Backoff, RetryPolicy, RetryQuota, pause
 
 T = TypeVar("T")
 K = TypeVar("K")
 
 _WRITES = frozenset(("BatchWriteItem", "UpdateItem", "PutItem", "DeleteItem", "TransactWriteItems"))
+
+_FULL = RetryQuota()
+"""Stands for the quota of a region to which no retry was sent yet. Nothing is taken from it."""
 
 
 class Wire:
@@ -37,13 +40,18 @@ class Wire:
         retry: RetryPolicy,
         attempt_timeout: float,
         rng: random.Random,
+        region: str = "",
         route: Route | None = None,
     ) -> None:
+        """Send to `region`, or where a `route` says."""
         self._table = table
         self._retry = retry
         self._attempt_timeout = attempt_timeout
         self._rng = rng
+        self._region = region
         self._route = route
+        self._quotas: dict[str, RetryQuota] = {}
+        """By region. AWS's SDKs have a client per region, with a quota each."""
 
     def attempt(
         self, operation: str, body: bytes, expected: Expected[T], call: Call
@@ -81,26 +89,32 @@ class Wire:
         After a mismatch nothing on the open connections can be relied on: a response may be late
         on each of them. So the request goes out at once on a new one, and they are closed.
         """
-        while True:
-            if now is None:
-                now = yield NOW
-            left = until - now.monotonic
-            if left <= 0:
-                raise RequestTimeout(f"{what}: no time was left before the call's deadline.")
-            call.report.requests += 1
-            response = yield Send(request, min(left, self._attempt_timeout), region)
-            try:
-                return answers.read(response, expected, what, expected.check_failure, now.wall)
-            except CredentialsExpired:
-                if request.renew:
-                    raise
-                request = replace(request, renew=True)
-            except ResponseMismatch:
-                if request.reconnect:
-                    raise
-                request = replace(request, reconnect=True)
-                call.report.retries += 1
-            now = None
+        to = region or self._region
+        quota = self._quotas.get(to, _FULL)
+        try:
+            while True:
+                if now is None:
+                    now = yield NOW
+                left = until - now.monotonic
+                if left <= 0:
+                    raise RequestTimeout(f"{what}: no time was left before the call's deadline.")
+                call.report.requests += 1
+                response = yield Send(request, min(left, self._attempt_timeout), region)
+                try:
+                    answer = answers.read(
+                        response, expected, what, expected.check_failure, now.wall, request.body
+                    )
+                except (CredentialsExpired, ResponseMismatch) as error:
+                    request = _repeat(request, error, call)
+                else:
+                    if quota.spent:
+                        quota.give_back(SUCCESS_REFUND)
+                    return answer
+                now = None
+        except RequestError as error:
+            error.region = to
+            error.quota_used_up = not quota.allows(error)
+            raise
 
     def _account(self, operation: str, answer: Any, call: Call) -> None:
         if operation in _WRITES:
@@ -113,10 +127,14 @@ class Wire:
         backoff = None
         while True:
             try:
-                return (yield from self.attempt(operation, body, expected, call))
+                answer = yield from self.attempt(operation, body, expected, call)
             except RequestError as error:
                 backoff = backoff or self._backoff()
-                yield from pause(error, call, backoff)
+                yield from pause(error, call, backoff, self._quota(error.region))
+            else:
+                if backoff is not None:
+                    backoff.succeed()
+                return answer
 
     def until_done(
         self, step: Callable[[Sequence[K]], Operation[list[K]]], pending: Sequence[K], call: Call
@@ -128,26 +146,46 @@ class Wire:
         """
         backoff = self._backoff()
         while True:
+            quota = None
             try:
                 left = yield from step(pending)
+                backoff.succeed()
                 if not left:
                     return (), None
+                # Not charged to the quota, as this response is a success, and what is sent again
+                # was not processed.
                 failure: RequestError = self._left_over(left, call)
                 if len(left) < len(pending):
                     backoff.reset()
                 pending = left
             except RequestError as error:
-                if not error.retryable:
-                    raise
                 failure = error
+                quota = self._quota(error.region)
             try:
-                yield from pause(failure, call, backoff)
+                yield from pause(failure, call, backoff, quota)
             except RequestError:
+                if not failure.retryable:
+                    raise
                 return pending, failure
 
     def _left_over(self, left: Sequence[K], call: Call) -> Throttled:
         call.report.unprocessed += len(left)
         return Throttled(f"Table {self._table!r} left {len(left)} keys unprocessed.")
 
+    def _quota(self, region: str) -> RetryQuota:
+        return self._quotas.setdefault(region, RetryQuota())
+
     def _backoff(self) -> Backoff:
         return Backoff(self._retry, self._rng)
+
+
+def _repeat(request: Request, error: CredentialsExpired | ResponseMismatch, call: Call) -> Request:
+    """Return the request to send once more at once. Raises `error` if that was done already."""
+    if isinstance(error, CredentialsExpired):
+        if request.renew:
+            raise error
+        return replace(request, renew=True)
+    if request.reconnect:
+        raise error
+    call.report.retries += 1
+    return replace(request, reconnect=True)

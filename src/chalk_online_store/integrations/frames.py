@@ -25,6 +25,7 @@ from chalk_online_store.errors import (
     MissingDependency,
     OnlineStoreError,
     WriteFailed,
+    write_advice,
 )
 
 try:
@@ -269,7 +270,7 @@ def _stop(source: _Source, chunk: _Chunk, error: OnlineStoreError, before: Repor
     before.add(error.report)
     raise WriteFailed(
         f"{len(failed)} rows of the table were not written, and {len(after)} after them not tried: "
-        f"{cause} Their positions are in .failed; writing them again is safe.",
+        f"{cause} {write_advice(error.failed.values())}",
         failed | dict.fromkeys(after, cause),
         before,
     ) from error

@@ -16,7 +16,7 @@ from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Plan
 from chalk_online_store.codec.results import RESULTS, expiring
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import ItemTooLarge, OnlineStoreError, WriteFailed
+from chalk_online_store.errors import ItemTooLarge, OnlineStoreError, WriteFailed, write_advice
 from chalk_online_store.operations.coalesce import Coalescer
 from chalk_online_store.operations.times import future_timestamp
 from chalk_online_store.report import Report
@@ -166,7 +166,7 @@ def write(
         example = next(iter(failed.values()))
         raise WriteFailed(
             f"{len(failed)} rows of {codec.namespace.name!r} were not written: {example} "
-            "Their positions are in .failed; writing them again is safe.",
+            f"{write_advice(failed.values())}",
             failed,
             call.report,
         ) from example

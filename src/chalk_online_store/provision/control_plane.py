@@ -30,7 +30,7 @@ from chalk_online_store.drivers.credentials import (
     is_local,
     resolve_endpoint,
 )
-from chalk_online_store.drivers.sessions import session_of
+from chalk_online_store.drivers.sessions import Sessions, session_of
 
 Service: TypeAlias = Literal["dynamodb", "application-autoscaling", "cloudwatch"]
 
@@ -96,7 +96,8 @@ class Call:
 class ControlPlane:
     """DynamoDB and Application Auto Scaling in every region. Close it, or use it in `with`.
 
-    `session` is a `boto3.Session`; without one, one is made. `endpoint_urls` and
+    `session` is a `boto3.Session`, or one for each region of a Global Table in several accounts;
+    without it, one is made. Regions without a session are not served. `endpoint_urls` and
     `autoscaling_urls` have URLs by region, for engines; other regions have AWS's endpoints. Where
     only the first is stated for a region, autoscaling is not asked there: an engine's table is
     never looked up in an AWS account.
@@ -106,12 +107,12 @@ class ControlPlane:
 
     def __init__(
         self,
-        session: Session | None = None,
+        session: Sessions | None = None,
         *,
         endpoint_urls: Mapping[str, str] | None = None,
         autoscaling_urls: Mapping[str, str] | None = None,
     ) -> None:
-        self._session: Session = session or session_of(None)
+        self._sessions: Sessions = session or session_of(None)
         self._urls: dict[Service, Mapping[str, str]] = {
             "dynamodb": endpoint_urls or {},
             "application-autoscaling": autoscaling_urls or {},
@@ -137,6 +138,8 @@ class ControlPlane:
 
     def serves(self, service: Service, region: str) -> bool:
         """Whether a service can be asked in a region."""
+        if isinstance(self._sessions, Mapping) and region not in self._sessions:
+            return False
         return self.is_aws or region in self._urls[service]
 
     def call(self, call: Call) -> dict[str, Any]:
@@ -159,7 +162,8 @@ class ControlPlane:
         key = (service, region)
         if not self.serves(service, region):
             raise errors.InvalidURL(
-                f"Some regions have an endpoint of their own, {region} has none of {service}."
+                f"Other regions have an endpoint of {service} or a session of their own; "
+                f"{region} has none."
             )
         if key not in self._clients:
             self._clients[key] = self._new_client(service, region)
@@ -167,23 +171,26 @@ class ControlPlane:
 
     def _new_client(self, service: Service, region: str) -> Any:
         url = self._urls[service].get(region)
+        found = self._sessions
+        session = found[region] if isinstance(found, Mapping) else found
         made_up, attempts = {}, _ATTEMPTS
         if url is not None:
-            resolve_endpoint(self._session, region, url)  # Raises InvalidURL for what is none.
+            resolve_endpoint(session, region, url)  # Raises InvalidURL for what is none.
             if is_local(url):
-                made_up, attempts = self._made_up(), _ATTEMPTS_LOCALLY
+                made_up, attempts = _made_up(session), _ATTEMPTS_LOCALLY
         retries: Any = {"mode": "standard", "max_attempts": attempts}
         config = Config(retries=retries, connect_timeout=5, read_timeout=30)
-        return self._session.client(
+        return session.client(
             service, region_name=region, endpoint_url=url, config=config, **made_up
         )
 
-    def _made_up(self) -> dict[str, str]:
-        """Keys for an engine on this machine, where the session has none."""
-        if self._session.get_credentials() is not None:
-            return {}
-        made = LocalSession(self._session).get_credentials().get_frozen_credentials()
-        return {"aws_access_key_id": made.access_key, "aws_secret_access_key": made.secret_key}
+
+def _made_up(session: Session) -> dict[str, str]:
+    """Keys for an engine on this machine, where the session has none."""
+    if session.get_credentials() is not None:
+        return {}
+    made = LocalSession(session).get_credentials().get_frozen_credentials()
+    return {"aws_access_key_id": made.access_key, "aws_secret_access_key": made.secret_key}
 
 
 def _refusal(call: Call, error: ClientError) -> errors.RequestError:

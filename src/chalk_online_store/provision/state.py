@@ -89,6 +89,15 @@ class RegionState:
     replicas: Mapping[str, str] = field(default_factory=dict)
     """The status of the table in each other region of its Global Table."""
     global_table_version: str | None = None
+    """2019.11.21, or 2017.11.29 for a legacy Global Table; None if AWS does not say it."""
+    consistency: str = "EVENTUAL"
+    """STRONG for a Global Table with multi-Region strong consistency (MRSC)."""
+    witnesses: tuple[str, ...] = ()
+    """Regions of an MRSC table that hold its log and no data: they have no endpoint for it."""
+    account: str | None = None
+    """The AWS account of the table, by its ARN."""
+    replica_accounts: Mapping[str, str] = field(default_factory=dict)
+    """The account of each other replica, if AWS says it."""
 
     @property
     def exists(self) -> bool:
@@ -135,6 +144,12 @@ def table_part(description: Mapping[str, Any], region: str) -> dict[str, Any]:
         "stream": _stream(description.get("StreamSpecification", {})),
         "replicas": _replicas(description, region),
         "global_table_version": description.get("GlobalTableVersion"),
+        "consistency": description.get("MultiRegionConsistency", "EVENTUAL"),
+        "witnesses": tuple(
+            each["RegionName"] for each in description.get("GlobalTableWitnesses", ())
+        ),
+        "account": _account(description.get("TableArn")),
+        "replica_accounts": _replica_accounts(description, region),
     }
 
 
@@ -167,6 +182,21 @@ def _replicas(description: Mapping[str, Any], region: str) -> dict[str, str]:
     every = {one["RegionName"]: one.get("ReplicaStatus", "ACTIVE") for one in found}
     every.pop(region, None)
     return every
+
+
+def _replica_accounts(description: Mapping[str, Any], region: str) -> dict[str, str]:
+    found = {
+        each["RegionName"]: _account(each.get("ReplicaArn"))
+        for each in description.get("Replicas", ())
+        if each["RegionName"] != region
+    }
+    return {name: account for name, account in found.items() if account is not None}
+
+
+def _account(arn: str | None) -> str | None:
+    """Return the account of arn:aws:dynamodb:REGION:ACCOUNT:table/NAME."""
+    parts = (arn or "").split(":")
+    return parts[4] if len(parts) > 5 and parts[4].isdigit() else None
 
 
 def scaling_part(

@@ -140,9 +140,12 @@ class _Trip(Generic[T]):
         return error
 
     def _goes_elsewhere(self, error: RequestError) -> bool:
-        """Whether another region may answer better: also where this one is throttled again."""
+        """Whether another region may answer better: also if this one throttles again.
+
+        A throttled region that may not be asked again, by its retry quota, counts as one that does.
+        """
         if error.throttle:
-            return self.call.report.retries > 0
+            return self.call.report.retries > 0 or error.quota_used_up
         return error.engine_fault or error.regional or isinstance(error, StaleConnection)
 
     def _refused_alone(self, legs: Sequence[_Leg], now: Instant) -> None:
@@ -189,7 +192,7 @@ class _Trip(Generic[T]):
     def _hedge_to(self, region: str, untried: list[str]) -> str:
         """The next region that is well; where there is none, the same by another connection."""
         for name in untried:
-            if self._router.health[name].well:
+            if self._router.may_hedge_to(name):
                 return name
         return region
 

@@ -24,3 +24,24 @@ def log_change(router: Router, region: RegionHealth, now: Instant) -> None:
         text += f"; reads go to {next(iter(router.to_read(now)), 'no region')}"
     said = event("region.state", region=region.name, state=str(region.state), reason=region.reason)
     logger.log(level, "%s", text, extra=said)
+
+
+def log_replication(region: str, source: str, stopped: bool) -> None:
+    """Log that a region has stopped receiving another one's writes, or receives them again."""
+    said = event(
+        "region.replication",
+        region=region,
+        source=source,
+        state="stopped" if stopped else "running",
+    )
+    if stopped:
+        logger.warning(
+            "Replication from %s to %s has stopped; %s answers with old values and is used last. "
+            "Run `chalk-online-store doctor`.",
+            source,
+            region,
+            region,
+            extra=said,
+        )
+    else:
+        logger.info("Replication from %s to %s has resumed.", source, region, extra=said)

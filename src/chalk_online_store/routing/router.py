@@ -15,6 +15,7 @@ from chalk_online_store.routing.health import RegionHealth, RegionState
 from chalk_online_store.routing.hedging import HedgeBudget
 from chalk_online_store.routing.lag import Lag
 from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.replication import STOPPED_AFTER_SECONDS, ReplicationMonitor
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.schema import seconds
 
@@ -37,6 +38,8 @@ _USABLE, _SLOW, _DRAINED, _RECOVERING, _DOWN = range(5)
 _WRITABLE = (RegionState.HEALTHY, RegionState.SLOW, RegionState.RETURNING, RegionState.DOWN)
 
 OnChange = Callable[["RegionHealth"], None]
+OnReplication = Callable[[str, str, bool], None]
+"""Called with a region, the source of its writes, and True if their replication has stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,9 @@ class RegionStatus:
     """One region, as this process sees it; times in seconds, None for what is not known yet.
 
     `behind` says, for each other region, how far the replication from there may be behind.
-    `hedges` counts the requests that were sent here because the first answer took long,
-    `failovers` those that were answered here after another region had failed.
+    `not_replicated_from` names the other regions whose writes have stopped arriving here: what is
+    read here is old. `hedges` counts the requests that were sent here because the first answer took
+    long, `failovers` those that were answered here after another region had failed.
     """
 
     name: str
@@ -59,6 +63,7 @@ class RegionStatus:
     behind: dict[str, float | None]
     hedges: int = 0
     failovers: int = 0
+    not_replicated_from: tuple[str, ...] = ()
 
 
 class Router:
@@ -66,8 +71,9 @@ class Router:
 
     `regions` are in the order of preference; `home` is the one that the registry is written in.
     With a `single_writer`, that one alone takes writes, whatever happens: the others are copies
-    of it that can only be read, such as a server's replicas. `on_change` is told, outside of any
-    lock, of each region whose state has changed.
+    of it that can only be read, such as a server's replicas. `on_change` is called, outside of any
+    lock, for each region whose state has changed, and `on_replication` for each pair of regions
+    between which replication has stopped or resumed.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class Router:
         self._drained_at: dict[str, int] = {}
         self._rng = rng or random.Random()
         self.on_change = on_change
+        self.on_replication: OnReplication = lambda region, source, stopped: None
         self.health = {name: RegionHealth(name, self.routing, self._rng) for name in regions}
         hedging = self.routing.hedging
         self.hedges = HedgeBudget(hedging.budget, hedging.burst) if hedging else None
@@ -97,6 +104,7 @@ class Router:
         self._probe_every = seconds(self.routing.probe_every)
         if self._max_lag is not None:
             self._probe_every = min(self._probe_every, self._max_lag / 2)
+        self._replication = ReplicationMonitor(max(STOPPED_AFTER_SECONDS, 4 * self._probe_every))
         self._probe_at = dict.fromkeys(regions, 0.0)
         self._next_probe = 0.0
         self._preferred = self.regions[:1] if self.routing.reads == "local" else self.regions
@@ -151,6 +159,9 @@ class Router:
             return orders.pinned or self.home
         order = self._preferred if self.routing.writes == "any-region" else self.regions
         usable = [name for name in order if name not in orders.evacuated] or list(order)
+        fresh = [name for name in usable if not self._is_stale(name)]
+        # Writes to a region that no longer replicates would split the data: they stay.
+        usable = fresh or ([self._written] if self._written in usable else usable)
         usable.sort(key=lambda name: name in orders.drained)
         for name in usable:
             # Back only to one that has all of its reads back: else writes would go to and fro.
@@ -178,6 +189,8 @@ class Router:
             return None if self.routing.beyond_max_lag == "refuse" else _DRAINED
         if health.state is RegionState.DOWN:
             return _RECOVERING if health.recovering else _DOWN
+        if self._is_stale(name):
+            return _DRAINED
         if health.state is RegionState.SLOW:
             return _SLOW if self._is_better_one(name) else _USABLE
         share = health.share(now.monotonic)
@@ -200,6 +213,15 @@ class Router:
         behind = self.behind(name)
         return behind is not None and behind > self._max_lag
 
+    def _is_stale(self, name: str) -> bool:
+        """Return True if a region has stopped receiving the writes that are made elsewhere."""
+        stopped = self._replication.stopped
+        return bool(stopped) and any((name, source) in stopped for source in self._sources(name))
+
+    def may_hedge_to(self, name: str) -> bool:
+        """Return True if a region is healthy enough, and its data current enough, for a hedge."""
+        return self.health[name].well and not self._is_stale(name)
+
     def _tick(self, now: float) -> Sequence[RegionHealth]:
         """The regions whose state the passing of time has changed."""
         states = {name: health.state for name, health in self.health.items()}
@@ -217,7 +239,12 @@ class Router:
     def _changed(self) -> None:
         """See whether there is anything to weigh up: mostly there is not."""
         well = all(health.state is RegionState.HEALTHY for health in self.health.values())
-        self._calm = well and self.orders == Orders(at=self.orders.at) and self._max_lag is None
+        self._calm = (
+            well
+            and self.orders == Orders(at=self.orders.at)
+            and self._max_lag is None
+            and not self._replication.stopped
+        )
         # Now, also where nothing is written: so that whoever writes next is with the others.
         before, self._written = self._written, self._choose_written()
         if self._written != before:
@@ -394,15 +421,20 @@ class Router:
         anywhere = self.routing.writes == "any-region"
         if region == self._written == self.home and self.lag.settled and not anywhere:
             return 0.0  # So it almost always is.
-        sources = {self.home, self._written, *self.lag.may_lack(region)}
-        if anywhere:
-            sources.update(self.regions)
-        sources.discard(region)
+        sources = self._sources(region)
         if not sources:
             return 0.0
         found = [self.lag.behind(region, source) for source in sources]
         known = [behind for behind in found if behind is not None]
         return max(known) if known else None
+
+    def _sources(self, region: str) -> set[str]:
+        """The other regions whose writes a region should have received."""
+        sources = {self.home, self._written, *self.lag.may_lack(region)}
+        if self.routing.writes == "any-region":
+            sources.update(self.regions)
+        sources.discard(region)
+        return sources
 
     def saw(self, region: str, beats: Mapping[str, int], now: Instant) -> None:
         """A region showed these heartbeats (UTC us), by the region that each was written in."""
@@ -413,6 +445,12 @@ class Router:
         }
         with self._lock:
             self.lag.saw(region, beats, now.wall, reached)
+            before = self._replication.saw(region, beats, now.monotonic)
+            stopped = self._replication.stopped
+            if stopped != before:
+                self._changed()
+        for target, source in sorted(stopped ^ before):
+            self.on_replication(target, source, (target, source) in stopped)
 
     # --- telling ---------------------------------------------------------------------------
 
@@ -436,6 +474,11 @@ class Router:
                 },
                 hedges=health.hedges,
                 failovers=health.failovers,
+                not_replicated_from=tuple(
+                    source
+                    for source in self.writable
+                    if (name, source) in self._replication.stopped
+                ),
             )
             for name, health in self.health.items()
         ]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chalk_online_store.testing.engines import Dynoxide
+from chalk_online_store.testing.engines import Dynoxide, Ministack, Moto
 from chalk_online_store.testing.helper import World
 from chalk_online_store.testing.local_global_table import LocalGlobalTable
 from chalk_online_store.testing.proxy import FaultProxy, ValkeyFaultProxy
@@ -22,6 +22,20 @@ from chalk_online_store.testing.valkey import Valkey
 def dynoxide() -> Iterator[Dynoxide]:
     """One engine in memory for the whole session: let each test create its own table."""
     with Dynoxide() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    """One moto server for the whole session: let each test create its own table."""
+    with Moto() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[Ministack]:
+    """One ministack for the whole session: let each test create its own table."""
+    with Ministack() as engine:
         yield engine
 
 

@@ -8,8 +8,13 @@ and that another process has only by chance (2**-48). The server returns that nu
 reply. A response that does not end with it belongs to another request. The count and the form of
 the other replies are checked against the commands, so that the backend can rely on their types.
 
-Limit. A middlebox that exchanges single replies of two responses, and leaves the numbers where
-they are, is not detected.
+A middlebox may also exchange replies within one response, or single replies of two responses. So
+each command of several keys is followed by an `ECHO` of its own, beside which the command costs
+much more.
+
+Limit. Of commands of one key, such as the `GET`s to a cluster, only the last is followed by a
+number: one `ECHO` each would double the commands. Replies to such commands that are exchanged
+within one request are not detected, nor are exchanged replies whose numbers stay where they are.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Any, TypeAlias
 
 from chalk_online_store.valkey.resp import (
@@ -65,16 +70,21 @@ _INTRODUCTION = pack([("CLIENT", "SETINFO", "LIB-NAME", "chalk-online-store")])
 class Pipeline:
     """One request, and what its response has to be."""
 
-    __slots__ = ("_commands", "_introduces", "_number", "data")
+    __slots__ = ("_introduces", "_numbers", "_parts", "data")
 
     def __init__(self, commands: Sequence[Command]) -> None:
-        self._commands = commands
+        self._parts = _parts(commands)
+        """The commands, in runs each of which is followed by a number."""
         self._introduces = False
-        self._number = _numbers.next()
+        self._numbers = [_numbers.next() for _ in self._parts]
         # A sentinel knows PING alone. A server refuses PING while it cannot save to its disk.
         echo = b"PING" if commands[0][0] == "SENTINEL" else b"ECHO"
-        number = b"*2\r\n$4\r\n%b\r\n$%d\r\n%b\r\n" % (echo, len(self._number), self._number)
-        self.data = pack(commands) + number
+        self.data = b"".join(
+            [
+                b"%b*2\r\n$4\r\n%b\r\n$%d\r\n%b\r\n" % (pack(part), echo, len(number), number)
+                for part, number in zip(self._parts, self._numbers, strict=True)
+            ]
+        )
         """The bytes to send."""
 
     def introduce(self) -> None:
@@ -88,28 +98,53 @@ class Pipeline:
 
     def reader(self) -> ReplyReader:
         """A reader for the response."""
-        commands = self._commands
+        commands = list(chain.from_iterable(self._parts))
         allowed = _BASE_BYTES + _ARGUMENT_BYTES * sum(map(len, commands))
         if any(command[0] == "ZRANGEBYLEX" for command in commands):
             allowed += _LISTING_BYTES
-        return ReplyReader(len(commands) + 1 + self._introduces, allowed)
+        return ReplyReader(len(commands) + len(self._parts) + self._introduces, allowed)
 
     def check(self, replies: Sequence[Any]) -> list[Any]:
         """Return the replies to the commands; raises `BrokenReply` if they are not."""
-        *found, number = replies[:-1] if self._introduces else replies
-        if number != self._number:
-            self._check_unnumbered(found, number)
-        for command, reply in zip(self._commands, found, strict=True):
-            if type(reply) is not ErrorReply and not _has_form(command, reply):
-                raise BrokenReply(f"the reply to {_name(command)} has another form")
-        return found
+        checked: list[Any] = []
+        at = 0
+        for part, number in zip(self._parts, self._numbers, strict=True):
+            found, echoed = replies[at : at + len(part)], replies[at + len(part)]
+            at += len(part) + 1
+            if echoed != number:
+                _check_unnumbered(found, echoed)
+            for command, reply in zip(part, found, strict=True):
+                if type(reply) is not ErrorReply and not _has_form(command, reply):
+                    raise BrokenReply(f"the reply to {_name(command)} has another form")
+            checked += found
+        return checked
 
-    def _check_unnumbered(self, found: Sequence[Any], number: Any) -> None:
-        """Accept a refused `ECHO` if all was refused, or if the user may not send it."""
-        refused = type(number) is ErrorReply
-        if refused and (number.code == "NOPERM" or all(type(f) is ErrorReply for f in found)):
-            return
-        raise BrokenReply("the response is that to another request")
+
+def _parts(commands: Sequence[Command]) -> list[Sequence[Command]]:
+    """Cut commands behind each that has several keys."""
+    if len(commands) == 1:
+        return [commands]
+    parts: list[Sequence[Command]] = []
+    start = 0
+    for end, command in enumerate(commands, start=1):
+        if end == len(commands) or _has_several_keys(command):
+            parts.append(commands[start:end])
+            start = end
+    return parts
+
+
+def _has_several_keys(command: Command) -> bool:
+    if command[0] in ("EVALSHA", "EVAL"):
+        return command[2] != 1
+    return command[0] == "MGET" and len(command) > 2
+
+
+def _check_unnumbered(found: Sequence[Any], echoed: Any) -> None:
+    """Accept a refused `ECHO` if all was refused, or if the user may not send it."""
+    refused = type(echoed) is ErrorReply
+    if refused and (echoed.code == "NOPERM" or all(type(f) is ErrorReply for f in found)):
+        return
+    raise BrokenReply("the response is that to another request")
 
 
 # --- forms ---------------------------------------------------------------------------------

@@ -34,12 +34,14 @@ class Bell:
     def wait(self, seen: int, timeout: float) -> Operation[None]:
         """Wait until it has rung since `count` was `seen`, or for `timeout` seconds."""
         future: Future[None] = Future()
-        self._waiting.append(future)
-        if self.count == seen:
-            with suppress(TimeoutError):
-                yield Await(future, timeout)
-        with suppress(ValueError):  # It has rung.
-            self._waiting.remove(future)
+        try:
+            self._waiting.append(future)
+            if self.count == seen:
+                with suppress(TimeoutError):
+                    yield Await(future, timeout)
+        finally:  # Also if the wait is given up: `ring` would take it for one that still waits.
+            with suppress(ValueError):  # It has rung.
+                self._waiting.remove(future)
 
 
 class StopFlag:

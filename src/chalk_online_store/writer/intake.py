@@ -44,7 +44,7 @@ _ASLEEP = 5.0
 _TRY_AGAIN = 1.0
 _TIMEOUT = 10.0
 _TRIES = 3
-"""How often rows are encoded for which there is not enough memory."""
+"""How often rows are encoded if memory runs out, or something ends the thread meanwhile."""
 
 _GONE = 64
 """Records to remove from the spool that are worth a commit of their own."""
@@ -207,10 +207,13 @@ class Intake:
         try:
             check_not_ahead(times, latest)
             chunk.planned = changes_of_rows(chunk.codec, rows, times)
-        except Exception:  # noqa: BLE001 - one by one it is found which.
+        except BaseException as error:
+            tried = max(unit.submission.tried for unit in chunk.units)
+            if not isinstance(error, Exception) and _may_pass(error, tried):
+                raise
             chunk.planned, refused = self._plan_each(chunk, rows, times, latest)
-        for position, error in refused.items():
-            chunk.units[position].error = error
+        for position, refusal in refused.items():
+            chunk.units[position].error = refusal
         if chunk.planned and self._kept:
             chunk.parcel.body = records.encode(chunk.codec, chunk.planned)
 
@@ -223,10 +226,9 @@ class Intake:
         for position, (row, time) in enumerate(zip(rows, times, strict=True)):
             try:
                 changes, errors = row_by_row(chunk.codec, [row], [time], latest=latest)
-            except Exception as error:
-                tried = chunk.units[position].submission.tried
-                if isinstance(error, MemoryError) and tried < _TRIES:
-                    raise  # Memory may have run out for a moment: all is tried again.
+            except BaseException as error:
+                if _may_pass(error, chunk.units[position].submission.tried):
+                    raise
                 log_mistake("A row cannot be encoded", error)
                 errors = {0: InvalidValue(f"The row cannot be encoded: {type(error).__name__}.")}
                 changes = []
@@ -269,6 +271,17 @@ class Intake:
             # Those that were refused, or that change nothing.
             self._ledger.end([unit for unit in chunk.units if not unit.left], now.monotonic)
         self._wake()
+
+
+def _may_pass(error: BaseException, tried: int) -> bool:
+    """Return True if rows that were tried so often are to be tried again after an error.
+
+    Memory can run out for a moment, and Ctrl-C can come at any time. But a value whose own methods
+    raise `SystemExit` would do so for ever, and no row after it would be written.
+    """
+    if isinstance(error, Exception) and not isinstance(error, MemoryError):
+        return False
+    return tried < _TRIES
 
 
 def _reason(error: Exception) -> str:

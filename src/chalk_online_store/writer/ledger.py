@@ -236,6 +236,8 @@ class Ledger:
         ]
         self._deliver(letters)
         with self.inbox.lock:
+            # `close` may give up rows while a request that it did not wait for is acknowledged.
+            positions = [each for each in positions if not states[each] & ENDED]
             kept = 0
             for position in positions:
                 ticket.fail(position, error)
@@ -311,13 +313,21 @@ class Ledger:
             return
         if self._sink is None:
             found = Counter((letter.namespace, type(letter.error).__name__) for letter in letters)
+            causes = {type(letter.error).__name__: letter.error for letter in letters}
             for (namespace, kind), rows in found.items():
+                said = event(
+                    "writer.rows_dropped",
+                    namespace=namespace,
+                    rows=rows,
+                    reason=kind,
+                    error=causes[kind],
+                )
                 LOG.error(
                     "%d rows of %s are dropped: %s.",
                     rows,
                     namespace,
                     kind,
-                    extra=event("writer.rows_dropped", namespace=namespace, rows=rows, reason=kind),
+                    extra=said,
                 )
             return
         try:

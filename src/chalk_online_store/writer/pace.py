@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 
-from chalk_online_store.retry import RetryPolicy
+from chalk_online_store.retry import RetryPolicy, raise_delay
 from chalk_online_store.routing.hedging import HedgeBudget
 
 _DECREASE = 0.7
@@ -173,12 +173,17 @@ class Retries:
             self._budget.earn()
         self.ill, self._failures = False, 0
 
-    def failed(self, changes: int, wholly: bool, now: float) -> None:
-        """So many changes of a batch have failed, or all of them."""
+    def failed(
+        self, changes: int, wholly: bool, now: float, retry_after: float | None = None
+    ) -> None:
+        """So many changes of a batch have failed, or all of them.
+
+        `retry_after` is how many seconds AWS asks to wait, if it does.
+        """
         spent = [self._budget.take() for _ in range(changes)]
-        if not wholly and all(spent):
+        if not wholly and all(spent) and retry_after is None:
             return
         self.ill = self.ill or wholly
         ceiling = min(self._policy.cap, self._policy.base * 2.0**self._failures)
         self._failures = min(self._failures + 1, 30)
-        self.not_before = now + self._rng.uniform(0, ceiling)
+        self.not_before = now + raise_delay(self._rng.uniform(0, ceiling), retry_after)

@@ -193,13 +193,16 @@ class Sender:
             self._pending.put_back(entry)
             self._ledger.counts.retries += 1
         if faults:
-            self._slow_down(faults, faults == len(batch), next(iter(failed.values())), now)
+            self._slow_down(faults, faults == len(batch), list(failed.values()), now)
 
-    def _slow_down(self, faults: int, wholly: bool, error: OnlineStoreError, now: float) -> None:
+    def _slow_down(
+        self, faults: int, wholly: bool, causes: Sequence[OnlineStoreError], now: float
+    ) -> None:
         if wholly and not self._retries.ill:
-            said = event("writer.stuck", error=error)
-            LOG.warning("Nothing can be written now; rows wait: %s", error, extra=said)
-        self._retries.failed(faults, wholly, now)
+            said = event("writer.stuck", error=causes[0])
+            LOG.warning("Nothing can be written now; rows wait: %s", causes[0], extra=said)
+        asked = [cause.retry_after or 0 for cause in causes if isinstance(cause, RequestError)]
+        self._retries.failed(faults, wholly, now, max(asked, default=0) or None)
 
     def _account(self, report: Report) -> None:
         counts = self._ledger.counts

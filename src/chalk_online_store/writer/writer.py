@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import datetime
@@ -30,6 +31,9 @@ from chalk_online_store.writer.validation import OnInvalid
 
 _JOIN_SECONDS = 5.0
 """How much longer than its requests the thread may take to end."""
+
+_PAUSE_SECONDS = 0.05
+"""Before the thread begins again: what has ended it may do so at once."""
 
 C = TypeVar("C")
 """A class whose instances are rows."""
@@ -123,6 +127,7 @@ class PersistenceWriter:
                 self._driver.run(self._core.run())
             except BaseException as error:  # noqa: BLE001 - a thread that exits loses rows.
                 log_mistake("The thread of the persistence writer begins again", error)
+                time.sleep(_PAUSE_SECONDS)
 
     def submit(
         self,

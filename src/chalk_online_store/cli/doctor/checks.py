@@ -17,6 +17,23 @@ Verdict: TypeAlias = Literal["ok", "note", "warning", "error"]
 ORDER: list[Verdict] = ["error", "warning", "note", "ok"]
 
 
+LEGACY = "2017.11.29"
+"""The version of Global Tables that keeps attributes named aws:rep:* in every item."""
+
+STALE = {
+    "REPLICATION_NOT_AUTHORIZED": "It answers with old values: allow the replication in the "
+    "resource policy of each replica. Until then, remove it from region=.",
+    "INACCESSIBLE_ENCRYPTION_CREDENTIALS": "Its KMS key cannot be used: enable the key or grant "
+    "its use. After 20 hours DynamoDB removes the replica from the Global Table.",
+    "REGION_DISABLED": "Enable the region for the account. After 20 hours DynamoDB removes the "
+    "replica from the Global Table.",
+    "ARCHIVING": "DynamoDB archives it, as its KMS key could not be used: remove it from region=.",
+    "ARCHIVED": "DynamoDB archived it, as its KMS key could not be used: remove it from region=, "
+    "and restore its backup to a new table.",
+}
+"""Statuses of a replica that receives no writes, each with its remedy. It may still serve reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One thing that was looked at: where, what was found, and, where it is wrong, the way out."""
@@ -32,6 +49,9 @@ def of_table(state: TableState, regions: Sequence[str], layout: TableLayout) -> 
     """The table's shape and safety in each region, and its replicas."""
     for region in regions:
         found = state.of(region)
+        if not found.exists and (refused := _elsewhere(state, region)) is not None:
+            yield refused
+            continue
         if not found.exists:
             yield Check(
                 "error",
@@ -47,6 +67,8 @@ def of_table(state: TableState, regions: Sequence[str], layout: TableLayout) -> 
         yield _recovery(region, found)
         yield _protection(region, found)
         yield _encryption(region, found)
+    yield from _consistency(state, regions)
+    yield from _legacy(state, regions)
     if len(regions) > 1:
         yield from _replicas(state, regions)
 
@@ -55,6 +77,8 @@ def _status(region: str, found: RegionState) -> Check:
     if found.status == "ACTIVE":
         return Check("ok", region, "table", "ACTIVE")
     serves = found.status == "UPDATING"
+    if found.status in STALE:
+        return Check("error", region, "table", str(found.status), STALE[found.status])
     return Check(
         "note" if serves else "error",
         region,
@@ -123,21 +147,61 @@ def _encryption(region: str, found: RegionState) -> Check:
     return Check("ok", region, "encryption", found.kms_key_arn or "a key of AWS")
 
 
+def _elsewhere(state: TableState, region: str) -> Check | None:
+    """Explain a missing table by another region that names this one as a replica or a witness."""
+    for other in state.regions.values():
+        if not isinstance(other, RegionState):
+            continue
+        if region in other.witnesses:
+            return Check(
+                "error",
+                region,
+                "table",
+                "a witness of a table with multi-Region strong consistency",
+                "A witness has no endpoint for data: remove it from region=.",
+            )
+        if other.replicas.get(region) == "ACTIVE":
+            account = other.replica_accounts.get(region, "another account")
+            return Check(
+                "error",
+                region,
+                "table",
+                f"not found, though it is a replica (in {account}): these credentials are of "
+                "another account, or lack a permission",
+                "Name a profile for each region, in its order: profile=A,B in the URL.",
+            )
+    return None
+
+
+def _consistency(state: TableState, regions: Sequence[str]) -> Iterator[Check]:
+    strong = [region for region in regions if state.of(region).consistency == "STRONG"]
+    if strong:
+        yield Check(
+            "error",
+            strong[0],
+            "consistency",
+            "multi-Region strong consistency (MRSC)",
+            "Not supported, as such a table has no transactions and no TTL: create a Global Table "
+            "with eventual consistency. See One region or several.",
+        )
+
+
+def _legacy(state: TableState, regions: Sequence[str]) -> Iterator[Check]:
+    legacy = [region for region in regions if state.of(region).global_table_version == LEGACY]
+    if legacy:
+        yield Check(
+            "warning",
+            legacy[0],
+            "version",
+            f"a legacy Global Table ({LEGACY})",
+            "It works, and takes more write capacity than 2019.11.21: upgrade it.",
+        )
+
+
 def _replicas(state: TableState, regions: Sequence[str]) -> Iterator[Check]:
     first = state.of(regions[0])
     for region in regions[1:]:
-        status = first.replicas.get(region)
-        if status is None and state.of(region).exists:
-            yield Check(
-                "error",
-                region,
-                "replica",
-                f"a table of its own, no replica of {regions[0]}",
-                "Both take writes that the other never sees: delete one, and add it as a replica.",
-            )
-        elif status is not None:
-            verdict: Verdict = "ok" if status == "ACTIVE" else "error"
-            yield Check(verdict, region, "replica", status, "" if verdict == "ok" else "See AWS.")
+        yield from _replica(region, regions[0], state)
     for region in sorted(set(first.replicas) - set(regions)):
         yield Check(
             "note",
@@ -146,6 +210,48 @@ def _replicas(state: TableState, regions: Sequence[str]) -> Iterator[Check]:
             "is there, but not in the URL",
             "It is paid for, and never asked: add it to region=, or remove it.",
         )
+
+
+def _replica(region: str, first: str, state: TableState) -> Iterator[Check]:
+    """Compare two regions' descriptions. They replicate only if each names the other."""
+    preferred, found = state.of(first), state.of(region)
+    status = preferred.replicas.get(region)
+    if status is None:
+        if found.exists:
+            yield Check(
+                "error",
+                region,
+                "replica",
+                f"a table of its own, no replica of {first}: never one, or disassociated",
+                "Both take writes that the other never sees. Remove it from region= now; then "
+                "delete it, and add the region as a replica.",
+            )
+    elif found.exists and preferred.replica_accounts.get(region) not in (None, found.account):
+        yield Check(
+            "error",
+            region,
+            "replica",
+            f"another table of this name: the replica is in account "
+            f"{preferred.replica_accounts[region]}",
+            "Name a profile for each region, in its order: profile=A,B in the URL.",
+        )
+    elif status in STALE or found.status in STALE:
+        worst = str(status if status in STALE else found.status)
+        yield Check("error", region, "replica", worst, STALE[worst])
+    elif found.exists and first not in found.replicas:
+        yield Check(
+            "error",
+            region,
+            "replica",
+            f"does not name {first} as a replica: it is being disassociated, or was",
+            "It answers with old values, and its writes stay there: remove it from region=.",
+        )
+    elif found.account != preferred.account:
+        said = f"{status}, in account {found.account}"
+        yield Check("ok" if status == "ACTIVE" else "error", region, "replica", said)
+    else:
+        verdict: Verdict = "ok" if status == "ACTIVE" else "error"
+        yield Check(verdict, region, "replica", status, "" if verdict == "ok" else "See AWS.")
 
 
 def _unknown(region: str, what: str, why: Unknown) -> Check:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +23,7 @@ from chalk_online_store.cli.doctor.checks import (
     of_table,
 )
 from chalk_online_store.cli.doctor.live import (
+    check_legacy_attributes,
     of_clocks,
     of_permissions,
     of_regions,
@@ -33,11 +32,10 @@ from chalk_online_store.cli.doctor.live import (
 from chalk_online_store.cli.doctor.servers import of_servers
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json
+from chalk_online_store.cli.planes import opened_plane
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
-from chalk_online_store.drivers.credentials import resolve_endpoint
-from chalk_online_store.drivers.sessions import session_of
 from chalk_online_store.errors import AccessDenied, RequestError
 from chalk_online_store.provision.control_plane import ControlPlane
 from chalk_online_store.provision.observing import observe
@@ -121,30 +119,26 @@ def _of_dynamodb(
     writes: bool,
     beat: bool,
 ) -> Iterator[Check]:
-    session = session_of(target.profile)
-    pairs = zip_longest(target.regions or (None,), target.endpoint_urls)
-    endpoints = [resolve_endpoint(session, region, own) for region, own in pairs]
-    regions = [endpoint.region for endpoint in endpoints]
-    own: Mapping[str, str] = dict(zip(regions, target.endpoint_urls, strict=False))
-    with closing(ControlPlane(session, endpoint_urls=own)) as plane:
+    with opened_plane(target) as (plane, regions):
         state, failed = _observed(plane, target.table, regions)
         yield from failed
-        seen = [region for region in regions if region in state.regions]
-        yield from of_table(state, seen, target.layout)
+        known = [region for region in regions if region in state.regions]
+        yield from of_table(state, known, target.layout)
         if table is not None:
             yield from _drift(_spec(table, target.table), state, regions)
         if mix is not None:
             wanted = read_mix(mix)
             samples = {part.schema: sample_of(part) for part in wanted.namespaces}
             checks = of_capacity(size(wanted, samples), state)
-            unseen = set(regions) - set(seen)
+            unseen = set(regions) - set(known)
             yield from (check for check in checks if check.where not in unseen)
-        yield from check_quotas(plane, state, seen)
-        yield from check_alarms(plane, state, seen)
+        yield from check_quotas(plane, state, known)
+        yield from check_alarms(plane, state, known)
         # Also in regions that could not be described: the data plane has permissions of its own.
         yield from of_permissions(plane, target.table, regions, target.layout, writes=writes)
+        yield from check_legacy_attributes(plane, target.table, known, target.layout)
         yield from of_clocks(plane, target.table, regions)
-    if len(endpoints) > 1:
+    if len(target.regions) > 1:
         yield from of_regions(url, beat=beat)
 
 

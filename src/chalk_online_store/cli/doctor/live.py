@@ -9,9 +9,9 @@ from typing import Any
 
 from chalk_online_store.cli.doctor.checks import Check, Verdict
 from chalk_online_store.cli.stores import load_registry
-from chalk_online_store.cli.surveys import opened, survey
+from chalk_online_store.cli.surveys import Lag, opened, survey
 from chalk_online_store.codec.layout import RESERVED, TableLayout
-from chalk_online_store.codec.registry import Registry
+from chalk_online_store.codec.registry import PARTITION, Registry
 from chalk_online_store.errors import (
     AccessDenied,
     ConditionFailed,
@@ -27,6 +27,7 @@ from chalk_online_store.provision.control_plane import (
     denied_action,
 )
 from chalk_online_store.provision.policies import READS, WRITES
+from chalk_online_store.routing.replication import STOPPED_AFTER_SECONDS
 from chalk_online_store.schema import Namespace
 
 SKEW = 2.0
@@ -35,6 +36,8 @@ way; AWS refuses signatures from 5 minutes on, but a writer's observed-at counts
 microsecond."""
 
 LAG = 5.0
+
+LEGACY_ATTRIBUTES = "aws:rep:"
 
 _NOBODY = f"{RESERVED}doctor"
 """No item."""
@@ -171,10 +174,51 @@ def of_regions(url: str, *, beat: bool) -> Iterator[Check]:
         advice = "" if check.ok else "Reads go elsewhere meanwhile; see `regions status`."
         yield Check("ok" if check.ok else "error", check.name, "reads", said, advice)
     for lag in found.lag:
-        slow = beat and (lag.measured is None or lag.measured > LAG)
+        yield _lag_check(lag, beat=beat)
+
+
+def _lag_check(lag: Lag, *, beat: bool) -> Check:
+    where = f"{lag.source} to {lag.target}"
+    if lag.measured is None and lag.behind is not None and lag.behind > STOPPED_AFTER_SECONDS:
+        # A replica that was disassociated, archived or not authorised answers without an error.
+        advice = (
+            f"Replication has stopped: {lag.target} answers with old values, and a failover to it "
+            "would split the data. Remove it from region= until `replica` is ok and this is low."
+        )
+        return Check("error", where, "lag", lag.text, advice)
+    if beat and (lag.measured is None or lag.measured > LAG):
         advice = "Global Tables usually take below a second: see AWS's ReplicationLatency."
-        where = f"{lag.source} to {lag.target}"
-        yield Check("warning" if slow else "ok", where, "lag", lag.text, advice if slow else "")
+        return Check("warning", where, "lag", lag.text, advice)
+    return Check("ok", where, "lag", lag.text)
+
+
+def check_legacy_attributes(
+    plane: ControlPlane, table: str, regions: Sequence[str], layout: TableLayout
+) -> Iterator[Check]:
+    """Look for attributes of Global Tables 2017.11.29 in some items of the registry.
+
+    A legacy table has them in every item, and an upgraded one in items from before. Costs one RCU.
+    """
+    for region in regions[:1]:
+        arguments = {
+            "TableName": table,
+            "KeyConditionExpression": "#p = :p",
+            "ExpressionAttributeNames": {"#p": layout.pk},
+            "ExpressionAttributeValues": {":p": {"S": PARTITION}},
+            "Limit": 10,
+        }
+        try:
+            items = plane.call(Call(region, "Query", arguments)).get("Items", [])
+        except RequestError:  # The checks `permissions` and `registry` report it.
+            return
+        if any(name.startswith(LEGACY_ATTRIBUTES) for item in items for name in item):
+            yield Check(
+                "note",
+                region,
+                "attributes",
+                f"items have attributes named {LEGACY_ATTRIBUTES}* of Global Tables 2017.11.29",
+                "They count in an item's size, and are otherwise ignored.",
+            )
 
 
 def of_registry(url: str, namespaces: Iterable[Namespace]) -> Iterator[Check]:

@@ -1,10 +1,10 @@
 """Carries signed requests to a DynamoDB endpoint over HTTP/1.1, for threads and for tasks.
 
 Both transports do the same: sign, send once, read the whole answer, all within one timeout.
-Neither retries, follows redirects, uses a proxy or unpacks anything. Whatever goes wrong on the
+Neither retries, follows redirects or unpacks anything. Whatever goes wrong on the
 way becomes `ConnectionFailed` or `RequestTimeout`; every HTTP status is an answer.
 
-`exchange` knows HTTP and no socket, `blocking` and `aio` know sockets and no HTTP.
+`exchange` and `tunnel` know HTTP and no socket, `blocking` and `aio` know sockets and no HTTP.
 """
 
 from chalk_online_store.drivers.http.aio import AsyncHttpTransport

@@ -13,7 +13,7 @@ from chalk_online_store.drivers.loops import PerLoop
 from chalk_online_store.dynamodb.messages import Request, Response
 
 if TYPE_CHECKING:
-    from chalk_online_store.drivers.credentials import AsyncCredentialSource, Endpoint
+    from chalk_online_store.drivers.credentials import CredentialSource, Endpoint
 
 CLOSE_SECONDS = 5.0
 """How long `close` waits for an event loop in another thread."""
@@ -28,7 +28,7 @@ class AsyncHttpTransport:
     def __init__(
         self,
         endpoint: Endpoint,
-        credentials: AsyncCredentialSource,
+        credentials: CredentialSource,
         *,
         connect_timeout: float = 1.0,
         pool_size: int = 32,
@@ -46,13 +46,15 @@ class AsyncHttpTransport:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of the endpoint."""
-        return self._target.host, self._target.port
+        return self._target.address
 
     async def send(self, request: Request, timeout: float) -> Response:
         """As `HttpTransport.send`."""
         deadline = time.monotonic() + timeout
         source = self._credentials
-        credentials = await (source.refresh if request.renew else source.current)(timeout)
+        credentials = await (
+            source.refresh_async(timeout) if request.renew else source.current_async(timeout)
+        )
         pool = self._pool()
         data = self._target.writer.write(request, credentials)
         if time.monotonic() >= deadline:
@@ -67,7 +69,7 @@ class AsyncHttpTransport:
     async def warm(self, connections: int, timeout: float) -> int:
         """As `HttpTransport.warm`, for the running event loop."""
         deadline = time.monotonic() + timeout
-        await self._credentials.current(timeout)
+        await self._credentials.current_async(timeout)
         pool = self._pool()
         try:
             return await pool.warm(connections, deadline)

@@ -62,7 +62,7 @@ class HttpTransport:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of the endpoint."""
-        return self._target.host, self._target.port
+        return self._target.address
 
     def send(self, request: Request, timeout: float) -> Response:
         """Send once and give the whole answer, within `timeout` seconds.
@@ -295,8 +295,11 @@ class Exchange:
         connection = self._connection
         try:
             answer = connection.advance()
-        except BaseException as error:
+        except FAILURES as error:
             return self._recover(error)
+        except BaseException:
+            connection.close()
+            raise
         if answer is not None:
             self._transport.give_back(connection)
         elif connection.doubt_at < math.inf and time.monotonic() >= connection.doubt_at:
@@ -321,12 +324,10 @@ class Exchange:
 
     # --- connections that may be stale ---
 
-    def _recover(self, error: BaseException) -> Response | None:
+    def _recover(self, error: Exception) -> Response | None:
         """The only connection failed: send on a new one if it was stale, else raise."""
         transport, connection = self._transport, self._connection
         connection.close()
-        if not isinstance(error, FAILURES):
-            raise error
         if connection.is_suspect:
             transport.found_stale(connection)
             if self._failure is None:
@@ -379,7 +380,8 @@ class Exchange:
         try:
             answer = fresh.advance()
         except FAILURES as error:
-            self._fresh, self._failure = None, error
+            # Its traceback would refer to this object, and keep both until garbage is collected.
+            self._fresh, self._failure = None, error.with_traceback(None)
             fresh.close()
             return None
         except BaseException:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 
 from chalk_online_store.drivers.http.resolver import RESOLVER, Address, Resolution, stagger_for
+from chalk_online_store.drivers.http.tunnel import READ_SIZE, Tunnel
 
 
 async def connected(
@@ -27,6 +28,15 @@ async def connected(
         return await _connect(loop, addresses[0])
     stagger = stagger_for(len(addresses), deadline - time.monotonic())
     return await _Addresses(loop, addresses, stagger).first()
+
+
+async def pass_through(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, tunnel: Tunnel
+) -> None:
+    """Have a proxy connect the socket to the endpoint. Raises `OSError` or `BrokenAnswer`."""
+    await loop.sock_sendall(sock, tunnel.request)
+    while not tunnel.feed(await loop.sock_recv(sock, READ_SIZE)):
+        pass
 
 
 async def _resolve(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Address]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 
 from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
-from chalk_online_store.drivers.http.opening import Waiting, open_socket
+from chalk_online_store.drivers.http.opening import Waiting, open_through_proxy
 from chalk_online_store.drivers.http.shared import Target
 from chalk_online_store.drivers.polling import milliseconds_until, wait_for_any
 from chalk_online_store.dynamodb.messages import Response
@@ -35,7 +35,7 @@ class Connection:
         self._target = target
         self.generation = generation
         """The transport's, when it was made."""
-        self._opening = open_socket(target, deadline)
+        self._opening = open_through_proxy(target, deadline)
         self._waiting = Waiting(())
         self.is_open = False
         """Whether it is connected, TLS included."""
@@ -163,6 +163,12 @@ class Connection:
     def close(self) -> None:
         """Close the socket."""
         self._opening.close()
+        if self.is_open:
+            self._sock.close()
+
+    def __del__(self) -> None:
+        # An exception of a signal handler may arrive where nobody has the connection yet, or while
+        # it is being closed.
         if self.is_open:
             self._sock.close()
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from chalk_online_store.drivers.networks import Proxy
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
 
@@ -33,6 +35,16 @@ _TOO_LONG = "the answer is too long"
 _REPEATED = "the answer was sent before"
 
 
+def _user_agent() -> str:
+    try:
+        return f"chalk-online-store/{version('chalk-online-store')}"
+    except PackageNotFoundError:  # Programs that are frozen into one file often lack metadata.
+        return "chalk-online-store"
+
+
+USER_AGENT = _user_agent()
+
+
 class BrokenAnswer(Exception):
     """An answer that cannot be accepted. The text is ours, never the peer's."""
 
@@ -45,11 +57,17 @@ class BrokenAnswer(Exception):
 class RequestWriter:
     """Makes requests to one endpoint, signed, as bytes."""
 
-    def __init__(self, signer: Signer) -> None:
+    def __init__(self, signer: Signer, forwarding: Proxy | None = None) -> None:
+        """Write requests to the signer's endpoint, or to a proxy that forwards them."""
         self._signer = signer
+        target, more = signer.path, ""
+        if forwarding is not None:
+            target = f"http://{signer.host}{signer.path}"
+            if forwarding.authorization:
+                more = f"Proxy-Authorization: {forwarding.authorization}\r\n"
         self._start = (
-            f"POST / HTTP/1.1\r\nHost: {signer.host}\r\n"
-            "Accept-Encoding: identity\r\nUser-Agent: chalk-online-store\r\n"
+            f"POST {target} HTTP/1.1\r\nHost: {signer.host}\r\n{more}"
+            f"Accept-Encoding: identity\r\nUser-Agent: {USER_AGENT}\r\n"
         )
 
     def write(self, request: Request, credentials: Credentials) -> bytes:

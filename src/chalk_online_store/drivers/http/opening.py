@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 from chalk_online_store.drivers.http.resolver import RESOLVER, Address, Resolution, stagger_for
 from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, Target
 from chalk_online_store.drivers.http.tls import TLS
+from chalk_online_store.drivers.http.tunnel import READ_SIZE, Tunnel
 
 T = TypeVar("T")
 
@@ -40,11 +41,29 @@ def open_socket(target: Target, deadline: float) -> Opening[socket.socket]:
     Raises `OSError` or `UnicodeError`. The caller ends it at `deadline`, which is used here only
     to divide the time among several addresses.
     """
+    sock = yield from _connect(target, deadline)
+    return sock if target.tls is None else (yield from _secure(sock, target.tls))
+
+
+def open_through_proxy(target: Target, deadline: float) -> Opening[socket.socket]:
+    """Open a socket like `open_socket`, through the proxy of the target if it has one.
+
+    Raises `BrokenAnswer` for a proxy that fails, or refuses.
+    """
+    try:
+        sock = yield from _connect(target, deadline)
+    except (OSError, UnicodeError) as error:
+        raise target.connecting_failed(error) from None
+    if tunnel := target.tunnel():
+        yield from _pass_through(sock, tunnel)
+    return sock if target.tls is None else (yield from _secure(sock, target.tls))
+
+
+def _connect(target: Target, deadline: float) -> Opening[socket.socket]:
     addresses = RESOLVER.resolve(target.host, target.port)
     if isinstance(addresses, Resolution):
         addresses = yield from _addresses_of(addresses)
-    sock = yield from _first_to_accept(addresses, deadline)
-    return sock if target.tls is None else (yield from _secure(sock, target.tls))
+    return (yield from _first_to_accept(addresses, deadline))
 
 
 def _addresses_of(resolution: Resolution) -> Opening[list[Address]]:
@@ -125,6 +144,26 @@ def _progress(sock: socket.socket) -> int:
     except OSError:
         return errno.EINPROGRESS
     return 0
+
+
+def _pass_through(sock: socket.socket, tunnel: Tunnel) -> Opening[None]:
+    """Have a proxy connect the socket to the endpoint."""
+    try:
+        unsent = memoryview(tunnel.request)
+        while unsent:
+            try:
+                unsent = unsent[sock.send(unsent) :]
+            except BlockingIOError:
+                yield Waiting(((sock.fileno(), select.POLLOUT),))
+        is_open = False
+        while not is_open:
+            try:
+                is_open = tunnel.feed(sock.recv(READ_SIZE))
+            except BlockingIOError:
+                yield Waiting(((sock.fileno(), select.POLLIN),))
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _secure(sock: socket.socket, tls: TLS) -> Opening[ssl.SSLSocket]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import math
 import select
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
-from chalk_online_store.drivers.http.connecting import connected
+from chalk_online_store.drivers.http.connecting import connected, pass_through
 from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
 from chalk_online_store.drivers.http.reuse import TIDY_SECONDS, Reuse
 from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Stale, Target
@@ -353,7 +354,7 @@ class Pool:
         secured: Any = {} if tls is None else {"ssl": tls.context, "server_hostname": tls.host}
         until = min(deadline, time.monotonic() + self._connect_timeout)
         async with asyncio.timeout(until - time.monotonic()):
-            sock = await connected(self.loop, target.host, target.port, until)
+            sock = await self._connected_socket(until)
             _, connection = await self.loop.create_connection(
                 lambda: Connection(self), sock=sock, **secured
             )
@@ -361,6 +362,21 @@ class Pool:
             connection.abort()
             raise BrokenAnswer(CLOSED)
         return connection
+
+    async def _connected_socket(self, until: float) -> socket.socket:
+        """Connect to the endpoint, through a proxy if there is one."""
+        target = self._target
+        try:
+            sock = await connected(self.loop, target.host, target.port, until)
+        except (OSError, UnicodeError) as error:
+            raise target.connecting_failed(error) from None
+        if tunnel := target.tunnel():
+            try:
+                await pass_through(self.loop, sock, tunnel)
+            except BaseException:
+                sock.close()
+                raise
+        return sock
 
 
 def _has_result(future: asyncio.Future[Response]) -> bool:

@@ -10,34 +10,42 @@ from pathlib import Path
 from botocore.httpsession import get_cert_path
 
 from chalk_online_store.cache.forks import forks_wait
+from chalk_online_store.drivers.networks import DIRECT, Network
 from chalk_online_store.errors import ConnectionFailed
 
 
-def tls_context() -> ssl.SSLContext:
+def tls_context(network: Network = DIRECT) -> ssl.SSLContext:
     """Make a context that trusts what botocore would trust.
 
-    `AWS_CA_BUNDLE`, else `REQUESTS_CA_BUNDLE`, else certifi's, else botocore's own. Raises
-    `ConnectionFailed` when the file cannot be read.
+    The network's CA bundle, else `AWS_CA_BUNDLE`, else `REQUESTS_CA_BUNDLE`, else certifi's, else
+    botocore's own. Raises `ConnectionFailed` if a file cannot be read.
     """
-    named = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
-    path = Path(named or str(get_cert_path(True)))
+    named = network.ca_bundle or os.environ.get("AWS_CA_BUNDLE")
+    path = Path(named or os.environ.get("REQUESTS_CA_BUNDLE") or str(get_cert_path(True)))
+    what = f"CA bundle {path}"
     try:
         with forks_wait():
             if path.is_dir():
-                return ssl.create_default_context(capath=path)
-            return ssl.create_default_context(cafile=path)
+                context = ssl.create_default_context(capath=path)
+            else:
+                context = ssl.create_default_context(cafile=path)
+            if certificate := network.client_certificate:
+                what = "client certificate"
+                files = (certificate,) if isinstance(certificate, str) else certificate
+                context.load_cert_chain(*files)
+            return context
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise ConnectionFailed(f"the CA bundle {path} cannot be read: {why}") from None
+        raise ConnectionFailed(f"the {what} cannot be read: {why}") from None
 
 
 class TLS:
     """TLS with one host. Each handshake offers the last session, and so can be a short one."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, network: Network = DIRECT) -> None:
         """Verify that the peer is `host`; raises as `tls_context`."""
         self.host = host
-        self.context = tls_context()
+        self.context = tls_context(network)
         """For asyncio, whose connections offer the session too."""
         self.session: ssl.SSLSession | None = None
         self.context.sslobject_class = _resuming(self)

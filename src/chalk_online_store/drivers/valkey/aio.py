@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 from chalk_online_store.drivers.http.connecting import connected
 from chalk_online_store.drivers.http.reuse import Reuse
 from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, store_closed
-from chalk_online_store.drivers.loops import EARLY, PerLoop
+from chalk_online_store.drivers.loops import EARLY, Alarm, PerLoop
 from chalk_online_store.drivers.valkey.shared import (
     FAILURES,
     LOGIN_BYTES,
@@ -21,6 +21,7 @@ from chalk_online_store.drivers.valkey.shared import (
     Address,
     ConnectionEnded,
     Server,
+    Stale,
     is_stale,
     leads_astray,
     share_of_time,
@@ -33,6 +34,9 @@ from chalk_online_store.valkey.urls import ValkeyTarget
 
 _CLOSE_SECONDS = 5.0
 """How long `close` waits for an event loop in another thread."""
+
+_NO_REPLIES = ReplyReader(0, 0)
+"""The reader of a connection that has no request in flight."""
 
 
 class AsyncValkeyTransport:
@@ -79,6 +83,7 @@ class AsyncPool:
         self._address = address
         self._size = server.target.max_pool_connections
         self._reuse = Reuse(server.target.keepalive_timeout, self._size)
+        self._alarm = Alarm(loop)
         self._slots = asyncio.Semaphore(self._size)
         self._idle: deque[AsyncConnection] = deque()
         self._closed = False
@@ -110,6 +115,8 @@ class AsyncPool:
         self._closed = True
         while self._idle:
             self._idle.pop().abort()
+        if not self._alarm.waiting:
+            self._alarm.cancel()
         await asyncio.sleep(0)  # The event loop closes them at its next turn.
 
     # --- requests ---
@@ -132,9 +139,11 @@ class AsyncPool:
             try:
                 return await self._run(connection, pipeline, reader, doubted_at, deadline)
             except FAILURES as error:
-                if not is_stale(error, reader, deadline):
+                if not is_stale(error, reader):
                     raise
-            self._drop_older(connection)
+                self._drop_older(connection)
+                if time.monotonic() >= deadline:
+                    raise Stale from error
         connection = await self._connect(deadline)
         connection.introduce(pipeline)
         return await self._run(connection, pipeline, pipeline.reader(), deadline, deadline)
@@ -216,7 +225,7 @@ class AsyncPool:
 
     async def _open_socket(self, address: Address, deadline: float) -> AsyncConnection:
         def connection() -> AsyncConnection:
-            return AsyncConnection(self._loop, self._reuse)
+            return AsyncConnection(self._alarm, self._reuse)
 
         target = self._server.target
         if target.path:
@@ -265,13 +274,12 @@ class AsyncConnection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, reuse: Reuse) -> None:
-        self._loop = loop
+    def __init__(self, alarm: Alarm, reuse: Reuse) -> None:
+        self._alarm = alarm
         self._reuse = reuse
         self._waiting: asyncio.Future[None] | None = None
-        self._reader = ReplyReader(0, 0)
-        self._first_by = self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._reader = _NO_REPLIES
+        self._first_by = self._deadline = math.inf
         self._lost = False
         self._is_new = True
         self.idle_since = self.wall_offset = 0.0
@@ -295,33 +303,36 @@ class AsyncConnection(asyncio.Protocol):
         if self._lost:
             raise ConnectionEnded(reader)
         self._reader, self._first_by, self._deadline = reader, first_by, deadline
-        waiting = self._waiting = self._loop.create_future()
+        alarm = self._alarm
         try:
-            self._wake_at(first_by)
+            alarm.waiting.add(self)
+            waiting = self._waiting = alarm.loop.create_future()
+            alarm.set(first_by)
             self._transport.write(data)
             await waiting
         finally:
+            alarm.waiting.discard(self)
             self._waiting = None
-            if self._timer is not None:
-                self._timer.cancel()
+            self._reader = _NO_REPLIES  # An idle connection does not keep a response in memory.
 
     def abort(self) -> None:
         """Close at once."""
         self.usable = False
         self._transport.abort()
 
-    def _wake_at(self, due: float) -> None:
-        self._timer = self._loop.call_later(max(due - time.monotonic(), 0), self._time_out)
+    @property
+    def due(self) -> float:
+        """When the response, or its first byte, has to be here: see `Alarm`."""
+        return self._deadline if self._reader.has_begun else self._first_by
 
-    def _time_out(self) -> None:
-        due = self._deadline if self._reader.has_begun else self._first_by
+    def ring(self) -> None:
+        """Fail the request, unless it may be late."""
         now = time.monotonic() + EARLY
-        if due <= now < self._deadline and not self._reuse.may_send_twice(now):
+        if now < self._deadline and not self._reuse.may_send_twice(now):
             # Many requests were sent a second time lately, so the server itself is slow.
-            due = self._first_by = self._deadline
-        if due > now:
-            self._wake_at(due)
+            self._first_by = self._deadline
         else:
+            self._first_by = self._deadline = math.inf
             self._fail(TimeoutError())
 
     def _fail(self, error: Exception) -> None:

@@ -25,6 +25,7 @@ from chalk_online_store.drivers.valkey.shared import (
     Address,
     ConnectionEnded,
     Server,
+    Stale,
     is_stale,
     leads_astray,
     share_of_time,
@@ -129,10 +130,12 @@ class Pool:
         try:
             return self._receive(sent)
         except FAILURES as error:
-            if not (sent.connection.reused and is_stale(error, sent.reader, sent.deadline)):
+            if not (sent.connection.reused and is_stale(error, sent.reader)):
                 raise self._server.failure(error) from error
-        try:
             self._drop_older(sent.connection)
+            if time.monotonic() >= sent.deadline:
+                raise self._server.failure(Stale()) from error
+        try:
             return self._receive(self._begin_new(sent.pipeline, sent.deadline))
         except FAILURES as error:
             raise self._server.failure(error) from error
@@ -170,9 +173,9 @@ class Pool:
             connection.send(pipeline.data, sent.doubted_at)
         except OSError as error:
             connection.close()
-            if not is_stale(error, sent.reader, deadline):
-                raise
             self._drop_older(connection)
+            if time.monotonic() >= deadline:
+                raise Stale from error
             return self._begin_new(pipeline, deadline)
         except BaseException:
             connection.close()
@@ -204,10 +207,9 @@ class Pool:
     def _read(self, sent: InFlight) -> None:
         try:
             sent.connection.receive(sent.reader, sent.doubted_at, sent.deadline)
-        except TimeoutError as error:
-            if not is_stale(error, sent.reader, sent.deadline):
-                raise
-            if self._reuse.may_send_twice(time.monotonic()):
+        except TimeoutError:
+            now = time.monotonic()
+            if sent.reader.has_begun or now >= sent.deadline or self._reuse.may_send_twice(now):
                 raise
             # Many requests were sent a second time lately, so the server itself is slow.
             sent.connection.receive(sent.reader, sent.deadline, sent.deadline)
@@ -362,6 +364,7 @@ class BlockingConnection:
                 if sent == len(left):
                     return
                 left = memoryview(left)[sent:]
+                _check_time(deadline)
 
     def receive(self, reader: ReplyReader, first_by: float, deadline: float) -> None:
         """Read until the reader is done.
@@ -383,6 +386,7 @@ class BlockingConnection:
                 raise ConnectionEnded(reader)
             if reader.feed(data):
                 return
+            _check_time(deadline)
             event, until = 0, deadline
 
     def _wait(self, event: int, deadline: float) -> None:
@@ -405,6 +409,12 @@ class BlockingConnection:
     def __del__(self) -> None:
         # An exception of a signal handler may arrive where nobody has the connection yet.
         self._sock.close()
+
+
+def _check_time(deadline: float) -> None:
+    """Raise `TimeoutError` at the deadline, also if the socket is ready all the time."""
+    if time.monotonic() >= deadline:
+        raise TimeoutError
 
 
 def _event(error: Exception, usual: int) -> int:

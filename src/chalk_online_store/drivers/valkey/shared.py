@@ -21,6 +21,7 @@ from chalk_online_store.errors import (
     RequestRefused,
     RequestTimeout,
     ServerError,
+    StaleConnection,
     Throttled,
 )
 from chalk_online_store.valkey.commands import Reply, ScriptUnknown
@@ -39,6 +40,8 @@ ASKING: Command = ("ASKING",)
 
 FAILURES = (OSError, UnicodeError, BrokenReply)
 """What an exchange fails with; the second for a name that cannot be a host's."""
+
+MAX_PORT = 65535
 
 LOGIN_BYTES = 1 << 16
 """Bytes of the replies to a login."""
@@ -71,6 +74,7 @@ _SAYS: dict[type[RequestError], str] = {
     InvalidCredentials: "the user or the password is wrong, or is missing in the URL",
     Throttled: "the server's memory is full: see maxmemory",
     RequestTimeout: "no answer in time",
+    StaleConnection: "no answer in time on a reused connection",
     ConnectionFailed: "no connection, or it broke",
     RequestRefused: "the server refuses the command",
 }
@@ -83,6 +87,10 @@ class ConnectionEnded(ConnectionError):
         super().__init__("the server closed the connection")
         last = reader.replies[-1] if reader.replies else None
         self.reply = last if isinstance(last, ErrorReply) else None
+
+
+class Stale(TimeoutError):
+    """A reused connection gave no response, and no time was left for a new one."""
 
 
 class KeyMoved(RequestError):
@@ -152,7 +160,7 @@ class Server:
                 "valkey+cluster://host:port."
             )
         place = _MOVED.fullmatch(reply.text)
-        if place is None:
+        if place is None or int(place[2]) > MAX_PORT:
             return self._error(RequestRefused, reply.text)
         found = KeyMoved("A key lies on another node of the cluster.")
         found.address, found.asking = (place[1], int(place[2])), reply.code == "ASK"
@@ -164,6 +172,8 @@ class Server:
             return self.error(error.reply)
         if isinstance(error, BrokenReply):
             return MalformedResponse(f"Valkey at {self.target.name}: {error}.")
+        if isinstance(error, Stale):
+            return self._error(StaleConnection, str(error))
         if isinstance(error, TimeoutError):
             return self._error(RequestTimeout, str(error))
         return self._error(ConnectionFailed, str(error))
@@ -237,13 +247,11 @@ def _replicas(found: Iterable[Sequence[bytes]]) -> list[Address]:
     return sorted(ranks[min(ranks)])
 
 
-def is_stale(error: Exception, reader: ReplyReader, deadline: float) -> bool:
+def is_stale(error: Exception, reader: ReplyReader) -> bool:
     """Return True if a failed exchange on a reused connection says nothing about the server.
 
     Either no byte of the response has arrived, or the connection was out of step.
     """
-    if time.monotonic() >= deadline:
-        return False
     return isinstance(error, BrokenReply) or not reader.has_begun
 
 

@@ -8,7 +8,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chalk_online_store.errors import MissingDependency
-from chalk_online_store.integrations.opentelemetry.tracing import COUNTS, Tracing
+from chalk_online_store.integrations.opentelemetry.tracing import (
+    COUNTS,
+    THROTTLING_REASONS,
+    Tracing,
+)
 from chalk_online_store.operations.core import Core
 
 if TYPE_CHECKING:
@@ -75,7 +79,7 @@ def instrument(
             description="Duration of database client operations.",
             explicit_bucket_boundaries_advisory=BUCKETS,
         ),
-        {name: _counter(meter, name) for name in COUNTS},
+        {name: _counter(meter, name) for name in (*COUNTS, THROTTLING_REASONS)},
         _addresses(store.driver.transports),
         store.core.backend.home,
     )

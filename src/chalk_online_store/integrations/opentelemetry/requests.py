@@ -30,6 +30,7 @@ COLLECTION = "db.collection.name"
 BATCH_SIZE = "db.operation.batch.size"
 STATUS_CODE = "db.response.status_code"
 ERROR_TYPE = "error.type"
+REQUEST_ID = "aws.request_id"
 TABLES = "aws.dynamodb.table_names"
 CAPACITY = "aws.dynamodb.consumed_capacity"
 
@@ -120,7 +121,10 @@ def tell(request: Any, answer: Any) -> tuple[Attributes, str]:
 def _tell_of_dynamodb(answer: dynamodb.Response) -> tuple[Attributes, str]:
     if answer.status != 200:
         kind = type(failure(answer, "")).__name__
-        return {STATUS_CODE: str(answer.status)}, kind
+        said = {STATUS_CODE: str(answer.status)}
+        if request_id := answer.headers.get("x-amzn-requestid"):
+            said[REQUEST_ID] = request_id
+        return said, kind
     # To decode the whole answer once more, or look through it, would cost as much as the read.
     start = answer.body.rfind(_CONSUMED)
     found = _VALUE.match(answer.body, start + len(_CONSUMED)) if start >= 0 else None

@@ -46,6 +46,7 @@ ROWS = "chalk.rows"
 COUNTS = (
     "requests",
     "retries",
+    "retries_refused",
     "throttles",
     "unprocessed",
     "rcu",
@@ -60,6 +61,9 @@ COUNTS = (
     "failovers",
 )
 """Of a report: attributes of a call's span where they are not 0, and counters."""
+
+THROTTLING_REASONS, THROTTLING_REASON = "throttling_reasons", "chalk.throttling_reason"
+"""A counter of throttles by AWS's reason, and the attribute that has the reason."""
 
 Addresses = Mapping[str, tuple[str, int]]
 """Host and port by what a request's `to` names."""
@@ -213,6 +217,10 @@ class Tracing:
             if amount:
                 span.set_attribute(f"chalk.{name}", amount)
                 self._counters[name].add(amount, said)
+        if report.throttling_reasons:
+            span.set_attribute(f"chalk.{THROTTLING_REASONS}", [*report.throttling_reasons])
+        for reason, amount in report.throttling_reasons.items():
+            self._counters[THROTTLING_REASONS].add(amount, said | {THROTTLING_REASON: reason})
 
 
 def _namespace(subject: object) -> str:
