@@ -32,11 +32,24 @@ SCHEMA = ENGINES / "terraform-provider-aws.json"
 RESOURCES = [
     "appautoscaling-policy",
     "appautoscaling-target",
+    "backup-plan",
+    "backup-selection",
+    "backup-vault",
+    "cloudwatch-metric-alarm",
+    "dynamodb-contributor-insights",
+    "dynamodb-resource-policy",
     "dynamodb-table",
     "dynamodb-table-replica",
     "iam-policy",
+    "iam-role",
+    "iam-role-policy-attachment",
 ]
-DATA_SOURCES = ["data-aws-caller-identity", "data-aws-partition"]
+DATA_SOURCES = [
+    "data-aws-caller-identity",
+    "data-aws-dynamodb-table",
+    "data-aws-dynamodb-tables",
+    "data-aws-partition",
+]
 PROVIDER = "provider"
 
 _VERSION = re.compile(r"providerVersion: '([\d.]+)'")
@@ -48,13 +61,14 @@ _ARGUMENT = re.compile(
     r"(\w+): \{\s+value: (.+),\s+isBlock: (true|false),\s+"
     r'type: "(\w+)",\s+storageClassType: "(\w+)",\s+\}'
 )
-_GETTER = re.compile(r"\bthis\.get(String|Number|Boolean)Attribute\('(\w+)'\)")
+_GETTER = re.compile(r"\bthis\.get(String|Number|Boolean|List)Attribute\('(\w+)'\)")
 _NESTED = re.compile(r"(\w+)ToHclTerraform\b")
 _INTERFACE = re.compile(r"^export interface (\w+).*?^\}", re.MULTILINE | re.DOTALL)
 _REQUIRED = re.compile(r"^    readonly (\w+):", re.MULTILINE)
 
 _NESTING = {"list": "list", "set": "set", "struct": "single"}
 _SCALARS = {"string": "string", "number": "number", "boolean": "bool"}
+_READABLE: dict[str, object] = {**_SCALARS, "list": ["list", "string"]}
 
 
 def main() -> None:
@@ -135,7 +149,7 @@ class Module(NamedTuple):
     type: str
     arguments: dict[str, list[Argument]]
     required: dict[str, set[str]]
-    readable: dict[str, dict[str, str]]
+    readable: dict[str, dict[str, object]]
 
     @classmethod
     def parsed(cls, code: str, types: str) -> Module:
@@ -158,7 +172,7 @@ class Module(NamedTuple):
             },
             {
                 found[1].removesuffix("OutputReference"): {
-                    name: _SCALARS[kind.lower()] for kind, name in _GETTER.findall(found[0])
+                    name: _READABLE[kind.lower()] for kind, name in _GETTER.findall(found[0])
                 }
                 for found in _CLASS.finditer(code)
             },

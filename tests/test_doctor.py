@@ -16,16 +16,25 @@ from chalk_online_store.capacity.items import Sample
 from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
 from chalk_online_store.capacity.sizing import Sizing, size
 from chalk_online_store.capacity.typical import typical_rows
+from chalk_online_store.cli.doctor.account import check_alarms, check_quotas
 from chalk_online_store.cli.doctor.checks import Check, of_capacity, of_table
-from chalk_online_store.cli.doctor.command import _observed
+from chalk_online_store.cli.doctor.command import _drift, _observed
 from chalk_online_store.cli.doctor.live import of_permissions
 from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.errors import AccessDenied, ConditionFailed, ConnectionFailed
+from chalk_online_store.errors import (
+    AccessDenied,
+    ConditionFailed,
+    ConnectionFailed,
+    TableNotFound,
+    Throttled,
+)
+from chalk_online_store.provision.alarms import table_alarms
 from chalk_online_store.provision.applying import apply
 from chalk_online_store.provision.control_plane import Call, ControlPlane
 from chalk_online_store.provision.observing import observe
 from chalk_online_store.provision.planning import plan
-from chalk_online_store.provision.spec import TableSpec
+from chalk_online_store.provision.policies import operator, reader, writer
+from chalk_online_store.provision.spec import Alarms, TableSpec
 from chalk_online_store.provision.state import (
     Key,
     Recovery,
@@ -170,15 +179,179 @@ class Guarded(ControlPlane):
         return {}
 
 
+def permissions(plane: ControlPlane, *, writes: bool = True) -> dict[str, Check]:
+    found = of_permissions(plane, "features", [EAST], TableLayout(), writes=writes)
+    return {check.what: check for check in found}
+
+
+LOOKS = ("DescribeTable", "DescribeContinuousBackups", "DescribeTimeToLive", "Scan")
+
+
 def test_missing_permissions_are_named() -> None:
-    """Those of the role that is asked for, and each was asked once."""
-    plane = Guarded("GetItem", "Query", "PutItem", "BatchWriteItem")
-    layout = TableLayout()
-    (reader,) = of_permissions(plane, "features", [EAST], layout, writes=False)
+    """Missing actions of the role are an error, and each action is requested once."""
+    plane = Guarded("GetItem", "Query", "PutItem", "BatchWriteItem", *LOOKS)
+    reader = permissions(plane, writes=False)["permissions"]
     assert (reader.verdict, reader.found) == ("error", "not allowed: dynamodb:BatchGetItem")
-    (writer,) = of_permissions(plane, "features", [EAST], layout, writes=True)
-    assert "dynamodb:UpdateItem, dynamodb:DeleteItem" in writer.found
-    assert len(plane.asked) == 3 + 7
+    assert len(plane.asked) == len({call.operation for call in plane.asked})
+    writer = permissions(plane)["permissions"]
+    assert "dynamodb:DeleteItem, dynamodb:UpdateItem" in writer.found
+
+
+def test_permissions_are_those_of_the_rendered_policies() -> None:
+    """Credentials with a rendered policy pass; without any one of its actions they do not."""
+    spec = TableSpec("features", (EAST,))
+    for policy, writes in ((reader(spec), False), (writer(spec), True)):
+        actions = [name.removeprefix("dynamodb:") for name in policy.statements[0].actions]
+        assert permissions(Guarded(*actions), writes=writes)["permissions"].verdict == "ok"
+        for missing in actions:
+            rest = [action for action in actions if action != missing]
+            found = permissions(Guarded(*rest), writes=writes)["permissions"]
+            assert found.verdict == ("warning" if missing == "DescribeTable" else "error")
+            assert f"dynamodb:{missing}" in found.found
+    allowed = [name.removeprefix("dynamodb:") for name in operator(spec).statements[0].actions]
+    assert permissions(Guarded(*allowed))["operator"].verdict == "ok"
+    missing_look = permissions(Guarded(*{*allowed} - {"DescribeTimeToLive"}))["operator"]
+    assert (missing_look.verdict, "DescribeTimeToLive" in missing_look.found) == ("note", True)
+
+
+class Failing(ControlPlane):
+    """A control plane whose every request fails in one way."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def serves(self, service: str, region: str) -> bool:
+        return True
+
+    def call(self, call: Call) -> dict[str, Any]:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [TableNotFound("none"), ConnectionFailed("away"), Throttled("x")])
+def test_permissions_that_nothing_proves_are_not_ok(error: Exception) -> None:
+    """A missing table or region proves no permission: the result is a note, never ok."""
+    assert {check.verdict for check in permissions(Failing(error)).values()} == {"note"}
+
+
+def test_the_action_that_aws_names_is_shown() -> None:
+    """A read that lacks the use of a key is denied for kms:Decrypt, not for the read."""
+    denied = AccessDenied("no")
+    denied.engine_message = "User: x is not authorized to perform: kms:Decrypt on resource: y"
+    assert permissions(Failing(denied))["permissions"].found == "not allowed: kms:Decrypt"
+
+
+class Reticent(Aws):
+    """Credentials that may not look at some things."""
+
+    def __init__(self, *denied: str) -> None:
+        super().__init__()
+        self.denied = denied
+
+    def call(self, call: Call) -> dict[str, Any]:
+        if call.operation in self.denied:
+            raise AccessDenied(f"{call.operation}: these credentials may not")
+        return super().call(call)
+
+
+def test_a_denied_look_is_a_note() -> None:
+    """Denied Describe calls leave their part unknown, and the rest of the table is examined."""
+    plane = Reticent()
+    apply(plan(TableSpec("features", (EAST,)), observe(plane, "features", [EAST])), plane)
+    plane.denied = (
+        "DescribeContinuousBackups",
+        "DescribeTimeToLive",
+        "ListTagsOfResource",
+        "DescribeScalableTargets",
+    )
+    state, failed = _observed(plane, "features", [EAST])
+    assert failed == []
+    checks = {check.what: check for check in of_table(state, [EAST], TableLayout())}
+    assert checks["recovery"].verdict == checks["expiry"].verdict == "note"
+    assert checks["keys"].verdict == checks["deletion"].verdict == "ok"
+    plane.denied = ("DescribeTable",)
+    state, failed = _observed(plane, "features", [EAST])
+    assert [(check.verdict, check.what) for check in failed] == [("note", "table")]
+    (drift,) = _drift(TableSpec("features", (EAST,)), state, [EAST])
+    assert drift.verdict == "note"
+
+
+# --- the account around a table ------------------------------------------------------------
+
+
+class Told(ControlPlane):
+    """A control plane that answers DescribeLimits and DescribeAlarms, the latter in two pages."""
+
+    def __init__(self, *alarms: Mapping[str, Any], quota: int = 40_000) -> None:
+        self.alarms = alarms
+        self.quota = quota
+
+    def serves(self, service: str, region: str) -> bool:
+        return True
+
+    def call(self, call: Call) -> dict[str, Any]:
+        if call.operation == "DescribeLimits":
+            names = ("TableMaxRead", "TableMaxWrite", "AccountMaxRead", "AccountMaxWrite")
+            return {f"{name}CapacityUnits": self.quota for name in names}
+        assert (call.operation, call.service) == ("DescribeAlarms", "cloudwatch")
+        if "NextToken" in call.arguments:
+            return {"MetricAlarms": self.alarms[1:]}
+        return {"MetricAlarms": self.alarms[:1], "NextToken": "more"}
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict"),
+    [
+        ({"read_units": 1000}, "ok"),
+        ({"read_units": 32_001}, "warning"),
+        ({"read_units": 1000, "scaling": {"read": scaling(40_001)}}, "error"),
+        ({"read_units": 1000, "scaling": Unknown("denied")}, "ok"),
+    ],
+)
+def test_capacity_is_compared_with_the_quota(state: Mapping[str, Any], verdict: str) -> None:
+    """What is provisioned, or may be by autoscaling, has headroom below the account's quota."""
+    found = replace(SOUND, billing_mode="PROVISIONED", write_units=10, **state)
+    table = TableState("features", {EAST: found})
+    checks = {check.what: check for check in check_quotas(Told(), table, [EAST])}
+    assert checks["read quota"].verdict == verdict
+    assert checks["write quota"].verdict == "ok"
+    denied = list(check_quotas(Failing(AccessDenied("no")), table, [EAST]))
+    assert [check.verdict for check in denied] == ["note"]
+    on_demand = TableState("features", {EAST: replace(SOUND, billing_mode="PAY_PER_REQUEST")})
+    assert not list(check_quotas(Told(), on_demand, [EAST]))
+
+
+def alarm_of(metric: str, table: str = "features") -> dict[str, Any]:
+    dimensions = [{"Name": "TableName", "Value": table}]
+    measured = {"Namespace": "AWS/DynamoDB", "MetricName": metric, "Dimensions": dimensions}
+    return {"Metrics": [{"Id": "m", "MetricStat": {"Metric": measured}}]}
+
+
+def test_missing_alarms_are_found() -> None:
+    """Alarms count by their metrics, direct or in an expression, of this table alone."""
+    table = TableState("features", {EAST: replace(SOUND, replicas={WEST: "ACTIVE"})})
+    direct = alarm_of("SystemErrors")["Metrics"][0]["MetricStat"]["Metric"]
+    some = Told(alarm_of("ReadThrottleEvents"), alarm_of("SystemErrors", "other"))
+    (found,) = check_alarms(some, table, [EAST])
+    assert (found.verdict, found.found) == ("warning", "none on system errors, replication")
+    every = Told(alarm_of("ReadThrottleEvents"), direct, alarm_of("ReplicationLatency"))
+    (found,) = check_alarms(every, table, [EAST])
+    assert found.verdict == "ok"
+    (found,) = check_alarms(Failing(AccessDenied("no")), table, [EAST])
+    assert found.verdict == "note"
+
+
+def test_rendered_alarms_are_enough() -> None:
+    """The alarms that `terraform` renders are those that this looks for."""
+    spec = TableSpec("features", (EAST, WEST), alarms=Alarms())
+    rendered = [
+        alarm_of(metric.name)
+        for alarm in table_alarms(spec)
+        for metric in alarm.metrics.values()
+        if alarm.region == EAST and "TableName" in metric.dimensions
+    ]
+    table = TableState("features", {EAST: replace(SOUND, replicas={WEST: "ACTIVE"})})
+    (found,) = check_alarms(Told(*rendered), table, [EAST])
+    assert found.verdict == "ok"
 
 
 class HalfAway(Aws):
@@ -234,6 +407,37 @@ def test_people_see_the_worst_first(engine: Dynoxide, capsys: pytest.CaptureFixt
     assert run(engine.url("nowhere")) == 1
     lines = capsys.readouterr().out.split("verdict")[2].splitlines()
     assert lines[1].startswith("error\tus-east-1\ttable\tthere is no table 'nowhere'")
+
+
+def test_a_missing_table_has_no_permissions(
+    engine: Dynoxide, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table that does not exist is an error, and nothing about permissions is ok."""
+    checks = told(capsys, engine.url("nowhere"))
+    assert checks["us-east-1 table"]["verdict"] == "error"
+    assert checks["us-east-1 permissions"]["verdict"] == "note"
+    assert checks["us-east-1 operator"]["verdict"] == "note"
+
+
+def test_three_denials_do_not_end_the_examination(
+    engine: Dynoxide, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Credentials that may describe nothing get notes, and every other check."""
+    call = ControlPlane.call
+
+    def guarded(self: ControlPlane, asked: Call) -> dict[str, Any]:
+        if asked.operation.startswith(("Describe", "List")):
+            raise AccessDenied(f"{asked.operation}: these credentials may not")
+        return call(self, asked)
+
+    monkeypatch.setattr(ControlPlane, "call", guarded)
+    checks = told(capsys, engine.url("features"), "--no-writes", "--schema", USER)
+    assert checks["us-east-1 table"]["verdict"] == "note"
+    assert checks["us-east-1 permissions"]["found"] == "those of a reader"
+    assert checks["us-east-1 operator"]["verdict"] == "note"
+    assert checks["registry"]["verdict"] == "ok"
+    assert "error" not in {check["verdict"] for check in checks.values()}
+    assert run(engine.url("features"), "--no-writes") == 0
 
 
 def test_a_schema_is_held_against_the_registry(

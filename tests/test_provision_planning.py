@@ -18,7 +18,9 @@ from chalk_online_store.provision.control_plane import Call
 from chalk_online_store.provision.observing import observe
 from chalk_online_store.provision.planning import DESTRUCTIVE, plan
 from chalk_online_store.provision.spec import (
+    Alarms,
     Autoscaling,
+    Backups,
     OnDemand,
     Provisioned,
     TableSpec,
@@ -524,3 +526,11 @@ def pair(east: RegionState, west: RegionState) -> TableState:
 
 def by_what(found: Plan, what: str) -> list[dict[str, Any]]:
     return [change for change in found.plain()["changes"] if change["what"] == what]
+
+
+def test_settings_of_terraform_alone_are_noted() -> None:
+    """A plan by API says that it neither compares nor makes alarms, backups and the like."""
+    spec = TableSpec("features", ("us-east-1",), alarms=Alarms(), backups=Backups())
+    notes = {note.what: note.text for note in plan(spec, TableState("features", {})).notes}
+    assert set(notes) == {"alarms", "backups"}
+    assert "by Terraform only" in notes["alarms"]

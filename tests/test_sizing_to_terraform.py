@@ -60,7 +60,7 @@ def test_a_mix_becomes_a_plan(
     mix.write_text(MIX.replace("REGIONS", regions))
     run("capacity", mix, "--table", table, "--mode", mode)
     run("terraform", table, "--output", output)
-    files = {path.name: path.read_text() for path in output.iterdir()}
+    files = {path.name: path.read_text() for path in output.glob("*.tf")}
     plan = terraform.plan(tmp_path / "planned", files)
     created = {change["type"]: change["change"]["after"] for change in plan["resource_changes"]}
     made = created["aws_dynamodb_table"]

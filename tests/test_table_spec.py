@@ -56,6 +56,12 @@ def test_a_file_is_what_its_docstring_shows(tmp_path: Path) -> None:
         ('name = "abc"\nregions = ["us-east-1", "us-east-1"]', "named twice"),
         ('name = "abc"\nregions = ["us-east-1"]\npk = "sk"', "three names"),
         ('name = "abc"\nregions = ["us-east-1"]\ncolour = "red"', "colour"),
+        (f'{HEAD}\nconsistency = "strong"', "neither transactions nor TTL"),
+        (f'{HEAD}\n[replica_accounts]\nus-east-1 = "123456789012"', "GlobalTableSourceArn"),
+        (f"{HEAD}\n[warm]\nread = 11999\nwrite = 4000", r"\$.warm.read"),
+        (f'{HEAD}\n[alarms.topics]\neu-west-1 = "arn"', "alarms.topics names 'eu-west-1'"),
+        (f'{HEAD}\n[backups]\nschedule = "daily"', r"\$.backups.schedule"),
+        (f'{HEAD}\n[shared_with]\nreaders = ["*"]', r"\$.shared_with.readers"),
         (
             'name = "abc"\nregions = ["us-east-1"]\n[kms_key_arns]\neu-west-1 = "arn"',
             "'eu-west-1', which is none of the regions",

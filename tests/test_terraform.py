@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provision import hcl
+from chalk_online_store.provision.alarms import table_alarms
 from chalk_online_store.provision.policies import policies
 from chalk_online_store.provision.spec import Autoscaling, OnDemand, Provisioned, TableSpec, Units
-from chalk_online_store.provision.terraform import render
+from chalk_online_store.provision.terraform import INSIGHTS, render
 from chalk_online_store.urls import DynamoDBTarget, parse_url
 from tests.helpers import stress
 from tests.terraform import ACCOUNT
@@ -82,9 +83,10 @@ def planned(
 def test_the_plan_makes_what_the_table_takes_and_nothing_else(planned: Planned) -> None:
     """Terraform accepts every table's files as they are, and would make these resources alone."""
     expected = {TABLE, *(f"aws_iam_policy.{role}" for role in ROLES)}
+    expected |= set(watching(planned.spec))
+    expected |= {f"aws_dynamodb_table_replica.{name(r)}" for r in planned.spec.regions[1:]}
     capacity = planned.spec.capacity
     if isinstance(capacity, Provisioned):
-        expected |= {f"aws_dynamodb_table_replica.{name(r)}" for r in planned.spec.regions[1:]}
         scaled = {
             f"read_{name(r)}" for r in planned.spec.regions if capacity.read_in(r).autoscaling
         }
@@ -94,6 +96,73 @@ def test_the_plan_makes_what_the_table_takes_and_nothing_else(planned: Planned) 
     assert set(planned.resources) == expected
     changes = planned.plan["resource_changes"]
     assert [change["change"]["actions"] for change in changes] == [["create"]] * len(expected)
+
+
+def watching(spec: TableSpec) -> Iterator[str]:
+    """The addresses of what watches, keeps and shares a table."""
+    if spec.backups:
+        kinds = ("vault", "plan", "selection")
+        yield from (f"aws_backup_{kind}.backup" for kind in kinds)
+        yield from ("aws_iam_role.backup", "aws_iam_role_policy_attachment.backup")
+    for each in table_alarms(spec):
+        yield f"aws_cloudwatch_metric_alarm.{each.label}"
+    for region in spec.regions:
+        if spec.contributor_insights:
+            yield f"aws_dynamodb_contributor_insights.{name(region)}"
+        if spec.shared_with:
+            yield f"aws_dynamodb_resource_policy.{name(region)}"
+
+
+@needs_terraform
+def test_alarms_are_those_of_the_data(planned: Planned) -> None:
+    """Each alarm has its metrics, threshold and topic, and no two in a region share a name."""
+    found = planned.named("aws_cloudwatch_metric_alarm")
+    alarms = list(table_alarms(planned.spec))
+    assert set(found) == {alarm.label for alarm in alarms}
+    assert len({(alarm.region, alarm.name) for alarm in alarms}) == len(alarms)
+    for alarm in alarms:
+        values = found[alarm.label]
+        assert (values["region"], values["alarm_name"]) == (alarm.region, alarm.name)
+        assert values["threshold"] == pytest.approx(alarm.threshold)
+        assert (values["tags"] or {}) == dict(planned.spec.tags)
+        topics = planned.spec.alarms.topics if planned.spec.alarms else {}
+        topic = topics.get(alarm.region)
+        assert values["alarm_actions"] == ([topic] if topic else None)
+        queries = {each["id"]: each for each in values["metric_query"]}
+        assert set(queries) == {*alarm.metrics, *(["result"] if alarm.expression else [])}
+        assert [each["return_data"] for each in queries.values()].count(True) == 1
+        for identifier, metric in alarm.metrics.items():
+            (measured,) = queries[identifier]["metric"]
+            assert (measured["metric_name"], measured["namespace"]) == (metric.name, "AWS/DynamoDB")
+            assert (measured["dimensions"] or {}) == dict(metric.dimensions)
+
+
+@needs_terraform
+def test_warmth_insights_and_sharing_are_as_described(planned: Planned) -> None:
+    """Warm throughput, the mode of insights and resource policies reach the plan."""
+    spec = planned.spec
+    (warm,) = planned.table["warm_throughput"] or [None]
+    units = warm and (warm["read_units_per_second"], warm["write_units_per_second"])
+    assert units == (spec.warm and (spec.warm.read, spec.warm.write))
+    for each in planned.named("aws_dynamodb_contributor_insights").values():
+        assert each["mode"] == INSIGHTS[str(spec.contributor_insights)]
+    for each in planned.named("aws_dynamodb_resource_policy").values():
+        document = json.loads(each["policy"])
+        admitted = {one["Sid"]: one["Principal"]["AWS"] for one in document["Statement"]}
+        assert spec.shared_with is not None
+        shared = {"Readers": spec.shared_with.readers, "Writers": spec.shared_with.writers}
+        assert admitted == {sid: list(some) for sid, some in shared.items() if some}
+        assert [one["Resource"] for one in document["Statement"]] == [
+            [f"arn:aws:dynamodb:{each['region']}:{ACCOUNT}:table/{spec.name}"]
+        ] * len(admitted)
+
+
+@needs_terraform
+def test_everything_that_can_has_the_tags(planned: Planned) -> None:
+    """No resource that takes tags is left without those of the description."""
+    for address, values in planned.resources.items():
+        if "tags" in values:
+            assert (values["tags"] or {}) == dict(planned.spec.tags), address
 
 
 @needs_terraform
@@ -119,7 +188,7 @@ def test_a_table_is_as_described(planned: Planned) -> None:
 def test_capacity_is_as_described(planned: Planned) -> None:
     """A table on demand has no units but its maxima; a provisioned one has those it begins with."""
     capacity, table = planned.spec.capacity, planned.table
-    units = (table["read_capacity"], table["write_capacity"])
+    units = (table.get("read_capacity"), table.get("write_capacity"))
     (maxima,) = table["on_demand_throughput"] or [None]
     if isinstance(capacity, OnDemand):
         assert (table["billing_mode"], units) == ("PAY_PER_REQUEST", (None, None))
@@ -136,19 +205,14 @@ def test_capacity_is_as_described(planned: Planned) -> None:
 def test_every_region_but_the_first_has_one_replica(planned: Planned) -> None:
     """Replicas leave out the table's own region, and have its protection, recovery and own keys."""
     spec = planned.spec
-    blocks = {each["region_name"]: each for each in planned.table["replica"]}
-    resources = {v["region"]: v for v in planned.named("aws_dynamodb_table_replica").values()}
-    found, none = (
-        (blocks, resources) if isinstance(spec.capacity, OnDemand) else (resources, blocks)
-    )
-    assert not none
+    found = {v["region"]: v for v in planned.named("aws_dynamodb_table_replica").values()}
+    assert not planned.table["replica"]
     assert set(found) == set(spec.regions[1:])
     for region, replica in found.items():
         assert replica["point_in_time_recovery"] is (spec.recovery_days is not None)
         assert replica["deletion_protection_enabled"] is spec.deletion_protection
         assert replica["kms_key_arn"] == spec.kms_key_arns.get(region)
-    assert all(replica["propagate_tags"] for replica in blocks.values())
-    assert all((replica["tags"] or {}) == dict(spec.tags) for replica in resources.values())
+        assert (replica["tags"] or {}) == dict(spec.tags)
     stream = (planned.table["stream_enabled"], planned.table["stream_view_type"])
     assert stream == ((True, "NEW_AND_OLD_IMAGES") if spec.is_global else (None, None))
 
@@ -222,23 +286,21 @@ def test_replicas_wait_for_the_autoscaling_of_writes(terraform: Terraform, tmp_p
     assert planned.after(target, "read_us_east_1") == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "ignored"),
-    [
-        ("on demand", []),
-        ("global", []),
-        ("fixed", []),
-        ("reads scaled", ["read_capacity"]),
-        ("writes scaled", ["write_capacity"]),
-        ("both scaled", ["read_capacity", "write_capacity"]),
-        ("global, fixed reads", ["write_capacity", "replica"]),
-        ("global, scaled", ["read_capacity", "write_capacity", "replica"]),
-    ],
-)
-def test_terraform_leaves_alone_what_others_change(kind: str, ignored: list[str]) -> None:
-    """Where capacity is autoscaled, and replicas are resources, a plan does not undo them."""
-    found = re.findall(r"ignore_changes = \[(.*?)\]", render(SPECS[kind])["main.tf"], re.DOTALL)
-    assert [re.findall(r"\w+", each) for each in found] == ([ignored] if ignored else [])
+@pytest.mark.parametrize("kind", SPECS)
+def test_only_replicas_are_ignored(kind: str) -> None:
+    """Units are never ignored, since an ignored 0 of a table on demand would become 1 unit."""
+    found = re.findall(r"ignore_changes +=[^\n]+", render(SPECS[kind])["main.tf"])
+    assert [re.findall(r"\[(.+)\]", each) for each in found] == [["replica"]] * SPECS[
+        kind
+    ].is_global
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_a_table_and_its_replicas_are_not_destroyed(kind: str) -> None:
+    """Terraform refuses a plan that would destroy a table or a replica, by default."""
+    spec = SPECS[kind]
+    found = re.findall(r"prevent_destroy += true", render(spec)["main.tf"])
+    assert len(found) == (len(spec.regions) if spec.prevent_destroy else 0)
 
 
 @pytest.mark.parametrize(
@@ -271,14 +333,12 @@ def test_files_without_a_provider_make_a_module(terraform: Terraform, tmp_path: 
     """Without `providers.tf` they are a module: every regional resource states its region."""
     files = render(SPECS["global, scaled"])
     del files["providers.tf"]
-    (tmp_path / "table").mkdir()
-    for file, text in files.items():
-        (tmp_path / "table" / file).write_text(text)
     caller = [
         hcl.block("provider", "aws", region="ap-south-1"),
         hcl.block("module", "table", source="./table"),
     ]
-    plan = terraform.plan(tmp_path, {"main.tf": hcl.document("The caller", caller)})
+    placed = {f"table/{file}": text for file, text in files.items()}
+    plan = terraform.plan(tmp_path, {"main.tf": hcl.document("The caller", caller), **placed})
     (module,) = plan["planned_values"]["root_module"]["child_modules"]
     regions = {
         each["address"].removeprefix("module.table."): each["values"].get("region")
@@ -302,9 +362,9 @@ def test_files_without_a_provider_make_a_module(terraform: Terraform, tmp_path: 
             'An argument named "sort_key" is not expected here',
         ),
         (
-            "global",
-            {"main.tf": ("region_name                 ", "region                      ")},
-            'The argument "region_name" is required',
+            "on demand",
+            {"main.tf": ('    name = "pk"\n', "")},
+            'The argument "name" is required',
         ),
         (
             "reads scaled",

@@ -14,6 +14,8 @@ from typing import Any
 
 from scripts.provider_schema import SCHEMA
 
+from tests.terraform.provider import Account
+
 ROOT = Path(__file__).parents[2]
 TERRAFORM = shutil.which("terraform")
 
@@ -31,9 +33,10 @@ class Terraform:
     checked; that file is empty, and what asks the provider something is told of the server.
     """
 
-    def __init__(self, directory: Path, port: int, pid: int) -> None:
+    def __init__(self, directory: Path, port: int, pid: int, account: Account) -> None:
         assert TERRAFORM is not None
         self._directory = directory
+        self.account = account
         config = directory / "terraform.rc"
         mirror = json.dumps(str(directory / "mirror"))
         config.write_text(
@@ -82,33 +85,51 @@ class Terraform:
             raise Refused(done.stdout + done.stderr)
         return done.stdout
 
+    def write(self, directory: Path, files: Mapping[str, str]) -> None:
+        """Write files instead of those there are, and have terraform find their modules."""
+        for old in directory.glob("**/*.tf"):
+            old.unlink()
+        for name, text in files.items():
+            (directory / name).parent.mkdir(exist_ok=True, parents=True)
+            (directory / name).write_text(text)
+        if not (directory / ".terraform").exists():
+            self.run(directory, "init", "-input=false", "-no-color")
+
     def check(self, directory: Path, files: Mapping[str, str]) -> None:
         """Write files, and have terraform check their format and what they say."""
-        directory.mkdir(exist_ok=True)
-        for name, text in files.items():
-            (directory / name).write_text(text)
-        self.run(directory, "fmt", "-check", "-list=true")
-        self.run(directory, "init", "-input=false", "-no-color")
+        self.write(directory, files)
+        self.run(directory, "fmt", "-check", "-list=true", "-recursive")
         self.run(directory, "validate", "-no-color", attached=True)
 
     def plan(self, directory: Path, files: Mapping[str, str]) -> dict[str, Any]:
         """The plan of files that pass `check`, as `terraform show -json` tells it."""
         self.check(directory, files)
+        return self.plan_written(directory)
+
+    def plan_written(self, directory: Path) -> dict[str, Any]:
+        """The plan of the files of a directory."""
         self.run(directory, "plan", "-input=false", "-no-color", "-out=plan", attached=True)
         plan: dict[str, Any] = json.loads(
             self.run(directory, "show", "-json", "plan", attached=True)
         )
         return plan
 
+    def apply(self, directory: Path, files: Mapping[str, str]) -> None:
+        """Apply files to the account in memory."""
+        self.write(directory, files)
+        options = ("-input=false", "-no-color", "-auto-approve")
+        self.run(directory, "apply", *options, attached=True)
+
 
 @contextmanager
 def offline_terraform(directory: Path) -> Iterator[Terraform]:
     """Terraform, and the server that it takes for the AWS provider."""
     assert SCHEMA.exists(), f"Run `{sys.executable} -m scripts.provider_schema` in {ROOT}."
-    command = [sys.executable, "-m", "tests.terraform.provider", str(SCHEMA)]
+    path = directory / "account.json"
+    command = [sys.executable, "-m", "tests.terraform.provider", str(SCHEMA), str(path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            yield Terraform(directory, int(server.stdout.readline()), server.pid)
+            yield Terraform(directory, int(server.stdout.readline()), server.pid, Account(path))
         finally:
             server.terminate()

@@ -32,7 +32,7 @@ from chalk_online_store.drivers.credentials import (
 )
 from chalk_online_store.drivers.sessions import Sessions, session_of
 
-Service: TypeAlias = Literal["dynamodb", "application-autoscaling"]
+Service: TypeAlias = Literal["dynamodb", "application-autoscaling", "cloudwatch"]
 
 _ATTEMPTS, _ATTEMPTS_LOCALLY = 6, 2
 
@@ -52,6 +52,7 @@ _ERRORS: dict[str, type[errors.RequestError]] = {
     "IncompleteSignatureException": errors.InvalidCredentials,
     "MissingAuthenticationTokenException": errors.InvalidCredentials,
     "InvalidClientTokenId": errors.InvalidCredentials,
+    "ConditionalCheckFailedException": errors.ConditionFailed,
     "ResourceInUseException": errors.WriteConflict,
     "ContinuousBackupsUnavailableException": errors.WriteConflict,
     "ConcurrentUpdateException": errors.WriteConflict,
@@ -115,6 +116,7 @@ class ControlPlane:
         self._urls: dict[Service, Mapping[str, str]] = {
             "dynamodb": endpoint_urls or {},
             "application-autoscaling": autoscaling_urls or {},
+            "cloudwatch": {},
         }
         self._clients: dict[tuple[Service, str], Any] = {}
 
@@ -211,8 +213,17 @@ def _refusal(call: Call, error: ClientError) -> errors.RequestError:
 
 def _action(call: Call, said: str) -> str:
     """The IAM action that is missing: a call may need others than its own, which AWS then names."""
+    return _named_action(said) or f"{call.service}:{call.operation}"
+
+
+def denied_action(error: errors.AccessDenied) -> str | None:
+    """Return the IAM action that AWS names in a denial, if it names one."""
+    return _named_action(error.engine_message or "")
+
+
+def _named_action(said: str) -> str | None:
     named = _DENIED.search(said)
-    return named[1] if named else f"{call.service}:{call.operation}"
+    return named[1] if named else None
 
 
 def _failure(call: Call, error: BotoCoreError) -> errors.RequestError:

@@ -66,7 +66,7 @@ def attributes(arguments: Mapping[str, Value]) -> tuple[Attribute, ...]:
 
 def document(comment: str, blocks: Iterable[Block]) -> str:
     """The text of a file: a comment, which may have several lines, and blocks."""
-    remarks = "\n".join(f"# {line}" for line in comment.splitlines())
+    remarks = "\n".join(f"# {line}".rstrip() for line in comment.splitlines())
     written = ("\n".join(_block(item, "").lines) for item in blocks)
     return "\n\n".join((remarks, *written)) + "\n"
 

@@ -26,8 +26,10 @@ def observe(control_plane: ControlPlane, table: str, regions: Iterable[str]) -> 
 
     Needs dynamodb:DescribeTable, DescribeContinuousBackups, DescribeTimeToLive and
     ListTagsOfResource, application-autoscaling:DescribeScalableTargets and
-    DescribeScalingPolicies. Raises `AccessDenied` and the other `RequestError`, and `InvalidURL`
-    where some of `regions` have endpoints of their own, and others none.
+    DescribeScalingPolicies. Only the first is required: a part of the state that the credentials
+    may not read is `Unknown`. Raises `AccessDenied` for DescribeTable and the other
+    `RequestError`, and `InvalidURL` where some of `regions` have endpoints of their own, and
+    others none.
     """
     found: dict[str, RegionState | Unknown] = {}
     waiting = list(asked := tuple(regions))
@@ -80,7 +82,7 @@ class _Look:
             return read()
         except TableNotFound:  # There is none, or it is a replica that is still being created.
             return absent
-        except ApiLacking as error:
+        except (ApiLacking, AccessDenied) as error:
             return Unknown(str(error))
 
     def _recovery(self) -> Recovery:

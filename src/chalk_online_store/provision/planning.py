@@ -209,7 +209,15 @@ def _removals(goal: Goal) -> Iterator[Change]:
         )
 
 
+_BY_TERRAFORM = ("warm", "alarms", "contributor_insights", "backups", "shared_with")
+"""Settings of a spec that `apply` does not make."""
+
+
 def _notes(goal: Goal) -> Iterator[Note]:
+    for name in _BY_TERRAFORM:
+        if getattr(goal.spec, name) is not None:
+            what = name.replace("_", " ")
+            yield Note(goal.home, what, "not compared: applied by Terraform only (`terraform`)")
     for region, now in goal.state.regions.items():
         if isinstance(now, Unknown):
             yield Note(region, "table", f"unknown, because {now.because}")

@@ -49,6 +49,9 @@ _OF_REPLICAS = ("CreateTableReplica",)
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/V2gt_IAM.html
 """
 
+_INSIGHTS = ("DescribeContributorInsights", "UpdateContributorInsights")
+_SHARING = ("DeleteResourcePolicy", "GetResourcePolicy", "PutResourcePolicy")
+
 _KEY_READS = ("Decrypt", "DescribeKey")
 _KEY_WRITES = ("Encrypt", "GenerateDataKey*", "ReEncrypt*")
 """DynamoDB uses a customer managed key with the caller's permissions.
@@ -130,13 +133,30 @@ def operator(spec: TableSpec) -> Policy:
     the description has autoscaling.
     """
     actions = READS + WRITES + ADMINISTRATION + (_OF_REPLICAS if spec.is_global else ())
-    more = (*_operators_keys(spec), *_replication(spec), *_scaling(spec))
+    if spec.contributor_insights:
+        actions += _INSIGHTS
+    more = (*_operators_keys(spec), *_replication(spec), *_scaling(spec), *_watching(spec))
     return _policy(spec, "operator", "Provisions and maintains", actions, more)
 
 
 def policies(spec: TableSpec) -> tuple[Policy, Policy, Policy]:
     """Reader, writer and operator."""
     return reader(spec), writer(spec), operator(spec)
+
+
+def sharing_statements(
+    spec: TableSpec,
+) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Yield the id, the principals and the actions of each statement of the resource policy."""
+    shared = spec.shared_with
+    if shared is None:
+        return
+    for sid, principals, actions in (
+        ("Readers", shared.readers, READS),
+        ("Writers", shared.writers, READS + WRITES),
+    ):
+        if principals:
+            yield sid, principals, _actions("dynamodb", actions)
 
 
 # --- statements ----------------------------------------------------------------------------
@@ -201,9 +221,26 @@ def _scaling(spec: TableSpec) -> Iterator[Statement]:
     alarms = ("cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm")
     tracked = _in_each(spec, "cloudwatch", "alarm:TargetTracking-table/", "-*")
     yield Statement("Alarms", alarms, tracked)
+    # A plan reads autoscaled units from the table, and looks for it in the list of all tables.
+    yield Statement("TablesSeen", ("dynamodb:ListTables",), ("*",))
+    yield _role("ScalingRole", _SCALER, _SCALER_ROLE)
+
+
+def _watching(spec: TableSpec) -> Iterator[Statement]:
+    """What `doctor` looks at beside the table, and alarms where the description has some."""
     seen = tuple(Arn("cloudwatch", region, "alarm:*") for region in spec.regions)
     yield Statement("AlarmsSeen", ("cloudwatch:DescribeAlarms",), seen)
-    yield _role("ScalingRole", _SCALER, _SCALER_ROLE)
+    yield Statement("QuotasSeen", ("dynamodb:DescribeLimits",), ("*",))
+    if spec.shared_with is not None:
+        # AWS checks both kinds of resources: a stream can have a resource policy too.
+        streams = _in_each(spec, "dynamodb", "table/", "/stream/*")
+        tables = _in_each(spec, "dynamodb", "table/")
+        yield Statement("Sharing", _actions("dynamodb", _SHARING), (*tables, *streams))
+    if spec.alarms is not None:
+        ours = _in_each(spec, "cloudwatch", "alarm:", "-*")
+        tags = ("ListTagsForResource", "TagResource", "UntagResource")
+        kept = ("DeleteAlarms", "PutMetricAlarm", *tags)
+        yield Statement("OwnAlarms", _actions("cloudwatch", kept), ours)
 
 
 def is_autoscaled(spec: TableSpec) -> bool:

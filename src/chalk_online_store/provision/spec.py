@@ -31,6 +31,7 @@ from chalk_online_store.errors import InvalidValue
 _TABLE = r"^[A-Za-z0-9_.-]{3,255}$"
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _NAME = r"^[A-Za-z0-9_.-]{1,255}$"
+_PRINCIPAL = r"^arn:[a-z-]+:(iam|sts)::\d{12}:[^*]+$"
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Name: TypeAlias = Annotated[str, Meta(pattern=_NAME)]
@@ -96,6 +97,44 @@ class OnDemand(Struct, frozen=True, tag_field="mode", tag="on-demand", forbid_un
 Capacity: TypeAlias = Provisioned | OnDemand
 
 
+class WarmThroughput(Struct, frozen=True, forbid_unknown_fields=True):
+    """Request units per second that a table serves at once, without growing first.
+
+    AWS: a new table on demand has 12,000 reads and 4,000 writes. That is also the least that can
+    be asked for. Warm throughput can be raised, never lowered, and raising it is billed once.
+    """
+
+    read: Annotated[int, Meta(ge=12_000)]
+    write: Annotated[int, Meta(ge=4_000)]
+
+
+class Alarms(Struct, frozen=True, forbid_unknown_fields=True):
+    """CloudWatch alarms. `topics` has the ARN of an SNS topic for each region, or is empty.
+
+    `throttled_per_minute` counts throttled reads or writes, `utilisation` is in percent of the most
+    that the table can serve, `replication_latency_ms` is in milliseconds.
+    """
+
+    topics: Mapping[str, str] = {}
+    throttled_per_minute: Count = 1
+    utilisation: Annotated[float, Meta(gt=0, le=100)] = 80.0
+    replication_latency_ms: Count = 10_000
+
+
+class Backups(Struct, frozen=True, forbid_unknown_fields=True):
+    """A plan of AWS Backup in the first region: `schedule` is a cron expression in UTC."""
+
+    schedule: Annotated[str, Meta(pattern=r"^(cron|rate)\([^()]+\)$")] = "cron(0 3 * * ? *)"
+    keep_days: Count = 35
+
+
+class SharedWith(Struct, frozen=True, forbid_unknown_fields=True):
+    """Principals of other accounts, as ARNs, that a resource policy of the table admits."""
+
+    readers: tuple[Annotated[str, Meta(pattern=_PRINCIPAL)], ...] = ()
+    writers: tuple[Annotated[str, Meta(pattern=_PRINCIPAL)], ...] = ()
+
+
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """A table as it should be, in one region or, as a Global Table, in several.
 
@@ -103,6 +142,9 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     a key that AWS manages (`aws/dynamodb`), or with your own, an ARN for each region in
     `kms_key_arns`. `recovery_days` is how far back point-in-time recovery reaches, None to have
     none.
+
+    `prevent_destroy`, `warm`, `alarms`, `contributor_insights`, `backups` and `shared_with` are
+    applied by Terraform only.
 
     Raises `InvalidValue` for what AWS would refuse.
     """
@@ -118,9 +160,20 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     table_class: Literal["STANDARD", "STANDARD_INFREQUENT_ACCESS"] = "STANDARD"
     kms_key_arns: Mapping[str, str] = {}
     tags: Mapping[str, str] = field(default_factory=dict)
+    prevent_destroy: bool = True
+    warm: WarmThroughput | None = None
+    alarms: Alarms | None = None
+    contributor_insights: Literal["all-keys", "throttled-keys"] | None = None
+    backups: Backups | None = None
+    shared_with: SharedWith | None = None
+    consistency: Literal["eventual", "strong"] = "eventual"
+    replica_accounts: Mapping[str, str] = {}
 
     def __post_init__(self) -> None:
         self._check_regions()
+        self._check_unsupported()
+        if self.alarms is not None:
+            self._check_named("alarms.topics", self.alarms.topics)
         if len({self.pk, self.sk, self.ttl}) < 3:
             raise InvalidValue("pk, sk and ttl are three attributes: give them three names.")
         self._check_named("kms_key_arns", self.kms_key_arns)
@@ -142,6 +195,23 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
                 raise InvalidValue(f"regions: {region!r} is no AWS region.")
         if len(set(self.regions)) < len(self.regions):
             raise InvalidValue("regions: one of them is named twice.")
+
+    def _check_unsupported(self) -> None:
+        """Global Tables of kinds that the library cannot serve from, with the reason."""
+        if self.consistency == "strong":
+            raise InvalidValue(
+                "consistency: a table of multi-Region strong consistency has neither transactions "
+                "nor TTL (AWS). The registry allocates feature ids in transactions, and expired "
+                'items are deleted by TTL. Use "eventual", and read in the write region for strong '
+                "reads."
+            )
+        if self.replica_accounts:
+            raise InvalidValue(
+                "replica_accounts: the AWS provider for Terraform cannot create a replica in "
+                "another account (it has no argument for GlobalTableSourceArn), and `provision` "
+                "has the credentials of one account. Create such a replica by CreateTable in its "
+                "account, or keep all replicas in one account and admit others by shared_with."
+            )
 
     def _check_named(self, what: str, by_region: Mapping[str, object]) -> None:
         if unknown := sorted(set(by_region) - set(self.regions)):

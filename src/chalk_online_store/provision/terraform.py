@@ -5,10 +5,13 @@ Where an argument has a rule behind it that the provider does not state, its sou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.provision.adoption import adopt
+from chalk_online_store.provision.alarms import NAMESPACE, Alarm, table_alarms
 from chalk_online_store.provision.hcl import (
     Attribute,
     Block,
@@ -20,53 +23,81 @@ from chalk_online_store.provision.hcl import (
     block,
     document,
 )
-from chalk_online_store.provision.policies import Arn, Policy, policies
-from chalk_online_store.provision.spec import Autoscaling, OnDemand, Provisioned, TableSpec
+from chalk_online_store.provision.policies import Arn, Policy, policies, sharing_statements
+from chalk_online_store.provision.spec import (
+    Autoscaling,
+    OnDemand,
+    Provisioned,
+    TableSpec,
+    Units,
+)
 
 Body: TypeAlias = Iterator[Attribute | Block]
 
-_MADE = "Written by chalk-online-store from the description of a table: change that, not this."
+HEADER = "Written by chalk-online-store from the description of a table: change that, not this."
+_LIVE_UNITS = """\
+Autoscaled capacity has no `ignore_changes`: while a table is on demand, Terraform's state holds 0
+units, and the provider would turn an ignored 0 into 1 unit when the table becomes provisioned.
+Instead, a plan reads the units that the table has now, and keeps them. A table that is new or on
+demand starts with the units of the description."""
 _TABLE = "aws_dynamodb_table.online_store"
+_EXISTING = "data.aws_dynamodb_table.existing"
 _REPLICA = "aws_dynamodb_table_replica"
 _TARGET = "aws_appautoscaling_target"
 _SCALING = "aws_appautoscaling_policy"
+INSIGHTS = {"all-keys": "ACCESSED_AND_THROTTLED_KEYS", "throttled-keys": "THROTTLED_KEYS"}
+"""The modes of Contributor Insights by their names in a description."""
+
 _PARTITION = Expression("data.aws_partition.current.partition")
 _ACCOUNT = Expression("data.aws_caller_identity.current.account_id")
 
 
-def render(spec: TableSpec) -> dict[str, str]:
+def render(spec: TableSpec, adopted: str | None = None) -> dict[str, str]:
     """The text of each file by its name, as `terraform fmt` leaves it.
 
-    `versions.tf`, `providers.tf`, `main.tf`, `iam.tf` and `outputs.tf`; `autoscaling.tf` where
-    capacity is autoscaled. Every regional resource states its region, so that a module may leave
-    out `providers.tf`.
+    `versions.tf`, `providers.tf`, `main.tf`, `iam.tf` and `outputs.tf`; if the table has them,
+    `autoscaling.tf`, `alarms.tf` (Contributor Insights included), `backup.tf` and `sharing.tf`.
+    Every regional resource states its region, so that a module may leave out `providers.tf`.
 
-    Of a Global Table on demand, replicas are blocks of the table. Of a provisioned one they are
-    resources of their own, made after the autoscaling of writes: DynamoDB refuses a replica of a
-    table whose writes are not autoscaled yet, and autoscaling needs the table
+    Each replica of a Global Table is a resource, in either mode, so that a change of the billing
+    mode leaves it alone. Replicas of a provisioned table are created after the autoscaling of
+    writes: DynamoDB refuses a replica of a table whose writes are not autoscaled yet, and
+    autoscaling needs the table
     (https://github.com/terraform-aws-modules/terraform-aws-dynamodb-table/issues/109). Writes
     are autoscaled in the first region alone: AWS replicates these settings to all replicas
     (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-global-table-design.prescriptive-guidance.throughput.html).
     Reads are autoscaled in each region by itself.
 
+    `adopted` is the source of a table that exists, as `adoption.adopt` takes it: then `adopt.tf`
+    has its `moved` and `import` blocks. Render without it once it was applied.
+
     Raises `InvalidValue` for what the provider has no argument for, and for policies that are
     longer than IAM takes.
     """
-    _check(spec)
-    scaling = tuple(_scaling(spec))
+    check_renderable(spec)
+    scaling = (*_live_units(spec), *_scaling(spec))
+    alarms = (*_alarms(spec), *_insights(spec))
     files = {
-        "versions.tf": _versions(),
+        "versions.tf": versions(),
         "providers.tf": (block("provider", "aws", region=spec.regions[0]),),
         "main.tf": (_table(spec), *_replica_resources(spec)),
         **({"autoscaling.tf": scaling} if scaling else {}),
+        **({"alarms.tf": alarms} if alarms else {}),
+        **({"backup.tf": tuple(_backups(spec))} if spec.backups else {}),
+        **({"sharing.tf": tuple(_sharing(spec))} if spec.shared_with else {}),
         "iam.tf": tuple(_iam(spec)),
         "outputs.tf": tuple(_outputs(spec)),
+        **({"adopt.tf": adopt(spec, adopted)} if adopted is not None else {}),
     }
-    return {name: document(_MADE, blocks) for name, blocks in files.items()}
+    remarks = {"autoscaling.tf": f"{HEADER}\n\n{_LIVE_UNITS}"} if _is_live(spec) else {}
+    return {name: document(remarks.get(name, HEADER), made) for name, made in files.items()}
 
 
-def _check(spec: TableSpec) -> None:
-    """AWS: a replica begins with the read capacity of its source; the provider cannot say else."""
+def check_renderable(spec: TableSpec) -> None:
+    """Raise `InvalidValue` for what the provider has no argument for.
+
+    AWS: a replica begins with the read capacity of its source. The provider cannot set another.
+    """
     if not isinstance(spec.capacity, Provisioned):
         return
     first, *others = map(spec.capacity.read_in, spec.regions)
@@ -78,7 +109,8 @@ def _check(spec: TableSpec) -> None:
             )
 
 
-def _versions() -> tuple[Block, ...]:
+def versions() -> tuple[Block, ...]:
+    """Return the block that requires a version of Terraform and of the provider."""
     aws: Value = {"source": "hashicorp/aws", "version": ">= 6.0"}
     providers = Block("required_providers", (), attributes({"aws": aws}))
     return (Block("terraform", (), (Attribute("required_version", ">= 1.5"), providers)),)
@@ -88,8 +120,8 @@ def _versions() -> tuple[Block, ...]:
 
 
 def _table(spec: TableSpec) -> Block:
-    body = (*attributes(_arguments(spec)), *_settings(spec), *_replica_blocks(spec))
-    tags = attributes({"tags": spec.tags}) if spec.tags else ()
+    body = (*attributes(_arguments(spec)), *_settings(spec))
+    tags = attributes(_tags(spec))
     return Block("resource", tuple(_TABLE.split(".")), (*body, *tags, *_lifecycle(spec)))
 
 
@@ -112,9 +144,45 @@ def _capacity(spec: TableSpec) -> dict[str, Value]:
         return {"billing_mode": "PAY_PER_REQUEST"}
     return {
         "billing_mode": "PROVISIONED",
-        "read_capacity": spec.capacity.read_in(spec.regions[0]).units,
-        "write_capacity": spec.capacity.write.units,
+        **{
+            f"{dimension}_capacity": units.units
+            if units.autoscaling is None
+            else Expression(f"local.{dimension}_capacity")
+            for dimension, units in _first_units(spec.capacity, spec).items()
+        },
     }
+
+
+def _first_units(capacity: Provisioned, spec: TableSpec) -> dict[str, Units]:
+    """The capacity of the first region, by dimension."""
+    return {"read": capacity.read_in(spec.regions[0]), "write": capacity.write}
+
+
+def _is_live(spec: TableSpec) -> bool:
+    """Return True if units of the table itself are autoscaled, so that a plan has to read them."""
+    if isinstance(spec.capacity, OnDemand):
+        return False
+    return any(units.autoscaling for units in _first_units(spec.capacity, spec).values())
+
+
+def _live_units(spec: TableSpec) -> Iterator[Block]:
+    """The units that autoscaling has set, read from the table if there is one.
+
+    The list of all tables tells whether there is one: a data source of an absent table fails.
+    """
+    if isinstance(spec.capacity, OnDemand) or not _is_live(spec):
+        return
+    names = Expression("contains(data.aws_dynamodb_tables.all.names, local.table_name) ? 1 : 0")
+    yield block("data", "aws_dynamodb_tables", "all", region=spec.regions[0])
+    here: dict[str, Value] = {"name": Expression("local.table_name"), "region": spec.regions[0]}
+    yield block("data", "aws_dynamodb_table", "existing", count=names, **here)
+    units: dict[str, Value] = {"table_name": spec.name}
+    for dimension, wanted in _first_units(spec.capacity, spec).items():
+        if wanted.autoscaling is not None:
+            name = f"{dimension}_capacity"
+            now = f"[for n in {_EXISTING}[*].{name} : n if n > 0]"
+            units[name] = Expression(f"concat({now}, [{wanted.units}])[0]")
+    yield block("locals", **units)
 
 
 def _settings(spec: TableSpec) -> Body:
@@ -125,6 +193,12 @@ def _settings(spec: TableSpec) -> Body:
     yield block("server_side_encryption", enabled=True, **_key(spec, spec.regions[0]))
     if maxima := _maxima(spec):
         yield block("on_demand_throughput", **maxima)
+    if spec.warm is not None:
+        yield block(
+            "warm_throughput",
+            read_units_per_second=spec.warm.read,
+            write_units_per_second=spec.warm.write,
+        )
 
 
 def _recovery(spec: TableSpec) -> dict[str, Value]:
@@ -150,43 +224,36 @@ def _maxima(spec: TableSpec) -> dict[str, Value]:
 
 
 def _lifecycle(spec: TableSpec) -> Body:
-    """What others change: Application Auto Scaling, and replicas that are resources."""
-    capacity = spec.capacity
-    if isinstance(capacity, OnDemand):
-        return
-    ignored = {
-        "read_capacity": capacity.read_in(spec.regions[0]).autoscaling is not None,
-        "write_capacity": capacity.write.autoscaling is not None,
-        "replica": spec.is_global,
+    """Replicas are resources of their own: the table's own view of them is ignored."""
+    settings: dict[str, Value] = {
+        **({"ignore_changes": [Expression("replica")]} if spec.is_global else {}),
+        **_protected(spec),
     }
-    if any(ignored.values()):
-        names = [Expression(name) for name, is_ignored in ignored.items() if is_ignored]
-        yield block("lifecycle", ignore_changes=names)
+    if settings:
+        yield block("lifecycle", **settings)
+
+
+def _protected(spec: TableSpec) -> dict[str, Value]:
+    return {"prevent_destroy": True} if spec.prevent_destroy else {}
 
 
 # --- replicas ------------------------------------------------------------------------------
 
 
-def _replica_blocks(spec: TableSpec) -> Body:
-    """The provider's own region has no block: it is not a replica of itself."""
-    if isinstance(spec.capacity, OnDemand):
-        for region in spec.regions[1:]:
-            named: dict[str, Value] = {"region_name": region, "propagate_tags": True}
-            yield block("replica", **named | _replica(spec, region))
-
-
 def _replica_resources(spec: TableSpec) -> Iterator[Block]:
-    if isinstance(spec.capacity, OnDemand):
-        return
+    """The provider's own region has none: it is not a replica of itself."""
+    after = [] if isinstance(spec.capacity, OnDemand) else [Expression(f"{_SCALING}.write")]
     for region in spec.regions[1:]:
         arguments: dict[str, Value] = {
             "region": region,
             "global_table_arn": Expression(f"{_TABLE}.arn"),
             **_replica(spec, region),
-            **({"tags": spec.tags} if spec.tags else {}),
-            "depends_on": [Expression(f"{_SCALING}.write")],
+            **_tags(spec),
+            **({"depends_on": after} if after else {}),
         }
-        yield block("resource", _REPLICA, _label(region), **arguments)
+        kept = (block("lifecycle", **_protected(spec)),) if spec.prevent_destroy else ()
+        body = (*attributes(arguments), *kept)
+        yield Block("resource", (_REPLICA, _label(region)), body)
 
 
 def _replica(spec: TableSpec, region: str) -> dict[str, Value]:
@@ -206,16 +273,22 @@ def _scaling(spec: TableSpec) -> Iterator[Block]:
     if isinstance(capacity, OnDemand):
         return
     if capacity.write.autoscaling:
-        yield from _tracking("write", "Write", spec.regions[0], capacity.write.autoscaling, ())
+        scaled = capacity.write.autoscaling
+        yield from _tracking(spec, "write", "Write", spec.regions[0], scaled, ())
     for region in spec.regions:
-        scaled = capacity.read_in(region).autoscaling
+        reads = capacity.read_in(region).autoscaling
         after = () if region == spec.regions[0] else (f"{_REPLICA}.{_label(region)}",)
-        if scaled:
-            yield from _tracking(f"read_{_label(region)}", "Read", region, scaled, after)
+        if reads:
+            yield from _tracking(spec, f"read_{_label(region)}", "Read", region, reads, after)
 
 
 def _tracking(
-    label: str, dimension: str, region: str, scaled: Autoscaling, after: tuple[str, ...]
+    spec: TableSpec,
+    label: str,
+    dimension: str,
+    region: str,
+    scaled: Autoscaling,
+    after: tuple[str, ...],
 ) -> Iterator[Block]:
     """A scalable target, and the policy that keeps it at a share of use."""
     target: dict[str, Value] = {
@@ -225,6 +298,7 @@ def _tracking(
         "scalable_dimension": f"dynamodb:table:{dimension}CapacityUnits",
         "min_capacity": scaled.min,
         "max_capacity": scaled.max,
+        **_tags(spec),
         **({"depends_on": [Expression(name) for name in after]} if after else {}),
     }
     yield block("resource", _TARGET, label, **target)
@@ -250,22 +324,205 @@ def _tracked(metric: str, scaled: Autoscaling) -> Block:
     return Block(name, (), (*attributes(settings), tracked))
 
 
+# --- alarms, insights ----------------------------------------------------------------------
+
+
+def _alarms(spec: TableSpec) -> Iterator[Block]:
+    topics = spec.alarms.topics if spec.alarms else {}
+    for alarm in table_alarms(spec):
+        actions = [topics[alarm.region]] if alarm.region in topics else []
+        arguments: dict[str, Value] = {
+            "region": alarm.region,
+            "alarm_name": alarm.name,
+            "alarm_description": alarm.description,
+            "comparison_operator": "GreaterThanOrEqualToThreshold",
+            "threshold": alarm.threshold,
+            "evaluation_periods": alarm.periods,
+            "datapoints_to_alarm": alarm.datapoints,
+            "treat_missing_data": "notBreaching",
+            **({"alarm_actions": actions, "ok_actions": actions} if actions else {}),
+            **_tags(spec),
+        }
+        body: tuple[Attribute | Block, ...] = (*attributes(arguments), *_queries(alarm))
+        yield Block("resource", ("aws_cloudwatch_metric_alarm", alarm.label), body)
+
+
+def _queries(alarm: Alarm) -> Iterator[Block]:
+    """One form for all alarms: the metrics, and the expression over them."""
+    for identifier, metric in alarm.metrics.items():
+        measured: dict[str, Value] = {
+            "namespace": NAMESPACE,
+            "metric_name": metric.name,
+            "dimensions": metric.dimensions,
+            "stat": metric.statistic,
+            "period": metric.period,
+        }
+        result: dict[str, Value] = {} if alarm.expression else {"return_data": True}
+        head = attributes({"id": identifier, **result})
+        yield Block("metric_query", (), (*head, block("metric", **measured)))
+    if alarm.expression:
+        yield block(
+            "metric_query",
+            id="result",
+            expression=alarm.expression,
+            label=alarm.name,
+            return_data=True,
+        )
+
+
+def _insights(spec: TableSpec) -> Iterator[Block]:
+    if spec.contributor_insights is None:
+        return
+    for region in spec.regions:
+        yield block(
+            "resource",
+            "aws_dynamodb_contributor_insights",
+            _label(region),
+            region=region,
+            table_name=Expression(f"{_TABLE}.name"),
+            mode=INSIGHTS[spec.contributor_insights],
+            **_after_replica(spec, region),
+        )
+
+
+def _after_replica(spec: TableSpec, region: str) -> dict[str, Value]:
+    """The table of another region exists once its replica does."""
+    if region == spec.regions[0]:
+        return {}
+    return {"depends_on": [Expression(f"{_REPLICA}.{_label(region)}")]}
+
+
+# --- backups -------------------------------------------------------------------------------
+
+
+def _backups(spec: TableSpec) -> Iterator[Block]:
+    """A vault, a plan and a role of AWS Backup, in the first region."""
+    wanted = spec.backups
+    assert wanted is not None, "asked for a table with backups"
+    name = backup_name(spec)
+    region = spec.regions[0]
+    tags = _tags(spec)
+    trust: Value = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": "sts:AssumeRole",
+                "Principal": {"Service": "backup.amazonaws.com"},
+            }
+        ],
+    }
+    yield block("resource", "aws_backup_vault", "backup", region=region, name=name, **tags)
+    rule: dict[str, Value] = {
+        "rule_name": "regular",
+        "target_vault_name": Expression("aws_backup_vault.backup.name"),
+        "schedule": wanted.schedule,
+    }
+    kept = block("lifecycle", delete_after=wanted.keep_days)
+    plan = attributes({"region": region, "name": name, **tags})
+    rules = Block("rule", (), (*attributes(rule), kept))
+    yield Block("resource", ("aws_backup_plan", "backup"), (*plan, rules))
+    yield block(
+        "resource",
+        "aws_iam_role",
+        "backup",
+        name=name,
+        assume_role_policy=Call("jsonencode", trust),
+        **tags,
+    )
+    role = "policy/service-role/AWSBackupServiceRolePolicyForBackup"
+    yield block(
+        "resource",
+        "aws_iam_role_policy_attachment",
+        "backup",
+        role=Expression("aws_iam_role.backup.name"),
+        policy_arn=Template(("arn:", _PARTITION, f":iam::aws:{role}")),
+    )
+    yield block(
+        "resource",
+        "aws_backup_selection",
+        "backup",
+        region=region,
+        name=name,
+        plan_id=Expression("aws_backup_plan.backup.id"),
+        iam_role_arn=Expression("aws_iam_role.backup.arn"),
+        resources=[Expression(f"{_TABLE}.arn")],
+    )
+
+
+def backup_name(spec: TableSpec) -> str:
+    """Return the name of vault, plan and role: AWS Backup takes 50 letters, digits, - and _."""
+    return f"{re.sub('[^A-Za-z0-9_-]', '-', spec.name)[:43]}-backup"
+
+
+# --- sharing -------------------------------------------------------------------------------
+
+
+def _sharing(spec: TableSpec) -> Iterator[Block]:
+    """A resource policy in each region: AWS does not replicate them."""
+    for region in spec.regions:
+        first = region == spec.regions[0]
+        table = _TABLE if first else f"{_REPLICA}.{_label(region)}"
+        yield block(
+            "resource",
+            "aws_dynamodb_resource_policy",
+            _label(region),
+            region=region,
+            resource_arn=Expression(f"{table}.arn"),
+            policy=Call("jsonencode", resource_policy(spec, region)),
+        )
+
+
+def resource_policy(spec: TableSpec, region: str) -> Value:
+    """Return the resource policy of a table in a region, with the account as an expression."""
+    arn = _arn(Arn("dynamodb", region, f"table/{spec.name}"))
+    statements: list[Value] = [
+        {
+            "Sid": sid,
+            "Effect": "Allow",
+            "Principal": {"AWS": list(principals)},
+            "Action": list(actions),
+            "Resource": [arn],
+        }
+        for sid, principals, actions in sharing_statements(spec)
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
 # --- IAM -----------------------------------------------------------------------------------
 
 
 def _iam(spec: TableSpec) -> Iterator[Block]:
-    yield block("data", "aws_partition", "current")
-    yield block("data", "aws_caller_identity", "current")
+    yield from iam_sources()
     for policy in policies(spec):
-        yield block("resource", "aws_iam_policy", policy.role, **_policy(policy))
+        yield block("resource", "aws_iam_policy", policy.role, **_policy(spec, policy))
 
 
-def _policy(policy: Policy) -> dict[str, Value]:
+def iam_sources() -> tuple[Block, ...]:
+    """Return the data sources that `policy_document` refers to."""
+    return (
+        block("data", "aws_partition", "current"),
+        block("data", "aws_caller_identity", "current"),
+    )
+
+
+def _policy(spec: TableSpec, policy: Policy) -> dict[str, Value]:
     return {
         "name": policy.name,
         "description": policy.description,
-        "policy": Call("jsonencode", policy.written(_arn)),
+        "policy": Call("jsonencode", policy_document(policy)),
+        **_tags(spec),
     }
+
+
+def policy_document(policy: Policy) -> Value:
+    """Return the document of a policy, with the account and the partition as expressions."""
+    document: Value = policy.written(_arn)
+    return document
+
+
+def _tags(spec: TableSpec) -> dict[str, Value]:
+    return {"tags": spec.tags} if spec.tags else {}
 
 
 def _arn(arn: Arn) -> Value:

@@ -14,6 +14,7 @@ from chalk_online_store.capacity.mix import read_mix
 from chalk_online_store.capacity.sizing import size
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.capacity.account import sample_of
+from chalk_online_store.cli.doctor.account import check_alarms, check_quotas
 from chalk_online_store.cli.doctor.checks import (
     ORDER,
     Check,
@@ -35,7 +36,7 @@ from chalk_online_store.cli.planes import opened_plane
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
-from chalk_online_store.errors import RequestError
+from chalk_online_store.errors import AccessDenied, RequestError
 from chalk_online_store.provision.control_plane import ControlPlane
 from chalk_online_store.provision.observing import observe
 from chalk_online_store.provision.planning import plan
@@ -124,14 +125,19 @@ def _of_dynamodb(
         known = [region for region in regions if region in state.regions]
         yield from of_table(state, known, target.layout)
         if table is not None:
-            yield from of_plan(plan(_spec(table, target.table), state))
+            yield from _drift(_spec(table, target.table), state, regions)
         if mix is not None:
             wanted = read_mix(mix)
             samples = {part.schema: sample_of(part) for part in wanted.namespaces}
-            yield from of_capacity(size(wanted, samples), state)
-        yield from of_permissions(plane, target.table, known, target.layout, writes=writes)
+            checks = of_capacity(size(wanted, samples), state)
+            unseen = set(regions) - set(known)
+            yield from (check for check in checks if check.where not in unseen)
+        yield from check_quotas(plane, state, known)
+        yield from check_alarms(plane, state, known)
+        # Also in regions that could not be described: the data plane has permissions of its own.
+        yield from of_permissions(plane, target.table, regions, target.layout, writes=writes)
         yield from check_legacy_attributes(plane, target.table, known, target.layout)
-        yield from of_clocks(plane, target.table, known)
+        yield from of_clocks(plane, target.table, regions)
     if len(target.regions) > 1:
         yield from of_regions(url, beat=beat)
 
@@ -139,7 +145,10 @@ def _of_dynamodb(
 def _observed(
     plane: ControlPlane, table: str, regions: list[str]
 ) -> tuple[TableState, list[Check]]:
-    """What there is in the regions that answer, and why the others do not."""
+    """What there is in the regions that answer, and why the others do not.
+
+    Credentials of a reader may not describe a table: that is a note, and other checks go on.
+    """
     found: dict[str, RegionState] = {}
     failed = []
     for region in regions:
@@ -147,11 +156,22 @@ def _observed(
             continue
         try:
             seen = observe(plane, table, [region]).regions
+        except AccessDenied as error:
+            advice = "See `permissions` for what a reader or a writer needs."
+            failed.append(Check("note", region, "table", f"not known: {error}", advice))
         except RequestError as error:
             failed.append(Check("error", region, "table", f"not known: {error}", "Try again."))
         else:
             found |= {name: each for name, each in seen.items() if isinstance(each, RegionState)}
     return TableState(table, found), failed
+
+
+def _drift(spec: TableSpec, state: TableState, regions: list[str]) -> Iterator[Check]:
+    """The drift, unless a region is unknown: its table would be taken for one that is missing."""
+    if unseen := [region for region in regions if region not in state.regions]:
+        yield Check("note", unseen[0], "drift", "not known, as the table cannot be described")
+    else:
+        yield from of_plan(plan(spec, state))
 
 
 def _spec(path: Path, table: str) -> TableSpec:

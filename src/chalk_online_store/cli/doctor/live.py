@@ -14,11 +14,19 @@ from chalk_online_store.codec.layout import RESERVED, TableLayout
 from chalk_online_store.codec.registry import PARTITION, Registry
 from chalk_online_store.errors import (
     AccessDenied,
+    ConditionFailed,
     OnlineStoreError,
     RegistryError,
     RequestError,
+    TableNotFound,
 )
-from chalk_online_store.provision.control_plane import Call, ControlPlane
+from chalk_online_store.provision.control_plane import (
+    ApiLacking,
+    Call,
+    ControlPlane,
+    denied_action,
+)
+from chalk_online_store.provision.policies import READS, WRITES
 from chalk_online_store.routing.replication import STOPPED_AFTER_SECONDS
 from chalk_online_store.schema import Namespace
 
@@ -34,30 +42,65 @@ LEGACY_ATTRIBUTES = "aws:rep:"
 _NOBODY = f"{RESERVED}doctor"
 """No item."""
 
+_UNKNOWN = "not known"
+_LOOK = "dynamodb:DescribeTable"
+
 
 def of_permissions(
     plane: ControlPlane, table: str, regions: Sequence[str], layout: TableLayout, *, writes: bool
 ) -> Iterator[Check]:
-    """Ask once for each action of a reader, or of a writer, in a way that changes nothing."""
+    """Request each action of the rendered policies once, in a way that changes nothing.
+
+    A missing action of the role is an error; a missing action of an operator is a note, as a
+    process that serves features needs none. Actions of an operator that change a table are not
+    requested.
+    """
+    role = "writer" if writes else "reader"
+    needed = READS + WRITES if writes else READS
     for region in regions:
-        refused = [
-            operation
-            for operation, arguments in _questions(table, layout, writes=writes)
-            if _is_refused(plane, Call(region, operation, arguments))
-        ]
-        role = "writer" if writes else "reader"
-        if not refused:
-            yield Check("ok", region, "permissions", f"those of a {role}")
-            continue
-        actions = ", ".join(f"dynamodb:{operation}" for operation in refused)
+        probes = dict(_probes(table, layout))
+        found = {action: _probe(plane, region, action, probes[action]) for action in probes}
+        yield _role(region, role, {action: found[action] for action in needed})
+        serving = READS + WRITES
+        yield _operator(region, {name: found[name] for name in found if name not in serving})
+
+
+def _role(region: str, role: str, found: Mapping[str, str | None]) -> Check:
+    denied, unknown = _sorted_out(found)
+    if denied == [_LOOK]:
+        said = f"those of a {role}, but for {_LOOK}"
+        advice = 'Allow it, or do not limit writes by the capacity of the table ("table").'
+        return Check("warning", region, "permissions", said, advice)
+    if denied:
         advice = f"Attach the policy of a {role} (`terraform` renders it)."
-        yield Check("error", region, "permissions", f"not allowed: {actions}", advice)
+        said = f"not allowed: {', '.join(denied)}"
+        return Check("error", region, "permissions", said, advice)
+    if unknown:
+        return Check("note", region, "permissions", unknown[0])
+    return Check("ok", region, "permissions", f"those of a {role}")
 
 
-def _questions(
-    table: str, layout: TableLayout, *, writes: bool
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Reads of an item that is none, and writes on the condition that it is one."""
+def _operator(region: str, found: Mapping[str, str | None]) -> Check:
+    denied, unknown = _sorted_out(found)
+    if denied:
+        said = f"not allowed: {', '.join(denied)}"
+        advice = "`doctor`, `provision` and `bloom` need it, and processes that serve do not."
+        return Check("note", region, "operator", said, advice)
+    if unknown:
+        return Check("note", region, "operator", unknown[0])
+    said = "may look at all of the table; changes of it were not tried"
+    return Check("ok", region, "operator", said)
+
+
+def _sorted_out(found: Mapping[str, str | None]) -> tuple[list[str], list[str]]:
+    """The denied actions, and the reasons why others are not known."""
+    reasons = dict.fromkeys(reason for reason in found.values() if reason)
+    unknown = [reason for reason in reasons if reason.startswith(_UNKNOWN)]
+    return [reason for reason in reasons if reason not in unknown], unknown
+
+
+def _probes(table: str, layout: TableLayout) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Requests for an item that nobody has, and writes on the condition that it exists."""
     key = {layout.pk: {"S": _NOBODY}, layout.sk: {"S": _NOBODY}}
     yield "GetItem", {"TableName": table, "Key": key}
     yield "BatchGetItem", {"RequestItems": {table: {"Keys": [key]}}}
@@ -65,22 +108,35 @@ def _questions(
     one = {"TableName": table, "ExpressionAttributeNames": names}
     asked = {"KeyConditionExpression": "#p = :p", "ExpressionAttributeValues": values, "Limit": 1}
     yield "Query", {**one, **asked}
-    if writes:
-        never = {**one, "ConditionExpression": "attribute_exists(#p)"}
-        yield "PutItem", {**never, "Item": key}
-        yield "UpdateItem", {**never, "Key": key}
-        yield "DeleteItem", {**never, "Key": key}
-        yield "BatchWriteItem", {"RequestItems": {table: [{"DeleteRequest": {"Key": key}}]}}
+    never = {**one, "ConditionExpression": "attribute_exists(#p)"}
+    yield "PutItem", {**never, "Item": key}
+    yield "UpdateItem", {**never, "Key": key}
+    yield "DeleteItem", {**never, "Key": key}
+    yield "BatchWriteItem", {"RequestItems": {table: [{"DeleteRequest": {"Key": key}}]}}
+    yield "Scan", {"TableName": table, "Limit": 1}
+    for action in ("DescribeTable", "DescribeContinuousBackups", "DescribeTimeToLive"):
+        yield action, {"TableName": table}
 
 
-def _is_refused(plane: ControlPlane, call: Call) -> bool:
+def _probe(
+    plane: ControlPlane, region: str, action: str, arguments: Mapping[str, Any]
+) -> str | None:
+    """The IAM action that is denied, why it is not known, or None if it is allowed.
+
+    Only a response proves that an action is allowed. A missing table proves nothing.
+    """
     try:
-        plane.call(call)
-    except AccessDenied:
-        return True
-    except RequestError:  # There is no table, or a condition did not hold: it may be asked.
-        return False
-    return False
+        plane.call(Call(region, action, arguments))
+    except AccessDenied as error:
+        # A request may need another action than its own, such as kms:Decrypt: AWS names it.
+        return denied_action(error) or f"dynamodb:{action}"
+    except TableNotFound:
+        return f"{_UNKNOWN}: there is no table"
+    except (ConditionFailed, ApiLacking):
+        return None
+    except RequestError as error:
+        return f"{_UNKNOWN}: {error}"
+    return None
 
 
 def of_clocks(plane: ControlPlane, table: str, regions: Sequence[str]) -> Iterator[Check]:
@@ -90,9 +146,12 @@ def of_clocks(plane: ControlPlane, table: str, regions: Sequence[str]) -> Iterat
         try:
             answer = plane.call(Call(region, "DescribeTable", {"TableName": table}))
         except RequestError as error:
-            yield Check("note", region, "clock", f"not known: {type(error).__name__}")
+            # A refusal has a date as well.
+            answer = getattr(error.__cause__, "response", {})
+        if "ResponseMetadata" not in answer:
+            yield Check("note", region, "clock", "not known: no response")
             continue
-        sent = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        sent = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
         if sent is None:
             yield Check("note", region, "clock", "not known: the engine says no date")
             continue

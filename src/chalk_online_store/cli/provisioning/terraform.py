@@ -7,29 +7,55 @@ from typing import Annotated
 
 import typer
 
+from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.provision.rendered_files import write_rendered
 from chalk_online_store.provision.spec import read_spec
 from chalk_online_store.provision.terraform import render
+from chalk_online_store.provision.terraform_module import render_module
 
 
 def terraform(
-    table: Annotated[Path, typer.Argument(help="The table as it should be, as TOML.")],
+    tables: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TABLE...",
+            help="The table as it should be, as TOML. With --module, one file per environment.",
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the files into this directory.")
     ] = None,
+    module: Annotated[
+        bool,
+        typer.Option(
+            "--module", help="A module, and an environment for each TABLE, named after its file."
+        ),
+    ] = False,
+    adopt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help='Adopt an existing table: its address in the state, or "import" if it has none.',
+        ),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove rendered files that are no longer rendered.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
     """Render a table, its autoscaling and its IAM policies as Terraform.
 
-    Change the description, not the files: they are written anew.
+    Change the description, not the files: rendering again replaces them. A manifest beside the
+    files records what was rendered.
 
     Example: chalk-online-store terraform table.toml --output infra/features
     """
-    files = render(read_spec(table))
+    files = _rendered(tables, adopt, as_module=module)
     if output is not None:
-        _write(files, output)
+        _write(files, output, may_prune=prune)
     elif not as_json:
         for name, text in files.items():
             typer.echo(f"# {name}\n\n{text}")
@@ -37,11 +63,22 @@ def terraform(
         print_json(files)
 
 
-def _write(files: dict[str, str], directory: Path) -> None:
+def _rendered(tables: list[Path], adopted: str | None, *, as_module: bool) -> dict[str, str]:
+    if len(tables) > 1 and (adopted or not as_module):
+        option = "--adopt" if adopted else "Without --module, the command"
+        raise WrongUsage(f"{option} takes one TABLE; got {len(tables)}.")
+    if not as_module:
+        return render(read_spec(tables[0]), adopted)
+    specs = {path.stem: read_spec(path) for path in tables}
+    if len(specs) < len(tables):
+        raise WrongUsage("Two TABLEs have one file name. Each environment is named after its file.")
+    return render_module(specs, adopted)
+
+
+def _write(files: dict[str, str], directory: Path, *, may_prune: bool) -> None:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (directory / name).write_text(text, encoding="utf-8")
+        found = write_rendered(directory, files, may_prune=may_prune)
     except OSError as error:
         raise InvalidValue(f"--output {directory} cannot be written: {error.strerror}.") from None
-    say(f"Written: {', '.join(sorted(files))} in {directory}.", err=True)
+    removed = f" Removed: {', '.join(found.removed)}." if found.removed else ""
+    say(f"Written: {', '.join(sorted(found.written))} in {directory}.{removed}", err=True)

@@ -1,1 +1,1 @@
-"""What was reckoned of a mix as one HTML page: all that it shows is in it."""
+"""The account of a workload as one HTML page, which loads nothing."""

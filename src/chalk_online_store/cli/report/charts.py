@@ -5,40 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chalk_online_store.capacity.caching import Outcome
-from chalk_online_store.capacity.modes import MODES, ModeAdvice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which people tell apart however they see colours.
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
-_PARTS = (("reads", _BLUE), ("writes", _ORANGE), ("storage", _GREEN), ("recovery", _GREY))
-
-
-def modes_chart(advice: ModeAdvice) -> Figure:
-    """Dollars a month of each mode, in all regions, by what they are paid for."""
-    figure = _figure(2.6)
-    axes = figure.subplots()
-    for place, mode in enumerate(reversed(MODES)):
-        begin = 0.0
-        for part, colour in _PARTS:
-            dollars = sum(_part(region, mode, part) for region in advice.regions)
-            label = part if place == 0 else None
-            axes.barh(mode, dollars, left=begin, color=colour, label=label, height=0.6)
-            begin += dollars
-        axes.text(begin, place, f"  ${begin:,.0f}", va="center")
-    axes.set_xlabel("dollars a month")
-    axes.margins(x=0.15)
-    axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    return figure
-
-
-def _part(region: Any, mode: str, part: str) -> float:
-    found = region if part in ("storage", "recovery") else region.of(mode)
-    return float(getattr(found, part))
+_BLUE, _ORANGE = "#0072B2", "#E69F00"
 
 
 def cache_chart(curves: Mapping[str, Sequence[Outcome]], items: int) -> Figure:

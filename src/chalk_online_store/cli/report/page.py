@@ -1,8 +1,8 @@
-"""The page: what it shows, put into its template by Jinja."""
+"""The page, rendered by Jinja from the parts of an account."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +14,15 @@ from chalk_online_store.capacity.modes import MODES, autoscaled
 from chalk_online_store.capacity.sizing import GroupSize
 from chalk_online_store.capacity.traffic import zipf
 from chalk_online_store.cli.capacity.account import Account
-from chalk_online_store.cli.capacity.show import group_lines, mode_row
 from chalk_online_store.cli.plots import figure_of
-from chalk_online_store.cli.report.charts import cache_chart, data_url, modes_chart
+from chalk_online_store.cli.report.charts import cache_chart, data_url
+from chalk_online_store.cli.report.summary import (
+    bars,
+    component_rows,
+    multiples,
+    savings,
+    sentences,
+)
 from chalk_online_store.errors import InvalidValue
 
 _ENTITIES = 50_000
@@ -49,13 +55,19 @@ def render_page(account: Account, now: datetime) -> str:
 
 
 def _shown(account: Account, now: datetime) -> dict[str, Any]:
+    sizing, found = account.sizing, savings(account)
     return {
         "account": account,
-        "sizing": account.sizing,
-        "modes": [mode_row(account, mode) for mode in MODES],
-        "dollars": account.modes.dollars(account.modes.mode),
-        "advice": ["\n".join(group_lines(each)) for each in account.groups if each.changes],
-        "modes_chart": data_url(modes_chart(account.modes)),
+        "sizing": sizing,
+        "modes": MODES,
+        "sentences": list(sentences(account, found)),
+        "inputs": list(zip(sizing.mix.namespaces, account.sampled, strict=True)),
+        "savings": found,
+        "bars": bars(account),
+        "components": component_rows(account),
+        "multiples": multiples(account),
+        "stored": list(_stored(account)),
+        "items": sum(group.items for group in sizing.groups),
         "runs": _runs(account),
         "caches": _caches(account),
         "now": now,
@@ -63,29 +75,46 @@ def _shown(account: Account, now: datetime) -> dict[str, Any]:
     }
 
 
+def _stored(account: Account) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the dollars per month of storage and recovery per region, and of one restore."""
+    for region in account.sizing.mix.regions:
+        prices = account.prices.get(region)
+        if prices is None:
+            yield region, "no prices", "no prices", "no prices"
+            continue
+        storage = account.bill.total("storage", region)
+        recovery = account.bill.total("point-in-time recovery", region)
+        restore = prices.restore_gb
+        once = "no price" if restore is None else f"${account.sizing.gb * restore:,.2f} once"
+        yield region, f"${storage:,.2f}", f"${recovery:,.2f}", once
+
+
 def _runs(account: Account) -> dict[str, str]:
-    """Days under autoscaling, reads and writes, in the first region."""
+    """Draw days under autoscaling in the first region, of each dimension that has a load."""
     first, trough = account.sizing.regions[0], account.sizing.mix.trough
-    runs = {
-        "Reads": autoscaled(first.rcu, trough, account.target, first.rcu_ready),
-        "Writes": autoscaled(first.wcu, trough, account.target),
+    loads = {"Reads": (first.rcu, first.rcu_ready), "Writes": (first.wcu, 0.0)}
+    return {
+        f"{name} in {first.region}": data_url(
+            figure_of(autoscaled(peak, trough, account.target, ready))
+        )
+        for name, (peak, ready) in loads.items()
+        if peak > 0
     }
-    return {f"{name} in {first.region}": data_url(figure_of(run)) for name, run in runs.items()}
 
 
 def _caches(account: Account) -> dict[str, str]:
-    """What memory buys, by namespace that is read."""
+    """Draw the RCU that a cache saves, for each namespace that is read."""
     shown = {}
     for part, name in zip(account.sizing.mix.namespaces, account.sampled, strict=True):
         groups = [group for group in account.sizing.groups if group.namespace == name]
-        if part.query and part.entities:
+        if part.entities and any(query.per_second > 0 for query in part.query):
             shown[name] = data_url(_cache(part, groups))
     return shown
 
 
 def _cache(part: NamespaceMix, groups: Sequence[GroupSize]) -> Any:
     entities = min(part.entities, _ENTITIES)
-    asked = sum(query.per_second * query.entities for query in part.query) or 1.0
+    asked = sum(query.per_second * query.entities for query in part.query)
     absent = sum(q.per_second * q.entities * q.absent for q in part.query) / asked
     workload = zipf(_READS, entities, part.zipf, absent)
     item = Item(max(1, round(groups[0].bytes)), len(groups))
