@@ -23,7 +23,12 @@ from chalk_online_store.codec.decoding import FIRST
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.shapes import Column, Shape
 from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.dynamodb.updates import MAX_EXPRESSION_BYTES, MAX_OPERATORS, short_cut
+from chalk_online_store.dynamodb.updates import (
+    MAX_EXPRESSION_BYTES,
+    MAX_OPERATORS,
+    Expected,
+    short_cut,
+)
 from chalk_online_store.errors import ConditionFailed
 from chalk_online_store.schema import Feature
 
@@ -34,17 +39,18 @@ _AS_MERGED = "accepted, as merged"
 # --- event-time writes ---------------------------------------------------------------------
 
 
-def _send_short_cut(context: CheckContext, change: Change) -> None:
-    """Send a change as a store does first. Raises `ConditionFailed` if the item is newer."""
+def _send_short_cut(
+    context: CheckContext, change: Change, expected: Expected = Expected.PLAIN
+) -> None:
+    """Send a change as a store does first. Raises `ConditionFailed` if the item is not expected."""
     client = context.client
-    found = short_cut(context.layout, change, again=False)
+    found = short_cut(context.layout, change, again=False, expected=expected)
     assert found is not None, "the change is short"
-    operation, members = found
-    if operation == "PutItem":
-        body = client.bodies.put(render_fresh(context.layout, change), members)
+    if found.operation == "PutItem":
+        body = client.bodies.put(render_fresh(context.layout, change), found.members)
     else:
-        body = client.bodies.update(change.key, members)
-    client.send(operation, body, client.matcher.write(operation, change.key))
+        body = client.bodies.update(change.key, found.members)
+    client.send(found.operation, body, client.matcher.write(found.operation, change.key))
 
 
 def _difference(item: Attributes | None, expected: Attributes) -> str:
@@ -64,13 +70,16 @@ def _check_nested(context: CheckContext) -> str:
     for begins_whole in (False, True):
         key = context.scratch.key()
         item: Attributes | None = None
+        first = context.change(key, {a: number(1), b: number(1)}, whole=begins_whole)
         changes = [
-            context.change(key, {a: number(1), b: number(1)}, whole=begins_whole),
-            context.change(key, {b: number(2)}, whole=False, at=1),
-            context.change(key, {a: number(3)}, whole=False, at=2),
+            (first, Expected.PLAIN),
+            (context.change(key, {b: number(2)}, whole=False, at=10), Expected.PLAIN),
+            (context.change(key, {a: number(3)}, whole=False, at=30), Expected.PLAIN),
+            (context.change(key, {b: number(4)}, whole=False, at=20), Expected.NEWER),
+            (context.change(key, {a: number(5), b: number(5)}, at=40), Expected.OWN_TIMES),
         ]
-        for change in changes:
-            _send_short_cut(context, change)
+        for change, expected in changes:
+            _send_short_cut(context, change, expected)
             item = merge(context.layout, item, change)
             seen = _difference(context.client.item(key), item)
             if seen != _AS_MERGED:
@@ -229,7 +238,7 @@ _SIZES = f"{MAX_EXPRESSION_BYTES:,} bytes accepted, {MAX_EXPRESSION_BYTES + 1:,}
 _OPERATORS = f"{MAX_OPERATORS} operators accepted, {MAX_OPERATORS + 1} refused"
 
 EXPRESSION_CHECKS = [
-    Check("nested if_not_exists", _AS_MERGED, _check_nested, Units(8, 8)),
+    Check("nested if_not_exists", _AS_MERGED, _check_nested, Units(12, 12)),
     Check(
         "refused conditions",
         "UpdateItem the item, PutItem the item, absent item nothing",
