@@ -39,7 +39,7 @@ def _send_short_cut(context: CheckContext, change: Change) -> None:
     client = context.client
     found = short_cut(context.layout, change, again=False)
     assert found is not None, "the change is short"
-    operation, members = found
+    operation, members = found.operation, found.members
     if operation == "PutItem":
         body = client.bodies.put(render_fresh(context.layout, change), members)
     else:
