@@ -120,7 +120,9 @@ def test_ignored_units_would_become_one(deployed: Deployed) -> None:
     """The model of the provider has the fault that the rendered files avoid."""
     deployed.apply(capacity=OnDemand())
     files = deployed.render(capacity=SCALED)
-    ignored = "\n  lifecycle {\n    ignore_changes = [read_capacity, write_capacity]\n  }\n}\n"
-    files["main.tf"] = files["main.tf"].removesuffix("}\n") + ignored
+    kept = "    prevent_destroy = true\n"
+    ignored = "    ignore_changes = [read_capacity, write_capacity]\n"
+    assert kept in files["main.tf"]
+    files["main.tf"] = files["main.tf"].replace(kept, kept + ignored)
     deployed.terraform.apply(deployed.directory, files)
     assert deployed.sent[1:] == [("PROVISIONED", 1, 1)]
