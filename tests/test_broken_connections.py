@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 import time
@@ -21,8 +22,11 @@ from chalk_online_store import AsyncOnlineStore, OnlineStore, OnlineStoreError, 
 from chalk_online_store.drivers.aio import AsyncDriver
 from chalk_online_store.drivers.http import AsyncHttpTransport
 from chalk_online_store.drivers.http.exchange import BrokenAnswer
-from chalk_online_store.drivers.http.pool import Pool
+from chalk_online_store.drivers.http.pool import Connection, Pool
+from chalk_online_store.drivers.http.reuse import Reuse
+from chalk_online_store.drivers.loops import Alarm
 from chalk_online_store.drivers.sync import SyncDriver
+from chalk_online_store.drivers.valkey.aio import AsyncConnection
 from chalk_online_store.effects import All, Send
 from chalk_online_store.errors import RequestTimeout
 from chalk_online_store.testing import Dynoxide
@@ -304,3 +308,25 @@ def test_a_blocking_transport_does_not_outlast_the_request() -> None:
     ends.set()
     driver.close()
     assert stuck.sent == 2, "requests that no thread had begun were sent after their time"
+
+
+def test_a_failed_response_that_nobody_awaits_is_not_reported() -> None:
+    """The response of a doubted connection may fail after its call has ended."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        reports: list[Any] = []
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        transport = tasks_transport("http://127.0.0.1:1")
+        over_http = Connection(transport._pool())
+        over_valkey = AsyncConnection(Alarm(loop), Reuse(50, 1))
+        for connection in (over_http, over_valkey):
+            connection._waiting = loop.create_future()
+            connection._fail(TimeoutError())
+            connection._waiting = None
+        gc.collect()
+        await asyncio.sleep(0)
+        assert reports == []
+        await transport.close()
+
+    asyncio.run(scenario())

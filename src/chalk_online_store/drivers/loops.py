@@ -17,6 +17,15 @@ EARLY = 0.0005
 """Seconds that an alarm may ring too early: uvloop rounds its timers to milliseconds."""
 
 
+def fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """Fail a future that is not done. asyncio does not report it if nobody waits for it any more.
+
+    The response of a doubted connection is such a future: the call may end before it.
+    """
+    future.set_exception(error)
+    future.exception()  # From now on it counts as retrieved.
+
+
 class PerLoop(Generic[T]):
     """Something that each event loop has one of, made when the loop first asks for it."""
 

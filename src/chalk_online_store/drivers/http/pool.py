@@ -22,7 +22,7 @@ from chalk_online_store.drivers.http.connecting import connected, pass_through
 from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
 from chalk_online_store.drivers.http.reuse import TIDY_SECONDS, Reuse
 from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Stale, Target
-from chalk_online_store.drivers.loops import Alarm, Wait
+from chalk_online_store.drivers.loops import Alarm, Wait, fail
 from chalk_online_store.dynamodb.messages import Response
 
 CLOSED = "the store was closed"
@@ -480,7 +480,7 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.done():
-            waiting.set_exception(error)
+            fail(waiting, error)
 
     # --- what asyncio calls ---
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 from chalk_online_store.drivers.http.connecting import connected
 from chalk_online_store.drivers.http.reuse import Reuse
 from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, store_closed
-from chalk_online_store.drivers.loops import EARLY, Alarm, PerLoop
+from chalk_online_store.drivers.loops import EARLY, Alarm, PerLoop, fail
 from chalk_online_store.drivers.valkey.shared import (
     FAILURES,
     LOGIN_BYTES,
@@ -339,7 +339,7 @@ class AsyncConnection(asyncio.Protocol):
         self.usable = False
         waiting = self._waiting
         if waiting is not None and not waiting.done():
-            waiting.set_exception(error)
+            fail(waiting, error)
 
     # --- what asyncio calls ---
 
