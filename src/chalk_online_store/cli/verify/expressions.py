@@ -20,7 +20,7 @@ from chalk_online_store.codec.changes import (
     render_fresh,
 )
 from chalk_online_store.codec.decoding import FIRST
-from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.codec.layout import BASE, LATEST, ItemKey
 from chalk_online_store.codec.shapes import Column, Shape
 from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.dynamodb.updates import (
@@ -55,13 +55,18 @@ def _send_short_cut(
 
 def _difference(item: Attributes | None, expected: Attributes) -> str:
     """Return a text that names the attributes which differ from the expected item."""
-    found = item or {}
+    found, wanted = _with_base(item or {}), _with_base(expected)
     names = sorted(
         name
-        for name in found.keys() | expected.keys()
-        if not is_same(found.get(name), expected.get(name))
+        for name in found.keys() | wanted.keys()
+        if not is_same(found.get(name), wanted.get(name))
     )
     return f"accepted, other values of {', '.join(names)}" if names else _AS_MERGED
+
+
+def _with_base(item: Attributes) -> Attributes:
+    """Add the time of all values, which may be left out if it is the newest one."""
+    return {BASE: item[LATEST], **item} if LATEST in item else item
 
 
 def _check_nested(context: CheckContext) -> str:
