@@ -55,7 +55,7 @@ QUICK = [
 ]
 CONTRACT = ("tests/contract", *(f"tests/test_{name}.py" for name in QUICK))
 FRAMES = ("tests/test_frames.py", "tests/test_exact_tables.py", "tests/test_arrow_rows.py")
-FEAST = ("tests/test_feast.py", "tests/test_feast_copying.py", "tests/test_feast_values.py")
+FEAST = ("tests/feast",)
 ENGINES = ("dynoxide", "moto", "ministack", "sqlite", "valkey", "redis")
 
 

@@ -21,6 +21,9 @@ from chalk_online_store.testing import (
 from tests.engines import MotoProcess
 from tests.helpers import STRESS, stress
 
+# Each worker of a parallel run would import Feast: see `tests/feast`.
+collect_ignore = ["feast"] if "PYTEST_XDIST_WORKER" in os.environ else []
+
 # CI tests one commit with the same examples each time; other runs and longer ones draw new ones.
 # No example has a deadline and none is refused as slow: both would depend on the machine.
 settings.register_profile(

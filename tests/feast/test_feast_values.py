@@ -41,7 +41,7 @@ from chalk_online_store import InvalidSchema, InvalidValue
 from chalk_online_store.integrations.feast.values import kind_of
 from chalk_online_store.integrations.feast.views import escaped
 from chalk_online_store.testing import Dynoxide, create_table
-from tests.feast_world import NOW, Project, view
+from tests.feast.world import NOW, Project, view
 
 UUIDS = ["00000000-0000-1000-8000-00805f9b34fb", "ffffffff-ffff-4fff-bfff-ffffffffffff"]
 FLOATS = [0.0, -0.0, 0.1, 1e-300, 1.7976931348623157e308, math.inf, -math.inf]

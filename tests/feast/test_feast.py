@@ -26,7 +26,7 @@ from chalk_online_store.effects import Operation
 from chalk_online_store.errors import InvalidKey, InvalidValue, TypeConflict, WriteFailed
 from chalk_online_store.integrations.feast.writes import FeastRow
 from chalk_online_store.testing import Dynoxide, create_table
-from tests.feast_world import (
+from tests.feast.world import (
     DRIVER,
     NOW,
     PLACE,

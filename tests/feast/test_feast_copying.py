@@ -22,7 +22,7 @@ from chalk_online_store.cli.app import app
 from chalk_online_store.errors import InvalidKey
 from chalk_online_store.integrations.feast import Copied, copy_online
 from chalk_online_store.testing import Dynoxide
-from tests.feast_world import (
+from tests.feast.world import (
     CITY,
     DRIVER,
     NOW,
