@@ -36,7 +36,7 @@ from chalk_online_store.cli.planes import opened_plane
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
-from chalk_online_store.errors import AccessDenied, RequestError
+from chalk_online_store.errors import AccessDenied, ConnectionFailed, RequestError, RequestTimeout
 from chalk_online_store.provision.control_plane import ControlPlane
 from chalk_online_store.provision.observing import observe
 from chalk_online_store.provision.planning import plan
@@ -119,18 +119,20 @@ def _of_dynamodb(
     writes: bool,
     beat: bool,
 ) -> Iterator[Check]:
-    with opened_plane(target) as (plane, regions):
-        state, failed = _observed(plane, target.table, regions)
+    with opened_plane(target) as (plane, stated):
+        state, failed, unreachable = _observed(plane, target.table, stated)
         yield from failed
+        # Each further request to an unreachable region would wait for its timeouts.
+        regions = [region for region in stated if region not in unreachable]
         known = [region for region in regions if region in state.regions]
         yield from of_table(state, known, target.layout)
         if table is not None:
-            yield from _drift(_spec(table, target.table), state, regions)
+            yield from _drift(_spec(table, target.table), state, stated)
         if mix is not None:
             wanted = read_mix(mix)
             samples = {part.schema: sample_of(part) for part in wanted.namespaces}
             checks = of_capacity(size(wanted, samples), state)
-            unseen = set(regions) - set(known)
+            unseen = set(stated) - set(known)
             yield from (check for check in checks if check.where not in unseen)
         yield from check_quotas(plane, state, known)
         yield from check_alarms(plane, state, known)
@@ -144,13 +146,14 @@ def _of_dynamodb(
 
 def _observed(
     plane: ControlPlane, table: str, regions: list[str]
-) -> tuple[TableState, list[Check]]:
-    """What there is in the regions that answer, and why the others do not.
+) -> tuple[TableState, list[Check], set[str]]:
+    """Return the table's state, a check for each region without one, and the unreachable regions.
 
-    Credentials of a reader may not describe a table: that is a note, and other checks go on.
+    Credentials of a reader may not describe a table: that is a note, and other checks continue.
     """
     found: dict[str, RegionState] = {}
     failed = []
+    unreachable = set()
     for region in regions:
         if region in found:  # As a replica of one before.
             continue
@@ -161,9 +164,11 @@ def _observed(
             failed.append(Check("note", region, "table", f"not known: {error}", advice))
         except RequestError as error:
             failed.append(Check("error", region, "table", f"not known: {error}", "Try again."))
+            if isinstance(error, ConnectionFailed | RequestTimeout):
+                unreachable.add(region)
         else:
             found |= {name: each for name, each in seen.items() if isinstance(each, RegionState)}
-    return TableState(table, found), failed
+    return TableState(table, found), failed, unreachable
 
 
 def _drift(spec: TableSpec, state: TableState, regions: list[str]) -> Iterator[Check]:
