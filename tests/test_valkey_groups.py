@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +40,10 @@ def binary(request: pytest.FixtureRequest) -> str | None:
     if request.param == "valkey":
         return None
     found: str = request.getfixturevalue("redis_binary")
+    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"v=(\d+)", said)
+    if version is None or int(version[1]) < 7:
+        pytest.skip("Groups of servers need the settings of Redis 7.")
     return found
 
 
