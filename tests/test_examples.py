@@ -36,6 +36,7 @@ from chalk_online_store.testing import (
     Latency,
     Refused,
 )
+from tests.helpers import stress
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SOURCE = Path(chalk_online_store.__file__).parents[1]
@@ -329,9 +330,9 @@ def test_what_was_not_committed_is_consumed_again(url: str, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_kills_at_any_moment_lose_nothing(url: str, tmp_path: Path) -> None:
-    """Killed six times while lines come in, at random moments: every line is in the table."""
+    """Killed again and again while lines come in, at random moments: every line is in the table."""
     rng, log, keys = random.Random(3), Log(tmp_path), 0
-    for _ in range(6):
+    for _ in range(stress(3)):
         with running(COMMAND, url, tmp_path) as process:
             before = log.committed
             log.append(range(keys, keys := keys + 1500))

@@ -15,7 +15,7 @@ from tests.helpers import stress
 from tests.regions import Command, Done, Fault, Lag, Regions, Sent
 from tests.test_failover_simulated import DISTANCES, schedule
 
-SCHEDULES = stress(15)
+SCHEDULES = stress(6)
 """Generated schedules of each kind; thousands at a desk."""
 
 HARD = ("refused", "silent", "errors", "damaged")

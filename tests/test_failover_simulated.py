@@ -16,7 +16,7 @@ from tests.regions import (
     Regions,
 )
 
-SCHEDULES = stress(60)
+SCHEDULES = stress(25)
 """Generated schedules."""
 
 DISTANCES = {"east": 0.005, "west": 0.03, "far": 0.06}

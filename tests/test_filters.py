@@ -885,7 +885,7 @@ class History:
 
 
 @pytest.mark.slow
-@settings(max_examples=stress(15))
+@settings(max_examples=stress(6))
 @given(seed=st.integers(0, 2**32))
 @example(seed=336)  # Three merges while somebody loads the filter, who then announced nothing.
 @pytest.mark.usefixtures("_merges_often", "_hastened")

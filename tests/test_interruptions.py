@@ -37,7 +37,7 @@ from tests.interruptions import (
 
 KEYS = range(12)
 TIMEOUT = 20.0
-STEP = max(1, 67 // STRESS)
+STEP = max(1, 199 // STRESS)
 """Of so many points one is tried, for each call."""
 
 SETTINGS: dict[str, dict[str, Any]] = {

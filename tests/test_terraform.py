@@ -449,7 +449,7 @@ tricky = st.lists(st.sampled_from(["$", "%", "{", "}", "\\", '"', "\n", "u", "~"
 
 
 @needs_terraform
-@settings(max_examples=stress(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=stress(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(texts | tricky, max_size=30),
     tags=st.dictionaries(texts | tricky, texts | tricky),

@@ -14,7 +14,7 @@ from tests.helpers import stress
 from tests.regions import ERRORS, REFUSED, SILENT, Done, Fault
 from tests.valkey_nodes import DEMOTED, EMPTY, FAULTS, PRIMARY, Nodes
 
-SCHEDULES = stress(20)
+SCHEDULES = stress(10)
 """Generated schedules; thousands at a desk."""
 
 DISTANCES = {PRIMARY: 0.001, "replica-1": 0.003, "replica-2": 0.006}

@@ -119,7 +119,7 @@ def _pidfd(pid: int) -> int:
 @pytest.mark.slow
 def test_nothing_durable_is_lost_when_writers_are_killed(url: str, spool: Path) -> None:
     """Killed at any moment, time and again: what was durable is there, whole, and newest wins."""
-    check_kills(url, spool, stress(60))
+    check_kills(url, spool, stress(24))
 
 
 def check_kills(url: str, spool: Path, times: int) -> None:

@@ -31,7 +31,7 @@ from tests.replication import _Replica
 
 EAST, WEST = "us-east-1", "us-west-2"
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-SCHEDULES = stress(25)
+SCHEDULES = stress(10)
 ROUTING = Routing(return_after="1s", return_over="1s", probe_every="1s")
 
 

@@ -31,7 +31,7 @@ def url(request: pytest.FixtureRequest) -> str:
 @pytest.mark.slow
 def test_nothing_durable_is_lost_when_writers_are_killed(url: str, spool: Path) -> None:
     """Killed at any moment, time and again: what was durable is there, whole, and newest wins."""
-    check_kills(url, spool, stress(20))
+    check_kills(url, spool, stress(10))
 
 
 def test_rows_in_any_order_leave_the_newest(url: str) -> None:

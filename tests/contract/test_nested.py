@@ -15,7 +15,7 @@ from tests.helpers import stress
 from tests.strategies import exactly, namespaces
 
 
-@settings(max_examples=stress(20), suppress_health_check=list(HealthCheck))
+@settings(max_examples=stress(6), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_row_of_any_schema_comes_back_exactly(url: str, data: st.DataObject) -> None:
     """Whatever a schema is made up of, every engine gives back each value that it was given."""
