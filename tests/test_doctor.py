@@ -263,14 +263,15 @@ def test_a_denied_look_is_a_note() -> None:
         "ListTagsOfResource",
         "DescribeScalableTargets",
     )
-    state, failed = _observed(plane, "features", [EAST])
-    assert failed == []
+    state, failed, unreachable = _observed(plane, "features", [EAST])
+    assert (failed, unreachable) == ([], set())
     checks = {check.what: check for check in of_table(state, [EAST], TableLayout())}
     assert checks["recovery"].verdict == checks["expiry"].verdict == "note"
     assert checks["keys"].verdict == checks["deletion"].verdict == "ok"
     plane.denied = ("DescribeTable",)
-    state, failed = _observed(plane, "features", [EAST])
+    state, failed, unreachable = _observed(plane, "features", [EAST])
     assert [(check.verdict, check.what) for check in failed] == [("note", "table")]
+    assert unreachable == set()
     (drift,) = _drift(TableSpec("features", (EAST,)), state, [EAST])
     assert drift.verdict == "note"
 
@@ -368,9 +369,10 @@ def test_a_region_that_does_not_answer_is_not_taken_for_one_without_a_table() ->
     plane = HalfAway()
     apply(plan(TableSpec("features", (EAST,)), observe(plane, "features", [EAST])), plane)
     plane.tables[WEST] = plane.tables[EAST]
-    state, failed = _observed(plane, "features", [EAST, WEST])
+    state, failed, unreachable = _observed(plane, "features", [EAST, WEST])
     assert [*state.regions] == [EAST]
     assert [(check.where, check.what) for check in failed] == [(WEST, "table")]
+    assert unreachable == {WEST}
 
 
 # --- with engines --------------------------------------------------------------------------
