@@ -240,13 +240,11 @@ def open_store(request: pytest.FixtureRequest, url: str) -> Iterator[Open]:
     """Opens stores on the table; they are closed at the end."""
     opened: list[AnyStore] = []
     is_mocked = request.node.callspec.params.get("url") == "mock_aws"
-    is_slow = request.node.callspec.params.get("url") in SLOW
     with asyncio.Runner() as runner:
 
         def open_store(schema: list[Any], **options: Any) -> AnyStore:
             kind = OnlineStore if request.param == "sync" else AsyncOnlineStore
-            if is_slow:
-                options.setdefault("timeout", 60)
+            options.setdefault("timeout", 60)
             if is_mocked:
                 options.setdefault("session", mocked_session())
             store = AnyStore(kind.open(url, schema, **options), runner)

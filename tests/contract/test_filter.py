@@ -47,12 +47,15 @@ def test_absent_entities_cost_nothing(open_store: Open) -> None:
 
 def test_a_filter_of_many_entities_and_several_chunks(open_store: Open) -> None:
     """A bulk load announces all of its entities; who loads the filter later has them all."""
-    store = open_store([USER])
-    store.write(USER, [{"id": i, "a": i, "b": i} for i in range(3000)], ordering="arrival")
-    reader = open_store([USER])
+    # A slow engine must not take so long that the reader stops using the filter.
+    config = OnlineStoreConfig(bloom_filter=BloomFilter(expected_entities=1000, refresh="10m"))
+    user = Namespace("user", int, FEATURES, online_store_config=config)
+    store = open_store([user])
+    store.write(user, [{"id": i, "a": i, "b": i} for i in range(3000)], ordering="arrival")
+    reader = open_store([user])
     reader.warm(1)
-    assert reader.read(USER, range(3000), ["a"]).column("a") == list(range(3000))
-    absent = reader.read(USER, range(10_000, 11_000), ["a"])
+    assert reader.read(user, range(3000), ["a"]).column("a") == list(range(3000))
+    absent = reader.read(user, range(10_000, 11_000), ["a"])
     assert absent.report.bloom_skips > 950
     bloom = reader.stats().namespaces["user"].bloom
     assert bloom is not None
