@@ -11,32 +11,37 @@ import pytest
 from chalk_online_store import InvalidValue
 from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
 from chalk_online_store.capacity.demand import Demand, diurnal, flash_crowd, steady
-from chalk_online_store.capacity.search import search
+from chalk_online_store.capacity.search import Choice, search
 
 PRICE = 0.00013
 BOUND = 0.001
 CROWD = diurnal(200, 2_000, days=1) + flash_crowd(3_000, 30_000, 86_400)
-CHOICE = search(CROWD, PRICE, BOUND, burst_seconds=300)
 
 
-def test_the_choice_keeps_the_bound() -> None:
+@pytest.fixture(scope="module")
+def choice() -> Choice:
+    """The setting that is found for `CROWD`."""
+    return search(CROWD, PRICE, BOUND, burst_seconds=300)
+
+
+def test_the_choice_keeps_the_bound(choice: Choice) -> None:
     """What was chosen throttles no more than allowed, and is the cheapest that does so."""
-    assert CHOICE.meets
-    assert CHOICE.best.throttled_share <= BOUND
-    cheaper = [tried for tried in CHOICE.frontier if tried.cost < CHOICE.best.cost]
+    assert choice.meets
+    assert choice.best.throttled_share <= BOUND
+    cheaper = [tried for tried in choice.frontier if tried.cost < choice.best.cost]
     assert cheaper
     assert all(tried.throttled_share > BOUND for tried in cheaper)
 
 
-def test_the_choice_is_what_its_run_says() -> None:
+def test_the_choice_is_what_its_run_says(choice: Choice) -> None:
     """Cost and throttled share are those of a simulation of the setting."""
-    run = simulate(CROWD, CHOICE.best.scaling)
-    assert CHOICE.best.cost == run.cost(PRICE) == CHOICE.run.cost(PRICE)
-    assert CHOICE.best.throttled_share == run.throttled_share
-    assert CHOICE.best.changes == len(CHOICE.run.changes)
+    run = simulate(CROWD, choice.best.scaling)
+    assert choice.best.cost == run.cost(PRICE) == choice.run.cost(PRICE)
+    assert choice.best.throttled_share == run.throttled_share
+    assert choice.best.changes == len(choice.run.changes)
 
 
-def test_the_choice_beats_a_grid() -> None:
+def test_the_choice_beats_a_grid(choice: Choice) -> None:
     """It is no dearer than the best of a grid that somebody might try by hand."""
     costs = []
     for low, high, target in itertools.product((200, 500, 1_000, 2_000), (3_000, 5_000), (50, 70)):
@@ -44,31 +49,31 @@ def test_the_choice_beats_a_grid() -> None:
         if run.throttled_share <= BOUND:
             costs.append(run.cost(PRICE))
     assert costs
-    assert CHOICE.best.cost <= min(costs)
-    assert CHOICE.best.cost < CHOICE.fixed.cost
+    assert choice.best.cost <= min(costs)
+    assert choice.best.cost < choice.fixed.cost
 
 
-def test_the_frontier() -> None:
+def test_the_frontier(choice: Choice) -> None:
     """Along it cost rises and throttling falls; none is dominated by another."""
-    for one, other in itertools.pairwise(CHOICE.frontier):
+    for one, other in itertools.pairwise(choice.frontier):
         assert one.cost < other.cost
         assert one.throttled_share > other.throttled_share
-    assert CHOICE.best in CHOICE.frontier
+    assert choice.best in choice.frontier
 
 
-def test_it_is_always_the_same() -> None:
+def test_it_is_always_the_same(choice: Choice) -> None:
     """The same demand leads to the same choice, along the same way."""
     again = search(CROWD, PRICE, BOUND, burst_seconds=300)
-    assert again.best == CHOICE.best
-    assert again.frontier == CHOICE.frontier
-    assert again.explain() == CHOICE.explain()
+    assert again.best == choice.best
+    assert again.frontier == choice.frontier
+    assert again.explain() == choice.explain()
 
 
-def test_a_stricter_bound_costs_no_less() -> None:
+def test_a_stricter_bound_costs_no_less(choice: Choice) -> None:
     """Nothing throttled costs at least as much as a little throttled."""
     strict = search(CROWD, PRICE, 0)
     assert strict.best.throttled_share == 0
-    assert strict.best.cost >= CHOICE.best.cost
+    assert strict.best.cost >= choice.best.cost
 
 
 def test_a_steady_demand() -> None:
@@ -79,11 +84,11 @@ def test_a_steady_demand() -> None:
     assert (choice.best.scaling.minimum, choice.best.changes) == (700, 0)
 
 
-def test_without_burst_capacity_it_costs_more() -> None:
+def test_without_burst_capacity_it_costs_more(choice: Choice) -> None:
     """Burst capacity is not promised: a setting that does without is dearer."""
     without = search(CROWD, PRICE, BOUND, burst_seconds=0)
     assert without.best.throttled_share <= BOUND
-    assert without.best.cost > CHOICE.best.cost
+    assert without.best.cost > choice.best.cost
     assert without.run.burst.max() == 0
 
 
@@ -109,15 +114,15 @@ def test_it_keeps_within_its_base() -> None:
         assert kept == (60, 30, 60)
 
 
-def test_it_explains_itself() -> None:
+def test_it_explains_itself(choice: Choice) -> None:
     """The words name the setting, what it costs, and what a fixed capacity would."""
-    said, best = CHOICE.explain(), CHOICE.best
+    said, best = choice.explain(), choice.best
     scaling = best.scaling
     assert said.startswith(
         f"{scaling.minimum:,} to {scaling.maximum:,} units at {scaling.target:g} % costs "
     )
-    assert f"Of {CHOICE.tries} settings tried, it is the cheapest that keeps 0.100%." in said
-    assert f"A fixed capacity of {CHOICE.fixed.scaling.minimum:,} costs" in said
+    assert f"Of {choice.tries} settings tried, it is the cheapest that keeps 0.100%." in said
+    assert f"A fixed capacity of {choice.fixed.scaling.minimum:,} costs" in said
 
 
 @pytest.mark.parametrize(
