@@ -306,7 +306,7 @@ KEYS_OF_TWO_PARTS: dict[str, Any] = {"a": ["x", "y"], "b": [1, 2]}
     ("keys", "key"),
     [
         (pd.DataFrame(KEYS_OF_TWO_PARTS | {"other": [1j, 2j]}), ["a", "b"]),
-        (pd.DataFrame(KEYS_OF_TWO_PARTS | {"other": 0}).set_index(["a", "b"]), None),
+        (pd.DataFrame(KEYS_OF_TWO_PARTS | {"other": 0}).set_index(["a", "b"]), ["a", "b"]),
         (pd.MultiIndex.from_arrays([*KEYS_OF_TWO_PARTS.values()], names=["a", "b"]), None),
         (pl.DataFrame(KEYS_OF_TWO_PARTS), ["a", "b"]),
         (pl.LazyFrame(KEYS_OF_TWO_PARTS), ["a", "b"]),
@@ -379,7 +379,7 @@ def test_keys_keep_their_integer_type(keys: Any) -> None:
     ids = pa.array([1, 2**64 - 1], pa.uint64())
     with OnlineStore.open("sqlite://", schema=[wide]) as store:
         write_table(store, wide, pa.table({"id": ids, "v": ids}))
-        found = read_table(store, wide, keys, types=pa.schema({"v": pa.uint64()}))
+        found = read_table(store, wide, keys, key=["id"], types=pa.schema({"v": pa.uint64()}))
         assert found.equals(pa.table({"id": ids, "v": ids}))
 
 
@@ -395,7 +395,10 @@ def test_keys_of_a_read_are_converted_as_those_of_a_write() -> None:
         for keys in (pa.array([str(uid)]), pa.array([uid.bytes], pa.binary(16)), [uid]):
             assert read_table(store, owners, keys)["v"].to_pylist() == [6]
         with pytest.raises(InvalidValue, match="keys has no column 'id'; it has uid"):
-            read_table(store, users, pd.DataFrame({"uid": [1]}))
+            read_table(store, users, pd.DataFrame({"uid": [1]}), key=["id"])
+        for frame in (pd.DataFrame({"id": [1]}), pl.LazyFrame({"id": [1]}), pa.table({"id": [1]})):
+            with pytest.raises(InvalidKey, match="Name the columns of the key"):
+                read_table(store, users, frame)
         with pytest.raises(InvalidKey, match="the primary key is int, not float"):
             read_table(store, users, pd.Series([1.5]))
 

@@ -277,11 +277,11 @@ def read_table(
 ) -> pa.Table:
     """Read features (all, unless named) into a table that begins with the columns of the key.
 
-    `keys` is a list of primary keys, a column of them (Arrow, pandas, polars, numpy), or a table or
-    data frame with the columns of the key; its other columns are ignored. `key` names the columns
-    of the key, as for `write_table`. They are converted as `write_table` converts them, and integer
-    columns are returned in their types. Other types are those of docs/frames.md; columns that
-    `types` has come in its types. `statuses`, `observed_at` and `skip_failed` are as for
+    `keys` is a list of primary keys, or a column of them (Arrow, pandas, polars, numpy). It can be
+    a table or data frame if `key` names the columns of the key; other columns are ignored. `key`
+    also names the columns of the result. Keys are converted as `write_table` converts them, and
+    integer columns are returned in their types. Other types are those of docs/frames.md; columns
+    that `types` has come in its types. `statuses`, `observed_at` and `skip_failed` are as for
     `Rows.to_arrow`: with `skip_failed` a value that could not be read is null. `chunk` keys are
     read by each call, which may take `timeout` seconds.
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as kinds
 
-from chalk_online_store.arguments import is_frame, key_list, text_list
-from chalk_online_store.errors import InvalidValue
+from chalk_online_store.arguments import is_frame, key_list, kind_of, text_list
+from chalk_online_store.errors import InvalidKey, InvalidValue
 from chalk_online_store.integrations.conversion import TableConverter
 from chalk_online_store.integrations.tables import Table, index_names, table_of
 from chalk_online_store.schema import Namespace
@@ -44,8 +44,12 @@ def keys_of(namespace: Namespace, keys: Any, key: Sequence[str] | None) -> Keys:
     """Return the keys of a list, a column, or a frame. Raises `InvalidKey`, `InvalidValue`."""
     if type(keys).__name__ == "MultiIndex":
         keys = keys.to_frame()
-    if key is None and namespace.key.composite and is_frame(keys):
-        key = index_names(keys)
+        key = index_names(keys) if key is None else key
+    if key is None and is_frame(keys):
+        raise InvalidKey(
+            f"keys must be a list or a column of primary keys; got {kind_of(keys)}. Name the "
+            "columns of the key, key=[...], or pass the column."
+        )
     names = key_columns(namespace, key)
     table = _table(keys, names)
     if table is None:
