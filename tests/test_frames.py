@@ -16,7 +16,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -191,11 +191,23 @@ exact_types = strategies.any_types().filter(
 fitting = st.integers(-(2**63), 2**63 - 1)
 
 
+def has_signaling_nan(value: Any) -> bool:
+    """Return True for a NaN without the quiet bit, which a conversion of float32 sets."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        bits = value.view(f"u{value.itemsize}")
+        quiet = 1 << (np.finfo(value.dtype).nmant - 1)
+        return bool(np.any(np.isnan(value) & ((bits & quiet) == 0)))
+    if isinstance(value, dict):
+        value = [*value.values()]
+    return isinstance(value, list | tuple | set) and any(map(has_signaling_nan, value))
+
+
 @given(st.data(), exact_types)
 def test_values_of_every_type_go_through_a_table(data: st.DataObject, of: strategies.Typed) -> None:
     """What lies in one store is read as a table, written to another, and is the same there."""
     namespace = Namespace("made", int, [Feature("value", of.annotation)])
     values = data.draw(st.lists(of.values, max_size=3))
+    assume(not any(map(has_signaling_nan, values)))
     rows = [{"id": i, "value": value} for i, value in enumerate(values)]
     with (
         OnlineStore.open("sqlite://", schema=[namespace]) as store,
