@@ -4,9 +4,12 @@ The whole contract runs on moto server with the store for threads. An operation 
 both stores, and moto server and `mock_aws` are one engine, so a full repetition would prove little
 for minutes of CPU. Drivers and transports can differ in how they carry a kind of request. So the
 repetition has a test for each kind of request and each form of response that the library uses.
+`make test-all` repeats the whole contract.
 """
 
 from __future__ import annotations
+
+from tests.helpers import STRESS
 
 ENGINE_DEPENDENT = {
     "test_rows_have_the_order_and_the_duplicates_of_the_keys": "BatchGetItem",
@@ -35,4 +38,5 @@ def is_left_out(test: str, engine: object, kind: object) -> bool:
     """Return True if a test does not run for an engine and a kind of store (None for neither)."""
     if (engine, kind) in LEFT_OUT:
         return True
-    return (engine, kind) in REPEATED and test not in ENGINE_DEPENDENT
+    is_repeated = (engine, kind) in REPEATED
+    return is_repeated and STRESS <= 1 and test not in ENGINE_DEPENDENT
