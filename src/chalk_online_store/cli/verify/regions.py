@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from chalk_online_store.cli.verify.checks import Check, Measured, Units
 from chalk_online_store.cli.verify.context import CheckContext, Client
+from chalk_online_store.cli.verify.waiting import wait_until
 from chalk_online_store.codec.changes import is_same
 from chalk_online_store.codec.layout import ItemKey
 
 MAX_LAG_SECONDS = 5.0
 PATIENT_SECONDS = 60.0
 """The longest wait for a replicated write."""
-_FIRST_PAUSE_SECONDS, _PAUSE_SHARE = 0.02, 0.1
-"""Pauses between reads: a lag is measured to a tenth, by a few dozen reads."""
-
-
-def wait_until(is_done: Callable[[], bool], seconds: float) -> float | None:
-    """Wait for a condition, and return the seconds that it took; None after `seconds`."""
-    began = time.monotonic()
-    while not is_done():
-        passed = time.monotonic() - began
-        if passed >= seconds:
-            return None
-        time.sleep(max(_FIRST_PAUSE_SECONDS, passed * _PAUSE_SHARE))
-    return time.monotonic() - began
 
 
 def _check_lag(context: CheckContext) -> Measured:

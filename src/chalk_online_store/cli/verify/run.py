@@ -17,7 +17,7 @@ from chalk_online_store.cli.verify.checks import (
     Verdict,
 )
 from chalk_online_store.cli.verify.context import CALL_SECONDS, CheckContext, Client, Scratch
-from chalk_online_store.cli.verify.regions import wait_until
+from chalk_online_store.cli.verify.waiting import wait_until
 from chalk_online_store.codec.changes import key_of
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.effects import Operation

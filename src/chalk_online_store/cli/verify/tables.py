@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from chalk_online_store.cli.verify.regions import wait_until
 from chalk_online_store.cli.verify.run import Removal
+from chalk_online_store.cli.verify.waiting import wait_until
 from chalk_online_store.errors import RequestError, TableNotFound, WriteConflict
 from chalk_online_store.provision.applying import apply
 from chalk_online_store.provision.control_plane import Call, ControlPlane
