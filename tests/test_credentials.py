@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -418,6 +419,41 @@ def test_an_event_loop_that_ends_takes_its_attempt_along(
     role.open.clear()
     asyncio.run(scenario())
     assert asyncio.run(async_source.current_async()).token is not None
+
+
+@pytest.mark.parametrize("waits", ["in a task", "in a thread"])
+def test_another_event_loop_that_ends_costs_nobody_else_the_credentials(
+    async_source: CredentialSource, role: Role, waits: str
+) -> None:
+    """A caller that waits for a load of an event loop that ends begins a load of its own."""
+    joined, left = threading.Event(), threading.Event()
+
+    async def begin_and_leave() -> None:
+        with pytest.raises(RequestTimeout):
+            await async_source.current_async(timeout=0)
+        assert await asyncio.to_thread(joined.wait, 60)
+        left.set()  # `asyncio.run` cancels the load next.
+
+    async def join() -> Credentials:
+        found = asyncio.create_task(async_source.current_async(timeout=60))
+        await asyncio.sleep(0)
+        joined.set()
+        return await found
+
+    role.open.clear()
+    with ThreadPoolExecutor(3) as pool:
+        ends = pool.submit(asyncio.run, begin_and_leave())
+        while role.asked == 0:
+            time.sleep(0.001)
+        if waits == "in a task":
+            found = pool.submit(asyncio.run, join())
+        else:
+            found = pool.submit(async_source.current, timeout=60)
+            joined.set()
+        assert left.wait(60)
+        role.open.set()
+        ends.result()
+        assert found.result().token is not None
 
 
 # --- real sessions -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -130,8 +130,7 @@ class CredentialSource:
         """
         if self._clock() < self._due:
             return self._credentials
-        load = self._join(renew=False)
-        return load.wait(timeout) if load and self._is_expired() else self._credentials
+        return self._wait(timeout, renew=False)
 
     def refresh(self, timeout: float | None = None) -> Credentials:
         """Return new credentials, for use after `CredentialsExpired`.
@@ -139,8 +138,18 @@ class CredentialSource:
         The expiry of the old ones does not matter. Credentials that another caller loaded within
         the last seconds count as new. Raises the errors of `current`.
         """
-        load = self._join(renew=True)
-        return load.wait(timeout) if load else self._credentials
+        return self._wait(timeout, renew=True)
+
+    def _wait(self, timeout: float | None, *, renew: bool) -> Credentials:
+        deadline = _deadline(timeout)
+        while True:
+            load = self._join(renew=renew)
+            if load is None or not (renew or self._is_expired()):
+                return self._credentials
+            try:
+                return load.wait(_seconds_until(deadline))
+            except _EventLoopEnded:
+                continue  # It was another caller's. The next load runs without it.
 
     # --- for tasks -----------------------------------------------------------------------------
 
@@ -148,13 +157,24 @@ class CredentialSource:
         """Like `current`, without blocking the event loop."""
         if self._clock() < self._due:
             return self._credentials
-        load = self._join(renew=False, loop=asyncio.get_running_loop())
-        return await load.wait_async(timeout) if load and self._is_expired() else self._credentials
+        return await self._wait_async(timeout, renew=False)
 
     async def refresh_async(self, timeout: float | None = None) -> Credentials:
         """Like `refresh`, without blocking the event loop."""
-        load = self._join(renew=True, loop=asyncio.get_running_loop())
-        return await load.wait_async(timeout) if load else self._credentials
+        return await self._wait_async(timeout, renew=True)
+
+    async def _wait_async(self, timeout: float | None, *, renew: bool) -> Credentials:
+        deadline = _deadline(timeout)
+        loop = asyncio.get_running_loop()
+        while True:
+            load = self._join(renew=renew, loop=loop)
+            if load is None or not (renew or self._is_expired()):
+                return self._credentials
+            try:
+                return await load.wait_async(_seconds_until(deadline))
+            except _EventLoopEnded:
+                if load.loop is loop:
+                    raise
 
     # --- loading -------------------------------------------------------------------------------
 
@@ -164,7 +184,7 @@ class CredentialSource:
             if not self._is_load_needed(renew=renew):  # Another caller was faster.
                 return None
             if self._load is None or not self._load.is_in_flight():
-                self._load = _Load(partial(self._load_now, renew=renew, loop=loop))
+                self._load = _Load(partial(self._load_now, renew=renew, loop=loop), loop)
                 self._load.start()
             return self._load
 
@@ -207,7 +227,8 @@ class _Load:
     caller that has no timeout would wait forever.
     """
 
-    def __init__(self, load: Callable[[], Credentials]) -> None:
+    def __init__(self, load: Callable[[], Credentials], loop: Loop | None) -> None:
+        self.loop = loop
         self._load = load
         self._result: Future[Credentials] = Future()
         self._result.set_running_or_notify_cancel()  # A waiter that gives up does not cancel it.
@@ -264,6 +285,21 @@ def _load_error(error: BaseException) -> InvalidCredentials:
 
 def _timeout_error() -> RequestTimeout:
     return RequestTimeout("AWS credentials could not be loaded in time")
+
+
+class _EventLoopEnded(InvalidCredentials):
+    """The event loop that a load ran on has ended, which says nothing about the credentials."""
+
+    def __init__(self) -> None:
+        super().__init__("AWS credentials could not be loaded: their event loop has ended")
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _seconds_until(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 # --- botocore's credentials ----------------------------------------------------------------
@@ -327,20 +363,25 @@ async def _read_async(found: Any, *, renew: bool) -> _Fetched:
 
 
 def _run_on(loop: Loop, reading: Coroutine[Any, Any, _Fetched]) -> _Fetched:
-    """Run a coroutine on another thread's event loop, for as long as that loop runs."""
+    """Run a coroutine on another thread's event loop, for as long as that loop runs.
+
+    Raises `_EventLoopEnded` if the loop is closed, stops, or cancels the coroutine as it ends.
+    """
     try:
         future = asyncio.run_coroutine_threadsafe(reading, loop)
     except RuntimeError:  # The loop was closed.
         reading.close()
-        raise
+        raise _EventLoopEnded from None
     while True:
         try:
             return future.result(_LOOP_CHECK_SECONDS)
+        except CancelledError:
+            raise _EventLoopEnded from None
         except TimeoutError:
             if future.done():
                 raise  # It was the coroutine's own.
             if not loop.is_running():
-                raise RuntimeError("the event loop stopped") from None
+                raise _EventLoopEnded from None
 
 
 def _can_renew(source: Any) -> bool:
