@@ -12,8 +12,8 @@ from benchmarks.entities import COUNTS, ENTITIES, SEED, entities, namespace
 from benchmarks.ideas import Saving
 from benchmarks.layouts import Item, layouts
 from benchmarks.table import as_table
-from chalk_online_store.capacity.units import read_units, write_units
 from chalk_online_store.codec.sizes import item_size
+from chalk_online_store.planning.units import read_units, write_units
 
 RESULTS = Path(__file__).parent / "results" / "bytes.json"
 

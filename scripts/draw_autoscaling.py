@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
-from chalk_online_store.capacity.demand import DAY, HOUR, diurnal, flash_crowd
 from chalk_online_store.cli.plots import plot_run
+from chalk_online_store.planning.autoscaling import TargetTracking, simulate
+from chalk_online_store.planning.demand import DAY, HOUR, diurnal, flash_crowd
 
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "autoscaling.png"
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from botocore import xform_name
 
 from chalk_online_store.errors import RequestRefused, TableNotFound, WriteConflict
-from chalk_online_store.provision.control_plane import Call, ControlPlane
+from chalk_online_store.provisioning.control_plane import Call, ControlPlane
 
 Given: TypeAlias = dict[str, Any]
 

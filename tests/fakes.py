@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from chalk_online_store import LRUCache
-from chalk_online_store.capacity.units import batch_read_units, query_units
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.dynamodb.messages import Request, Response
@@ -17,6 +16,7 @@ from chalk_online_store.effects import All, Operation, Send
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.prepared import ReadRequest
 from chalk_online_store.operations.rows import Rows
+from chalk_online_store.planning.units import batch_read_units, query_units
 from chalk_online_store.report import Report
 
 Fault = Callable[[str, dict[str, Any], float], "Reply | None"]

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store import InvalidValue
-from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
-from chalk_online_store.capacity.decreases import Decreases
-from chalk_online_store.capacity.demand import Demand, diurnal, steady
-from chalk_online_store.capacity.runs import Change, ProvisionedRun
+from chalk_online_store.planning.autoscaling import TargetTracking, simulate
+from chalk_online_store.planning.decreases import Decreases
+from chalk_online_store.planning.demand import Demand, diurnal, steady
+from chalk_online_store.planning.runs import Change, ProvisionedRun
 
 HOUR = 3_600
 DAY = 86_400

@@ -26,7 +26,7 @@ from chalk_online_store import (
 )
 from chalk_online_store.cache.bloom import KeyFilter, hash_keys
 from chalk_online_store.cache.lru import MISS, ItemCache, Trip
-from chalk_online_store.capacity.caching import (
+from chalk_online_store.planning.caching import (
     CONTENT_FACTOR,
     ENTRY_BYTES,
     ROW_BYTES,
@@ -37,8 +37,8 @@ from chalk_online_store.capacity.caching import (
     memory_curve,
     simulate,
 )
-from chalk_online_store.capacity.traces import read_trace
-from chalk_online_store.capacity.traffic import Workload, zipf
+from chalk_online_store.planning.traces import read_trace
+from chalk_online_store.planning.traffic import Workload, zipf
 from tests.files import Write, check_refused, write_rows
 
 PRESENT = range(6)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from chalk_online_store import InvalidValue
-from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
-from chalk_online_store.capacity.demand import Demand, diurnal, flash_crowd, steady
-from chalk_online_store.capacity.search import Choice, search
+from chalk_online_store.planning.autoscaling import TargetTracking, simulate
+from chalk_online_store.planning.demand import Demand, diurnal, flash_crowd, steady
+from chalk_online_store.planning.search import Choice, search
 
 PRICE = 0.00013
 BOUND = 0.001

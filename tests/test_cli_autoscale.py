@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from chalk_online_store.capacity.autoscaling import TargetTracking, simulate
-from chalk_online_store.capacity.demand import diurnal
+from chalk_online_store.planning.autoscaling import TargetTracking, simulate
+from chalk_online_store.planning.demand import diurnal
 from tests.helpers import exit_status
 
 STEADY = ("--peak", "700", "--base", "700", "--days", "1")

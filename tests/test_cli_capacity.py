@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from chalk_online_store import feature, features
-from chalk_online_store.provision.spec import OnDemand, Provisioned, read_spec
+from chalk_online_store.provisioning.spec import OnDemand, Provisioned, read_spec
 from tests.helpers import exit_status
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, feature, features
-from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.cli.copying import run as copying
 from chalk_online_store.cli.kept import keep
 from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.operations import copying as operations
+from chalk_online_store.planning.typical import typical_rows
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, Valkey, create_table
 from tests.helpers import exit_status

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from chalk_online_store import InvalidValue
-from chalk_online_store.capacity import autoscaling, on_demand
-from chalk_online_store.capacity.autoscaling import TargetTracking
-from chalk_online_store.capacity.demand import Demand, flash_crowd, steady
-from chalk_online_store.capacity.on_demand import OnDemand
 from chalk_online_store.cli.plots import figure_of, plot_run
+from chalk_online_store.planning import autoscaling, on_demand
+from chalk_online_store.planning.autoscaling import TargetTracking
+from chalk_online_store.planning.demand import Demand, flash_crowd, steady
+from chalk_online_store.planning.on_demand import OnDemand
 
 pytest.importorskip("matplotlib")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chalk_online_store.provision.rendered_files import MANIFEST
-from chalk_online_store.provision.spec import read_spec
-from chalk_online_store.provision.terraform import render
+from chalk_online_store.provisioning.rendered_files import MANIFEST
+from chalk_online_store.provisioning.spec import read_spec
+from chalk_online_store.provisioning.terraform import render
 from tests.helpers import exit_status
 
 TABLE = 'name = "features"\nregions = ["us-east-1", "eu-west-1"]\n'

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store import InvalidValue
-from chalk_online_store.capacity.demand import (
+from chalk_online_store.planning.demand import (
     Demand,
     demand_of,
     diurnal,
@@ -23,7 +23,7 @@ from chalk_online_store.capacity.demand import (
     spike,
     steady,
 )
-from chalk_online_store.capacity.traffic import Workload, zipf
+from chalk_online_store.planning.traffic import Workload, zipf
 from tests.files import Write, check_refused, write_rows
 
 

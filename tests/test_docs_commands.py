@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import typer
 
-from chalk_online_store.capacity.mix import read_mix
 from chalk_online_store.cli.app import app
-from chalk_online_store.provision.spec import read_spec
+from chalk_online_store.planning.mix import read_mix
+from chalk_online_store.provisioning.spec import read_spec
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -12,10 +12,6 @@ import boto3
 import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, features
-from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
-from chalk_online_store.capacity.sizing import Sizing, size
-from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.cli.doctor.account import check_alarms, check_quotas
 from chalk_online_store.cli.doctor.checks import Check, of_capacity, of_table
 from chalk_online_store.cli.doctor.command import _drift, _observed
@@ -28,14 +24,18 @@ from chalk_online_store.errors import (
     TableNotFound,
     Throttled,
 )
-from chalk_online_store.provision.alarms import table_alarms
-from chalk_online_store.provision.applying import apply
-from chalk_online_store.provision.control_plane import Call, ControlPlane
-from chalk_online_store.provision.observing import observe
-from chalk_online_store.provision.planning import plan
-from chalk_online_store.provision.policies import operator, reader, writer
-from chalk_online_store.provision.spec import Alarms, TableSpec
-from chalk_online_store.provision.state import (
+from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
+from chalk_online_store.planning.sizing import Sizing, size
+from chalk_online_store.planning.typical import typical_rows
+from chalk_online_store.provisioning.alarms import table_alarms
+from chalk_online_store.provisioning.applying import apply
+from chalk_online_store.provisioning.control_plane import Call, ControlPlane
+from chalk_online_store.provisioning.observing import observe
+from chalk_online_store.provisioning.planning import plan
+from chalk_online_store.provisioning.policies import operator, reader, writer
+from chalk_online_store.provisioning.spec import Alarms, TableSpec
+from chalk_online_store.provisioning.state import (
     Key,
     Recovery,
     RegionState,

@@ -19,8 +19,8 @@ from chalk_online_store import (
     feature,
     features,
 )
-from chalk_online_store.capacity.explain import Explanation, explain
 from chalk_online_store.codec.sizes import item_size
+from chalk_online_store.planning.explain import Explanation, explain
 from tests.fakes import SimulatedStore
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)

@@ -23,7 +23,7 @@ from chalk_online_store import (
 )
 from chalk_online_store.cli.doctor.checks import of_table
 from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.provision.state import RegionState, TableState
+from chalk_online_store.provisioning.state import RegionState, TableState
 from chalk_online_store.testing import Dynoxide, create_table
 from tests.environments import TABLE, Environment, arn, replica
 from tests.helpers import exit_status

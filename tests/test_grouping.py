@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from chalk_online_store import Feature, Namespace
-from chalk_online_store.capacity.grouping import GroupAdvice, _groupings, advise
-from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
-from chalk_online_store.capacity.prices import read_prices
-from chalk_online_store.capacity.typical import Lengths, typical_rows
+from chalk_online_store.planning.grouping import GroupAdvice, _groupings, advise
+from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
+from chalk_online_store.planning.prices import read_prices
+from chalk_online_store.planning.typical import Lengths, typical_rows
 
 PRICES = read_prices().of("us-east-1").standard
 

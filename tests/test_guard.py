@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from chalk_online_store import ItemTooLarge, features
-from chalk_online_store.capacity.explain import explain
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, value_size
+from chalk_online_store.planning.explain import explain
 from tests.fakes import SimulatedStore
 from tests.strategies import floats, ints
 

@@ -20,7 +20,7 @@ from chalk_online_store.codec.swaps import Swap
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.provision.policies import (
+from chalk_online_store.provisioning.policies import (
     READS,
     WRITES,
     Policy,
@@ -29,7 +29,7 @@ from chalk_online_store.provision.policies import (
     reader,
     writer,
 )
-from chalk_online_store.provision.spec import TableSpec
+from chalk_online_store.provisioning.spec import TableSpec
 from chalk_online_store.testing import Dynoxide, create_table
 from tests.terraform import ACCOUNT
 from tests.terraform.specs import EAST, SPECS, WEST

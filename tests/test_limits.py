@@ -8,12 +8,12 @@ import pytest
 from msgspec.structs import replace
 
 from chalk_online_store import Feature, Namespace
-from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.limits import Finding, findings, partitions
-from chalk_online_store.capacity.mix import Extras, Mix, NamespaceMix, Query, Write
-from chalk_online_store.capacity.planned import Mode
-from chalk_online_store.capacity.sizing import Sizing, size
-from chalk_online_store.capacity.typical import Lengths, typical_rows
+from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.limits import Finding, findings, partitions
+from chalk_online_store.planning.mix import Extras, Mix, NamespaceMix, Query, Write
+from chalk_online_store.planning.planned import Mode
+from chalk_online_store.planning.sizing import Sizing, size
+from chalk_online_store.planning.typical import Lengths, typical_rows
 
 USER = Namespace("user", int, [Feature("blob", bytes)])
 

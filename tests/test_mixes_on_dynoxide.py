@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore
-from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
-from chalk_online_store.capacity.sizing import Sizing, size
+from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
+from chalk_online_store.planning.sizing import Sizing, size
 from chalk_online_store.testing import Dynoxide, create_table
 
 KB = 1024

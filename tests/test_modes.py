@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, Vector
-from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.memory import (
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.memory import (
     GIB,
     KEY_OVERHEAD,
     ValkeyCost,
@@ -22,12 +23,11 @@ from chalk_online_store.capacity.memory import (
     choose_store,
     in_valkey,
 )
-from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
-from chalk_online_store.capacity.modes import ModeAdvice, autoscaled, compare
-from chalk_online_store.capacity.prices import Prices, read_prices
-from chalk_online_store.capacity.sizing import Sizing, size
-from chalk_online_store.capacity.typical import typical_rows
-from chalk_online_store.errors import InvalidValue
+from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
+from chalk_online_store.planning.modes import ModeAdvice, autoscaled, compare
+from chalk_online_store.planning.prices import Prices, read_prices
+from chalk_online_store.planning.sizing import Sizing, size
+from chalk_online_store.planning.typical import typical_rows
 from chalk_online_store.testing import Valkey
 
 USER = Namespace("user", int, [Feature("name", str)])

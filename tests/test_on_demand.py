@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store import InvalidValue
-from chalk_online_store.capacity.demand import Demand
-from chalk_online_store.capacity.on_demand import READ_WARM, WRITE_WARM, OnDemand, simulate
+from chalk_online_store.planning.demand import Demand
+from chalk_online_store.planning.on_demand import READ_WARM, WRITE_WARM, OnDemand, simulate
 
 
 def minutes(*blocks: tuple[float, int]) -> Demand:

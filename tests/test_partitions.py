@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store import InvalidValue
-from chalk_online_store.capacity import autoscaling
-from chalk_online_store.capacity.autoscaling import TargetTracking
-from chalk_online_store.capacity.demand import Demand, diurnal, flash_crowd, steady
-from chalk_online_store.capacity.partitions import (
+from chalk_online_store.planning import autoscaling
+from chalk_online_store.planning.autoscaling import TargetTracking
+from chalk_online_store.planning.demand import Demand, diurnal, flash_crowd, steady
+from chalk_online_store.planning.partitions import (
     READ_LIMIT,
     WRITE_LIMIT,
     Keys,

@@ -19,19 +19,19 @@ from chalk_online_store.errors import (
     RequestRefused,
     RequestTimeout,
 )
-from chalk_online_store.provision.applying import apply
-from chalk_online_store.provision.changes import Plan
-from chalk_online_store.provision.control_plane import Call, ControlPlane
-from chalk_online_store.provision.observing import observe
-from chalk_online_store.provision.planning import plan
-from chalk_online_store.provision.spec import (
+from chalk_online_store.provisioning.applying import apply
+from chalk_online_store.provisioning.changes import Plan
+from chalk_online_store.provisioning.control_plane import Call, ControlPlane
+from chalk_online_store.provisioning.observing import observe
+from chalk_online_store.provisioning.planning import plan
+from chalk_online_store.provisioning.spec import (
     Autoscaling,
     OnDemand,
     Provisioned,
     TableSpec,
     Units,
 )
-from chalk_online_store.provision.state import Recovery, TableState, Unknown
+from chalk_online_store.provisioning.state import Recovery, TableState, Unknown
 from chalk_online_store.testing import Dynoxide, Engine, Ministack, Moto
 from tests.control_plane import Aws
 

@@ -12,12 +12,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.provision.applying import Progress, apply
-from chalk_online_store.provision.changes import Plan
-from chalk_online_store.provision.control_plane import Call
-from chalk_online_store.provision.observing import observe
-from chalk_online_store.provision.planning import DESTRUCTIVE, plan
-from chalk_online_store.provision.spec import (
+from chalk_online_store.provisioning.applying import Progress, apply
+from chalk_online_store.provisioning.changes import Plan
+from chalk_online_store.provisioning.control_plane import Call
+from chalk_online_store.provisioning.observing import observe
+from chalk_online_store.provisioning.planning import DESTRUCTIVE, plan
+from chalk_online_store.provisioning.spec import (
     Alarms,
     Autoscaling,
     Backups,
@@ -26,7 +26,7 @@ from chalk_online_store.provision.spec import (
     TableSpec,
     Units,
 )
-from chalk_online_store.provision.state import (
+from chalk_online_store.provisioning.state import (
     DIMENSIONS,
     Key,
     Recovery,

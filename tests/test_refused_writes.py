@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chalk_online_store import OnlineStore, features
-from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.mix import Mix, NamespaceMix, Write
-from chalk_online_store.capacity.sizing import size
+from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.mix import Mix, NamespaceMix, Write
+from chalk_online_store.planning.sizing import size
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, FaultProxy, create_table
 

@@ -16,9 +16,6 @@ import numpy as np
 import pytest
 
 from chalk_online_store import feature, features
-from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
-from chalk_online_store.capacity.modes import MODES
-from chalk_online_store.capacity.prices import read_prices
 from chalk_online_store.cli import main
 from chalk_online_store.cli.capacity.account import Account, reckon
 from chalk_online_store.cli.report import page as page_module
@@ -30,6 +27,9 @@ from chalk_online_store.cli.report.summary import (
     savings,
     sentences,
 )
+from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
+from chalk_online_store.planning.modes import MODES
+from chalk_online_store.planning.prices import read_prices
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -24,14 +24,14 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalk_online_store import ItemTooLarge, OnlineStore, features
-from chalk_online_store.capacity.explain import explain
-from chalk_online_store.capacity.units import (
+from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
+from chalk_online_store.planning.explain import explain
+from chalk_online_store.planning.units import (
     batch_read_units,
     query_units,
     read_units,
     write_units,
 )
-from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.testing import Dynoxide, create_table
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from chalk_online_store import Feature, Namespace
-from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write, read_mix
-from chalk_online_store.capacity.sizing import Sizing, refused_share, size
-from chalk_online_store.capacity.typical import Lengths, typical_rows
 from chalk_online_store.errors import InvalidValue, UnknownFeature
+from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write, read_mix
+from chalk_online_store.planning.sizing import Sizing, refused_share, size
+from chalk_online_store.planning.typical import Lengths, typical_rows
 
 USER = Namespace(
     "user",
@@ -120,7 +120,7 @@ def test_what_the_mix_names_has_to_be_there() -> None:
 
 def test_a_mix_is_a_file(tmp_path: Path) -> None:
     """The TOML of the docstring is read, and what is wrong in a file is named with its place."""
-    from chalk_online_store.capacity import mix as module
+    from chalk_online_store.planning import mix as module
 
     text = textwrap.dedent((module.__doc__ or "").split("Python.")[1].split("All rates")[0])
     path = tmp_path / "mix.toml"

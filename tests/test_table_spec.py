@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store import Feature, Namespace
-from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.mix import Mix, NamespaceMix, Query, Write
-from chalk_online_store.capacity.sizing import Sizing, size
-from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.provision import spec as module
-from chalk_online_store.provision.sizes import spec_for
-from chalk_online_store.provision.spec import (
+from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
+from chalk_online_store.planning.sizing import Sizing, size
+from chalk_online_store.planning.typical import typical_rows
+from chalk_online_store.provisioning import spec as module
+from chalk_online_store.provisioning.sizes import spec_for
+from chalk_online_store.provisioning.spec import (
     Autoscaling,
     OnDemand,
     Provisioned,

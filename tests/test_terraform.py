@@ -16,11 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.provision import hcl
-from chalk_online_store.provision.alarms import table_alarms
-from chalk_online_store.provision.policies import policies
-from chalk_online_store.provision.spec import Autoscaling, OnDemand, Provisioned, TableSpec, Units
-from chalk_online_store.provision.terraform import INSIGHTS, render
+from chalk_online_store.provisioning import hcl
+from chalk_online_store.provisioning.alarms import table_alarms
+from chalk_online_store.provisioning.policies import policies
+from chalk_online_store.provisioning.spec import (
+    Autoscaling,
+    OnDemand,
+    Provisioned,
+    TableSpec,
+    Units,
+)
+from chalk_online_store.provisioning.terraform import INSIGHTS, render
 from chalk_online_store.urls import DynamoDBTarget, parse_url
 from tests.helpers import stress
 from tests.terraform import ACCOUNT

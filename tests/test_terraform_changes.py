@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from chalk_online_store.provision.spec import OnDemand, Provisioned, TableSpec, Units
-from chalk_online_store.provision.terraform import render
+from chalk_online_store.provisioning.spec import OnDemand, Provisioned, TableSpec, Units
+from chalk_online_store.provisioning.terraform import render
 from tests.terraform.running import TERRAFORM, Terraform, offline_terraform
 from tests.terraform.specs import EAST, READ, WEST, WRITE
 

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.provision import hcl
-from chalk_online_store.provision.spec import Provisioned
-from chalk_online_store.provision.terraform import iam_sources, render
-from chalk_online_store.provision.terraform_module import MODULE, module_call, render_module
+from chalk_online_store.provisioning import hcl
+from chalk_online_store.provisioning.spec import Provisioned
+from chalk_online_store.provisioning.terraform import iam_sources, render
+from chalk_online_store.provisioning.terraform_module import MODULE, module_call, render_module
 from chalk_online_store.urls import DynamoDBTarget, parse_url
 from tests.helpers import exit_status
 from tests.terraform.running import TERRAFORM, Terraform, offline_terraform

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from chalk_online_store import Feature, Namespace
-from chalk_online_store.capacity.bill import Bill, Choice, bill
-from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.limits import findings
-from chalk_online_store.capacity.mix import Extras, Mix, NamespaceMix, Query, Write
-from chalk_online_store.capacity.modes import compare
-from chalk_online_store.capacity.prices import read_prices
-from chalk_online_store.capacity.sizing import Sizing, size
+from chalk_online_store.planning.bill import Bill, Choice, bill
+from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.limits import findings
+from chalk_online_store.planning.mix import Extras, Mix, NamespaceMix, Query, Write
+from chalk_online_store.planning.modes import compare
+from chalk_online_store.planning.prices import read_prices
+from chalk_online_store.planning.sizing import Sizing, size
 
 AWS = {
     "guide": "Amazon DynamoDB developer guide, read-write-operations",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalk_online_store.capacity.units import (
+from chalk_online_store.planning.units import (
     batch_read_units,
     batch_write_units,
     query_units,

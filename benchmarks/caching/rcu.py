@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.caching.stores import FALSE_POSITIVES, Served, fill, opened, schema
 from benchmarks.inprocess import a_core_for_servers
 from chalk_online_store import BloomFilter, LRUCache, Namespace, OnlineStore
-from chalk_online_store.capacity.traffic import zipf
+from chalk_online_store.planning.traffic import zipf
 from chalk_online_store.report import Report
 from chalk_online_store.testing import Dynoxide
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chalk_online_store.async_store import AsyncOnlineStore, AsyncPreparedRead
     from chalk_online_store.cache.lru import CacheStats
-    from chalk_online_store.capacity.explain import explain
     from chalk_online_store.codec.decoding import compiled
     from chalk_online_store.connect import provisioned_wcu
     from chalk_online_store.errors import (
@@ -66,6 +65,7 @@ if TYPE_CHECKING:
     from chalk_online_store.operations.rows import Answer, Row, Rows, Status
     from chalk_online_store.operations.shared import SharedCacheStats
     from chalk_online_store.operations.tiers import NamespaceStats, StoreStats
+    from chalk_online_store.planning.explain import explain
     from chalk_online_store.report import Report
     from chalk_online_store.routing.health import RegionState
     from chalk_online_store.routing.router import RegionStatus

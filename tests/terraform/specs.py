@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chalk_online_store.provision.spec import (
+from chalk_online_store.provisioning.spec import (
     Alarms,
     Autoscaling,
     Backups,

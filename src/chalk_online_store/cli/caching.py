@@ -11,9 +11,6 @@ from typing import Annotated, Any
 import typer
 from rich.bar import Bar
 
-from chalk_online_store.capacity.caching import Cache, Filter, Item, Outcome, memory_curve, simulate
-from chalk_online_store.capacity.traces import read_trace
-from chalk_online_store.capacity.traffic import READS_PER_SECOND, Workload, zipf
 from chalk_online_store.cli import WrongUsage, require
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json
@@ -21,6 +18,9 @@ from chalk_online_store.cli.plots import check_format, plot_curves
 from chalk_online_store.cli.prices import PRICE, PRICE_OF
 from chalk_online_store.cli.tables import Cell, print_table
 from chalk_online_store.cli.terminal import make_console, say
+from chalk_online_store.planning.caching import Cache, Filter, Item, Outcome, memory_curve, simulate
+from chalk_online_store.planning.traces import read_trace
+from chalk_online_store.planning.traffic import READS_PER_SECOND, Workload, zipf
 from chalk_online_store.schema.durations import seconds
 
 CACHED_SHARE = 0.1

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from chalk_online_store.drivers.sessions import Sessions, resolve_regions
-from chalk_online_store.provision.control_plane import ControlPlane
+from chalk_online_store.provisioning.control_plane import ControlPlane
 from chalk_online_store.urls import DynamoDBTarget
 
 

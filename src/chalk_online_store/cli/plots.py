@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chalk_online_store.capacity.caching import Outcome
-from chalk_online_store.capacity.demand import Units
-from chalk_online_store.capacity.runs import Run
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.planning.caching import Outcome
+from chalk_online_store.planning.demand import Units
+from chalk_online_store.planning.runs import Run
 
 _MEGABYTE = 1024 * 1024
 

@@ -1,6 +1,6 @@
 """What DynamoDB costs, for an example: from the prices that come along, nothing is looked up."""
 
-from chalk_online_store.capacity.prices import read_prices
+from chalk_online_store.planning.prices import read_prices
 
 _PRICES = read_prices()
 _EXAMPLE = _PRICES.of("us-east-1")

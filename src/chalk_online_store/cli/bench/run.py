@@ -10,13 +10,13 @@ from itertools import product
 from typing import Any
 from uuid import UUID
 
-from chalk_online_store.capacity.traffic import zipf
-from chalk_online_store.capacity.typical import typical_rows
 from chalk_online_store.cli.bench.calls import Call, Tell, measure
 from chalk_online_store.cli.bench.statistics import Measured
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import OnlineStoreError, RequestRefused, WriteFailed
 from chalk_online_store.operations.rows import Status
+from chalk_online_store.planning.traffic import zipf
+from chalk_online_store.planning.typical import typical_rows
 from chalk_online_store.report import Report
 from chalk_online_store.schema import Namespace
 from chalk_online_store.store import OnlineStore

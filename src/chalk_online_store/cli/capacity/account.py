@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from chalk_online_store.capacity.bill import Bill
-from chalk_online_store.capacity.grouping import GroupAdvice, GroupingCost, advise
-from chalk_online_store.capacity.items import Sample
-from chalk_online_store.capacity.limits import Finding, findings, partitions
-from chalk_online_store.capacity.memory import (
+from chalk_online_store.cli import require
+from chalk_online_store.cli.schemas import namespace_called
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.planning.bill import Bill
+from chalk_online_store.planning.grouping import GroupAdvice, GroupingCost, advise
+from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.limits import Finding, findings, partitions
+from chalk_online_store.planning.memory import (
     ValkeyCost,
     break_even,
     choose_store,
     in_valkey,
 )
-from chalk_online_store.capacity.mix import Mix, NamespaceMix
-from chalk_online_store.capacity.modes import MODES, ModeAdvice, compare
-from chalk_online_store.capacity.prices import Prices, ValkeyPrices, read_prices
-from chalk_online_store.capacity.sizing import Sizing, size
-from chalk_online_store.capacity.typical import typical_rows
-from chalk_online_store.cli import require
-from chalk_online_store.cli.schemas import namespace_called
-from chalk_online_store.errors import InvalidValue
+from chalk_online_store.planning.mix import Mix, NamespaceMix
+from chalk_online_store.planning.modes import MODES, ModeAdvice, compare
+from chalk_online_store.planning.prices import Prices, ValkeyPrices, read_prices
+from chalk_online_store.planning.sizing import Sizing, size
+from chalk_online_store.planning.typical import typical_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-from chalk_online_store.capacity.mix import read_mix
-from chalk_online_store.capacity.modes import MODES, TARGET, Mode
-from chalk_online_store.capacity.prices import read_prices
 from chalk_online_store.cli import WrongUsage, require
 from chalk_online_store.cli.capacity.account import Account, reckon
 from chalk_online_store.cli.capacity.show import show
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.terminal import say
-from chalk_online_store.provision.sizes import spec_for
-from chalk_online_store.provision.spec import render_spec
+from chalk_online_store.planning.mix import read_mix
+from chalk_online_store.planning.modes import MODES, TARGET, Mode
+from chalk_online_store.planning.prices import read_prices
+from chalk_online_store.provisioning.sizes import spec_for
+from chalk_online_store.provisioning.spec import render_spec
 
 
 def capacity(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from chalk_online_store.capacity.grouping import GroupAdvice
-from chalk_online_store.capacity.modes import MODES, Mode
 from chalk_online_store.cli.capacity.account import Account
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
+from chalk_online_store.planning.grouping import GroupAdvice
+from chalk_online_store.planning.modes import MODES, Mode
 
 
 def show(account: Account) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from chalk_online_store.capacity.units import batch_write_units
 from chalk_online_store.cli.demo.workload import Truth
 from chalk_online_store.codec.changes import Attributes, render_item
 from chalk_online_store.codec.sizes import item_size
+from chalk_online_store.planning.units import batch_write_units
 from chalk_online_store.schema import Namespace
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from chalk_online_store.cli.doctor.checks import Check, Verdict
 from chalk_online_store.errors import RequestError
-from chalk_online_store.provision.alarms import NAMESPACE
-from chalk_online_store.provision.control_plane import Call, ControlPlane
-from chalk_online_store.provision.state import (
+from chalk_online_store.provisioning.alarms import NAMESPACE
+from chalk_online_store.provisioning.control_plane import Call, ControlPlane
+from chalk_online_store.provisioning.state import (
     DIMENSIONS,
     ON_DEMAND,
     Dimension,

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from chalk_online_store.capacity.modes import TARGET, provisioned_units
-from chalk_online_store.capacity.sizing import RegionUnits, Sizing
 from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.provision.changes import Plan
-from chalk_online_store.provision.state import RegionState, TableState, Unknown
+from chalk_online_store.planning.modes import TARGET, provisioned_units
+from chalk_online_store.planning.sizing import RegionUnits, Sizing
+from chalk_online_store.provisioning.changes import Plan
+from chalk_online_store.provisioning.state import RegionState, TableState, Unknown
 
 Verdict: TypeAlias = Literal["ok", "note", "warning", "error"]
 

@@ -10,8 +10,6 @@ from typing import Annotated
 
 import typer
 
-from chalk_online_store.capacity.mix import read_mix
-from chalk_online_store.capacity.sizing import size
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.capacity.account import sample_of
 from chalk_online_store.cli.doctor.account import check_alarms, check_quotas
@@ -37,11 +35,13 @@ from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import AccessDenied, ConnectionFailed, RequestError, RequestTimeout
-from chalk_online_store.provision.control_plane import ControlPlane
-from chalk_online_store.provision.observing import observe
-from chalk_online_store.provision.planning import plan
-from chalk_online_store.provision.spec import TableSpec, read_spec
-from chalk_online_store.provision.state import RegionState, TableState
+from chalk_online_store.planning.mix import read_mix
+from chalk_online_store.planning.sizing import size
+from chalk_online_store.provisioning.control_plane import ControlPlane
+from chalk_online_store.provisioning.observing import observe
+from chalk_online_store.provisioning.planning import plan
+from chalk_online_store.provisioning.spec import TableSpec, read_spec
+from chalk_online_store.provisioning.state import RegionState, TableState
 from chalk_online_store.urls import DynamoDBTarget, parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 

@@ -20,13 +20,13 @@ from chalk_online_store.errors import (
     RequestError,
     TableNotFound,
 )
-from chalk_online_store.provision.control_plane import (
+from chalk_online_store.provisioning.control_plane import (
     ApiLacking,
     Call,
     ControlPlane,
     denied_action,
 )
-from chalk_online_store.provision.policies import READS, WRITES
+from chalk_online_store.provisioning.policies import READS, WRITES
 from chalk_online_store.routing.replication import STOPPED_AFTER_SECONDS
 from chalk_online_store.schema import Namespace
 

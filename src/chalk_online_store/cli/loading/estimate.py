@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from chalk_online_store.capacity.items import draft_codec
-from chalk_online_store.capacity.units import write_units
 from chalk_online_store.cli.loading.source import Source
 from chalk_online_store.codec.changes import render_fresh
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.codec.sizes import item_size
 from chalk_online_store.operations.write import row_by_row
+from chalk_online_store.planning.items import draft_codec
+from chalk_online_store.planning.units import write_units
 
 _GB = 1e9
 _SAMPLE = 500

@@ -20,13 +20,13 @@ from typing import Any
 import xxhash
 
 from chalk_online_store.arguments import MAX_FUTURE_SKEW
-from chalk_online_store.capacity.items import draft_codec
 from chalk_online_store.cli.loading.source import Rows, Source
 from chalk_online_store.codec.changes import render_fresh, render_item
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.times import times_of
 from chalk_online_store.operations.write import row_by_row
+from chalk_online_store.planning.items import draft_codec
 from chalk_online_store.schema import seconds
 
 ITEMS_A_FILE = 500_000

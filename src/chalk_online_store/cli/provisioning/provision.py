@@ -15,13 +15,13 @@ from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Yes
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.drivers.sessions import session_of
-from chalk_online_store.provision.applying import Progress
-from chalk_online_store.provision.applying import apply as apply_plan
-from chalk_online_store.provision.changes import Plan
-from chalk_online_store.provision.control_plane import ControlPlane
-from chalk_online_store.provision.observing import observe
-from chalk_online_store.provision.planning import plan as make_plan
-from chalk_online_store.provision.spec import TableSpec, read_spec
+from chalk_online_store.provisioning.applying import Progress
+from chalk_online_store.provisioning.applying import apply as apply_plan
+from chalk_online_store.provisioning.changes import Plan
+from chalk_online_store.provisioning.control_plane import ControlPlane
+from chalk_online_store.provisioning.observing import observe
+from chalk_online_store.provisioning.planning import plan as make_plan
+from chalk_online_store.provisioning.spec import TableSpec, read_spec
 
 DIFFERENCES = 2
 

@@ -11,10 +11,10 @@ from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.provision.rendered_files import write_rendered
-from chalk_online_store.provision.spec import read_spec
-from chalk_online_store.provision.terraform import render
-from chalk_online_store.provision.terraform_module import render_module
+from chalk_online_store.provisioning.rendered_files import write_rendered
+from chalk_online_store.provisioning.spec import read_spec
+from chalk_online_store.provisioning.terraform import render
+from chalk_online_store.provisioning.terraform_module import render_module
 
 
 def terraform(

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from chalk_online_store.capacity.caching import Outcome
+from chalk_online_store.planning.caching import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,11 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from chalk_online_store.capacity.caching import Filter, Item, Outcome, memory_curve
-from chalk_online_store.capacity.mix import NamespaceMix
-from chalk_online_store.capacity.modes import MODES, autoscaled
-from chalk_online_store.capacity.sizing import GroupSize
-from chalk_online_store.capacity.traffic import zipf
 from chalk_online_store.cli.capacity.account import Account
 from chalk_online_store.cli.plots import figure_of
 from chalk_online_store.cli.report.charts import cache_chart, data_url
@@ -24,6 +19,11 @@ from chalk_online_store.cli.report.summary import (
     sentences,
 )
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.planning.caching import Filter, Item, Outcome, memory_curve
+from chalk_online_store.planning.mix import NamespaceMix
+from chalk_online_store.planning.modes import MODES, autoscaled
+from chalk_online_store.planning.sizing import GroupSize
+from chalk_online_store.planning.traffic import zipf
 
 _ENTITIES = 50_000
 """A curve is drawn for so many entities at most: by shares, more of them look the same."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from chalk_online_store.capacity.bill import Component, Mode
-from chalk_online_store.capacity.mix import Mix, NamespaceMix
-from chalk_online_store.capacity.modes import MODES, Alternative
 from chalk_online_store.cli.capacity.account import Account, reckon
 from chalk_online_store.cli.capacity.show import group_lines
+from chalk_online_store.planning.bill import Component, Mode
+from chalk_online_store.planning.mix import Mix, NamespaceMix
+from chalk_online_store.planning.modes import MODES, Alternative
 
 FACTORS = (0.5, 1.0, 2.0, 4.0)
 """The multiples of the traffic in the sensitivity table."""

@@ -8,13 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from chalk_online_store.capacity.autoscaling import BURST_SECONDS, TargetTracking, simulate
-from chalk_online_store.capacity.demand import Demand
-from chalk_online_store.capacity.on_demand import READ_WARM, WRITE_WARM, OnDemand
-from chalk_online_store.capacity.on_demand import simulate as simulate_on_demand
-from chalk_online_store.capacity.prices import SECONDS_A_MONTH, ClassPrices, read_prices
-from chalk_online_store.capacity.runs import ProvisionedRun, Run
-from chalk_online_store.capacity.search import search
 from chalk_online_store.cli import require
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json
@@ -34,6 +27,13 @@ from chalk_online_store.cli.scaling.loads import (
 )
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
+from chalk_online_store.planning.autoscaling import BURST_SECONDS, TargetTracking, simulate
+from chalk_online_store.planning.demand import Demand
+from chalk_online_store.planning.on_demand import READ_WARM, WRITE_WARM, OnDemand
+from chalk_online_store.planning.on_demand import simulate as simulate_on_demand
+from chalk_online_store.planning.prices import SECONDS_A_MONTH, ClassPrices, read_prices
+from chalk_online_store.planning.runs import ProvisionedRun, Run
+from chalk_online_store.planning.search import search
 
 app = typer.Typer(
     help="How capacity follows a load: simulated, one dimension at a time.", no_args_is_help=True

@@ -8,7 +8,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from chalk_online_store.capacity.demand import (
+from chalk_online_store.cli import WrongUsage
+from chalk_online_store.planning.demand import (
     DAY,
     HOUR,
     Demand,
@@ -17,7 +18,6 @@ from chalk_online_store.capacity.demand import (
     read_demand,
     spike,
 )
-from chalk_online_store.cli import WrongUsage
 
 
 class Shape(StrEnum):

@@ -10,7 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from chalk_online_store.capacity.units import (
+from chalk_online_store.cli.verify.checks import Check, Units
+from chalk_online_store.cli.verify.context import CheckContext
+from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.codec.shapes import Column, Shape
+from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.dynamodb.updates import short_cut
+from chalk_online_store.errors import ConditionFailed
+from chalk_online_store.planning.units import (
     READ_BYTES,
     WRITE_BYTES,
     batch_read_units,
@@ -19,13 +26,6 @@ from chalk_online_store.capacity.units import (
     read_units,
     write_units,
 )
-from chalk_online_store.cli.verify.checks import Check, Units
-from chalk_online_store.cli.verify.context import CheckContext
-from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.shapes import Column, Shape
-from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.dynamodb.updates import short_cut
-from chalk_online_store.errors import ConditionFailed
 from chalk_online_store.schema import Feature
 
 _KB, _READ = WRITE_BYTES, READ_BYTES

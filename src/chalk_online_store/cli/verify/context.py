@@ -34,7 +34,7 @@ from chalk_online_store.errors import (
     OnlineStoreError,
     RequestRefused,
 )
-from chalk_online_store.provision.control_plane import ControlPlane
+from chalk_online_store.provisioning.control_plane import ControlPlane
 from chalk_online_store.report import Report
 from chalk_online_store.retry import RetryPolicy
 from chalk_online_store.urls import DynamoDBTarget

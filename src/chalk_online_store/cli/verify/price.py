@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chalk_online_store.capacity.prices import read_prices
 from chalk_online_store.cli.verify.checks import Check
 from chalk_online_store.errors import InvalidValue
+from chalk_online_store.planning.prices import read_prices
 
 _EXAMPLE_REGION = "us-east-1"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chalk_online_store.backend import chunks
-from chalk_online_store.capacity.units import read_units, write_units
 from chalk_online_store.cli.verify.checks import Check, Units
 from chalk_online_store.cli.verify.context import CheckContext, accepted
 from chalk_online_store.codec.changes import Change
@@ -17,6 +16,7 @@ from chalk_online_store.codec.whole import ATTRIBUTES, WholeItems
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.backend import BATCH_WRITE
 from chalk_online_store.dynamodb.reading import BATCH_GET
+from chalk_online_store.planning.units import read_units, write_units
 
 _LARGEST = write_units(MAX_ITEM_BYTES)
 _UPDATE_BYTES = 3

@@ -10,11 +10,11 @@ from functools import partial
 from chalk_online_store.cli.verify.run import Removal
 from chalk_online_store.cli.verify.waiting import wait_until
 from chalk_online_store.errors import RequestError, TableNotFound, WriteConflict
-from chalk_online_store.provision.applying import apply
-from chalk_online_store.provision.control_plane import Call, ControlPlane
-from chalk_online_store.provision.observing import observe
-from chalk_online_store.provision.planning import plan
-from chalk_online_store.provision.spec import TableSpec
+from chalk_online_store.provisioning.applying import apply
+from chalk_online_store.provisioning.control_plane import Call, ControlPlane
+from chalk_online_store.provisioning.observing import observe
+from chalk_online_store.provisioning.planning import plan
+from chalk_online_store.provisioning.spec import TableSpec
 from chalk_online_store.urls import DynamoDBTarget
 
 _MAX_PREFIX = 200
