@@ -14,9 +14,9 @@ from pybloom_live import BloomFilter as Reference
 from xxhash import xxh3_64_intdigest
 
 from chalk_online_store import BloomFilter, DamagedItem, InvalidSchema
-from chalk_online_store.cache import segments
-from chalk_online_store.cache.bloom import KeyFilter, Layer, blocks_for, hash_keys, sizes_for
 from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.tiers.filter import segments
+from chalk_online_store.tiers.filter.bloom import KeyFilter, Layer, blocks_for, hash_keys, sizes_for
 
 MILLION = 1_000_000
 LAYOUT = TableLayout()

@@ -24,8 +24,6 @@ from chalk_online_store import (
     Namespace,
     OnlineStore,
 )
-from chalk_online_store.cache.bloom import KeyFilter, hash_keys
-from chalk_online_store.cache.lru import MISS, ItemCache, Trip
 from chalk_online_store.planning.caching import (
     CONTENT_FACTOR,
     ENTRY_BYTES,
@@ -39,6 +37,8 @@ from chalk_online_store.planning.caching import (
 )
 from chalk_online_store.planning.traces import read_trace
 from chalk_online_store.planning.traffic import Workload, zipf
+from chalk_online_store.tiers.filter.bloom import KeyFilter, hash_keys
+from chalk_online_store.tiers.lru import MISS, ItemCache, Trip
 from tests.files import Write, check_refused, write_rows
 
 PRESENT = range(6)
@@ -239,7 +239,7 @@ def test_hits_are_those_of_the_real_cache_in_time(
 
 
 def read_real(cache: ItemCache, entity: int, count: int, now: float) -> int:
-    """The hits of one read through the cache, as operations/through.py does it."""
+    """The hits of one read through the cache, as tiers/cached_reads.py does it."""
     trip = Trip()
     looks = [cache.look([str(entity)], str(group), "shape", now, trip) for group in range(count)]
     row = "row" if entity in PRESENT else None

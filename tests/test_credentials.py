@@ -21,7 +21,7 @@ from aiobotocore.credentials import (  # type: ignore[import-untyped]
 from botocore.credentials import DeferredRefreshableCredentials, RefreshableCredentials
 from botocore.exceptions import CredentialRetrievalError
 
-from chalk_online_store.cache import forks
+from chalk_online_store import _fork as forks
 from chalk_online_store.drivers.credentials import (
     PAUSE,
     REFRESH_AHEAD,

@@ -36,10 +36,10 @@ from chalk_online_store.effects import NOW, All, Effect, Instant, Operation, Sen
 from chalk_online_store.embedded import requests
 from chalk_online_store.embedded.backend import EmbeddedBackend
 from chalk_online_store.errors import ConnectionFailed, OnlineStoreError, RequestTimeout
-from chalk_online_store.operations.bloom import keeper as keeping
-from chalk_online_store.operations.bloom import snapshots
-from chalk_online_store.operations.bloom.build import DEFAULT_WAIT, BuildReport, _Scan
 from chalk_online_store.operations.core import Core
+from chalk_online_store.tiers.filter import keeper as keeping
+from chalk_online_store.tiers.filter import snapshots
+from chalk_online_store.tiers.filter.build import DEFAULT_WAIT, BuildReport, _Scan
 from tests.helpers import stress
 
 T = TypeVar("T")

@@ -24,9 +24,9 @@ from chalk_online_store import (
     OnlineStoreConfig,
     Status,
 )
-from chalk_online_store.operations.bloom import snapshots
-from chalk_online_store.operations.bloom.reads import FilterStats
 from chalk_online_store.testing import Dynoxide, create_table
+from chalk_online_store.tiers.filter import snapshots
+from chalk_online_store.tiers.filter.reads import FilterStats
 
 REFRESH = 0.5
 SECONDS = 3.0 * int(os.environ.get("CHALK_STRESS", "1"))

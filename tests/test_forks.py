@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from chalk_online_store.cache import forks
-from chalk_online_store.cache.forks import forks_wait
+from chalk_online_store import _fork as forks
+from chalk_online_store._fork import forks_wait
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork"),

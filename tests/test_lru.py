@@ -21,13 +21,13 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from chalk_online_store import Feature, InvalidSchema, LRUCache, Namespace
 from chalk_online_store.backend import Applied, Call, Outcome
-from chalk_online_store.cache.lru import MISS, ItemCache, Key, Trip, Writing
 from chalk_online_store.codec.changes import Change
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.effects import Instant, Operation, Send
 from chalk_online_store.operations import write as writing
+from chalk_online_store.tiers.lru import MISS, ItemCache, Key, Trip, Writing
 from tests.helpers import stress
 
 SHAPE = object()

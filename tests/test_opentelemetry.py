@@ -19,11 +19,11 @@ from chalk_online_store import (
 )
 from chalk_online_store.integrations.opentelemetry import observe
 from chalk_online_store.integrations.opentelemetry.metrics import NAMESPACE
-from chalk_online_store.operations.tiers import StoreStats
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.router import RegionStatus
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.testing import LocalGlobalTable
+from chalk_online_store.tiers.tiers import StoreStats
 
 EAST, WEST = "us-east-1", "us-west-2"
 REGIONS = "chalk.online_store.region"

@@ -281,7 +281,7 @@ def test_a_database_in_memory_that_was_in_use_is_not_touched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """If a thread does not come to rest before a fork, the child gets an error that says why."""
-    monkeypatch.setattr("chalk_online_store.cache.forks.PATIENCE", 0.05)
+    monkeypatch.setattr("chalk_online_store._fork.PATIENCE", 0.05)
     engine = SqliteEngine("")
     inside, ended = threading.Event(), threading.Event()
 

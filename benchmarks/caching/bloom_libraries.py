@@ -11,7 +11,7 @@ from typing import Any
 from xxhash import xxh3_128_intdigest
 
 from benchmarks.caching.turns import take_turns
-from chalk_online_store.cache.bloom import KeyFilter, hash_keys
+from chalk_online_store.tiers.filter.bloom import KeyFilter, hash_keys
 
 RATE = 0.01
 SIZES = (100, 1)

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.caching.turns import Way, take_turns
 from chalk_online_store import LRUCache
-from chalk_online_store.cache.lru import ItemCache, Trip
+from chalk_online_store.tiers.lru import ItemCache, Trip
 
 ENTRIES = 10_000
 KEYS = 100

@@ -15,9 +15,9 @@ from benchmarks.clients.with_boto3 import Boto3Resource
 from benchmarks.inprocess import a_core_for_servers
 from benchmarks.server import CannedServer
 from chalk_online_store import BloomFilter, LRUCache, OnlineStore
-from chalk_online_store.cache.bloom import KeyFilter, hash_keys
-from chalk_online_store.cache.lru import ItemCache, Trip
 from chalk_online_store.testing import Dynoxide
+from chalk_online_store.tiers.filter.bloom import KeyFilter, hash_keys
+from chalk_online_store.tiers.lru import ItemCache, Trip
 
 SIZES = (100, 1)
 ABSENT = 30

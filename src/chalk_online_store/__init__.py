@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chalk_online_store.async_store import AsyncOnlineStore, AsyncPreparedRead
-    from chalk_online_store.cache.lru import CacheStats
     from chalk_online_store.codec.decoding import compiled
     from chalk_online_store.connect import provisioned_wcu
     from chalk_online_store.errors import (
@@ -57,14 +56,10 @@ if TYPE_CHECKING:
         WriteFailed,
         WriterFailed,
     )
-    from chalk_online_store.operations.bloom.build import BuildReport
-    from chalk_online_store.operations.bloom.reads import FilterStats
     from chalk_online_store.operations.prepared import ReadRequest
     from chalk_online_store.operations.regions import Health, RegionCheck
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Answer, Row, Rows, Status
-    from chalk_online_store.operations.shared import SharedCacheStats
-    from chalk_online_store.operations.tiers import NamespaceStats, StoreStats
     from chalk_online_store.planning.explain import explain
     from chalk_online_store.report import Report
     from chalk_online_store.routing.health import RegionState
@@ -83,6 +78,11 @@ if TYPE_CHECKING:
         features,
     )
     from chalk_online_store.store import OnlineStore, PreparedRead
+    from chalk_online_store.tiers.filter.build import BuildReport
+    from chalk_online_store.tiers.filter.reads import FilterStats
+    from chalk_online_store.tiers.lru import CacheStats
+    from chalk_online_store.tiers.shared_cache import SharedCacheStats
+    from chalk_online_store.tiers.tiers import NamespaceStats, StoreStats
     from chalk_online_store.writer.async_writer import AsyncPersistenceWriter
     from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetterFile
     from chalk_online_store.writer.settings import Writing
@@ -92,8 +92,6 @@ if TYPE_CHECKING:
 
 _NAMES_BY_MODULE = {
     "async_store": ("AsyncOnlineStore", "AsyncPreparedRead"),
-    "cache.lru": ("CacheStats",),
-    "capacity.explain": ("explain",),
     "codec.decoding": ("compiled",),
     "connect": ("provisioned_wcu",),
     "errors": (
@@ -139,14 +137,11 @@ _NAMES_BY_MODULE = {
         "WriteFailed",
         "WriterFailed",
     ),
-    "operations.bloom.build": ("BuildReport",),
-    "operations.bloom.reads": ("FilterStats",),
     "operations.prepared": ("ReadRequest",),
     "operations.regions": ("Health", "RegionCheck"),
     "operations.results": ("QueryResult",),
     "operations.rows": ("Answer", "Row", "Rows", "Status"),
-    "operations.shared": ("SharedCacheStats",),
-    "operations.tiers": ("NamespaceStats", "StoreStats"),
+    "planning.explain": ("explain",),
     "report": ("Report",),
     "routing.health": ("RegionState",),
     "routing.router": ("RegionStatus",),
@@ -164,6 +159,11 @@ _NAMES_BY_MODULE = {
         "features",
     ),
     "store": ("OnlineStore", "PreparedRead"),
+    "tiers.filter.build": ("BuildReport",),
+    "tiers.filter.reads": ("FilterStats",),
+    "tiers.lru": ("CacheStats",),
+    "tiers.shared_cache": ("SharedCacheStats",),
+    "tiers.tiers": ("NamespaceStats", "StoreStats"),
     "writer.async_writer": ("AsyncPersistenceWriter",),
     "writer.dead_letters": ("DeadLetter", "DeadLetterFile"),
     "writer.settings": ("Writing",),

@@ -22,13 +22,11 @@ if TYPE_CHECKING:
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
     from chalk_online_store.drivers.sessions import Sessions
-    from chalk_online_store.operations.bloom.build import BuildReport, Progress
     from chalk_online_store.operations.core import Core, Schema
     from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Row, Rows
-    from chalk_online_store.operations.tiers import StoreStats
     from chalk_online_store.operations.times import ObservedAt
     from chalk_online_store.operations.write import Ordering
     from chalk_online_store.report import Report
@@ -45,6 +43,8 @@ if TYPE_CHECKING:
         HasUUIDKey,
         PrimaryKeyTypeMismatch,
     )
+    from chalk_online_store.tiers.filter.build import BuildReport, Progress
+    from chalk_online_store.tiers.tiers import StoreStats
 
     S = TypeVarWithDefault("S", default=Any)
 else:

@@ -200,7 +200,7 @@ def _connected(
     )
     by_name = dict(zip(regions if route else [""], transports, strict=True))
     if target.shared_cache and cache:
-        from chalk_online_store.operations.shared import SharedCacheBackend
+        from chalk_online_store.tiers.shared_cache import SharedCacheBackend
 
         backend = SharedCacheBackend(backend, _shared_items(target, target.shared_cache, backend))
         by_name[SHARED_CACHE] = cache

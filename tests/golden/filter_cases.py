@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from chalk_online_store.cache import segments
-from chalk_online_store.cache.bloom import KeyFilter, Size, hash_keys
 from chalk_online_store.codec.changes import Attributes
 from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.tiers.filter import segments
+from chalk_online_store.tiers.filter.bloom import KeyFilter, Size, hash_keys
 from tests.golden.cases import LAYOUT
 
 PLACES = segments.Places("a")

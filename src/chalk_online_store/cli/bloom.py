@@ -19,9 +19,9 @@ from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.connect import TableSize, table_size
-from chalk_online_store.operations.bloom.build import BuildReport, wait_of
-from chalk_online_store.operations.bloom.reads import FilterStats
 from chalk_online_store.store import OnlineStore
+from chalk_online_store.tiers.filter.build import BuildReport, wait_of
+from chalk_online_store.tiers.filter.reads import FilterStats
 
 _SCAN_BYTES_A_UNIT = 8 * 1024
 """AWS: half an RCU for each 4 KB of an eventually consistent Scan."""

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.exceptions import BotoCoreError, NoRegionError
 
-from chalk_online_store.cache.forks import begin_anew_in_forks, forks_wait
+from chalk_online_store._fork import begin_anew_in_forks, forks_wait
 from chalk_online_store.drivers.networks import DIRECT, Network, is_local_host, resolve_network
 from chalk_online_store.dynamodb.signing import Credentials, host_header, url_path
 from chalk_online_store.errors import (

@@ -32,8 +32,8 @@ from functools import cache, partial
 from itertools import starmap
 from typing import Any, TypeVar
 
+from chalk_online_store._fork import pause_for_forks
 from chalk_online_store.backend import Applied
-from chalk_online_store.cache.forks import pause_for_forks
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,

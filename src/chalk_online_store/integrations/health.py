@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+from chalk_online_store._fork import begin_anew_in_forks
 from chalk_online_store.arguments import timeout_seconds
-from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.schema import Duration, microseconds
 

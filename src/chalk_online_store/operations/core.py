@@ -35,13 +35,11 @@ from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
-from chalk_online_store.operations.bloom.build import BuildReport, Progress, build_filters, wait_of
 from chalk_online_store.operations.prepared import Prepared, ReadRequest, prepare
 from chalk_online_store.operations.regions import Health, RegionKeeper
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.results import QueryResult, ResultCodec, found_result
 from chalk_online_store.operations.rows import Rows
-from chalk_online_store.operations.tiers import StoreStats, Tiers
 from chalk_online_store.operations.times import (
     ObservedAt,
     check_not_ahead,
@@ -64,6 +62,8 @@ from chalk_online_store.schema import (
     namespaces,
 )
 from chalk_online_store.schema.instances import rows_of
+from chalk_online_store.tiers.filter.build import BuildReport, Progress, build_filters, wait_of
+from chalk_online_store.tiers.tiers import StoreStats, Tiers
 
 Schema: TypeAlias = Iterable[Namespace | type]
 

@@ -14,10 +14,10 @@ from chalk_online_store.codec.shapes import MOST_PROJECTED, Column, Shape
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.operations.rows import Rows, Source, Sources
-from chalk_online_store.operations.through import Reads
 from chalk_online_store.schema import Duration, Feature, microseconds
 from chalk_online_store.schema.namespaces import NO_DEFAULT
 from chalk_online_store.schema.types import struct_fields
+from chalk_online_store.tiers.cached_reads import Reads
 
 Overrides = Mapping[str, Duration]
 """Feature names to the max staleness of one read."""

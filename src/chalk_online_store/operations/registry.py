@@ -29,9 +29,9 @@ from chalk_online_store.errors import (
     RequestTimeout,
     UnknownFeature,
 )
-from chalk_online_store.operations.bloom.keeper import birth
-from chalk_online_store.operations.turns import Turns
 from chalk_online_store.schema import Namespace
+from chalk_online_store.tiers.filter.keeper import birth
+from chalk_online_store.tiers.mutex import Turns
 
 REFRESH_SECONDS = 5.0
 """How long a reader may take to notice features that another process has registered."""

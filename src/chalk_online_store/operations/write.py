@@ -9,7 +9,6 @@ import msgspec
 
 from chalk_online_store.arguments import check_choice
 from chalk_online_store.backend import Applied, Backend, Call, Outcome
-from chalk_online_store.cache.lru import ItemCache, Key, Read, Writing
 from chalk_online_store.codec.changes import Change, render_fresh
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Planned
@@ -17,9 +16,10 @@ from chalk_online_store.codec.results import RESULTS, expiring
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES, item_size
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import ItemTooLarge, OnlineStoreError, WriteFailed, write_advice
-from chalk_online_store.operations.coalesce import Coalescer
 from chalk_online_store.operations.times import future_timestamp
 from chalk_online_store.report import Report
+from chalk_online_store.tiers.coalescing import Coalescer
+from chalk_online_store.tiers.lru import ItemCache, Key, Read, Writing
 
 Ordering = Literal["event", "arrival"]
 """Whether the newest observed-at wins, or whatever arrives last."""

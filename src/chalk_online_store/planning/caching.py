@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chalk_online_store.cache.bloom import BLOCK_BYTES, false_positive_rate, sizes_for
 from chalk_online_store.planning.traffic import Flags, Numbers, Workload, refuse
 from chalk_online_store.planning.units import read_units
+from chalk_online_store.tiers.filter.bloom import BLOCK_BYTES, false_positive_rate, sizes_for
 
 ENTRY_BYTES = 300
 """Memory of a cached absence: key, expiry and place in the order. Measured; an estimate."""

@@ -2,7 +2,7 @@
 
 A day of the load is a sine between its trough and its peak. For autoscaling that day is
 simulated, lags and burst capacity included. On-demand capacity is paid by consumed units,
-provisioned capacity by provisioned units. Every figure comes from a bill (`capacity.bill`), and
+provisioned capacity by provisioned units. Every figure comes from a bill (`planning.bill`), and
 every note is computed for the recommended mode.
 """
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store._fork import begin_anew_in_forks
 from chalk_online_store.effects import Instant
 from chalk_online_store.errors import InvalidValue, RequestError, RequestTimeout, StaleConnection
 from chalk_online_store.routing.health import RegionHealth, RegionState

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from chalk_online_store._fork import begin_anew_in_forks
 from chalk_online_store.arguments import optional_timeout
 from chalk_online_store.async_store import AsyncOnlineStore
-from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.drivers.aio import AsyncDriver, InThread
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import RowsPending, StoreClosed

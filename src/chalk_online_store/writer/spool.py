@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import xxhash
 
-from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store._fork import begin_anew_in_forks
 from chalk_online_store.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolInUse, StoreClosed
 from chalk_online_store.logs import event
 from chalk_online_store.writer import salvage

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from chalk_online_store._fork import begin_anew_in_forks
 from chalk_online_store.arguments import optional_timeout
-from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.errors import RowsPending, WriterFailed

@@ -1,4 +1,4 @@
-"""Checks of capacity units: each operation consumes what `capacity.units` predicts.
+"""Checks of capacity units: each operation consumes what `planning.units` predicts.
 
 Capacity is counted in whole KB. So each item has a size at the end of a KB, or a byte more.
 """

@@ -29,7 +29,7 @@ def scratch_table(
 ) -> Iterator[DynamoDBTarget]:
     """Create a table on demand in one region, and delete it on leaving.
 
-    Raises as `provision.applying.apply`.
+    Raises as `provisioning.applying.apply`.
     """
     name, layout = f"{target.table[:_MAX_PREFIX]}-verify-{token}", target.layout
     spec = TableSpec(

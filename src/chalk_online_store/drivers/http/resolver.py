@@ -28,7 +28,7 @@ from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
-from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store._fork import begin_anew_in_forks
 
 Address = tuple[int, int, int, str, Any]
 """The form of an address that `socket.getaddrinfo` returns."""

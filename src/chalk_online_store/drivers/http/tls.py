@@ -9,7 +9,7 @@ from pathlib import Path
 
 from botocore.httpsession import get_cert_path
 
-from chalk_online_store.cache.forks import forks_wait
+from chalk_online_store._fork import forks_wait
 from chalk_online_store.drivers.networks import DIRECT, Network
 from chalk_online_store.errors import ConnectionFailed
 

@@ -10,7 +10,7 @@ from binascii import crc_hqx
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from chalk_online_store.cache.forks import forks_wait
+from chalk_online_store._fork import forks_wait
 from chalk_online_store.errors import (
     AccessDenied,
     ConnectionFailed,

@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from chalk_online_store.cache.lru import CacheStats
 from chalk_online_store.errors import MissingDependency
-from chalk_online_store.operations.bloom.reads import FilterStats
-from chalk_online_store.operations.shared import SharedCacheStats
-from chalk_online_store.operations.tiers import StoreStats
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.router import RegionStatus
+from chalk_online_store.tiers.filter.reads import FilterStats
+from chalk_online_store.tiers.lru import CacheStats
+from chalk_online_store.tiers.shared_cache import SharedCacheStats
+from chalk_online_store.tiers.tiers import StoreStats
 from chalk_online_store.writer.stats import WriterStats
 
 if TYPE_CHECKING:

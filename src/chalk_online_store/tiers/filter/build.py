@@ -1,6 +1,6 @@
 """Building Bloom filters from what is in the table, beside writers and readers.
 
-See `operations.bloom.keeper` for why no entity is lost between the Scan and the log.
+See `tiers.filter.keeper` for why no entity is lost between the Scan and the log.
 """
 
 from __future__ import annotations
@@ -14,8 +14,17 @@ import msgspec
 import numpy as np
 
 from chalk_online_store.backend import Backend, Call
-from chalk_online_store.cache.bloom import Hashes, KeyFilter, Size, different, hash_keys
-from chalk_online_store.cache.segments import (
+from chalk_online_store.codec.changes import key_of
+from chalk_online_store.codec.registry import filter_mark
+from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.effects import NOW, All, Instant, Operation, Sleep
+from chalk_online_store.errors import DamagedItem, WriteConflict
+from chalk_online_store.report import Report
+from chalk_online_store.schema import Namespace
+from chalk_online_store.tiers.filter.bloom import Hashes, KeyFilter, Size, different, hash_keys
+from chalk_online_store.tiers.filter.keeper import SETTLE_SECONDS
+from chalk_online_store.tiers.filter.log import Control, FilterLog, Followed
+from chalk_online_store.tiers.filter.segments import (
     Building,
     Head,
     LayerInfo,
@@ -24,16 +33,7 @@ from chalk_online_store.cache.segments import (
     reaches,
     seal_struct,
 )
-from chalk_online_store.codec.changes import key_of
-from chalk_online_store.codec.registry import filter_mark
-from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.effects import NOW, All, Instant, Operation, Sleep
-from chalk_online_store.errors import DamagedItem, WriteConflict
-from chalk_online_store.operations.bloom.keeper import SETTLE_SECONDS
-from chalk_online_store.operations.bloom.log import Control, FilterLog, Followed
-from chalk_online_store.operations.bloom.snapshots import replace_snapshot
-from chalk_online_store.report import Report
-from chalk_online_store.schema import Namespace
+from chalk_online_store.tiers.filter.snapshots import replace_snapshot
 
 REPLICA_SECONDS = 10.0
 """How far an eventually consistent Scan may be behind, at most: it is waited for as well."""

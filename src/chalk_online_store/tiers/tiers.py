@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chalk_online_store.backend import Backend, Call
-from chalk_online_store.cache.lru import UNASKED, CacheStats, ItemCache
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.effects import Instant, Operation, Spawn
 from chalk_online_store.errors import RequestError, WriteFailed
-from chalk_online_store.operations.bloom.keeper import FilterKeeper
-from chalk_online_store.operations.bloom.log import FilterLog
-from chalk_online_store.operations.bloom.reads import FilteredReads, FilterStats
-from chalk_online_store.operations.bloom.snapshots import merge_apart, merge_is_due
-from chalk_online_store.operations.coalesce import Coalescer
-from chalk_online_store.operations.shared import SharedCacheBackend, SharedCacheStats
-from chalk_online_store.operations.through import CachedReads, Reads
 from chalk_online_store.routing.router import RegionStatus
 from chalk_online_store.schema import LRUCache, Namespace
+from chalk_online_store.tiers.cached_reads import CachedReads, Reads
+from chalk_online_store.tiers.coalescing import Coalescer
+from chalk_online_store.tiers.filter.keeper import FilterKeeper
+from chalk_online_store.tiers.filter.log import FilterLog
+from chalk_online_store.tiers.filter.reads import FilteredReads, FilterStats
+from chalk_online_store.tiers.filter.snapshots import merge_apart, merge_is_due
+from chalk_online_store.tiers.lru import UNASKED, CacheStats, ItemCache
+from chalk_online_store.tiers.shared_cache import SharedCacheBackend, SharedCacheStats
 
 _MERGE_TIMEOUT = 60.0
 """Seconds; a snapshot of many megabytes takes its time."""

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from chalk_online_store._fork import begin_anew_in_forks
 from chalk_online_store.backend import Call
-from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.effects import Operation, SharedResult
 from chalk_online_store.errors import RequestTimeout
-from chalk_online_store.operations.waiting import await_shared
+from chalk_online_store.tiers.waiting import await_shared
 
 T = TypeVar("T")
 

@@ -15,8 +15,15 @@ from functools import partial
 import msgspec
 
 from chalk_online_store.backend import Call, fan_out
-from chalk_online_store.cache.bloom import Layer
-from chalk_online_store.cache.segments import (
+from chalk_online_store.codec.changes import Attributes, Change
+from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.effects import NOW, Instant, Operation
+from chalk_online_store.errors import DamagedItem
+from chalk_online_store.tiers.filter.bloom import Layer
+from chalk_online_store.tiers.filter.keeper import FilterKeeper
+from chalk_online_store.tiers.filter.log import FilterLog
+from chalk_online_store.tiers.filter.segments import (
     Claim,
     Head,
     Kind,
@@ -28,13 +35,6 @@ from chalk_online_store.cache.segments import (
     seal_struct,
     unseal_struct,
 )
-from chalk_online_store.codec.changes import Attributes, Change
-from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import DamagedItem
-from chalk_online_store.operations.bloom.keeper import FilterKeeper
-from chalk_online_store.operations.bloom.log import FilterLog
 
 RETAIN = 600_000_000
 """For how long segments stay in the log once they are in a snapshot, at least (us)."""

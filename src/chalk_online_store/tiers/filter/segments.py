@@ -29,11 +29,11 @@ import msgspec
 import numpy as np
 from xxhash import xxh3_64_digest
 
-from chalk_online_store.cache.bloom import Hashes, KeyFilter, Layer, Size, sizes_for
 from chalk_online_store.codec.changes import Attributes, key_attributes
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.errors import DamagedItem
+from chalk_online_store.tiers.filter.bloom import Hashes, KeyFilter, Layer, Size, sizes_for
 
 T = TypeVar("T", bound=msgspec.Struct)
 

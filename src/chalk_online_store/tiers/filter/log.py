@@ -9,8 +9,13 @@ from functools import partial
 import numpy as np
 
 from chalk_online_store.backend import Backend, Call, fan_out
-from chalk_online_store.cache.bloom import Hashes, KeyFilter
-from chalk_online_store.cache.segments import (
+from chalk_online_store.codec.changes import Attributes, key_of
+from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.effects import Operation
+from chalk_online_store.errors import DamagedItem
+from chalk_online_store.tiers.filter.bloom import Hashes, KeyFilter
+from chalk_online_store.tiers.filter.segments import (
     CLAIM,
     HEAD,
     SEGMENT_HASHES,
@@ -31,11 +36,6 @@ from chalk_online_store.cache.segments import (
     unseal_segment,
     unseal_struct,
 )
-from chalk_online_store.codec.changes import Attributes, key_of
-from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.effects import Operation
-from chalk_online_store.errors import DamagedItem
 
 _SEGMENT_OVERHEAD = 120
 """Bytes of a segment beside its hashes, about."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from chalk_online_store.cache.forks import begin_anew_in_forks
+from chalk_online_store._fork import begin_anew_in_forks
 from chalk_online_store.effects import SharedResult
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.schema import LRUCache

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from itertools import chain, compress
 from typing import Any
 
+from chalk_online_store._fork import begin_anew_in_forks
 from chalk_online_store.backend import Call, Found, Wanted
-from chalk_online_store.cache.bloom import KeyFilter
-from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import OnlineStoreError
-from chalk_online_store.operations.bloom.keeper import FilterKeeper, is_older
-from chalk_online_store.operations.through import Reads
 from chalk_online_store.report import Report
 from chalk_online_store.schema import BloomFilter
+from chalk_online_store.tiers.cached_reads import Reads
+from chalk_online_store.tiers.filter.bloom import KeyFilter
+from chalk_online_store.tiers.filter.keeper import FilterKeeper, is_older
 
 _REST = 0.5
 """What part of the time that the filter may be old passes before it is refreshed."""

@@ -22,24 +22,24 @@ from functools import partial
 
 import numpy as np
 
+from chalk_online_store._fork import begin_anew_in_forks
 from chalk_online_store.backend import Call
-from chalk_online_store.cache.bloom import Hashes, KeyFilter, different, hash_keys
-from chalk_online_store.cache.forks import begin_anew_in_forks
-from chalk_online_store.cache.segments import (
+from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.codec.registry import filter_mark
+from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.effects import NOW, Instant, Operation, Sleep
+from chalk_online_store.errors import DamagedItem
+from chalk_online_store.schema import Namespace
+from chalk_online_store.tiers.filter.bloom import Hashes, KeyFilter, different, hash_keys
+from chalk_online_store.tiers.filter.log import Control, FilterLog, Followed
+from chalk_online_store.tiers.filter.segments import (
     Head,
     Places,
     Segment,
     born,
     seal_struct,
 )
-from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.codec.registry import filter_mark
-from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.effects import NOW, Instant, Operation, Sleep
-from chalk_online_store.errors import DamagedItem
-from chalk_online_store.operations.bloom.log import Control, FilterLog, Followed
-from chalk_online_store.operations.turns import Turns
-from chalk_online_store.schema import Namespace
+from chalk_online_store.tiers.mutex import Turns
 
 LOOK_SECONDS = 30.0
 """How old a writer's view of the head may be when it begins to write."""

@@ -7,10 +7,10 @@ from itertools import chain
 from typing import Any, Protocol
 
 from chalk_online_store.backend import Call, Found, Wanted
-from chalk_online_store.cache.lru import UNASKED, ItemCache, Key, Look, Trip
 from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import OnlineStoreError, RequestError, RequestTimeout
-from chalk_online_store.operations.waiting import await_shared
+from chalk_online_store.tiers.lru import UNASKED, ItemCache, Key, Look, Trip
+from chalk_online_store.tiers.waiting import await_shared
 
 
 class Reads(Protocol):

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from chalk_online_store._fork import begin_anew_in_forks
 from chalk_online_store.backend import Backend, Call, Found, Wanted
-from chalk_online_store.cache.forks import begin_anew_in_forks
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.effects import Operation, SharedResult, Sleep, Spawn
 from chalk_online_store.errors import (
@@ -29,8 +29,8 @@ from chalk_online_store.errors import (
     RequestError,
     RequestTimeout,
 )
-from chalk_online_store.operations.waiting import await_shared
 from chalk_online_store.report import Report
+from chalk_online_store.tiers.waiting import await_shared
 
 MOST_ENTITIES = 10
 """Entities of a read that joins others; a larger one is a batch already."""

@@ -1,1 +1,0 @@
-"""The cache in this process. Pure: time comes in as an argument."""
