@@ -26,10 +26,10 @@ from benchmarks.server import CannedServer
 from benchmarks.table import as_table
 from benchmarks.transports import ONE, AsyncSource, Source, request_of, trusted_certificate
 from chalk_online_store.drivers.aio import AsyncDriver
-from chalk_online_store.drivers.credentials import Endpoint
-from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
-from chalk_online_store.drivers.http.pool import Pool
 from chalk_online_store.drivers.sync import SyncDriver
+from chalk_online_store.dynamodb.credentials import Endpoint
+from chalk_online_store.dynamodb.http import AsyncHttpTransport, HttpTransport
+from chalk_online_store.dynamodb.http.pool import Pool
 from chalk_online_store.effects import Operation, Race, Send
 
 REQUEST = request_of(ONE)

@@ -1,7 +1,7 @@
 """The same transports on urllib3 and aiohttp: what ours are measured and checked against.
 
 They send the same requests, over kept connections, and read the same answers. Of the promises
-of `chalk_online_store.drivers.http` they keep no others: no deadline for a whole answer, no
+of `chalk_online_store.dynamodb.http` they keep no others: no deadline for a whole answer, no
 words of our own for failures.
 """
 
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import urllib3
 
-from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS
-from chalk_online_store.drivers.http.tls import tls_context
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
+from chalk_online_store.network.sockets import SOCKET_OPTIONS
+from chalk_online_store.network.tls import tls_context
 
 if TYPE_CHECKING:
-    from chalk_online_store.drivers.credentials import Endpoint
+    from chalk_online_store.dynamodb.credentials import Endpoint
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "chalk-online-store"}
 

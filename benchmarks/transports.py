@@ -32,12 +32,12 @@ from benchmarks.inprocess import Call, Client, Contender, Sampled, a_core_for_se
 from benchmarks.reference_http import AiohttpTransport, Urllib3Transport
 from benchmarks.server import CannedServer
 from benchmarks.table import as_table
-from chalk_online_store.drivers.credentials import Endpoint
-from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
-from chalk_online_store.drivers.http.exchange import RequestWriter
-from chalk_online_store.drivers.http.tls import TLS
+from chalk_online_store.dynamodb.credentials import Endpoint
+from chalk_online_store.dynamodb.http import AsyncHttpTransport, HttpTransport
+from chalk_online_store.dynamodb.http.exchange import RequestWriter
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
+from chalk_online_store.network.tls import TLS
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 BATCH = Call("BatchGetItem", 100)

@@ -20,13 +20,13 @@ from benchmarks.items import microseconds
 from benchmarks.layouts import codec_of
 from chalk_online_store.codec.changes import Change, render_fresh
 from chalk_online_store.codec.layout import LATEST, TableLayout, own
-from chalk_online_store.drivers.valkey import ValkeyTransport
 from chalk_online_store.testing import Valkey
 from chalk_online_store.valkey import commands
 from chalk_online_store.valkey.commands import Expiry, Keys, Request
 from chalk_online_store.valkey.packing import packed_time, value_of
 from chalk_online_store.valkey.resp import Command
 from chalk_online_store.valkey.rows import RowReader
+from chalk_online_store.valkey.transport import ValkeyTransport
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 FEATURES = 20

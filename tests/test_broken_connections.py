@@ -20,16 +20,16 @@ import pytest
 
 from chalk_online_store import AsyncOnlineStore, OnlineStore, OnlineStoreError, features
 from chalk_online_store.drivers.aio import AsyncDriver
-from chalk_online_store.drivers.http import AsyncHttpTransport
-from chalk_online_store.drivers.http.exchange import BrokenAnswer
-from chalk_online_store.drivers.http.pool import Connection, Pool
-from chalk_online_store.drivers.http.reuse import Reuse
 from chalk_online_store.drivers.loops import Alarm
 from chalk_online_store.drivers.sync import SyncDriver
-from chalk_online_store.drivers.valkey.aio import AsyncConnection
+from chalk_online_store.dynamodb.http import AsyncHttpTransport
+from chalk_online_store.dynamodb.http.pool import Connection, Pool
 from chalk_online_store.effects import All, Send
 from chalk_online_store.errors import RequestTimeout
+from chalk_online_store.network.reuse import Reuse
+from chalk_online_store.network.sockets import BrokenAnswer
 from chalk_online_store.testing import Dynoxide
+from chalk_online_store.valkey.transport.aio import AsyncConnection
 from tests.gateways import BREAKS, STRESS, Gateway
 from tests.test_http import (
     GET,

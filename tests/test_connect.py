@@ -23,8 +23,9 @@ from chalk_online_store import (
     features,
 )
 from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.testing import Dynoxide, create_table
-from chalk_online_store.urls import DynamoDBTarget, parse_url
+from chalk_online_store.urls import parse_url
 
 
 @features

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from chalk_online_store.drivers.credentials import Endpoint
-from chalk_online_store.drivers.http import connecting, pool, resolver
-from chalk_online_store.drivers.http.connecting import connected
-from chalk_online_store.drivers.http.exchange import BrokenAnswer
-from chalk_online_store.drivers.http.pool import Pool
-from chalk_online_store.drivers.http.resolver import Address, in_turns
-from chalk_online_store.drivers.http.reuse import Reuse
-from chalk_online_store.drivers.http.shared import Target
+from chalk_online_store.dynamodb.credentials import Endpoint
+from chalk_online_store.dynamodb.http import pool
+from chalk_online_store.dynamodb.http.pool import Pool
+from chalk_online_store.dynamodb.http.target import Target
+from chalk_online_store.network import connecting, resolver
+from chalk_online_store.network.connecting import connected
+from chalk_online_store.network.resolver import Address, in_turns
+from chalk_online_store.network.reuse import Reuse
+from chalk_online_store.network.sockets import BrokenAnswer
 
 HOST = "127.0.0.1"
 

@@ -25,11 +25,12 @@ import botocore
 import pytest
 from packaging.requirements import Requirement
 
-from chalk_online_store.drivers.credentials import PAUSE, CredentialSource
-from chalk_online_store.drivers.sessions import resolve_regions, session_of
+from chalk_online_store.dynamodb.credentials import PAUSE, CredentialSource
+from chalk_online_store.dynamodb.sessions import resolve_regions, session_of
 from chalk_online_store.dynamodb.signing import Credentials
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import InvalidCredentials, RequestTimeout
-from chalk_online_store.urls import DynamoDBTarget, parse_url
+from chalk_online_store.urls import parse_url
 
 HOUR = 3600
 SESSIONS: list[type[Any]] = [boto3.Session]

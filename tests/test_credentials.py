@@ -22,7 +22,7 @@ from botocore.credentials import DeferredRefreshableCredentials, RefreshableCred
 from botocore.exceptions import CredentialRetrievalError
 
 from chalk_online_store import _fork as forks
-from chalk_online_store.drivers.credentials import (
+from chalk_online_store.dynamodb.credentials import (
     PAUSE,
     REFRESH_AHEAD,
     CredentialSource,

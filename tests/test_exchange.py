@@ -11,16 +11,15 @@ from httptools import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalk_online_store.drivers.http.exchange import (
+from chalk_online_store.dynamodb.http.exchange import (
     LARGEST_BODY,
-    LARGEST_HEAD,
     AnswerReader,
-    BrokenAnswer,
     RequestIds,
     RequestWriter,
 )
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
+from chalk_online_store.network.sockets import LARGEST_HEAD, BrokenAnswer
 
 BODY = b'{"Item":{"a":{"N":"1.5"}}}'
 
@@ -154,7 +153,7 @@ def test_heads_of_many_answers_do_not_add_up() -> None:
 
 def test_chunks_do_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound of a body counts its chunks together."""
-    monkeypatch.setattr("chalk_online_store.drivers.http.exchange.LARGEST_BODY", 20)
+    monkeypatch.setattr("chalk_online_store.dynamodb.http.exchange.LARGEST_BODY", 20)
     with pytest.raises(BrokenAnswer, match="too long"):
         feed_all(AnswerReader(), chunked(BODY, 5), 30)
 
@@ -178,7 +177,7 @@ def test_a_body_that_does_not_end_takes_bounded_memory(
 ) -> None:
     """The bound of a body counts the memory of its pieces, so tiny chunks reach it sooner."""
     limit = 2**20
-    monkeypatch.setattr("chalk_online_store.drivers.http.exchange.LARGEST_BODY", limit)
+    monkeypatch.setattr("chalk_online_store.dynamodb.http.exchange.LARGEST_BODY", limit)
     reader = AnswerReader()
     reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 from chalk_online_store import OnlineStore, Status, features, testing
-from chalk_online_store.drivers.credentials import Endpoint
-from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb.credentials import Endpoint
+from chalk_online_store.dynamodb.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials
 from chalk_online_store.errors import (

@@ -31,10 +31,10 @@ from chalk_online_store import (
 from chalk_online_store.backend import Call, KeyPage
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
-from chalk_online_store.drivers.sqlite import SqliteEngine
 from chalk_online_store.effects import NOW, All, Effect, Instant, Operation, Send, Sleep, Spawn
 from chalk_online_store.embedded import requests
 from chalk_online_store.embedded.backend import EmbeddedBackend
+from chalk_online_store.embedded.transport import SqliteEngine
 from chalk_online_store.errors import ConnectionFailed, OnlineStoreError, RequestTimeout
 from chalk_online_store.operations.core import Core
 from chalk_online_store.tiers.filter import keeper as keeping

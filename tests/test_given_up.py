@@ -19,9 +19,9 @@ import pytest
 from benchmarks.certificate import self_signed
 
 from chalk_online_store.drivers.aio import AsyncDriver
-from chalk_online_store.drivers.credentials import Endpoint
-from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.drivers.sync import SyncDriver
+from chalk_online_store.dynamodb.credentials import Endpoint
+from chalk_online_store.dynamodb.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.dynamodb.messages import Request
 from chalk_online_store.effects import All, Operation, Race, Send
 from tests.test_http import (

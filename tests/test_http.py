@@ -24,8 +24,8 @@ import pytest
 from benchmarks.certificate import self_signed
 from benchmarks.reference_http import AiohttpTransport, Urllib3Transport
 
-from chalk_online_store.drivers.credentials import Endpoint
-from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
+from chalk_online_store.dynamodb.credentials import Endpoint
+from chalk_online_store.dynamodb.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
 from chalk_online_store.errors import (

@@ -22,9 +22,9 @@ from chalk_online_store import (
     OnlineStore,
     OnlineStoreConfig,
 )
-from chalk_online_store.drivers.http.blocking import HttpTransport
-from chalk_online_store.drivers.http.connection import Connection
-from chalk_online_store.drivers.http.exchange import AnswerReader
+from chalk_online_store.dynamodb.http.blocking import HttpTransport
+from chalk_online_store.dynamodb.http.connection import Connection
+from chalk_online_store.dynamodb.http.exchange import AnswerReader
 from chalk_online_store.testing import Dynoxide, Valkey, create_table
 from tests.interruptions import (
     STRESS,

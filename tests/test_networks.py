@@ -34,20 +34,20 @@ from chalk_online_store import (
     features,
 )
 from chalk_online_store.connect import connect as connect_store
-from chalk_online_store.drivers.credentials import Endpoint, resolve_endpoint
-from chalk_online_store.drivers.http.exchange import USER_AGENT, BrokenAnswer
-from chalk_online_store.drivers.http.shared import Target
-from chalk_online_store.drivers.http.tunnel import ProxyBroken, Tunnel, TunnelRefused
-from chalk_online_store.drivers.networks import (
+from chalk_online_store.dynamodb.credentials import Endpoint, resolve_endpoint
+from chalk_online_store.dynamodb.failures import failure
+from chalk_online_store.dynamodb.http.target import Target
+from chalk_online_store.dynamodb.messages import Response
+from chalk_online_store.dynamodb.signing import Credentials, Signer
+from chalk_online_store.network.settings import (
     Network,
     Proxy,
     parse_proxy,
     proxy_for,
     resolve_network,
 )
-from chalk_online_store.dynamodb.failures import failure
-from chalk_online_store.dynamodb.messages import Response
-from chalk_online_store.dynamodb.signing import Credentials, Signer
+from chalk_online_store.network.sockets import USER_AGENT, BrokenAnswer
+from chalk_online_store.network.tunnel import ProxyBroken, Tunnel, TunnelRefused
 from chalk_online_store.testing import Dynoxide, create_table
 from tests.helpers import stress
 from tests.proxies import HttpProxy, answer_of

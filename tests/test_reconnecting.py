@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from chalk_online_store.drivers.credentials import Endpoint
-from chalk_online_store.drivers.http import AsyncHttpTransport, HttpTransport
+from chalk_online_store.dynamodb.credentials import Endpoint
+from chalk_online_store.dynamodb.http import AsyncHttpTransport, HttpTransport
 from tests import test_http
 from tests.test_http import (
     GET,

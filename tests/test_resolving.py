@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from chalk_online_store import AsyncOnlineStore, OnlineStore, features
-from chalk_online_store.drivers.http import resolver
-from chalk_online_store.drivers.http.resolver import Resolution, Resolver
 from chalk_online_store.errors import ConnectionFailed, RequestTimeout
+from chalk_online_store.network import resolver
+from chalk_online_store.network.resolver import Resolution, Resolver
 from chalk_online_store.testing import Dynoxide
 from chalk_online_store.testing.engines import local_session
 from tests import test_http

@@ -29,11 +29,12 @@ from chalk_online_store import (
 from chalk_online_store.backend import Call, Found, Wanted
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.connect import SHARED_CACHE
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.effects import NOW, Effect, Instant, Operation, Send
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, Moto, Valkey, create_table
 from chalk_online_store.tiers.shared_cache import AWAY, SLOW, SharedCacheBackend
-from chalk_online_store.urls import DynamoDBTarget, parse_url
+from chalk_online_store.urls import parse_url
 from chalk_online_store.valkey.scripts import FILL, UPDATE
 from chalk_online_store.valkey.sharing import HOLD, SharedItems
 from tests.contract.conftest import REGION

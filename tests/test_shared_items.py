@@ -14,10 +14,10 @@ from chalk_online_store.codec.changes import Attributes, Change, Times, features
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.whole import WholeItems
 from chalk_online_store.drivers.sync import SyncDriver
-from chalk_online_store.drivers.valkey import ValkeyTransport
 from chalk_online_store.testing import Valkey
 from chalk_online_store.valkey.packing import attributes_of, packed_item, value_of
 from chalk_online_store.valkey.sharing import ABSENT, SharedItems
+from chalk_online_store.valkey.transport import ValkeyTransport
 from chalk_online_store.valkey.urls import ValkeyTarget
 from tests.helpers import stress
 from tests.test_valkey_merge import KEY, LAYOUT, changes

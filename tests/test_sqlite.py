@@ -26,9 +26,9 @@ from chalk_online_store import (
 from chalk_online_store.codec.changes import Change, parse_item
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.drivers import sqlite
-from chalk_online_store.drivers.sqlite import SqliteEngine
 from chalk_online_store.embedded import requests
+from chalk_online_store.embedded import transport as sqlite
+from chalk_online_store.embedded.transport import SqliteEngine
 from chalk_online_store.errors import RequestTimeout
 
 USER = Namespace("user", int, [Feature("v", int)])

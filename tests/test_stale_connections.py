@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from chalk_online_store import AsyncOnlineStore, OnlineStore, RegionState, Routing, features
-from chalk_online_store.drivers.http import reuse
-from chalk_online_store.drivers.http.reuse import Reuse
 from chalk_online_store.errors import (
     ConnectionFailed,
     RequestError,
     RequestTimeout,
     StaleConnection,
 )
+from chalk_online_store.network import reuse
+from chalk_online_store.network.reuse import Reuse
 from chalk_online_store.routing.health import RECENT, SLOW_OF_RECENT, RegionHealth
 from chalk_online_store.routing.router import Router
 from chalk_online_store.testing import Dynoxide

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provisioning import hcl
 from chalk_online_store.provisioning.alarms import table_alarms
@@ -27,7 +28,7 @@ from chalk_online_store.provisioning.spec import (
     Units,
 )
 from chalk_online_store.provisioning.terraform import INSIGHTS, render
-from chalk_online_store.urls import DynamoDBTarget, parse_url
+from chalk_online_store.urls import parse_url
 from tests.helpers import stress
 from tests.terraform import ACCOUNT
 from tests.terraform.running import TERRAFORM, Refused, Terraform, offline_terraform

@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provisioning import hcl
 from chalk_online_store.provisioning.spec import Provisioned
 from chalk_online_store.provisioning.terraform import iam_sources, render
 from chalk_online_store.provisioning.terraform_module import MODULE, module_call, render_module
-from chalk_online_store.urls import DynamoDBTarget, parse_url
+from chalk_online_store.urls import parse_url
 from tests.helpers import exit_status
 from tests.terraform.running import TERRAFORM, Terraform, offline_terraform
 from tests.terraform.specs import EAST, SPECS, WEST

@@ -31,8 +31,6 @@ from chalk_online_store import (
 )
 from chalk_online_store.backend import Call
 from chalk_online_store.connect import table_size
-from chalk_online_store.drivers.valkey import AsyncValkeyTransport, ValkeyTransport
-from chalk_online_store.drivers.valkey.shared import Server
 from chalk_online_store.errors import (
     ConnectionFailed,
     MalformedResponse,
@@ -46,6 +44,8 @@ from chalk_online_store.errors import (
 )
 from chalk_online_store.testing import EngineNotStarted, Valkey
 from chalk_online_store.valkey.resp import BrokenReply, ErrorReply
+from chalk_online_store.valkey.transport import AsyncValkeyTransport, ValkeyTransport
+from chalk_online_store.valkey.transport.shared import Server
 from chalk_online_store.valkey.urls import ValkeyTarget
 from tests.contract.conftest import AnyStore
 

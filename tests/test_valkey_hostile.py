@@ -16,13 +16,6 @@ from typing import Any
 import pytest
 
 from chalk_online_store import AsyncOnlineStore, OnlineStore, Status, features
-from chalk_online_store.drivers.valkey import (
-    AsyncClusterTransport,
-    AsyncValkeyTransport,
-    ClusterTransport,
-    ValkeyTransport,
-)
-from chalk_online_store.drivers.valkey.blocking import BlockingConnection
 from chalk_online_store.errors import (
     ConnectionFailed,
     MalformedResponse,
@@ -33,6 +26,13 @@ from chalk_online_store.errors import (
 from chalk_online_store.testing import AcceptThenClose, Latency, Valkey, ValkeyFaultProxy
 from chalk_online_store.valkey.commands import Request
 from chalk_online_store.valkey.resp import ReplyReader
+from chalk_online_store.valkey.transport import (
+    AsyncClusterTransport,
+    AsyncValkeyTransport,
+    ClusterTransport,
+    ValkeyTransport,
+)
+from chalk_online_store.valkey.transport.blocking import BlockingConnection
 from chalk_online_store.valkey.urls import ValkeyTarget
 from tests.contract.conftest import AnyStore
 

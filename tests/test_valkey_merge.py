@@ -23,11 +23,11 @@ from chalk_online_store.codec.changes import (
 )
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.drivers.sync import SyncDriver
-from chalk_online_store.drivers.valkey import ValkeyTransport
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.testing import Valkey
 from chalk_online_store.valkey.backend import ValkeyBackend
 from chalk_online_store.valkey.packing import attributes_of
+from chalk_online_store.valkey.transport import ValkeyTransport
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 LAYOUT = TableLayout()

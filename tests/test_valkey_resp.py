@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from chalk_online_store.drivers.valkey.shared import slot_of
 from chalk_online_store.valkey import commands
 from chalk_online_store.valkey.commands import with_text
 from chalk_online_store.valkey.pipeline import Pipeline
 from chalk_online_store.valkey.resp import BrokenReply, Command, ErrorReply, ReplyReader, pack
 from chalk_online_store.valkey.scripts import MERGE, SWAP
+from chalk_online_store.valkey.transport.shared import slot_of
 
 ROOM = 1 << 20
 

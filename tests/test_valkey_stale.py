@@ -18,9 +18,8 @@ import pytest
 
 from chalk_online_store import AsyncOnlineStore, OnlineStore, Status, features
 from chalk_online_store.connect import connect
-from chalk_online_store.drivers.http.reuse import Reuse
-from chalk_online_store.drivers.valkey import AsyncValkeyTransport, ValkeyTransport
 from chalk_online_store.errors import StaleConnection
+from chalk_online_store.network.reuse import Reuse
 from chalk_online_store.testing import (
     ForgottenConnections,
     LateDuplicates,
@@ -32,6 +31,7 @@ from chalk_online_store.testing import (
 )
 from chalk_online_store.valkey.commands import Request
 from chalk_online_store.valkey.resp import Command
+from chalk_online_store.valkey.transport import AsyncValkeyTransport, ValkeyTransport
 from chalk_online_store.valkey.urls import ValkeyTarget
 from tests.contract.conftest import AnyStore
 
@@ -167,7 +167,7 @@ def test_forgotten_connections_behind_sentinels_cost_no_retry(
 
 def _lead_through(monkeypatch: pytest.MonkeyPatch, ways: dict[int | None, int | None]) -> None:
     """Connect to proxies where servers name themselves."""
-    from chalk_online_store.drivers.valkey import aio, blocking
+    from chalk_online_store.valkey.transport import aio, blocking
 
     for pool in (blocking.Pool, aio.AsyncPool):
         original: Any = pool._open

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
-from chalk_online_store.drivers.valkey import ValkeyTransport
 from chalk_online_store.effects import Operation, Send
 from chalk_online_store.errors import ConnectionFailed, ServerError
 from chalk_online_store.operations.core import Core
@@ -17,6 +16,7 @@ from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.testing import Valkey
 from chalk_online_store.valkey.backend import ValkeyBackend
 from chalk_online_store.valkey.commands import Request
+from chalk_online_store.valkey.transport import ValkeyTransport
 from chalk_online_store.valkey.urls import ValkeyTarget
 from tests.regions import (
     ERRORS,

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from chalk_online_store import DeadLetter, Writing, features
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
-from chalk_online_store.drivers.sqlite import SqliteEngine
 from chalk_online_store.effects import NOW, Instant, Operation, Send, Sleep, Spawn
 from chalk_online_store.embedded import requests
 from chalk_online_store.embedded.backend import EmbeddedBackend
+from chalk_online_store.embedded.transport import SqliteEngine
 from chalk_online_store.errors import RequestError
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.times import ObservedAt

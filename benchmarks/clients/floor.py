@@ -15,7 +15,7 @@ from benchmarks.clients.base import ACCESS_KEY, REGION, SECRET_KEY, Call
 from benchmarks.clients.ours import Store
 from benchmarks.data import Dataset, Row
 from benchmarks.server import recorded
-from chalk_online_store.drivers.http.exchange import RequestWriter
+from chalk_online_store.dynamodb.http.exchange import RequestWriter
 from chalk_online_store.dynamodb.messages import Request
 from chalk_online_store.dynamodb.signing import Credentials, Signer
 

@@ -17,14 +17,16 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from numbers import Real
 from types import MemberDescriptorType
 from typing import Any, TypeVar
+from urllib.parse import parse_qs
 
 from chalk_online_store.errors import (
     InvalidKey,
     InvalidSchema,
+    InvalidURL,
     InvalidValue,
     OnlineStoreError,
     UnknownFeature,
@@ -338,3 +340,15 @@ def is_numpy(value: Any, *names: str) -> bool:
 def kind_of(value: Any) -> str:
     """The name of a value's class, for messages: never the value itself."""
     return type(value).__name__
+
+
+def read_url_options(query: str, known: Collection[str], engine: str) -> dict[str, str]:
+    """The options of a URL of an engine, which has those that are `known`; raises `InvalidURL`."""
+    options = parse_qs(query, keep_blank_values=True)
+    for name, values in options.items():
+        if name not in known:
+            names = ", ".join(sorted(known))
+            raise InvalidURL(f"A {engine} URL has no option {name!r}; it has: {names}.")
+        if len(values) != 1 or not values[0]:
+            raise InvalidURL(f"The option {name!r} of a {engine} URL takes one value.")
+    return {name: values[0] for name, values in options.items()}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
-    from chalk_online_store.drivers.sessions import Sessions
+    from chalk_online_store.dynamodb.sessions import Sessions
     from chalk_online_store.operations.core import Core, Schema
     from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health

@@ -14,26 +14,27 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from chalk_online_store.drivers.steps import read_clocks
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import InvalidValue, UnsupportedPlatform
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.logs import log_change, log_replication
 from chalk_online_store.routing.router import Router
 from chalk_online_store.routing.settings import Routing
-from chalk_online_store.urls import DynamoDBTarget, SqliteTarget, parse_url
+from chalk_online_store.urls import SqliteTarget, parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 if TYPE_CHECKING:
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.aio import AsyncTransport
-    from chalk_online_store.drivers.sessions import RegionAccess, Sessions
     from chalk_online_store.drivers.sync import Transport
-    from chalk_online_store.drivers.valkey import (
+    from chalk_online_store.dynamodb.sessions import RegionAccess, Sessions
+    from chalk_online_store.valkey.sharing import SharedItems
+    from chalk_online_store.valkey.transport import (
         AsyncClusterTransport,
         AsyncValkeyTransport,
         ClusterTransport,
         ValkeyTransport,
     )
-    from chalk_online_store.valkey.sharing import SharedItems
 
 SHARED_CACHE = "shared cache"
 """What the transport of a shared cache is named: no region is."""
@@ -60,16 +61,16 @@ def connect(
     _check_platform()
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
-        from chalk_online_store.drivers.sqlite import SqliteEngine
         from chalk_online_store.embedded.backend import EmbeddedBackend
+        from chalk_online_store.embedded.transport import SqliteEngine
 
         return Connected(EmbeddedBackend(), {"": SqliteEngine(target.path)})
     if isinstance(target, ValkeyTarget):
         return _of_valkey(target, valkey_server, routing)
-    from chalk_online_store.drivers.credentials import is_local
-    from chalk_online_store.drivers.http.blocking import HttpTransport
-    from chalk_online_store.drivers.http.mocked import MockedTransport, is_moto_imported
-    from chalk_online_store.drivers.sessions import resolve_regions
+    from chalk_online_store.dynamodb.credentials import is_local
+    from chalk_online_store.dynamodb.http.blocking import HttpTransport
+    from chalk_online_store.dynamodb.http.mocked import MockedTransport, is_moto_imported
+    from chalk_online_store.dynamodb.sessions import resolve_regions
 
     regions = resolve_regions(target, session)
     transports: list[Transport] = []
@@ -94,16 +95,16 @@ def connect_async(
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
         from chalk_online_store.drivers.aio import InThread
-        from chalk_online_store.drivers.sqlite import SqliteEngine
         from chalk_online_store.embedded.backend import EmbeddedBackend
+        from chalk_online_store.embedded.transport import SqliteEngine
 
         return Connected(EmbeddedBackend(), {"": InThread(SqliteEngine(target.path))})
     if isinstance(target, ValkeyTarget):
         return _of_valkey(target, _async_server, routing)
-    from chalk_online_store.drivers.credentials import is_local
-    from chalk_online_store.drivers.http.aio import AsyncHttpTransport
-    from chalk_online_store.drivers.http.mocked import AsyncMockedTransport, is_moto_imported
-    from chalk_online_store.drivers.sessions import resolve_regions
+    from chalk_online_store.dynamodb.credentials import is_local
+    from chalk_online_store.dynamodb.http.aio import AsyncHttpTransport
+    from chalk_online_store.dynamodb.http.mocked import AsyncMockedTransport, is_moto_imported
+    from chalk_online_store.dynamodb.sessions import resolve_regions
 
     regions = resolve_regions(target, session)
     transports: list[AsyncTransport] = []
@@ -126,13 +127,13 @@ def _check_platform() -> None:
 
 def valkey_server(target: ValkeyTarget) -> ClusterTransport | ValkeyTransport:
     """What carries requests to the servers of a target; raises `MissingDependency`."""
-    from chalk_online_store.drivers.valkey import ClusterTransport, ValkeyTransport
+    from chalk_online_store.valkey.transport import ClusterTransport, ValkeyTransport
 
     return ClusterTransport(target) if target.clustered else ValkeyTransport(target)
 
 
 def _async_server(target: ValkeyTarget) -> AsyncClusterTransport | AsyncValkeyTransport:
-    from chalk_online_store.drivers.valkey import AsyncClusterTransport, AsyncValkeyTransport
+    from chalk_online_store.valkey.transport import AsyncClusterTransport, AsyncValkeyTransport
 
     return AsyncClusterTransport(target) if target.clustered else AsyncValkeyTransport(target)
 
@@ -235,15 +236,15 @@ def table_size(url: str) -> TableSize:
     """How large the table of a URL is. Raises `InvalidURL`, `TableNotFound`, `RequestError`."""
     target = parse_url(url)
     if isinstance(target, SqliteTarget):
-        from chalk_online_store.drivers.sqlite import SqliteEngine
+        from chalk_online_store.embedded.transport import SqliteEngine
 
         with closing(SqliteEngine(target.path)) as engine:
             return TableSize(*engine.size())
     if isinstance(target, ValkeyTarget):
         with closing(valkey_server(target)) as server:
             return TableSize(*server.size(target.read_timeout))
-    from chalk_online_store.drivers.sessions import resolve_regions
-    from chalk_online_store.drivers.tables import describe_table
+    from chalk_online_store.dynamodb.sessions import resolve_regions
+    from chalk_online_store.dynamodb.tables import describe_table
 
     first = resolve_regions(target)[0]
     return TableSize(*describe_table(first, target.table))

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from chalk_online_store.backend import Backend
-    from chalk_online_store.drivers.sessions import Sessions
     from chalk_online_store.drivers.sync import SyncDriver, Transport
+    from chalk_online_store.dynamodb.sessions import Sessions
     from chalk_online_store.operations.core import Core, Schema
     from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from chalk_online_store.drivers.sessions import Sessions, resolve_regions
+from chalk_online_store.dynamodb.sessions import Sessions, resolve_regions
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.provisioning.control_plane import ControlPlane
-from chalk_online_store.urls import DynamoDBTarget
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from chalk_online_store.errors import RequestTimeout
 
 
 class Exchange(Watched, Protocol):
-    """A request under way: see `drivers.http.blocking.Exchange`."""
+    """A request under way: see `dynamodb.http.blocking.Exchange`."""
 
     def advance(self) -> Any:
         """Go on without waiting; the answer, once it is whole. Raises `errors.RequestError`."""

@@ -20,7 +20,7 @@ an engine that never reports capacity: this is learned from responses that their
 
 Limits. GetItem, an empty page, or an acknowledged write carry no key. If responses to two such
 requests of one kind, for one table, are swapped, nothing in them shows it. A response that comes
-twice is found by its request id (`drivers.http.exchange`).
+twice is found by its request id (`dynamodb.http.exchange`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What goes over DynamoDB's wire: a request without its signature, a response without meaning.
 
-Transports in `drivers.http` take the one and give the other; `bodies` and `answers` build and
+Transports in `dynamodb.http` take the one and give the other; `bodies` and `answers` build and
 read them. Neither shows its body in its repr: bodies hold keys and values.
 """
 

@@ -23,14 +23,14 @@ from botocore.exceptions import (
 )
 
 from chalk_online_store import errors
-from chalk_online_store.drivers.credentials import (
+from chalk_online_store.dynamodb.credentials import (
     NO_CREDENTIALS,
     LocalSession,
     Session,
     is_local,
     resolve_endpoint,
 )
-from chalk_online_store.drivers.sessions import Sessions, session_of
+from chalk_online_store.dynamodb.sessions import Sessions, session_of
 
 Service: TypeAlias = Literal["dynamodb", "application-autoscaling", "cloudwatch"]
 

@@ -23,12 +23,12 @@ Of the replicas that sentinels name, `replicas` are read from (1).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
-from urllib.parse import SplitResult, parse_qs, unquote
+from urllib.parse import SplitResult, unquote
 
-from chalk_online_store.arguments import MAX_TIMEOUT_SECONDS
+from chalk_online_store.arguments import MAX_TIMEOUT_SECONDS, read_url_options
 from chalk_online_store.errors import InvalidURL
 
 SCHEME = re.compile(r"(valkey|redis)(s?)(?:\+(unix|sentinel|cluster))?")
@@ -107,7 +107,7 @@ def parse(parts: SplitResult) -> ValkeyTarget:
     if found is None:
         raise InvalidURL(f"{parts.scheme!r} is no scheme of a Valkey URL.")
     _, secure, kind = found.groups(default="")
-    options = read_options(parts.query, _OPTIONS, "Valkey")
+    options = read_url_options(parts.query, _OPTIONS, "Valkey")
     userinfo, _, hosts = parts.netloc.rpartition("@")
     username, _, password = userinfo.partition(":")
     path = parts.path.removeprefix("/")
@@ -203,18 +203,6 @@ def _prefix(text: str) -> str:
     if "{" in text or "}" in text:
         raise InvalidURL("The prefix of a Valkey URL holds no braces.")
     return text
-
-
-def read_options(query: str, known: Collection[str], engine: str) -> dict[str, str]:
-    """The options of a URL of an engine, which has those that are `known`; raises `InvalidURL`."""
-    options = parse_qs(query, keep_blank_values=True)
-    for name, values in options.items():
-        if name not in known:
-            names = ", ".join(sorted(known))
-            raise InvalidURL(f"A {engine} URL has no option {name!r}; it has: {names}.")
-        if len(values) != 1 or not values[0]:
-            raise InvalidURL(f"The option {name!r} of a {engine} URL takes one value.")
-    return {name: values[0] for name, values in options.items()}
 
 
 _LONGEST_EXPIRY = 2**31 - 1

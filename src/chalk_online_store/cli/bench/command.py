@@ -22,9 +22,10 @@ from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
-from chalk_online_store.drivers.credentials import is_local
+from chalk_online_store.dynamodb.credentials import is_local
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.store import OnlineStore
-from chalk_online_store.urls import DynamoDBTarget, SqliteTarget, parse_url
+from chalk_online_store.urls import SqliteTarget, parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 

@@ -34,6 +34,7 @@ from chalk_online_store.cli.planes import opened_plane
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import AccessDenied, ConnectionFailed, RequestError, RequestTimeout
 from chalk_online_store.planning.mix import read_mix
 from chalk_online_store.planning.sizing import size
@@ -42,7 +43,7 @@ from chalk_online_store.provisioning.observing import observe
 from chalk_online_store.provisioning.planning import plan
 from chalk_online_store.provisioning.spec import TableSpec, read_spec
 from chalk_online_store.provisioning.state import RegionState, TableState
-from chalk_online_store.urls import DynamoDBTarget, parse_url
+from chalk_online_store.urls import parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 

@@ -14,7 +14,7 @@ from chalk_online_store.cli.asking import ask
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Yes
 from chalk_online_store.cli.terminal import say
-from chalk_online_store.drivers.sessions import session_of
+from chalk_online_store.dynamodb.sessions import session_of
 from chalk_online_store.provisioning.applying import Progress
 from chalk_online_store.provisioning.applying import apply as apply_plan
 from chalk_online_store.provisioning.changes import Plan

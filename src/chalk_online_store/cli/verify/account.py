@@ -6,8 +6,8 @@ import time
 
 from chalk_online_store.cli.verify.checks import Check, NotApplicable, Units
 from chalk_online_store.cli.verify.context import ATTEMPT_SECONDS, CheckContext
-from chalk_online_store.drivers.sessions import resolve_regions
 from chalk_online_store.dynamodb.messages import Request
+from chalk_online_store.dynamodb.sessions import resolve_regions
 from chalk_online_store.provisioning.control_plane import ApiLacking, Call
 
 _ON = "on the attribute of the URL"

@@ -37,9 +37,10 @@ from chalk_online_store.cli.verify.transactions import TRANSACTION_CHECKS
 from chalk_online_store.cli.verify.values import VALUE_CHECKS
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.sync import Transport
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.provisioning.control_plane import ControlPlane
 from chalk_online_store.report import Report
-from chalk_online_store.urls import DynamoDBTarget, parse_url
+from chalk_online_store.urls import parse_url
 
 
 def all_checks(requests: int) -> list[Check]:

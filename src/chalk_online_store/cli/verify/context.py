@@ -26,6 +26,7 @@ from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.matching import Expected, Matcher
 from chalk_online_store.dynamodb.messages import Request, Response
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import (
@@ -37,7 +38,6 @@ from chalk_online_store.errors import (
 from chalk_online_store.provisioning.control_plane import ControlPlane
 from chalk_online_store.report import Report
 from chalk_online_store.retry import RetryPolicy
-from chalk_online_store.urls import DynamoDBTarget
 
 T = TypeVar("T")
 

@@ -9,13 +9,13 @@ from functools import partial
 
 from chalk_online_store.cli.verify.run import Removal
 from chalk_online_store.cli.verify.waiting import wait_until
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import RequestError, TableNotFound, WriteConflict
 from chalk_online_store.provisioning.applying import apply
 from chalk_online_store.provisioning.control_plane import Call, ControlPlane
 from chalk_online_store.provisioning.observing import observe
 from chalk_online_store.provisioning.planning import plan
 from chalk_online_store.provisioning.spec import TableSpec
-from chalk_online_store.urls import DynamoDBTarget
 
 _MAX_PREFIX = 200
 """AWS: a table's name has up to 255 characters."""

@@ -25,7 +25,6 @@ from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.exceptions import BotoCoreError, NoRegionError
 
 from chalk_online_store._fork import begin_anew_in_forks, forks_wait
-from chalk_online_store.drivers.networks import DIRECT, Network, is_local_host, resolve_network
 from chalk_online_store.dynamodb.signing import Credentials, host_header, url_path
 from chalk_online_store.errors import (
     InvalidCredentials,
@@ -34,6 +33,7 @@ from chalk_online_store.errors import (
     OnlineStoreError,
     RequestTimeout,
 )
+from chalk_online_store.network.settings import DIRECT, Network, is_local_host, resolve_network
 
 REFRESH_AHEAD = 300.0
 """Seconds before their expiry at which credentials are renewed in the background."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from botocore.httpsession import get_cert_path
 
 from chalk_online_store._fork import forks_wait
-from chalk_online_store.drivers.networks import DIRECT, Network
 from chalk_online_store.errors import ConnectionFailed
+from chalk_online_store.network.settings import DIRECT, Network
 
 
 def tls_context(network: Network = DIRECT) -> ssl.SSLContext:

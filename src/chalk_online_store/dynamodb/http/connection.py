@@ -9,11 +9,12 @@ import ssl
 import time
 from collections.abc import Iterable
 
-from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
-from chalk_online_store.drivers.http.opening import Waiting, open_through_proxy
-from chalk_online_store.drivers.http.shared import Target
 from chalk_online_store.drivers.polling import milliseconds_until, wait_for_any
+from chalk_online_store.dynamodb.http.exchange import AnswerReader
+from chalk_online_store.dynamodb.http.target import Target
 from chalk_online_store.dynamodb.messages import Response
+from chalk_online_store.network.opening import Waiting, open_through_proxy
+from chalk_online_store.network.sockets import BrokenAnswer
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 

@@ -1,15 +1,11 @@
-"""What both transports are built on: where to send, the time left, the words for failures."""
+"""Where requests go, and how failures on the way are told; for both transports."""
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from chalk_online_store.drivers.http.exchange import BrokenAnswer, RequestIds, RequestWriter
-from chalk_online_store.drivers.http.tls import TLS
-from chalk_online_store.drivers.http.tunnel import ProxyBroken, Tunnel, TunnelRefused
-from chalk_online_store.drivers.networks import Proxy, bracketed, is_local_host
+from chalk_online_store.dynamodb.http.exchange import RequestIds, RequestWriter
 from chalk_online_store.dynamodb.signing import DEFAULT_PORTS, Signer
 from chalk_online_store.errors import (
     ConnectionFailed,
@@ -18,22 +14,14 @@ from chalk_online_store.errors import (
     RequestError,
     RequestTimeout,
     StaleConnection,
-    StoreClosed,
 )
+from chalk_online_store.network.settings import Proxy, bracketed, is_local_host
+from chalk_online_store.network.sockets import BrokenAnswer
+from chalk_online_store.network.tls import TLS
+from chalk_online_store.network.tunnel import ProxyBroken, Tunnel, TunnelRefused
 
 if TYPE_CHECKING:
-    from chalk_online_store.drivers.credentials import Endpoint
-
-SOCKET_OPTIONS = [
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    # A peer that vanished is noticed within a minute, where the system can be told so.
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-        if hasattr(socket, name)
-    ),
-]
+    from chalk_online_store.dynamodb.credentials import Endpoint
 
 FAILURES = (BrokenAnswer, OSError, UnicodeError)
 """What the way to an answer fails with; the last where a name can be none of a host."""
@@ -113,11 +101,6 @@ class Target:
     def broken(self, why: str) -> ConnectionFailed:
         """The connection is of no use."""
         return ConnectionFailed(f"the connection to {self._name} failed: {why}")
-
-
-def store_closed() -> StoreClosed:
-    """Something was asked of a transport after its end."""
-    return StoreClosed("the store was closed: open another one")
 
 
 def reason(error: Exception) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from chalk_online_store.drivers.http.exchange import LARGEST_HEAD, USER_AGENT, BrokenAnswer
-from chalk_online_store.drivers.networks import Proxy
+from chalk_online_store.network.settings import Proxy
+from chalk_online_store.network.sockets import LARGEST_HEAD, USER_AGENT, BrokenAnswer
 
 READ_SIZE = 2**12
 """Bytes to read at once of a proxy's response."""

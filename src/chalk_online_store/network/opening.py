@@ -15,14 +15,40 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Generator
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from chalk_online_store.drivers.http.resolver import RESOLVER, Address, Resolution, stagger_for
-from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, Target
-from chalk_online_store.drivers.http.tls import TLS
-from chalk_online_store.drivers.http.tunnel import READ_SIZE, Tunnel
+from chalk_online_store.network.resolver import RESOLVER, Address, Resolution, stagger_for
+from chalk_online_store.network.sockets import SOCKET_OPTIONS
+from chalk_online_store.network.tls import TLS
+from chalk_online_store.network.tunnel import READ_SIZE, Tunnel
 
 T = TypeVar("T")
+
+
+class Target(Protocol):
+    """Where a socket is to be opened."""
+
+    @property
+    def host(self) -> str:
+        """The name or the address to connect to."""
+
+    @property
+    def port(self) -> int:
+        """The port to connect to."""
+
+    @property
+    def tls(self) -> TLS | None:
+        """The settings of TLS; None for a plain connection."""
+
+
+class ProxiedTarget(Target, Protocol):
+    """A target that may be reached through an HTTP proxy."""
+
+    def tunnel(self) -> Tunnel | None:
+        """Return the tunnel that a new connection needs; None if it needs none."""
+
+    def connecting_failed(self, error: Exception) -> Exception:
+        """Return what to raise if connecting has failed."""
 
 
 class Waiting(NamedTuple):
@@ -45,7 +71,7 @@ def open_socket(target: Target, deadline: float) -> Opening[socket.socket]:
     return sock if target.tls is None else (yield from _secure(sock, target.tls))
 
 
-def open_through_proxy(target: Target, deadline: float) -> Opening[socket.socket]:
+def open_through_proxy(target: ProxiedTarget, deadline: float) -> Opening[socket.socket]:
     """Open a socket like `open_socket`, through the proxy of the target if it has one.
 
     Raises `BrokenAnswer` for a proxy that fails, or refuses.

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import TypeAlias
 
-from chalk_online_store.drivers.credentials import (
+from chalk_online_store.dynamodb.credentials import (
     CredentialSource,
     Endpoint,
     LocalSession,
@@ -20,9 +20,9 @@ from chalk_online_store.drivers.credentials import (
     is_local,
     resolve_endpoint,
 )
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import InvalidURL
 from chalk_online_store.logs import event
-from chalk_online_store.urls import DynamoDBTarget
 
 logger = logging.getLogger("chalk_online_store.requests")
 

@@ -10,11 +10,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar, cast
 
-from chalk_online_store.drivers.http.connecting import connected
-from chalk_online_store.drivers.http.reuse import Reuse
-from chalk_online_store.drivers.http.shared import SOCKET_OPTIONS, store_closed
 from chalk_online_store.drivers.loops import EARLY, Alarm, PerLoop, fail
-from chalk_online_store.drivers.valkey.shared import (
+from chalk_online_store.errors import RequestError
+from chalk_online_store.network.connecting import connected
+from chalk_online_store.network.reuse import Reuse
+from chalk_online_store.network.sockets import SOCKET_OPTIONS, store_closed
+from chalk_online_store.valkey.commands import Reply, Request
+from chalk_online_store.valkey.pipeline import Pipeline
+from chalk_online_store.valkey.resp import BrokenReply, Command, ReplyReader, pack
+from chalk_online_store.valkey.transport.shared import (
     FAILURES,
     LOGIN_BYTES,
     ROLE,
@@ -26,10 +30,6 @@ from chalk_online_store.drivers.valkey.shared import (
     leads_astray,
     share_of_time,
 )
-from chalk_online_store.errors import RequestError
-from chalk_online_store.valkey.commands import Reply, Request
-from chalk_online_store.valkey.pipeline import Pipeline
-from chalk_online_store.valkey.resp import BrokenReply, Command, ReplyReader, pack
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 _CLOSE_SECONDS = 5.0

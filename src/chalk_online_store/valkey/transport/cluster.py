@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from chalk_online_store.drivers.http.shared import store_closed
 from chalk_online_store.drivers.loops import PerLoop
-from chalk_online_store.drivers.valkey.aio import AsyncPool, close_all
-from chalk_online_store.drivers.valkey.blocking import InFlight, Pool, size_of
-from chalk_online_store.drivers.valkey.shared import (
+from chalk_online_store.errors import RequestError, RequestRefused, ServerError
+from chalk_online_store.network.sockets import store_closed
+from chalk_online_store.valkey.commands import SIZE, Reply, Request, key_of_command
+from chalk_online_store.valkey.resp import Command
+from chalk_online_store.valkey.transport.aio import AsyncPool, close_all
+from chalk_online_store.valkey.transport.blocking import InFlight, Pool, size_of
+from chalk_online_store.valkey.transport.shared import (
     ASKING,
     REDIRECTS,
     SLOTS,
@@ -24,9 +27,6 @@ from chalk_online_store.drivers.valkey.shared import (
     SlotMap,
     share_of_time,
 )
-from chalk_online_store.errors import RequestError, RequestRefused, ServerError
-from chalk_online_store.valkey.commands import SIZE, Reply, Request, key_of_command
-from chalk_online_store.valkey.resp import Command
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 P = TypeVar("P", Pool, AsyncPool)

@@ -7,7 +7,7 @@ way becomes `ConnectionFailed` or `RequestTimeout`; every HTTP status is an answ
 `exchange` and `tunnel` know HTTP and no socket, `blocking` and `aio` know sockets and no HTTP.
 """
 
-from chalk_online_store.drivers.http.aio import AsyncHttpTransport
-from chalk_online_store.drivers.http.blocking import HttpTransport
+from chalk_online_store.dynamodb.http.aio import AsyncHttpTransport
+from chalk_online_store.dynamodb.http.blocking import HttpTransport
 
 __all__ = ["AsyncHttpTransport", "HttpTransport"]

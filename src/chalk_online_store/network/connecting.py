@@ -12,8 +12,8 @@ import time
 from contextlib import suppress
 from functools import partial
 
-from chalk_online_store.drivers.http.resolver import RESOLVER, Address, Resolution, stagger_for
-from chalk_online_store.drivers.http.tunnel import READ_SIZE, Tunnel
+from chalk_online_store.network.resolver import RESOLVER, Address, Resolution, stagger_for
+from chalk_online_store.network.tunnel import READ_SIZE, Tunnel
 
 
 async def connected(

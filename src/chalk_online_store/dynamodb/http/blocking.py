@@ -13,14 +13,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from chalk_online_store.drivers.http.connection import Connection
-from chalk_online_store.drivers.http.reuse import KEEPALIVE_TIMEOUT, TIDY_SECONDS, Reuse
-from chalk_online_store.drivers.http.shared import FAILURES, Target, store_closed
 from chalk_online_store.drivers.polling import wait_for_any
+from chalk_online_store.dynamodb.http.connection import Connection
+from chalk_online_store.dynamodb.http.target import FAILURES, Target
 from chalk_online_store.dynamodb.messages import Request, Response
+from chalk_online_store.network.reuse import KEEPALIVE_TIMEOUT, TIDY_SECONDS, Reuse
+from chalk_online_store.network.sockets import store_closed
 
 if TYPE_CHECKING:
-    from chalk_online_store.drivers.credentials import CredentialSource, Endpoint
+    from chalk_online_store.dynamodb.credentials import CredentialSource, Endpoint
 
 
 class HttpTransport:

@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from chalk_online_store.drivers.http.opening import open_socket
-from chalk_online_store.drivers.http.reuse import Reuse
-from chalk_online_store.drivers.http.shared import store_closed
 from chalk_online_store.drivers.polling import milliseconds_until
-from chalk_online_store.drivers.valkey.shared import (
+from chalk_online_store.errors import RequestError
+from chalk_online_store.network.opening import open_socket
+from chalk_online_store.network.reuse import Reuse
+from chalk_online_store.network.sockets import store_closed
+from chalk_online_store.valkey.commands import SIZE, Reply, Request
+from chalk_online_store.valkey.pipeline import Pipeline
+from chalk_online_store.valkey.resp import Command, ReplyReader, pack
+from chalk_online_store.valkey.transport.shared import (
     FAILURES,
     LOGIN_BYTES,
     ROLE,
@@ -30,10 +34,6 @@ from chalk_online_store.drivers.valkey.shared import (
     leads_astray,
     share_of_time,
 )
-from chalk_online_store.errors import RequestError
-from chalk_online_store.valkey.commands import SIZE, Reply, Request
-from chalk_online_store.valkey.pipeline import Pipeline
-from chalk_online_store.valkey.resp import Command, ReplyReader, pack
 from chalk_online_store.valkey.urls import ValkeyTarget
 
 _READ_SIZE = 1 << 16
@@ -101,7 +101,7 @@ class Pool:
     """The connections to one address, or to the server that sentinels name.
 
     Every connection in it is idle and in step: one that raised is closed, whatever it raised.
-    Connections are taken from the end that was used last. See `drivers.http.reuse` for those
+    Connections are taken from the end that was used last. See `network.reuse` for those
     that the network has forgotten.
     """
 
@@ -431,7 +431,7 @@ def _open_socket(server: Server, address: Address, deadline: float) -> socket.so
     """Connect, TLS included, by a deadline; raises `OSError` or `UnicodeError`."""
     if server.target.path:
         return _open_unix_socket(server.target.path, deadline)
-    opening = open_socket(_Place(server, address), deadline)  # type: ignore[arg-type]
+    opening = open_socket(_Place(server, address), deadline)
     try:
         while True:
             waiting = next(opening)

@@ -18,12 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
-from chalk_online_store.drivers.http.connecting import connected, pass_through
-from chalk_online_store.drivers.http.exchange import AnswerReader, BrokenAnswer
-from chalk_online_store.drivers.http.reuse import TIDY_SECONDS, Reuse
-from chalk_online_store.drivers.http.shared import FAILURES, SOCKET_OPTIONS, Stale, Target
 from chalk_online_store.drivers.loops import Alarm, Wait, fail
+from chalk_online_store.dynamodb.http.exchange import AnswerReader
+from chalk_online_store.dynamodb.http.target import FAILURES, Stale, Target
 from chalk_online_store.dynamodb.messages import Response
+from chalk_online_store.network.connecting import connected, pass_through
+from chalk_online_store.network.reuse import TIDY_SECONDS, Reuse
+from chalk_online_store.network.sockets import SOCKET_OPTIONS, BrokenAnswer
 
 CLOSED = "the store was closed"
 

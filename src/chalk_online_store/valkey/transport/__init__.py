@@ -3,8 +3,8 @@
 The connections are plain sockets and the protocol is `valkey.resp`: see docs/decisions.
 """
 
-from chalk_online_store.drivers.valkey.aio import AsyncValkeyTransport
-from chalk_online_store.drivers.valkey.blocking import ValkeyTransport
-from chalk_online_store.drivers.valkey.cluster import AsyncClusterTransport, ClusterTransport
+from chalk_online_store.valkey.transport.aio import AsyncValkeyTransport
+from chalk_online_store.valkey.transport.blocking import ValkeyTransport
+from chalk_online_store.valkey.transport.cluster import AsyncClusterTransport, ClusterTransport
 
 __all__ = ["AsyncClusterTransport", "AsyncValkeyTransport", "ClusterTransport", "ValkeyTransport"]

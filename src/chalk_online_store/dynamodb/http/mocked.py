@@ -17,9 +17,9 @@ from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.errors import RequestRefused
 
 if TYPE_CHECKING:
-    from chalk_online_store.drivers.credentials import Endpoint
-    from chalk_online_store.drivers.http.aio import AsyncHttpTransport
-    from chalk_online_store.drivers.http.blocking import HttpTransport
+    from chalk_online_store.dynamodb.credentials import Endpoint
+    from chalk_online_store.dynamodb.http.aio import AsyncHttpTransport
+    from chalk_online_store.dynamodb.http.blocking import HttpTransport
 
 _ENDED = (
     "the mock under which this store was opened has ended, so its requests would reach AWS. Open "

@@ -6,14 +6,15 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from chalk_online_store.drivers.http.pool import Pool
-from chalk_online_store.drivers.http.reuse import KEEPALIVE_TIMEOUT, Reuse
-from chalk_online_store.drivers.http.shared import FAILURES, Target, store_closed
 from chalk_online_store.drivers.loops import PerLoop
+from chalk_online_store.dynamodb.http.pool import Pool
+from chalk_online_store.dynamodb.http.target import FAILURES, Target
 from chalk_online_store.dynamodb.messages import Request, Response
+from chalk_online_store.network.reuse import KEEPALIVE_TIMEOUT, Reuse
+from chalk_online_store.network.sockets import store_closed
 
 if TYPE_CHECKING:
-    from chalk_online_store.drivers.credentials import CredentialSource, Endpoint
+    from chalk_online_store.dynamodb.credentials import CredentialSource, Endpoint
 
 CLOSE_SECONDS = 5.0
 """How long `close` waits for an event loop in another thread."""

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from chalk_online_store.drivers.networks import Proxy
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
-
-LARGEST_HEAD = 2**16
-"""Bytes that may arrive before a body: status line and headers, those of interim answers too."""
+from chalk_online_store.network.settings import Proxy
+from chalk_online_store.network.sockets import LARGEST_HEAD, USER_AGENT, BrokenAnswer
 
 LARGEST_BODY = 40 * 2**20
 """Memory that a body may take. DynamoDB sends at most 16 MB of items, and their JSON, with base64
@@ -28,30 +25,10 @@ _FRAMING_SHARE = 8
 _PIECE_SIZE = 64
 """Memory that a piece of a body takes beside its bytes."""
 
-_CLOSED = "the peer closed it before the answer was whole"
 _NOT_HTTP = "the answer is not HTTP"
 _NO_LENGTH = "the answer has no length"
 _TOO_LONG = "the answer is too long"
 _REPEATED = "the answer was sent before"
-
-
-def _user_agent() -> str:
-    try:
-        return f"chalk-online-store/{version('chalk-online-store')}"
-    except PackageNotFoundError:  # Programs that are frozen into one file often lack metadata.
-        return "chalk-online-store"
-
-
-USER_AGENT = _user_agent()
-
-
-class BrokenAnswer(Exception):
-    """An answer that cannot be accepted. The text is ours, never the peer's."""
-
-    @classmethod
-    def closed(cls) -> BrokenAnswer:
-        """The connection ended too early."""
-        return cls(_CLOSED)
 
 
 class RequestWriter:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalk_online_store.drivers.sessions import RegionAccess
+from chalk_online_store.dynamodb.sessions import RegionAccess
 from chalk_online_store.errors import ConnectionFailed, RequestRefused, TableNotFound
 
 

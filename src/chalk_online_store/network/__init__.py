@@ -1,0 +1,1 @@
+"""How connections are opened: names, addresses, proxies, TLS, and when one is used again."""
