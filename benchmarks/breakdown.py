@@ -63,7 +63,7 @@ def reads(url: str, count: int) -> Iterator[tuple[str, Part]]:
         return texts.get(pks[0], False) if count == 1 else texts.batch_get(pks, False)
 
     found = answers()[operation].encode()
-    kind = wire_answers.Got if count == 1 else wire_answers.BatchGot
+    kind = wire_answers.GetItemResponse if count == 1 else wire_answers.BatchGetItemResponse
     decoder = wire_answers.RowsDecoder(kind, group.shape)
     signed, signer = body(), Signer(REGION, url)
     credentials = Credentials(ACCESS_KEY, SECRET_KEY)

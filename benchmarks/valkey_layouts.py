@@ -83,7 +83,7 @@ class Packed(Layout):
         return [commands.replacing(self.keys, change, self.expiry) for change in self.changes]
 
     def partial_writes(self) -> list[Command]:
-        return [commands.merging(self.keys, self.parts, self.expiry)]
+        return [commands.merge_command(self.keys, self.parts, self.expiry)]
 
     def reads(self) -> list[Command]:
         return [("MGET", *self.places)]

@@ -17,7 +17,7 @@ from chalk_online_store.errors import ConnectionFailed, OnlineStoreError
 from chalk_online_store.operations.core import Core
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.health import RegionHealth
-from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.routing.router import Router
 from tests.fakes import answer, refusal
 from tests.replication import Lag, Replication, what
@@ -89,7 +89,7 @@ class Sent(NamedTuple):
     to: str
     states: Mapping[str, str]
     written: str
-    orders: Orders
+    orders: RegionCommands
 
 
 class Command(NamedTuple):

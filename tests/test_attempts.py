@@ -7,7 +7,7 @@ import random
 import pytest
 
 from chalk_online_store import RegionState, Routing
-from chalk_online_store.backend import Asked, Call
+from chalk_online_store.backend import Call, RequestInfo
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
 from chalk_online_store.errors import ConnectionFailed, RequestError, Throttled
@@ -36,7 +36,7 @@ class TwoRegions:
             raise self.error
         return region
 
-    def _perform(self, call: Call, asked: Asked) -> Operation[str]:
+    def _perform(self, call: Call, asked: RequestInfo) -> Operation[str]:
         now: Instant = yield NOW
         call.deadline = now.monotonic + 1
         return (yield from self._attempts.attempt(self._ask, asked, now, call))
@@ -50,13 +50,13 @@ class TwoRegions:
     def read(self, consistent: bool = False) -> Call:
         """Read once."""
         call = Call(0, consistent)
-        self._driver.run(self._perform(call, Asked("GetItem", 100, writes=False)))
+        self._driver.run(self._perform(call, RequestInfo("GetItem", 100, writes=False)))
         return call
 
     def write(self) -> Call:
         """Write once."""
         call = Call(0)
-        self._driver.run(self._perform(call, Asked("PutItem", 100, writes=True)))
+        self._driver.run(self._perform(call, RequestInfo("PutItem", 100, writes=True)))
         return call
 
 

@@ -15,7 +15,7 @@ from chalk_online_store import InvalidValue
 from chalk_online_store.planning.autoscaling import TargetTracking, simulate
 from chalk_online_store.planning.decreases import Decreases
 from chalk_online_store.planning.demand import Demand, diurnal, steady
-from chalk_online_store.planning.runs import Change, ProvisionedRun
+from chalk_online_store.planning.runs import CapacityChange, ProvisionedRun
 
 HOUR = 3_600
 DAY = 86_400
@@ -359,14 +359,14 @@ def test_it_follows_the_rules(demand: Demand, scaling: TargetTracking, burst: fl
 
 def slowly(
     demand: Demand, scaling: TargetTracking, burst_seconds: float
-) -> tuple[list[int], list[float], list[Change]]:
+) -> tuple[list[int], list[float], list[CapacityChange]]:
     """The rules once more, one step after the other, for a demand of less than a day."""
     per_minute = round(60 / demand.step)
     capacity, burst = scaling.minimum, scaling.minimum * burst_seconds
     capacities: list[int] = []
     consumed: list[float] = []
-    changes: list[Change] = []
-    due: list[Change] = []
+    changes: list[CapacityChange] = []
+    due: list[CapacityChange] = []
     means: list[float] = []
     for index, asked in enumerate(demand.units.tolist()):
         now = index * demand.step
@@ -385,12 +385,15 @@ def slowly(
             if after is not None:
                 end = len(means) * 60.0
                 late = math.ceil(scaling.delay / 60) * 60
-                due.append(Change(end, end + late, capacity, after))
+                due.append(CapacityChange(end, end + late, capacity, after))
     return capacities, consumed, changes
 
 
 def _decide(
-    means: Sequence[float], capacity: int, scaling: TargetTracking, changes: Sequence[Change]
+    means: Sequence[float],
+    capacity: int,
+    scaling: TargetTracking,
+    changes: Sequence[CapacityChange],
 ) -> int | None:
     now = len(means) * 60
     shares = [100 * mean / capacity for mean in means]

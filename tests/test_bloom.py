@@ -142,7 +142,7 @@ def test_a_filter_that_nobody_can_mean_is_refused(options: dict[str, object]) ->
 
 # --- the stored form -----------------------------------------------------------------------
 
-PLACES = segments.Places("a")
+PLACES = segments.FilterKeys("a")
 SEGMENT = segments.Segment(7, 3, hash_keys(keys_of("a", 10)))
 
 
@@ -171,7 +171,7 @@ def test_any_damage_to_a_segment_is_seen(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     "foreign",
     [
-        segments.Places("b").segment("s", 1),
+        segments.FilterKeys("b").segment("s", 1),
         PLACES.segment("t", 1),
         PLACES.segment("s", 2),
         ItemKey("x", "y"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chalk_online_store import Feature
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.shapes import Column, Shape
-from chalk_online_store.dynamodb.bodies import Bodies, Reads
+from chalk_online_store.dynamodb.bodies import Bodies, ReadBodies
 from tests.helpers import stress
 
 LAYOUTS = [TableLayout(), TableLayout('p"k%b', "s\\k%d", "\u00e9")]
@@ -21,7 +21,7 @@ texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8) | st.sampl
 )
 
 
-def reads_of(layout: TableLayout, sks: list[str], *, projected: bool) -> Reads:
+def reads_of(layout: TableLayout, sks: list[str], *, projected: bool) -> ReadBodies:
     columns = (Column("a", Feature("x", int), "user.x"), Column("%b", Feature("y", int), "user.y"))
     return Bodies("t", layout).reads(sks, Shape(layout, columns, projected))
 
@@ -75,18 +75,18 @@ def test_a_get_asks_for_its_key(
 @quick
 @given(texts, st.lists(texts, min_size=2, max_size=3), st.booleans(), st.booleans())
 def test_a_query_asks_from_the_first_to_the_last_sort_key(
-    layout: TableLayout, pk: str, sks: list[str], projected: bool, goes_on: bool
+    layout: TableLayout, pk: str, sks: list[str], projected: bool, continues: bool
 ) -> None:
     """A Query of several groups spans them all, and begins where the last page ended."""
-    start = {"x": {"S": "1"}} if goes_on else {}
+    start = {"x": {"S": "1"}} if continues else {}
     reads = reads_of(layout, sks, projected=projected)
-    body = json.loads(reads.query(pk, True, json.dumps(start).encode() if goes_on else b""))
+    body = json.loads(reads.query(pk, True, json.dumps(start).encode() if continues else b""))
     names = names_of(layout, projected=projected)
     aliases = {**names.pop("ExpressionAttributeNames", {}), "#p": layout.pk, "#s": layout.sk}
     assert body == {
         "TableName": "t",
         **names,
-        **({"ExclusiveStartKey": start} if goes_on else {}),
+        **({"ExclusiveStartKey": start} if continues else {}),
         "ExpressionAttributeNames": aliases,
         "KeyConditionExpression": "#p=:p AND #s BETWEEN :a AND :b",
         "ExpressionAttributeValues": {

@@ -20,14 +20,14 @@ import pytest
 
 from chalk_online_store import AsyncOnlineStore, OnlineStore, OnlineStoreError, features
 from chalk_online_store.drivers.aio import AsyncDriver
-from chalk_online_store.drivers.loops import Alarm
+from chalk_online_store.drivers.loops import DeadlineTimer
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.dynamodb.http import AsyncHttpTransport
 from chalk_online_store.dynamodb.http.pool import Connection, Pool
 from chalk_online_store.effects import All, Send
 from chalk_online_store.errors import RequestTimeout
 from chalk_online_store.network.reuse import Reuse
-from chalk_online_store.network.sockets import BrokenAnswer
+from chalk_online_store.network.sockets import BrokenResponse
 from chalk_online_store.testing import Dynoxide
 from chalk_online_store.valkey.transport.aio import AsyncConnection
 from tests.gateways import BREAKS, STRESS, Gateway
@@ -171,7 +171,7 @@ def test_a_connection_that_was_lost_before_its_use_is_refused(new_loop: NewLoop)
         for _ in range(1000):
             if connection.usable:
                 await asyncio.sleep(0.01)
-        with pytest.raises(BrokenAnswer):
+        with pytest.raises(BrokenResponse):
             await asyncio.wait_for(connection.exchange(b"", 0.0, time.monotonic() + 10), 30)
         await transport.close()
 
@@ -319,7 +319,7 @@ def test_a_failed_response_that_nobody_awaits_is_not_reported() -> None:
         loop.set_exception_handler(lambda _, context: reports.append(context))
         transport = tasks_transport("http://127.0.0.1:1")
         over_http = Connection(transport._pool())
-        over_valkey = AsyncConnection(Alarm(loop), Reuse(50, 1))
+        over_valkey = AsyncConnection(DeadlineTimer(loop), Reuse(50, 1))
         for connection in (over_http, over_valkey):
             connection._waiting = loop.create_future()
             connection._fail(TimeoutError())

@@ -38,7 +38,7 @@ from chalk_online_store.planning.caching import (
 from chalk_online_store.planning.traces import read_trace
 from chalk_online_store.planning.traffic import Workload, zipf
 from chalk_online_store.tiers.filter.bloom import KeyFilter, hash_keys
-from chalk_online_store.tiers.lru import MISS, ItemCache, Trip
+from chalk_online_store.tiers.lru import MISS, InFlightRead, ItemCache
 from tests.files import Write, check_refused, write_rows
 
 PRESENT = range(6)
@@ -240,7 +240,7 @@ def test_hits_are_those_of_the_real_cache_in_time(
 
 def read_real(cache: ItemCache, entity: int, count: int, now: float) -> int:
     """The hits of one read through the cache, as tiers/cached_reads.py does it."""
-    trip = Trip()
+    trip = InFlightRead()
     looks = [cache.look([str(entity)], str(group), "shape", now, trip) for group in range(count)]
     row = "row" if entity in PRESENT else None
     cache.land(trip, list(trip.shapes), [row] * len(trip.shapes), now)

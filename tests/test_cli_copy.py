@@ -13,7 +13,7 @@ import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, feature, features
 from chalk_online_store.cli.copying import run as copying
-from chalk_online_store.cli.kept import keep
+from chalk_online_store.cli.kept import save_checkpoint
 from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.operations import copying as operations
 from chalk_online_store.planning.typical import typical_rows
@@ -214,7 +214,7 @@ def test_mistakes_are_told(
     """One store twice, and the progress of another copy; passwords are in no file."""
     source, target, progress = make("sqlite"), make("sqlite"), tmp_path / "progress"
     assert run(source, source) == 2
-    keep(progress, copying.take_up(progress, "valkey://me:secret@h", target))
+    save_checkpoint(progress, copying.take_up(progress, "valkey://me:secret@h", target))
     assert "secret" not in progress.read_text()
     assert run(source, target, "--progress", progress, "--yes") == 1
     progress.write_text("{")

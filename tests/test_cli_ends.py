@@ -17,7 +17,7 @@ import typer
 
 from chalk_online_store import OnlineStore
 from chalk_online_store.cli import bloom, main, stores
-from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.rows import command as rows
 from tests.helpers import exit_status
@@ -329,7 +329,7 @@ def test_ctrl_c_at_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(typer, "confirm", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ask("Go on?", False)
+        confirm("Go on?", False)
 
 
 def test_nobody_answers(

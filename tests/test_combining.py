@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from chalk_online_store.codec.changes import Attributes, Change, number
-from chalk_online_store.codec.combining import joined, left_of
+from chalk_online_store.codec.combining import merge_changes, subtract_newer
 from tests.helpers import stress
 from tests.test_changes import NEW, OLD, after, erase, part, seen, whole
 
@@ -42,7 +42,7 @@ def test_what_is_left_and_the_newer_do_what_both_do(
 ) -> None:
     """To leave out of the older change what the newer one says makes no difference, ever after."""
     older, newer = sorted((one, other), key=lambda change: change.observed_at)
-    left = left_of(older, newer)
+    left = subtract_newer(older, newer)
     fewer = [change for change in (left, newer) if change is not None]
     assert seen(after([*fewer, next_one], item)) == seen(after([older, newer, next_one], item))
     assert seen(after(fewer, item)) == seen(after([older, newer], item))
@@ -55,7 +55,7 @@ def test_two_changes_of_one_time_are_one(
 ) -> None:
     """What two changes of one observed-at are joined to does what they do, one after the other."""
     later = Change(other.key, one.observed_at, other.form, other.attributes, other.expires_at)
-    both = joined(one, later)
+    both = merge_changes(one, later)
     if both is not None:
         assert seen(after([both, next_one], item)) == seen(after([one, later, next_one], item))
 
@@ -63,29 +63,29 @@ def test_two_changes_of_one_time_are_one(
 def test_a_newer_whole_write_leaves_nothing_of_an_older_one() -> None:
     """The common case, an entity that is written again, needs one request."""
     older = whole(1, a=1, b=2, c=3, d=4)
-    assert left_of(older, whole(2, a=5, b=6, c=7, d=8)) is None
-    assert left_of(older, erase(2)) is None
-    assert left_of(part(1, a=1), part(2, a=5)) is None
+    assert subtract_newer(older, whole(2, a=5, b=6, c=7, d=8)) is None
+    assert subtract_newer(older, erase(2)) is None
+    assert subtract_newer(part(1, a=1), part(2, a=5)) is None
 
 
 def test_what_the_newer_does_not_speak_of_is_left() -> None:
     """Partial writes of different features are both kept, less what is said again."""
-    left = left_of(part(1, a=1, b=2), part(2, b=5))
+    left = subtract_newer(part(1, a=1, b=2), part(2, b=5))
     assert left is not None
     assert left.values == {"a": number(1)}
     assert left.observed_at == 1
     untouched = part(1, a=1)
-    assert left_of(untouched, part(2, b=5)) is untouched
+    assert subtract_newer(untouched, part(2, b=5)) is untouched
 
 
 def test_an_erasure_is_left_before_a_write() -> None:
     """It also removed features that the write, by an older schema, does not know of."""
     older = erase(1)
-    assert left_of(older, whole(2, OLD, a=1, b=2)) is older
+    assert subtract_newer(older, whole(2, OLD, a=1, b=2)) is older
 
 
 def test_parts_of_one_moment_are_joined() -> None:
     """Features that were handed over apart but observed together take one request."""
-    both = joined(part(1, a=1), part(1, b=2, a=3))
+    both = merge_changes(part(1, a=1), part(1, b=2, a=3))
     assert both is not None
     assert both.values == {"a": number(3), "b": number(2)}

@@ -22,7 +22,7 @@ from chalk_online_store.network import connecting, resolver
 from chalk_online_store.network.connecting import connected
 from chalk_online_store.network.resolver import Address, in_turns
 from chalk_online_store.network.reuse import Reuse
-from chalk_online_store.network.sockets import BrokenAnswer
+from chalk_online_store.network.sockets import BrokenResponse
 
 HOST = "127.0.0.1"
 
@@ -91,7 +91,7 @@ def test_closing_fails_those_who_wait_for_a_connection(
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await one.close()
-        with pytest.raises(BrokenAnswer, match="the store was closed"):
+        with pytest.raises(BrokenResponse, match="the store was closed"):
             await asyncio.wait_for(asking, 10)
 
     asyncio.run(asyncio.wait_for(play(), 10))

@@ -282,7 +282,7 @@ def test_a_child_does_not_wait_for_its_parents_thread(
     source: CredentialSource, role: Role, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process forked while credentials were being loaded, for long, loads its own."""
-    monkeypatch.setattr(forks, "PATIENCE", 0.01)
+    monkeypatch.setattr(forks, "FORK_TIMEOUT_SECONDS", 0.01)
     role.open.clear()
     with pytest.raises(RequestTimeout):
         source.current(timeout=0.01)

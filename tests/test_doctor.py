@@ -13,7 +13,7 @@ import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, features
 from chalk_online_store.cli.doctor.account import check_alarms, check_quotas
-from chalk_online_store.cli.doctor.checks import Check, of_capacity, of_table
+from chalk_online_store.cli.doctor.checks import Check, check_capacity, check_table
 from chalk_online_store.cli.doctor.command import _drift, _observed
 from chalk_online_store.cli.doctor.live import of_permissions
 from chalk_online_store.codec.layout import TableLayout
@@ -37,8 +37,8 @@ from chalk_online_store.provisioning.policies import operator, reader, writer
 from chalk_online_store.provisioning.spec import Alarms, TableSpec
 from chalk_online_store.provisioning.state import (
     Key,
-    Recovery,
-    RegionState,
+    PointInTimeRecovery,
+    RegionTableState,
     Scaling,
     TableState,
     TargetTracking,
@@ -55,11 +55,11 @@ from tests.control_plane import Aws
 from tests.helpers import exit_status
 
 EAST, WEST = "us-east-1", "us-west-2"
-SOUND = RegionState(
+SOUND = RegionTableState(
     status="ACTIVE",
     keys=(Key("pk", "HASH", "S"), Key("sk", "RANGE", "S")),
     billing_mode="PAY_PER_REQUEST",
-    recovery=Recovery(True, 35),
+    recovery=PointInTimeRecovery(True, 35),
     ttl="ttl",
     deletion_protection=True,
 )
@@ -77,9 +77,9 @@ USER = f"{__name__}:User"
 # --- what the control plane tells ----------------------------------------------------------
 
 
-def judged(state: RegionState, west: RegionState | None = None) -> dict[str, Check]:
+def judged(state: RegionTableState, west: RegionTableState | None = None) -> dict[str, Check]:
     regions = {EAST: state} if west is None else {EAST: state, WEST: west}
-    checks = of_table(TableState("features", regions), [*regions], TableLayout())
+    checks = check_table(TableState("features", regions), [*regions], TableLayout())
     return {f"{check.where} {check.what}": check for check in checks}
 
 
@@ -99,7 +99,7 @@ def test_a_sound_table_has_nothing_wrong() -> None:
         ({"ttl": None}, "expiry", "warning"),
         ({"ttl": "expires"}, "expiry", "error"),
         ({"ttl": Unknown("no such operation")}, "expiry", "note"),
-        ({"recovery": Recovery(False)}, "recovery", "warning"),
+        ({"recovery": PointInTimeRecovery(False)}, "recovery", "warning"),
         ({"recovery": Unknown("no such operation")}, "recovery", "note"),
         ({"deletion_protection": False}, "deletion", "warning"),
     ],
@@ -151,16 +151,16 @@ def test_provisioned_capacity_is_held_against_the_mix(
 ) -> None:
     """What is provisioned, or may be by autoscaling, at its target."""
     found = replace(SOUND, billing_mode="PROVISIONED", write_units=1000, **state)
-    checks = {c.what: c for c in of_capacity(sizing(), TableState("features", {EAST: found}))}
+    checks = {c.what: c for c in check_capacity(sizing(), TableState("features", {EAST: found}))}
     assert checks["read capacity"].verdict == verdict
     assert checks["write capacity"].verdict == "ok"
 
 
 def test_a_maximum_on_demand_is_held_against_the_mix() -> None:
     """On demand is enough, unless a maximum says otherwise; a region without a table is named."""
-    checks = of_capacity(sizing(), TableState("f", {EAST: replace(SOUND, max_write=699)}))
+    checks = check_capacity(sizing(), TableState("f", {EAST: replace(SOUND, max_write=699)}))
     assert [check.verdict for check in checks] == ["ok", "error"]
-    assert [c.verdict for c in of_capacity(sizing(), TableState("f", {}))] == ["warning"]
+    assert [c.verdict for c in check_capacity(sizing(), TableState("f", {}))] == ["warning"]
 
 
 class Guarded(ControlPlane):
@@ -265,7 +265,7 @@ def test_a_denied_look_is_a_note() -> None:
     )
     state, failed, unreachable = _observed(plane, "features", [EAST])
     assert (failed, unreachable) == ([], set())
-    checks = {check.what: check for check in of_table(state, [EAST], TableLayout())}
+    checks = {check.what: check for check in check_table(state, [EAST], TableLayout())}
     assert checks["recovery"].verdict == checks["expiry"].verdict == "note"
     assert checks["keys"].verdict == checks["deletion"].verdict == "ok"
     plane.denied = ("DescribeTable",)

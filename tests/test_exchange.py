@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from chalk_online_store.dynamodb.http.exchange import (
     LARGEST_BODY,
-    AnswerReader,
     RequestIds,
     RequestWriter,
+    ResponseReader,
 )
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
-from chalk_online_store.network.sockets import LARGEST_HEAD, BrokenAnswer
+from chalk_online_store.network.sockets import LARGEST_HEAD, BrokenResponse
 
 BODY = b'{"Item":{"a":{"N":"1.5"}}}'
 
@@ -64,12 +64,12 @@ every_broken_answer = pytest.mark.parametrize("data", BROKEN.values(), ids=BROKE
 @every_answer
 def test_an_answer_is_whole_at_its_last_byte(data: bytes) -> None:
     """At every boundary but the last the answer is still to come, byte by byte or in two."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     assert [reader.feed(data[i : i + 1]) for i in range(len(data) - 1)] == [None] * (len(data) - 1)
     expected = reader.feed(data[-1:])
     assert expected is not None
     for cut in range(1, len(data)):
-        reader = AnswerReader()
+        reader = ResponseReader()
         assert reader.feed(data[:cut]) is None
         assert reader.feed(data[cut:]) == expected
 
@@ -77,7 +77,7 @@ def test_an_answer_is_whole_at_its_last_byte(data: bytes) -> None:
 @given(st.data(), st.lists(st.sampled_from(list(ANSWERS.values())[:5]), min_size=1, max_size=4))
 def test_any_split_gives_the_same_answers(draw: st.DataObject, answers: list[bytes]) -> None:
     """One reader reads the answers of a connection one by one, wherever they are cut."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     for data in answers:
         cuts = draw.draw(st.sets(st.integers(1, len(data) - 1)))
         edges = [0, *sorted(cuts), len(data)]
@@ -107,7 +107,7 @@ def test_what_is_told_of_an_answer() -> None:
 @pytest.mark.parametrize("name", ["to be closed", "of HTTP/1.0"])
 def test_an_announced_end_is_heard(name: str) -> None:
     """A connection that the engine will close cannot carry another request."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     assert reader.feed(ANSWERS[name]) is not None
     assert not reader.reusable
 
@@ -115,7 +115,7 @@ def test_an_announced_end_is_heard(name: str) -> None:
 @pytest.mark.parametrize("more", [with_length(b"2"), b"noise", b"HTTP/1.1 200 OK\r\n"])
 def test_more_than_an_answer_spoils_the_connection(more: bytes) -> None:
     """The answer counts; what follows it unasked is never taken for the next one."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     assert reader.feed(with_length(BODY) + more) == whole(with_length(BODY))
     assert not reader.reusable
 
@@ -124,8 +124,8 @@ def test_more_than_an_answer_spoils_the_connection(more: bytes) -> None:
 def test_a_broken_answer_is_refused_however_it_arrives(data: bytes) -> None:
     """At once or byte by byte, what cannot be accepted ends in our words, with no part of it."""
     for size in (len(data), 1):
-        with pytest.raises(BrokenAnswer, match=r"^the answer (is not HTTP|has no length|is too)"):
-            feed_all(AnswerReader(), data, size)
+        with pytest.raises(BrokenResponse, match=r"^the answer (is not HTTP|has no length|is too)"):
+            feed_all(ResponseReader(), data, size)
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_a_broken_answer_is_refused_however_it_arrives(data: bytes) -> None:
 )
 def test_a_head_does_not_grow_for_ever(data: bytes) -> None:
     """A head that has not ended after 64 KB is given up, not gathered until time is up."""
-    with pytest.raises(BrokenAnswer, match="too long"):
-        feed_all(AnswerReader(), data, 1000)
+    with pytest.raises(BrokenResponse, match="too long"):
+        feed_all(ResponseReader(), data, 1000)
 
 
 def test_heads_of_many_answers_do_not_add_up() -> None:
     """The bound is one answer's: a connection that is kept for days goes on."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     data = with_length(b"")
     for _ in range(2 * LARGEST_HEAD // len(data)):
         assert feed_all(reader, data, len(data) - 1) is not None
@@ -154,8 +154,8 @@ def test_heads_of_many_answers_do_not_add_up() -> None:
 def test_chunks_do_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound of a body counts its chunks together."""
     monkeypatch.setattr("chalk_online_store.dynamodb.http.exchange.LARGEST_BODY", 20)
-    with pytest.raises(BrokenAnswer, match="too long"):
-        feed_all(AnswerReader(), chunked(BODY, 5), 30)
+    with pytest.raises(BrokenResponse, match="too long"):
+        feed_all(ResponseReader(), chunked(BODY, 5), 30)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_chunks_do_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_trailers_do_not_grow_for_ever(more: bytes) -> None:
     """A chunked body whose trailers do not end is refused, however small its chunks were."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     assert reader.feed(chunked(b"x" * 100, 10).removesuffix(b"\r\n") + b"T: ") is None
-    with pytest.raises(BrokenAnswer, match="too long"):
+    with pytest.raises(BrokenResponse, match="too long"):
         feed_all(reader, b"".join(more % n if b"%" in more else more for n in range(2**14)), 1000)
 
 
@@ -178,12 +178,12 @@ def test_a_body_that_does_not_end_takes_bounded_memory(
     """The bound of a body counts the memory of its pieces, so tiny chunks reach it sooner."""
     limit = 2**20
     monkeypatch.setattr("chalk_online_store.dynamodb.http.exchange.LARGEST_BODY", limit)
-    reader = AnswerReader()
+    reader = ResponseReader()
     reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
     tracemalloc.start()
     try:
-        with pytest.raises(BrokenAnswer, match="too long"):
+        with pytest.raises(BrokenResponse, match="too long"):
             feed_again(reader, chunk * 10, limit)
         assert tracemalloc.get_traced_memory()[1] < 2 * limit
     finally:
@@ -192,13 +192,13 @@ def test_a_body_that_does_not_end_takes_bounded_memory(
 
 def test_a_refused_body_is_not_kept() -> None:
     """The pieces of a body that is too long are released at once, and not with the exception."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     piece = b" " * 2**20
     reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     chunk = b"%x\r\n%b\r\n" % (len(piece), piece)
     tracemalloc.start()
     try:
-        with pytest.raises(BrokenAnswer, match="too long"):
+        with pytest.raises(BrokenResponse, match="too long"):
             feed_again(reader, chunk, LARGEST_BODY // len(piece) + 1)
         assert tracemalloc.get_traced_memory()[0] < LARGEST_BODY // 10
     finally:
@@ -207,8 +207,8 @@ def test_a_refused_body_is_not_kept() -> None:
 
 def test_a_declared_length_above_the_bound_is_refused_at_its_head() -> None:
     """Nothing of a body is collected if its declared length is too long."""
-    reader = AnswerReader()
-    with pytest.raises(BrokenAnswer, match="too long"):
+    reader = ResponseReader()
+    with pytest.raises(BrokenResponse, match="too long"):
         reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (LARGEST_BODY + 1))
     assert not reader.reusable
 
@@ -221,8 +221,8 @@ def test_the_largest_batch_of_dynamodb_is_accepted() -> None:
 @given(st.binary(max_size=300), st.integers(1, 300))
 def test_noise_is_refused_or_awaited(noise: bytes, size: int) -> None:
     """Whatever bytes arrive, the reader raises nothing but its own error."""
-    with suppress(BrokenAnswer):
-        feed_all(AnswerReader(), b"HTTP/1.1 200 OK\r\n" + noise, size)
+    with suppress(BrokenResponse):
+        feed_all(ResponseReader(), b"HTTP/1.1 200 OK\r\n" + noise, size)
 
 
 @given(
@@ -266,19 +266,19 @@ class SeenRequest:
 
 
 def whole(data: bytes) -> Response:
-    answer = AnswerReader().feed(data)
+    answer = ResponseReader().feed(data)
     assert answer is not None
     return answer
 
 
-def feed_all(reader: AnswerReader, data: bytes, size: int) -> Response | None:
+def feed_all(reader: ResponseReader, data: bytes, size: int) -> Response | None:
     answer = None
     for start in range(0, len(data), size):
         answer = reader.feed(data[start : start + size])
     return answer
 
 
-def feed_again(reader: AnswerReader, data: bytes, times: int) -> None:
+def feed_again(reader: ResponseReader, data: bytes, times: int) -> None:
     for _ in range(times):
         reader.feed(data)
 
@@ -291,14 +291,14 @@ def with_request_id(request_id: str) -> bytes:
 
 def test_an_answer_that_comes_twice_is_refused() -> None:
     """An answer with the request id of the one before ends the connection, if ids ever differ."""
-    reader = AnswerReader()
+    reader = ResponseReader()
     for request_id in ("A", "B", "A"):
         assert reader.feed(with_request_id(request_id)) is not None
-    with pytest.raises(BrokenAnswer, match="sent before"):
+    with pytest.raises(BrokenResponse, match="sent before"):
         reader.feed(with_request_id("A"))
     assert not reader.reusable
     for answer in (with_length(BODY), with_request_id("A")):
-        reader = AnswerReader()
+        reader = ResponseReader()
         for _ in range(3):  # An engine without ids, and a fake that gives all the same one.
             assert reader.feed(answer) is not None
 
@@ -307,11 +307,11 @@ def test_what_is_known_of_request_ids_holds_for_all_connections() -> None:
     """A new connection to an endpoint whose ids differ refuses the first one that is repeated."""
     ids = RequestIds()
     for request_id in ("A", "B"):
-        AnswerReader(ids).feed(with_request_id(request_id))
-    reader = AnswerReader(ids)
+        ResponseReader(ids).feed(with_request_id(request_id))
+    reader = ResponseReader(ids)
     for request_id in ("C", "D"):
         assert reader.feed(with_request_id(request_id)) is not None
-    reader = AnswerReader(ids)
+    reader = ResponseReader(ids)
     assert reader.feed(with_request_id("E")) is not None
-    with pytest.raises(BrokenAnswer, match="sent before"):
+    with pytest.raises(BrokenResponse, match="sent before"):
         reader.feed(with_request_id("E"))

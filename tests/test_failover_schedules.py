@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from chalk_online_store import RegionState, RegistryUnavailable, Routing
-from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.orders import RegionCommands
 from tests.helpers import stress
 from tests.regions import Command, Done, Fault, Lag, Regions, Sent
 from tests.test_failover_simulated import DISTANCES, schedule
@@ -154,7 +154,7 @@ def check_obeyed(world: Regions) -> None:
 
     That is, those that hold since the beginning of the call that it may belong to.
     """
-    held, since = Orders(), 0.0
+    held, since = RegionCommands(), 0.0
     for each in world.sent:
         if each.orders != held:
             held, since = each.orders, each.at

@@ -314,7 +314,7 @@ def test_who_cannot_refresh_stops_trusting() -> None:
     assert reader.read([7]).report.bloom_skips == 0
     stats = reader.core.stats(read_now(world)).namespaces["user"].bloom
     assert stats is not None
-    assert (stats.trusted, stats.trouble) == (False, "It is away.")
+    assert (stats.trusted, stats.degraded_reason) == (False, "It is away.")
     world.fault = lambda request: None
     world.pass_time(REFRESH)
     reader.read([7])
@@ -703,7 +703,7 @@ def test_a_segment_that_has_not_arrived_is_waited_for() -> None:
     assert rows.report.bloom_skips == 0
     stats = reader.core.stats(read_now(world)).namespaces["user"].bloom
     assert stats is not None
-    assert "has not arrived yet" in stats.trouble
+    assert "has not arrived yet" in stats.degraded_reason
     connection.execute("INSERT INTO items SELECT * FROM held")
     world.pass_time(REFRESH)
     reader.read([7])
@@ -739,7 +739,7 @@ def test_a_chunk_that_is_gone_sets_the_filter_aside() -> None:
     rows = other.read([1, 40, 50], ["a"])
     assert rows.statuses("a") == [Status.HIT, Status.HIT, Status.MISSING]
     assert rows.report.bloom_skips == 0
-    assert "build" in other.core.stats(read_now(world)).namespaces["user"].bloom.trouble  # type: ignore[union-attr]
+    assert "build" in other.core.stats(read_now(world)).namespaces["user"].bloom.degraded_reason  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("part", ["head", "chunk", "segment", "stream:/0"])
@@ -758,7 +758,7 @@ def test_a_damaged_part_sets_the_filter_aside(part: str) -> None:
     stats = reader.core.stats(read_now(world)).namespaces["user"].bloom
     assert stats is not None
     assert stats.trusted == part.startswith("stream")  # Its key says all that there is to say.
-    assert stats.trusted or "build" in stats.trouble
+    assert stats.trusted or "build" in stats.degraded_reason
     world.pass_time(60)
     writer.write([50])
     assert reader.read([50], ["a"]).statuses("a") == [Status.HIT]

@@ -126,7 +126,7 @@ def test_killed_writers_hide_nothing(url: str) -> None:
     assert hidden == []
     assert len(known) > 300
     assert killed > 2
-    assert stats.trouble == ""
+    assert stats.degraded_reason == ""
     assert stats.trusted
     assert stats.layers > 1
     assert absent.report.bloom_skips > 0.97 * 2000

@@ -57,7 +57,7 @@ def test_a_fork_waits_for_what_it_must_not_interrupt() -> None:
 
 def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes longer than forks wait is interrupted; the child can do it itself."""
-    monkeypatch.setattr(forks, "PATIENCE", 0.05)
+    monkeypatch.setattr(forks, "FORK_TIMEOUT_SECONDS", 0.05)
     lock = threading.Lock()
     with at_work(lock, threading.Event()):
         assert not fork_sees(lock)

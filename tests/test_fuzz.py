@@ -34,7 +34,7 @@ from chalk_online_store.drivers.simulated import Reply
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.messages import Response
-from chalk_online_store.operations.rows import Rows, Source, Sources
+from chalk_online_store.operations.rows import ColumnSource, ColumnSources, Rows
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.types import struct_fields
 from tests.fakes import SimulatedStore
@@ -151,10 +151,10 @@ def check_items(shape: Shape, bodies: list[bytes]) -> None:
     for row in found:
         if not isinstance(row, OnlineStoreError):
             attempt(partial(shape.cell, row, 0))
-    sources = {"x": Source(0, shape, 0, 10**15)}
+    sources = {"x": ColumnSource(0, shape, 0, 10**15)}
     report = Report(failed=sum(isinstance(row, OnlineStoreError) for row in found))
     rows = Rows(
-        list(range(len(found))), Sources(sources), range(len(found)), [found], 10**15, report
+        list(range(len(found))), ColumnSources(sources), range(len(found)), [found], 10**15, report
     )
     attempt(rows.to_dict)
     attempt(lambda: rows.statuses("x"))
@@ -253,14 +253,16 @@ DECODERS: list[Any] = [
     answers.raw_item,
     *(
         answers.RowsDecoder(answer, SHAPES["struct"])
-        for answer in (answers.Got, answers.BatchGot, answers.Queried)
+        for answer in (answers.GetItemResponse, answers.BatchGetItemResponse, answers.QueryResponse)
     ),
 ]
 MATCHER = Matcher("simulated", TableLayout())
 DECODERS += [
-    MATCHER.item(answers.RowsDecoder(answers.Got, SHAPES["struct"]), "u1", "a"),
-    MATCHER.batch(answers.RowsDecoder(answers.BatchGot, SHAPES["struct"]), "a", ["u1", "u2"]),
-    MATCHER.page(answers.RowsDecoder(answers.Queried, SHAPES["struct"]), "u1", "a", "b"),
+    MATCHER.item(answers.RowsDecoder(answers.GetItemResponse, SHAPES["struct"]), "u1", "a"),
+    MATCHER.batch(
+        answers.RowsDecoder(answers.BatchGetItemResponse, SHAPES["struct"]), "a", ["u1", "u2"]
+    ),
+    MATCHER.page(answers.RowsDecoder(answers.QueryResponse, SHAPES["struct"]), "u1", "a", "b"),
     MATCHER.raw_item(ItemKey("u1", "a")),
     MATCHER.partition("u1", ""),
     MATCHER.scan(),

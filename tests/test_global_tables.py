@@ -21,9 +21,9 @@ from chalk_online_store import (
     feature,
     features,
 )
-from chalk_online_store.cli.doctor.checks import of_table
+from chalk_online_store.cli.doctor.checks import check_table
 from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.provisioning.state import RegionState, TableState
+from chalk_online_store.provisioning.state import RegionTableState, TableState
 from chalk_online_store.testing import Dynoxide, create_table
 from tests.environments import TABLE, Environment, arn, replica
 from tests.helpers import exit_status
@@ -189,12 +189,13 @@ def test_a_replica_without_replication_is_an_error(status: str, seen_by: str) ->
     state = TableState(
         TABLE,
         {
-            EAST: RegionState(status="ACTIVE", replicas={WEST: told}),
-            WEST: RegionState(status=own, replicas={EAST: "ACTIVE"}),
+            EAST: RegionTableState(status="ACTIVE", replicas={WEST: told}),
+            WEST: RegionTableState(status=own, replicas={EAST: "ACTIVE"}),
         },
     )
     checks = {
-        f"{each.where} {each.what}": each for each in of_table(state, [EAST, WEST], TableLayout())
+        f"{each.where} {each.what}": each
+        for each in check_table(state, [EAST, WEST], TableLayout())
     }
     found = checks[f"{WEST} replica"]
     assert (found.verdict, found.found) == ("error", status)

@@ -16,7 +16,7 @@ import chalk_online_store.dynamodb
 from chalk_online_store import OnlineStore, features
 from chalk_online_store.backend import Call
 from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.errors import InvalidValue
@@ -136,14 +136,21 @@ def swaps_sent() -> set[str]:
     """The operations of single swaps, whose names are put together."""
     bodies = Bodies("table", TableLayout())
     item = {"pk": b'{"S":"p"}', "sk": b'{"S":"s"}', "a": b'{"N":"1"}'}
-    return {bodies.swap(swap)[0] for swap in (Swap(None, item), Swap(item, None))}
+    return {
+        bodies.swap(swap)[0]
+        for swap in (ConditionalWrite(None, item), ConditionalWrite(item, None))
+    }
 
 
 def test_transactions_hold_puts_and_deletes_only() -> None:
     """So no permission to check conditions of other items is granted."""
     bodies = Bodies("table", TableLayout())
     item = {"pk": b'{"S":"p"}', "sk": b'{"S":"s"}', "a": b'{"N":"1"}'}
-    swaps = [Swap(None, item), Swap(item, item), Swap(item, None)]
+    swaps = [
+        ConditionalWrite(None, item),
+        ConditionalWrite(item, item),
+        ConditionalWrite(item, None),
+    ]
     sent = msgspec.json.decode(bodies.transact(swaps))["TransactItems"]
     assert [list(action) for action in sent] == [["Put"], ["Put"], ["Delete"]]
 

@@ -37,7 +37,7 @@ from chalk_online_store import (
     features,
 )
 from chalk_online_store.integrations.chalkpy import namespace_of as chalk_namespace_of
-from chalk_online_store.operations.rows import Sources
+from chalk_online_store.operations.rows import ColumnSources
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.schema.namespaces import NO_DEFAULT
 from tests.test_rows import GOOD, LATE, NOW, SOURCES
@@ -177,7 +177,7 @@ def test_a_failed_read_is_no_missing_value() -> None:
     class View:
         risk: float = 0.0
 
-    sources = Sources({"risk": SOURCES["risk"]})
+    sources = ColumnSources({"risk": SOURCES["risk"]})
     sources.features["risk"] = Feature("risk", float)
     rows = Rows([1, 2], sources, [0, 1], [[GOOD, LATE]], NOW, Report(failed=1))
     with pytest.raises(ReadFailed, match="position 1"):

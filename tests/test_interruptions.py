@@ -24,7 +24,7 @@ from chalk_online_store import (
 )
 from chalk_online_store.dynamodb.http.blocking import HttpTransport
 from chalk_online_store.dynamodb.http.connection import Connection
-from chalk_online_store.dynamodb.http.exchange import AnswerReader
+from chalk_online_store.dynamodb.http.exchange import ResponseReader
 from chalk_online_store.testing import Dynoxide, Valkey, create_table
 from tests.interruptions import (
     STRESS,
@@ -247,7 +247,7 @@ def test_an_interrupted_connection_closes_without_the_garbage_collector(
         others = connections(transport)
         gc.disable()
         try:
-            raise_once(AnswerReader, "feed")
+            raise_once(ResponseReader, "feed")
             if cleanup is not None:
                 raise_once(*cleanup)
             with pytest.raises(error):

@@ -22,7 +22,7 @@ import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, provisioned_wcu
 from chalk_online_store.cli import main
-from chalk_online_store.cli.kept import keep
+from chalk_online_store.cli.kept import save_checkpoint
 from chalk_online_store.cli.loading import run as loading
 from chalk_online_store.cli.loading.inputs import input_files
 from chalk_online_store.cli.loading.progress import Progress
@@ -225,7 +225,7 @@ def test_a_load_goes_on_in_the_middle_of_a_batch(
     name = f"user in sqlite:{store_url[9:]}"
     namespace = namespace_of("user", table().schema, ["id"])
     source = Source(input_files([str(file)], None), "user", ["id"], None)
-    keep(path, Progress(source.fingerprint, name, 1_700_000_000_000_000, 1234))
+    save_checkpoint(path, Progress(source.fingerprint, name, 1_700_000_000_000_000, 1234))
     assert run(file, "--url", store_url, *user()) == 0
     assert "rows\t3,000\n" in capsys.readouterr().out
     with OnlineStore.open(store_url, [namespace]) as store:
@@ -286,7 +286,7 @@ def test_the_progress_of_another_load_is_refused(
 ) -> None:
     """A file that has changed, or another table, is not taken for the same."""
     path = file.with_name(f"{file.name}.load-progress.json")
-    keep(path, Progress({"bytes": 1}, f"user in sqlite:{store_url[9:]}", 0, 10))
+    save_checkpoint(path, Progress({"bytes": 1}, f"user in sqlite:{store_url[9:]}", 0, 10))
     assert run(file, "--url", store_url, *user()) == 1
     assert "the file is not the same" in capsys.readouterr().err
     path.write_text("nonsense")

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from chalk_online_store import Feature, InvalidSchema, LRUCache, Namespace
-from chalk_online_store.backend import Applied, Call, Outcome
+from chalk_online_store.backend import Call, Outcome, WriteOutcome
 from chalk_online_store.codec.changes import Change
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.effects import Instant, Operation, Send
 from chalk_online_store.operations import write as writing
-from chalk_online_store.tiers.lru import MISS, ItemCache, Key, Trip, Writing
+from chalk_online_store.tiers.lru import MISS, InFlightRead, InFlightWrite, ItemCache, Key
 from tests.helpers import stress
 
 SHAPE = object()
@@ -42,30 +42,30 @@ def cache_of(size: int = 10, ttl: str = "10s", misses: bool = False, **more: Any
 def fill(cache: ItemCache, rows: Mapping[str, Any], now: float = 0.0) -> None:
     """As a read does that begins and ends now."""
     trip = under_way()
-    cache.depart(rows, SK, SHAPE, trip)
+    cache.begin_fetch(rows, SK, SHAPE, trip)
     bring(cache, trip, rows, now)
 
 
-def under_way() -> Trip:
-    trip = Trip()
+def under_way() -> InFlightRead:
+    trip = InFlightRead()
     trip.owner.acquire()
     return trip
 
 
-def brought_anew(cache: ItemCache, due: Iterable[Key]) -> Trip:
+def brought_anew(cache: ItemCache, due: Iterable[Key]) -> InFlightRead:
     trip = under_way()
     cache.renew(due, trip)
     return trip
 
 
-def begin_write(cache: ItemCache, keys: Iterable[Key]) -> Writing:
-    writing = Writing(keys)
+def begin_write(cache: ItemCache, keys: Iterable[Key]) -> InFlightWrite:
+    writing = InFlightWrite(keys)
     writing.owner.acquire()
     cache.write_begins(writing)
     return writing
 
 
-def bring(cache: ItemCache, trip: Trip, rows: Mapping[str, Any], now: float = 0.0) -> None:
+def bring(cache: ItemCache, trip: InFlightRead, rows: Mapping[str, Any], now: float = 0.0) -> None:
     """Land a trip with these rows by partition key."""
     cache.land(trip, [(pk, SK) for pk in rows], list(rows.values()), now)
 
@@ -345,7 +345,7 @@ def test_items_of_interrupted_reads_are_not_kept_for_ever() -> None:
     """The table of reads in flight stays bounded, however many were interrupted."""
     cache = cache_of()
     for number in range(30_000):
-        cache.look([str(number)], SK, SHAPE, 0.0, Trip())
+        cache.look([str(number)], SK, SHAPE, 0.0, InFlightRead())
     assert len(cache._flying) < 10_000
 
 
@@ -398,9 +398,9 @@ class ARead:
     """A read of one key: what the engine answered, once it did, and from when on it is right."""
 
     pk: str
-    trip: Trip
+    trip: InFlightRead
     least: int
-    joined: Trip | None = None
+    joined: InFlightRead | None = None
     answer: int | None = None
 
 
@@ -409,7 +409,7 @@ class AWrite:
     """A write of one key: the version that the engine made of it, once it did."""
 
     pk: str
-    begun: Writing
+    begun: InFlightWrite
     version: int | None = None
 
 
@@ -454,7 +454,7 @@ class Coherence(RuleBasedStateMachine):
     def begin_strong_read(self, pk: str) -> None:
         """A strong read sets out whatever is known."""
         trip = under_way()
-        self.cache.depart([pk], SK, SHAPE, trip)
+        self.cache.begin_fetch([pk], SK, SHAPE, trip)
         self.reads.append(ARead(pk, trip, self.returned[pk]))
 
     @precondition(lambda self: self.reads)
@@ -560,7 +560,7 @@ def test_a_batch_is_seen_whole_or_not_at_all(by: str) -> None:
         question = Question(threads, cache)
         if by == "land":
             trip = under_way()
-            cache.depart("AB", SK, SHAPE, trip)
+            cache.begin_fetch("AB", SK, SHAPE, trip)
             rows = InterruptedRows(["new", "new"])
             rows.question = question
             cache.land(trip, keys, rows, 0.0)
@@ -655,7 +655,7 @@ class OneEngine:
         """Every change is applied as soon as it is sent; its answer comes later."""
         self.arrived += changes
         yield Send(changes, 1.0)
-        return [Applied.WHOLLY] * len(changes)
+        return [WriteOutcome.APPLIED] * len(changes)
 
     replace = change
 
@@ -681,7 +681,7 @@ def test_two_writers_leave_the_last_row_or_none(ordering: writing.Ordering) -> N
         operations.append(operation)
     for operation in reversed(operations):  # … answered in the other.
         with pytest.raises(StopIteration):
-            operation.send([Applied.WHOLLY])
+            operation.send([WriteOutcome.APPLIED])
     shape = codec.groups["default"].shape
     (found,) = ask(cache, engine.arrived[-1].key.pk, shape=shape)
     cell = None if found is MISS else shape.cell(found, 0)

@@ -10,8 +10,8 @@ import pytest
 from chalk_online_store import OnlineStoreError, Status, features
 from chalk_online_store.backend import Call
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.swaps import Swap
-from chalk_online_store.codec.whole import WholeItems
+from chalk_online_store.codec.swaps import ConditionalWrite
+from chalk_online_store.codec.whole import RawItemShape
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
@@ -168,16 +168,18 @@ class Asking:
         return self.driver.run(wire.ask(name, b"{}", expected, call))
 
     def _expected(self) -> dict[str, Any]:
-        matcher, shape = self.matcher, WholeItems(TableLayout())
+        matcher, shape = self.matcher, RawItemShape(TableLayout())
         return {
-            "GetItem": matcher.item(answers.RowsDecoder(answers.Got, shape), "u1", "a"),
+            "GetItem": matcher.item(answers.RowsDecoder(answers.GetItemResponse, shape), "u1", "a"),
             "BatchGetItem": matcher.batch(
-                answers.RowsDecoder(answers.BatchGot, shape), "a", ["u1", "u2"]
+                answers.RowsDecoder(answers.BatchGetItemResponse, shape), "a", ["u1", "u2"]
             ),
             "items": matcher.items(
-                answers.RowsDecoder(answers.BatchGot, shape), [ONE, ItemKey("u2", "a")]
+                answers.RowsDecoder(answers.BatchGetItemResponse, shape), [ONE, ItemKey("u2", "a")]
             ),
-            "Query": matcher.page(answers.RowsDecoder(answers.Queried, shape), "u1", "a", "c"),
+            "Query": matcher.page(
+                answers.RowsDecoder(answers.QueryResponse, shape), "u1", "a", "c"
+            ),
             "list": matcher.partition("u1", ""),
             "Scan": matcher.scan(),
             "UpdateItem": matcher.write("UpdateItem", ONE),
@@ -362,5 +364,5 @@ def test_a_single_swap_is_compared_with_its_key() -> None:
     asking.replies = [refusal(name, Item=OTHER), refusal(name, Item=KEY)]
     item = {name: b'{"S":"%b"}' % value["S"].encode() for name, value in KEY.items()}
     call = Call(asking.driver.now + 5)
-    assert asking.driver.run(asking.backend.transact([Swap(None, item)], call)) is False
+    assert asking.driver.run(asking.backend.transact([ConditionalWrite(None, item)], call)) is False
     assert asking.replies == []

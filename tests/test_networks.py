@@ -46,7 +46,7 @@ from chalk_online_store.network.settings import (
     proxy_for,
     resolve_network,
 )
-from chalk_online_store.network.sockets import USER_AGENT, BrokenAnswer
+from chalk_online_store.network.sockets import USER_AGENT, BrokenResponse
 from chalk_online_store.network.tunnel import ProxyBroken, Tunnel, TunnelRefused
 from chalk_online_store.testing import Dynoxide, create_table
 from tests.helpers import stress
@@ -269,14 +269,14 @@ def test_every_refusal_of_a_tunnel_has_its_status() -> None:
 
 
 def test_garbage_from_a_proxy_never_opens_a_tunnel() -> None:
-    """Whatever bytes a proxy sends, feeding ends with True or `BrokenAnswer`, nothing else."""
+    """Whatever bytes a proxy sends, feeding ends with True or `BrokenResponse`, nothing else."""
     rng = random.Random(5)
     for _ in range(stress(300)):
         tunnel = Tunnel(Proxy("proxy", 3128), AUTHORITY)
         start = rng.choice([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 "])
         try:
             opened = tunnel.feed(start + rng.randbytes(rng.randrange(200)))
-        except BrokenAnswer:
+        except BrokenResponse:
             continue
         assert not opened or start.endswith(b"OK\r\n")
 

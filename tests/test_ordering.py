@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chalk_online_store.backend import Applied, Call
+from chalk_online_store.backend import Call, WriteOutcome
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
@@ -279,10 +279,10 @@ def values_of(held: dict[str, tuple[int, int | None]]) -> dict[str, Any]:
 def test_a_large_whole_write_is_one_put(size: int, dropped: int) -> None:
     """A whole write whose expression is too long puts the item, under the same conditions."""
     writing = Writing(size)
-    assert writing.apply(writing.whole(1, 1, dropped)) is Applied.WHOLLY
-    assert writing.apply(writing.whole(3, 2, dropped)) is Applied.WHOLLY
+    assert writing.apply(writing.whole(1, 1, dropped)) is WriteOutcome.APPLIED
+    assert writing.apply(writing.whole(3, 2, dropped)) is WriteOutcome.APPLIED
     assert writing.operations == ["PutItem"]
-    assert writing.apply(writing.whole(2, 3, dropped)) is Applied.SUPERSEDED
+    assert writing.apply(writing.whole(2, 3, dropped)) is WriteOutcome.SUPERSEDED
     assert writing.held() == writing.model
 
 

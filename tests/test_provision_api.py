@@ -31,7 +31,7 @@ from chalk_online_store.provisioning.spec import (
     TableSpec,
     Units,
 )
-from chalk_online_store.provisioning.state import Recovery, TableState, Unknown
+from chalk_online_store.provisioning.state import PointInTimeRecovery, TableState, Unknown
 from chalk_online_store.testing import Dynoxide, Engine, Ministack, Moto
 from tests.control_plane import Aws
 
@@ -229,10 +229,10 @@ def test_recovery_and_protection_stay_unless_they_are_named(
         assert len(settle(control_plane, bare).held) == 2
         now = observe(control_plane, name, (EAST,)).of(EAST)
         assert now.deletion_protection
-        assert now.recovery == Recovery(True)
+        assert now.recovery == PointInTimeRecovery(True)
         assert settle(control_plane, bare, names).empty
         now = observe(control_plane, name, (EAST,)).of(EAST)
-        assert (now.deletion_protection, now.recovery) == (False, Recovery(False))
+        assert (now.deletion_protection, now.recovery) == (False, PointInTimeRecovery(False))
 
 
 def test_an_interrupted_global_table_is_finished(ministack: Ministack, name: str) -> None:

@@ -29,8 +29,8 @@ from chalk_online_store.provisioning.spec import (
 from chalk_online_store.provisioning.state import (
     DIMENSIONS,
     Key,
-    Recovery,
-    RegionState,
+    PointInTimeRecovery,
+    RegionTableState,
     Scaling,
     TableState,
     TargetTracking,
@@ -189,7 +189,7 @@ def test_a_diff_has_a_line_for_each_change() -> None:
         billing_mode="PROVISIONED",
         read_units=5,
         write_units=5,
-        recovery=Recovery(True, 35),
+        recovery=PointInTimeRecovery(True, 35),
         tags={"team": "ads"},
     )
     assert list(plan(spec, TableState(NAME, {EAST: now})).lines()) == [
@@ -286,7 +286,7 @@ def test_a_replica_is_removed_by_name_alone() -> None:
 )
 def test_recovery_is_not_shortened_unless_named(wanted: int | None, held: bool) -> None:
     """To reach back less far destroys what was before; to reach further destroys nothing."""
-    state = TableState(NAME, {EAST: ready(recovery=Recovery(True, 14))})
+    state = TableState(NAME, {EAST: ready(recovery=PointInTimeRecovery(True, 14))})
     found = plan(TableSpec(NAME, (EAST,), recovery_days=wanted), state)
     assert bool(found.held) is held
     assert bool(found.changes) is not held
@@ -506,21 +506,21 @@ def made(aws: Aws, spec: TableSpec, destroy: frozenset[str] = frozenset()) -> Pl
     return plan(spec, observe(aws, NAME, spec.regions), destroy)
 
 
-def ready(**parts: Any) -> RegionState:
+def ready(**parts: Any) -> RegionTableState:
     """A table as `TableSpec(NAME, …)` wants it, but for `parts`."""
     usual: dict[str, Any] = {
         "status": "ACTIVE",
         "keys": (Key("pk", "HASH", "S"), Key("sk", "RANGE", "S")),
         "billing_mode": "PAY_PER_REQUEST",
-        "recovery": Recovery(True, 35),
+        "recovery": PointInTimeRecovery(True, 35),
         "kms_key_arn": "arn:aws:kms:us-east-1:1:key/aws",
         "ttl": "ttl",
         "deletion_protection": True,
     }
-    return RegionState(**usual | parts)
+    return RegionTableState(**usual | parts)
 
 
-def pair(east: RegionState, west: RegionState) -> TableState:
+def pair(east: RegionTableState, west: RegionTableState) -> TableState:
     return TableState(NAME, {EAST: east, WEST: west})
 
 

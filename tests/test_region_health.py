@@ -123,7 +123,7 @@ def test_late_news_of_an_earlier_generation_is_not_heard() -> None:
     health = returning()
     for _ in range(10):
         health.failed(0, "RequestTimeout", 21.0)
-        health.overtaken(0, "Get", 1.0, 21.0)
+        health.lost_hedge(0, "Get", 1.0, 21.0)
     assert health.state is RETURNING
     health = down()
     for number in range(100):
@@ -261,7 +261,7 @@ def test_being_overtaken_soon_is_not_being_quick() -> None:
     health = region()
     answer(health, 0.0, took=0.01, times=16)
     for number in range(200):
-        health.overtaken(health.generation, "Get", 0.001, number / 1e4)
+        health.lost_hedge(health.generation, "Get", 0.001, number / 1e4)
     assert health.latency("Get").high == 0.01
 
 
@@ -319,7 +319,7 @@ def test_whoever_is_always_overtaken_is_slow(percentile: float, most: int) -> No
     health = region(hedging=Hedging(percentile=percentile))
     for number in range(1, most + 1):
         assert health.state is HEALTHY
-        health.overtaken(health.generation, "Get", 0.02, float(number))
+        health.lost_hedge(health.generation, "Get", 0.02, float(number))
     assert health.state is SLOW
 
 
@@ -328,7 +328,7 @@ def test_being_overtaken_now_and_then_is_nothing() -> None:
     health = region()
     for number in range(100):
         for _ in range(4):
-            health.overtaken(health.generation, "Get", 0.02, float(number))
+            health.lost_hedge(health.generation, "Get", 0.02, float(number))
         answer(health, float(number))
     assert health.state is HEALTHY
 
@@ -337,9 +337,9 @@ def test_what_happens_to_many_at_one_moment_happened_once() -> None:
     """All that were under way in a short stall are overtaken, and the region stays healthy."""
     health = region()
     for number in range(100):
-        health.overtaken(health.generation, "Get", 0.02, number / 2000)
+        health.lost_hedge(health.generation, "Get", 0.02, number / 2000)
     assert health.state is HEALTHY
-    health.overtaken(health.generation, "Get", 0.02, 0.2)
+    health.lost_hedge(health.generation, "Get", 0.02, 0.2)
     assert health.state is SLOW
 
 
@@ -347,7 +347,7 @@ def test_a_slow_region_is_sooner_down() -> None:
     """Where most is slow already, two failures in a row are enough."""
     health = region()
     for number in range(5):
-        health.overtaken(health.generation, "Get", 0.02, float(number))
+        health.lost_hedge(health.generation, "Get", 0.02, float(number))
     fail(health, 5.0)
     assert health.state is SLOW
     fail(health, 5.0)

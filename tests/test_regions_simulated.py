@@ -32,7 +32,7 @@ from chalk_online_store.routing import items
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.health import RegionHealth
 from chalk_online_store.routing.logs import log_change
-from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.routing.router import Router
 from chalk_online_store.routing.settings import Hedging, Routing
 from tests.fakes import FakeTable, answer
@@ -331,11 +331,11 @@ def test_nothing_is_printed_where_logging_is_not_configured() -> None:
 
 def test_orders_are_added_and_taken_back() -> None:
     """Draining and evacuating add to what holds, once each; a release takes from all."""
-    orders = Orders(5).drain([A]).drain([A, B])
-    assert orders == Orders(5, drained=(A, B))
+    orders = RegionCommands(5).drain([A]).drain([A, B])
+    assert orders == RegionCommands(5, drained=(A, B))
     orders = orders.evacuate([B])
-    assert orders == Orders(5, drained=(A,), evacuated=(B,))
-    assert orders.pin(C).release([C, A]) == Orders(5, evacuated=(B,))
+    assert orders == RegionCommands(5, drained=(A,), evacuated=(B,))
+    assert orders.pin(C).release([C, A]) == RegionCommands(5, evacuated=(B,))
     with pytest.raises(InvalidValue, match="release it first"):
         orders.drain([B])
 
@@ -343,19 +343,19 @@ def test_orders_are_added_and_taken_back() -> None:
 def test_orders_that_are_taken_back_leave_nothing_to_weigh() -> None:
     """After a release reads are routed as if nothing had ever been ordered."""
     router = Router([A, B], A, rng=random.Random(1))
-    router.order(Orders(1, evacuated=(A,)))
+    router.order(RegionCommands(1, evacuated=(A,)))
     assert router.to_read(Instant(1.0, 1)) == [B]
-    router.order(Orders(2))
+    router.order(RegionCommands(2))
     assert router.to_read(Instant(2.0, 2)) is router.to_read(Instant(3.0, 3))
 
 
 def test_further_orders_do_not_begin_a_drain_anew() -> None:
     """A region that is drained stays without reads when another one is evacuated later."""
     router = Router([A, B, C], A, rng=random.Random(1))
-    router.order(Orders(1, drained=(A,)))
+    router.order(RegionCommands(1, drained=(A,)))
     drained = Instant(100.0, 100_000_000)
     assert router.to_read(drained)[0] == B
-    router.order(Orders(drained.wall, drained=(A,), evacuated=(C,)))
+    router.order(RegionCommands(drained.wall, drained=(A,), evacuated=(C,)))
     assert [router.to_read(drained) for _ in range(20)] == [[B, A]] * 20
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from chalk_online_store import feature, features
 from chalk_online_store.cli import main
-from chalk_online_store.cli.capacity.account import Account, reckon
+from chalk_online_store.cli.capacity.account import SizingReport, estimate
 from chalk_online_store.cli.report import page as page_module
 from chalk_online_store.cli.report.page import render_page
 from chalk_online_store.cli.report.summary import (
@@ -70,13 +70,13 @@ def _few_reads() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def account() -> Account:
+def account() -> SizingReport:
     mix = mix_of("us-east-1", "us-west-2", query=READS, write=(Write(500, ("risk",)),))
-    return reckon(mix, read_prices(), 70.0)
+    return estimate(mix, read_prices(), 70.0)
 
 
 @pytest.fixture(scope="module")
-def page(account: Account) -> str:
+def page(account: SizingReport) -> str:
     return render_page(account, NOW)
 
 
@@ -110,7 +110,7 @@ def test_the_page_is_whole(page: str) -> None:
     assert "@import" not in page
 
 
-def test_the_page_says_what_the_terminal_says(text: str, account: Account) -> None:
+def test_the_page_says_what_the_terminal_says(text: str, account: SizingReport) -> None:
     """Totals, every line with its rule, findings, the recommendation and the date of prices."""
     assert f"Recommended: {account.modes.mode} : {account.modes.reason}." in text
     for line in account.sizing.lines:
@@ -124,7 +124,7 @@ def test_the_page_says_what_the_terminal_says(text: str, account: Account) -> No
     assert account.prices.as_of.isoformat() in text
 
 
-def test_the_answer_has_three_sentences(account: Account) -> None:
+def test_the_answer_has_three_sentences(account: SizingReport) -> None:
     """The first sentence has the units, the second the mode and its bill, the third a saving."""
     found = savings(account)
     answer = list(sentences(account, found))
@@ -135,7 +135,7 @@ def test_the_answer_has_three_sentences(account: Account) -> None:
     assert len(answer) == 3
 
 
-def test_the_largest_saving_is_first(account: Account, text: str) -> None:
+def test_the_largest_saving_is_first(account: SizingReport, text: str) -> None:
     """Savings are sorted, include those of groups and alternatives, and show their arithmetic."""
     found = savings(account)
     dollars = [each.dollars for each in found]
@@ -148,7 +148,7 @@ def test_the_largest_saving_is_first(account: Account, text: str) -> None:
             assert account.bill.monthly - total == pytest.approx(each.dollars)
 
 
-def test_components_add_up_in_every_mode(account: Account) -> None:
+def test_components_add_up_in_every_mode(account: SizingReport) -> None:
     """The table of components has the whole bill of each mode, as the bars have."""
     rows = component_rows(account)
     for place, mode in enumerate(MODES):
@@ -159,7 +159,7 @@ def test_components_add_up_in_every_mode(account: Account) -> None:
     assert max(sum(each[2] for each in bar.segments) for bar in bars(account)) == pytest.approx(100)
 
 
-def test_the_sensitivity_is_that_of_the_traffic(account: Account, text: str) -> None:
+def test_the_sensitivity_is_that_of_the_traffic(account: SizingReport, text: str) -> None:
     """Half, twice and four times the traffic take as many units, and store the same."""
     found = multiples(account)
     assert [each.factor for each in found] == [0.5, 1.0, 2.0, 4.0]
@@ -173,20 +173,20 @@ def test_the_sensitivity_is_that_of_the_traffic(account: Account, text: str) -> 
 
 def test_nothing_empty_is_drawn() -> None:
     """Without reads and writes there is no chart of them; without prices there are no dollars."""
-    idle = reckon(mix_of("us-east-1"), read_prices(), 70.0)
+    idle = estimate(mix_of("us-east-1"), read_prices(), 70.0)
     shown = render_page(idle, NOW)
     assert "<img" not in shown
     assert "no traffic" in shown
-    written = reckon(mix_of("us-east-1", write=(Write(50),)), read_prices(), 70.0)
+    written = estimate(mix_of("us-east-1", write=(Write(50),)), read_prices(), 70.0)
     assert re.findall(r'alt="(\w+)', render_page(written, NOW)) == ["Writes"]
-    unpriced = reckon(mix_of("xx-nowhere-1", write=(Write(50),)), read_prices(), 70.0)
+    unpriced = estimate(mix_of("xx-nowhere-1", write=(Write(50),)), read_prices(), 70.0)
     shown = render_page(unpriced, NOW)
     assert 'class="bar"' not in shown
     assert "No region has prices" in shown
     assert re.findall(r"\$[\d.]+", shown.split("<h2>Not counted")[0].split("</style>")[1]) == []
 
 
-def test_the_same_account_is_the_same_page(page: str, account: Account) -> None:
+def test_the_same_account_is_the_same_page(page: str, account: SizingReport) -> None:
     """Nothing in it is random, so two pages can be compared."""
     assert render_page(account, NOW) == page
 

@@ -14,7 +14,7 @@ from chalk_online_store.effects import Instant
 from chalk_online_store.errors import AccessDenied, ConnectionFailed, RequestTimeout, Throttled
 from chalk_online_store.routing.hedging import HedgeBudget
 from chalk_online_store.routing.lag import Lag
-from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.routing.router import Router
 
 KIND = "Get"
@@ -53,7 +53,7 @@ def overtake(routed: Router, name: str, now: float) -> None:
     """Have hedges to others win, time and again."""
     for number in range(5):
         generation = routed.health[name].generation
-        routed.overtaken(name, generation, KIND, 0.02, now + number / 20)
+        routed.lost_hedge(name, generation, KIND, 0.02, now + number / 20)
 
 
 def firsts(routed: Router, now: float, count: int = 400) -> Counter[str]:
@@ -203,10 +203,10 @@ def test_a_region_that_had_no_time_has_not_failed() -> None:
 def test_time_is_kept_for_the_others() -> None:
     """Each region that is still to be asked has its part of what is left of a call."""
     routed = router()
-    assert routed.patience("east", KIND, 0.9, others=2) == pytest.approx(0.3)
-    assert routed.patience("east", KIND, 0.9, others=0) == 0.9
+    assert routed.attempt_timeout("east", KIND, 0.9, others=2) == pytest.approx(0.3)
+    assert routed.attempt_timeout("east", KIND, 0.9, others=0) == 0.9
     lose(routed, "north")
-    assert routed.patience("north", KIND, 0.9, others=0) == pytest.approx(0.45)
+    assert routed.attempt_timeout("north", KIND, 0.9, others=0) == pytest.approx(0.45)
 
 
 def test_patience_is_what_a_region_needs() -> None:
@@ -215,8 +215,8 @@ def test_patience_is_what_a_region_needs() -> None:
     for _ in range(100):
         routed.answered("east", 0, KIND, 0.05, 0.0)
         routed.answered("west", 0, KIND, 0.001, 0.0)
-    assert routed.patience("east", KIND, 60, others=2) == pytest.approx(0.5)
-    assert routed.patience("west", KIND, 60, others=1) == pytest.approx(0.25)
+    assert routed.attempt_timeout("east", KIND, 60, others=2) == pytest.approx(0.5)
+    assert routed.attempt_timeout("west", KIND, 60, others=1) == pytest.approx(0.25)
 
 
 def test_each_region_has_time_enough_to_answer() -> None:
@@ -224,8 +224,8 @@ def test_each_region_has_time_enough_to_answer() -> None:
     routed = router()
     for _ in range(100):
         routed.answered("east", 0, KIND, 0.4, 0.0)
-    assert routed.patience("east", KIND, 0.9, others=2) == pytest.approx(0.6)
-    assert routed.patience("east", KIND, 0.5, others=2) == 0.5
+    assert routed.attempt_timeout("east", KIND, 0.9, others=2) == pytest.approx(0.6)
+    assert routed.attempt_timeout("east", KIND, 0.5, others=2) == 0.5
 
 
 @pytest.mark.parametrize(("given", "well"), [(0.02, True), (0.04, False)])
@@ -268,17 +268,17 @@ def test_a_pinned_region_is_the_only_one() -> None:
     """Also for writes, and also when it is down."""
     routed = router()
     lose(routed, "west")
-    routed.order(Orders(1, pinned="west"))
+    routed.order(RegionCommands(1, pinned="west"))
     assert list(routed.to_read(at(1))) == ["west"]
     assert routed.to_write(at(1)) == "west"
-    routed.order(Orders(2))
+    routed.order(RegionCommands(2))
     assert list(routed.to_read(at(1))) == ["east", "north", "west"]
 
 
 def test_an_evacuated_region_is_not_asked_at_all() -> None:
     """Not even where every other one is down."""
     routed = router()
-    routed.order(Orders(1, evacuated=("east",)))
+    routed.order(RegionCommands(1, evacuated=("east",)))
     lose(routed, "west", "north")
     assert set(routed.to_read(at(1))) == {"west", "north"}
     assert routed.to_write(at(1)) == "west"
@@ -287,7 +287,7 @@ def test_an_evacuated_region_is_not_asked_at_all() -> None:
 def test_orders_of_others_may_evacuate_all() -> None:
     """Those of a store with more regions: nothing is read then, and no write raises for that."""
     routed = router()
-    routed.order(Orders(1, evacuated=REGIONS))
+    routed.order(RegionCommands(1, evacuated=REGIONS))
     assert list(routed.to_read(at(1))) == []
     assert routed.to_write(at(1)) == "east"
 
@@ -295,7 +295,7 @@ def test_orders_of_others_may_evacuate_all() -> None:
 def test_a_drained_region_loses_its_traffic_gradually() -> None:
     """Its reads go over `return_over`, its writes at once; and it stays the last resort."""
     routed = router()
-    routed.order(Orders(1_000_000, drained=("east",)))
+    routed.order(RegionCommands(1_000_000, drained=("east",)))
     shares = [firsts(routed, 1 + second)["east"] / 400 for second in (0.5, 3, 6, 11)]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 0.8
@@ -309,21 +309,21 @@ def test_a_drained_region_loses_its_traffic_gradually() -> None:
 def test_the_latest_orders_hold() -> None:
     """Orders that arrive late, from a replica that is behind, change nothing."""
     routed = router()
-    routed.order(Orders(2, pinned="west"))
-    routed.order(Orders(1, pinned="north"))
+    routed.order(RegionCommands(2, pinned="west"))
+    routed.order(RegionCommands(1, pinned="north"))
     assert list(routed.to_read(at(1))) == ["west"]
 
 
 @pytest.mark.parametrize(
     ("orders", "text"),
     [
-        (Orders(pinned="south"), "'south' is no region"),
-        (Orders(drained=("south",)), "'south' is no region"),
-        (Orders(pinned="west", drained=("west",)), "cannot be pinned and"),
-        (Orders(evacuated=REGIONS), "one has to serve"),
+        (RegionCommands(pinned="south"), "'south' is no region"),
+        (RegionCommands(drained=("south",)), "'south' is no region"),
+        (RegionCommands(pinned="west", drained=("west",)), "cannot be pinned and"),
+        (RegionCommands(evacuated=REGIONS), "one has to serve"),
     ],
 )
-def test_orders_that_make_no_sense_are_refused(orders: Orders, text: str) -> None:
+def test_orders_that_make_no_sense_are_refused(orders: RegionCommands, text: str) -> None:
     """An operator in a hurry is told what is wrong, before anything is done."""
     with pytest.raises(InvalidValue, match=text):
         orders.check(REGIONS)

@@ -15,7 +15,7 @@ def overtaken_router() -> Router:
     router.probed("near", 0.001)
     router.probed("far", 0.070)
     for number in range(5):
-        router.overtaken("near", 0, "GetItem", 0.08, now=0.8 + number / 20)
+        router.lost_hedge("near", 0, "GetItem", 0.08, now=0.8 + number / 20)
     return router
 
 

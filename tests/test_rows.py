@@ -25,7 +25,7 @@ from chalk_online_store import (
 )
 from chalk_online_store.codec.layout import LATEST, TableLayout
 from chalk_online_store.codec.shapes import Column, Shape
-from chalk_online_store.operations.rows import Answer, Source, Sources
+from chalk_online_store.operations.rows import Answer, ColumnSource, ColumnSources
 
 NOW = 1_000_000
 LATE = RequestTimeout("The table did not answer.")
@@ -37,10 +37,10 @@ SHAPE = Shape(
     ),
 )
 SOURCES = {
-    "risk": Source(0, SHAPE, 0, 100),
-    "email": Source(0, SHAPE, 1, None),
-    "unread": Source(0, None, 0, 0),
-    "unregistered": Source(0, None, 0, None),
+    "risk": ColumnSource(0, SHAPE, 0, 100),
+    "email": ColumnSource(0, SHAPE, 1, None),
+    "unread": ColumnSource(0, None, 0, 0),
+    "unregistered": ColumnSource(0, None, 0, None),
 }
 
 
@@ -50,12 +50,12 @@ def item(observed_at: int, **attributes: dict[str, Any]) -> Any:
     return SHAPE.decode_items([json.dumps(keys | attributes).encode()])[0]
 
 
-def rows_of(found: list[Any], positions: list[int] | None = None, **sources: Source) -> Rows:
+def rows_of(found: list[Any], positions: list[int] | None = None, **sources: ColumnSource) -> Rows:
     """Rows over what was found of distinct keys; `positions` says which of them was asked when."""
     asked = list(range(len(found))) if positions is None else positions
     keys = [f"key {position}" for position in asked]
     failed = sum(isinstance(row, RequestTimeout) for row in found)
-    made = Sources(sources or SOURCES, namespace="user")
+    made = ColumnSources(sources or SOURCES, namespace="user")
     return Rows(keys, made, asked, [found], NOW, Report(failed=failed))
 
 
@@ -108,7 +108,7 @@ def test_a_value_is_stale_when_older_than_allowed(age: int, status: Status) -> N
 def test_a_stale_null_is_stale() -> None:
     """A null ages as every other value does."""
     found = item(NOW - 101, b={"NULL": True})
-    rows = rows_of([found], email=Source(0, SHAPE, 1, 100))
+    rows = rows_of([found], email=ColumnSource(0, SHAPE, 1, 100))
     assert rows.statuses("email") == [Status.STALE]
 
 
@@ -208,8 +208,8 @@ def test_a_feature_that_was_not_asked_for() -> None:
 
 def test_features_come_from_their_groups() -> None:
     """Each feature is read from the item of its own group, and fails with that item alone."""
-    sources = {"risk": Source(0, SHAPE, 0, None), "email": Source(1, SHAPE, 1, None)}
-    rows = Rows([1], Sources(sources), [0], [[LATE], [GOOD]], NOW, Report(failed=1))
+    sources = {"risk": ColumnSource(0, SHAPE, 0, None), "email": ColumnSource(1, SHAPE, 1, None)}
+    rows = Rows([1], ColumnSources(sources), [0], [[LATE], [GOOD]], NOW, Report(failed=1))
     assert rows.column("email") == ["a@b.c"]
     assert (rows[0].status("risk"), rows[0]["email"]) == (Status.FAILED, "a@b.c")
 
@@ -348,7 +348,7 @@ def test_pickled_rows_have_statuses_failures_and_times() -> None:
 def test_a_default_does_not_hide_a_failure() -> None:
     """A failed value raises, or is None if it is skipped, although its feature has a default."""
     column = Column("a", Feature("risk", float, default=0.25), "user.risk")
-    made = Sources({"risk": SOURCES["risk"]}, namespace="user")
+    made = ColumnSources({"risk": SOURCES["risk"]}, namespace="user")
     made.add_default("risk", column)
     damaged = item(NOW, a={"S": "x"})
     rows = Rows([1, 2, 3, 4], made, None, [[GOOD, None, LATE, damaged]], NOW, Report(failed=2))
@@ -362,7 +362,7 @@ def test_a_default_does_not_hide_a_failure() -> None:
 
 def test_a_default_must_be_a_value_of_its_feature() -> None:
     """A default that its feature cannot hold is refused when it is to be served."""
-    made = Sources({"risk": SOURCES["risk"]}, namespace="user")
+    made = ColumnSources({"risk": SOURCES["risk"]}, namespace="user")
     with pytest.raises(InvalidValue, match=r"user\.risk is float, not str"):
         made.add_default("risk", Column("a", Feature("risk", float, default="x"), "user.risk"))
 

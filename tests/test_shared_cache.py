@@ -26,14 +26,18 @@ from chalk_online_store import (
     Status,
     features,
 )
-from chalk_online_store.backend import Call, Found, Wanted
+from chalk_online_store.backend import Call, GroupKeys, RowOrError
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.connect import SHARED_CACHE
 from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.effects import NOW, Effect, Instant, Operation, Send
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, Moto, Valkey, create_table
-from chalk_online_store.tiers.shared_cache import AWAY, SLOW, SharedCacheBackend
+from chalk_online_store.tiers.shared_cache import (
+    FILL_WINDOW_SECONDS,
+    RETRY_AFTER_SECONDS,
+    SharedCacheBackend,
+)
 from chalk_online_store.urls import parse_url
 from chalk_online_store.valkey.scripts import FILL, UPDATE
 from chalk_online_store.valkey.sharing import HOLD, SharedItems
@@ -407,7 +411,7 @@ def test_a_cache_that_hangs_costs_little_and_forgets(
             assert (stats.failures, stats.untold) == (1, 1)
         finally:
             os.kill(server.pid, signal.SIGCONT)
-        time.sleep(AWAY)
+        time.sleep(RETRY_AFTER_SECONDS)
         assert one.read(User, [1])[0]["a"] == 2
         assert other.read(User, [1])[0]["a"] == 2
         told = [record.message for record in caplog.records if "shared" in record.name]
@@ -501,7 +505,7 @@ class FakeTable:
     def __init__(self, answered: dict[str, float | None]) -> None:
         self.answered = answered
 
-    def get(self, wanted: list[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def get(self, wanted: list[GroupKeys], call: Call) -> Operation[list[list[RowOrError]]]:
         yield from ()
         for region, behind in self.answered.items():
             call.report.answered_by(region, behind)
@@ -517,7 +521,7 @@ def fills(answered: dict[str, float | None], seconds: float, deadline: float) ->
         codec = store.core.registry.draft(namespace_of(User))
     shape = next(iter(codec.groups.values())).shape
     times = iter([0.0, seconds, seconds])
-    reading = backend.get([Wanted("a", shape, ["a:1"])], Call(deadline))
+    reading = backend.get([GroupKeys("a", shape, ["a:1"])], Call(deadline))
     sent: list[Any] = []
     answer: Any = None
     while True:
@@ -536,13 +540,13 @@ def fills(answered: dict[str, float | None], seconds: float, deadline: float) ->
     ("answered", "seconds", "deadline", "kept"),
     [
         ({}, 0.1, 10.0, True),
-        ({}, SLOW - 0.1, 10.0, True),
-        ({}, SLOW, 10.0, False),
+        ({}, FILL_WINDOW_SECONDS - 0.1, 10.0, True),
+        ({}, FILL_WINDOW_SECONDS, 10.0, False),
         ({}, 1.0, 1.0, False),
         ({"us-east-1": 0.0}, 0.1, 10.0, True),
-        ({"us-west-2": SLOW + 1}, 0.1, 10.0, False),
+        ({"us-west-2": FILL_WINDOW_SECONDS + 1}, 0.1, 10.0, False),
         ({"us-west-2": None}, 0.1, 10.0, False),
-        ({"us-east-1": 0.0, "us-west-2": SLOW + 1}, 0.1, 10.0, False),
+        ({"us-east-1": 0.0, "us-west-2": FILL_WINDOW_SECONDS + 1}, 0.1, 10.0, False),
     ],
 )
 def test_what_may_be_old_is_not_kept(

@@ -9,10 +9,10 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalk_online_store.backend import Wanted
+from chalk_online_store.backend import GroupKeys
 from chalk_online_store.codec.changes import Attributes, Change, Times, features_of, merge
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.whole import WholeItems
+from chalk_online_store.codec.whole import RawItemShape
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.testing import Valkey
 from chalk_online_store.valkey.packing import attributes_of, packed_item, value_of
@@ -23,9 +23,9 @@ from tests.helpers import stress
 from tests.test_valkey_merge import KEY, LAYOUT, changes
 
 
-def wanted(key: ItemKey) -> Wanted:
+def wanted(key: ItemKey) -> GroupKeys:
     """One item."""
-    return Wanted(key.sk, WholeItems(LAYOUT), [key.pk])
+    return GroupKeys(key.sk, RawItemShape(LAYOUT), [key.pk])
 
 
 class Cache:

@@ -25,7 +25,7 @@ from chalk_online_store import (
 )
 from chalk_online_store.codec.changes import Change, parse_item
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.embedded import requests
 from chalk_online_store.embedded import transport as sqlite
 from chalk_online_store.embedded.transport import SqliteEngine
@@ -61,7 +61,7 @@ def test_each_statement_searches_an_index(tmp_path: Path) -> None:
         requests.ListPartition("a:1", "x"),
         requests.ScanKeys(keys[0], 10),
         requests.ScanItems(keys[0], 10),
-        requests.Transact([Swap(None, parse_item(b'{"pk":{"S":"a"},"sk":{"S":"b"}}'))]),
+        requests.Transact([ConditionalWrite(None, parse_item(b'{"pk":{"S":"a"},"sk":{"S":"b"}}'))]),
     ):
         engine.send(request, 5.0)
     engine._writing.run(sqlite._prepare, 5.0)
@@ -281,7 +281,7 @@ def test_a_database_in_memory_that_was_in_use_is_not_touched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """If a thread does not come to rest before a fork, the child gets an error that says why."""
-    monkeypatch.setattr("chalk_online_store._fork.PATIENCE", 0.05)
+    monkeypatch.setattr("chalk_online_store._fork.FORK_TIMEOUT_SECONDS", 0.05)
     engine = SqliteEngine("")
     inside, ended = threading.Event(), threading.Event()
 

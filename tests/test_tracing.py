@@ -36,7 +36,7 @@ from chalk_online_store.integrations.opentelemetry import instrument
 from chalk_online_store.integrations.opentelemetry.requests import describe, tell
 from chalk_online_store.integrations.opentelemetry.tracing import CANCELLED
 from chalk_online_store.operations.core import Core
-from chalk_online_store.operations.watching import Watcher
+from chalk_online_store.operations.watching import CallHook
 from chalk_online_store.testing import Dynoxide, Valkey, create_table
 from chalk_online_store.valkey import commands as valkey
 from chalk_online_store.valkey.resp import Command
@@ -270,7 +270,7 @@ def test_capacity_is_found_wherever_it_is_and_nothing_else_is(body: bytes) -> No
     )
 
 
-def watcher_of(spans: Spans, core: Core) -> Watcher:
+def watcher_of(spans: Spans, core: Core) -> CallHook:
     """A store in virtual time, which has no transports, instrumented."""
     spans.of(SimpleNamespace(core=core, driver=SimpleNamespace(transports={})))
     assert core.watcher is not None

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from chalk_online_store.backend import Applied, Call
+from chalk_online_store.backend import Call, WriteOutcome
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
@@ -112,13 +112,13 @@ def changes(draw: st.DrawFn) -> Change:
     return Change.of(KEY, draw(times), row, kind != "part", len(row), draw(expiries), draw(dropped))
 
 
-def outcome(item: Attributes | None, merged: Attributes, change: Change) -> Applied:
+def outcome(item: Attributes | None, merged: Attributes, change: Change) -> WriteOutcome:
     if merged is item:
-        return Applied.SUPERSEDED
+        return WriteOutcome.SUPERSEDED
     if leaves_newer(LAYOUT, merged, change):
-        return Applied.LEFT_NEWER
+        return WriteOutcome.LEFT_NEWER
     wholly = item is None or merged == fresh_item(LAYOUT, change)
-    return Applied.WHOLLY if wholly else Applied.PARTLY
+    return WriteOutcome.APPLIED if wholly else WriteOutcome.PARTIALLY_APPLIED
 
 
 @given(history=st.lists(changes(), min_size=1, max_size=7))
@@ -145,9 +145,9 @@ def test_changes_of_many_items_are_applied_each(table: Table) -> None:
             Change.of(key, time if i % 3 else 5, row, True, 1, None) for i, key in enumerate(keys)
         ]
 
-    assert table.driver.run(table.backend.change(write(6), call)) == [Applied.WHOLLY] * 200
+    assert table.driver.run(table.backend.change(write(6), call)) == [WriteOutcome.APPLIED] * 200
     found = table.driver.run(table.backend.change(write(3), call))
-    assert found == [Applied.SUPERSEDED if i % 3 else Applied.WHOLLY for i in range(200)]
+    assert found == [WriteOutcome.SUPERSEDED if i % 3 else WriteOutcome.APPLIED for i in range(200)]
 
 
 @pytest.mark.parametrize("value", [b"", b"\x81\xa1@", b"\x81\xa1@\x90", b"\x80\x80", b"text"])
@@ -166,7 +166,7 @@ def test_an_expiry_is_the_servers(table: Table) -> None:
     past = int(time.time()) - 5
     change = Change.of(KEY, past * 10**6, {"a": number(1)}, True, 1, past)
     call = Call(time.monotonic() + 120)
-    assert table.driver.run(backend.change([change], call)) == [Applied.WHOLLY]
+    assert table.driver.run(backend.change([change], call)) == [WriteOutcome.APPLIED]
     deadline = time.monotonic() + 120
     while table.client.exists(table.key):
         assert time.monotonic() < deadline

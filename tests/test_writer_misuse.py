@@ -33,12 +33,12 @@ from chalk_online_store import (
 )
 from chalk_online_store.effects import Await
 from chalk_online_store.errors import StoreClosed
-from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.bell import Signal
 from chalk_online_store.writer.inbox import Inbox
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.spool import Commit, Left, Spool
-from chalk_online_store.writer.tickets import Submission, Ticket, Unit
-from chalk_online_store.writer.window import Parcel
+from chalk_online_store.writer.tickets import PendingRow, Submission, Ticket
+from chalk_online_store.writer.window import EncodedBatch
 
 
 @features
@@ -303,12 +303,12 @@ def test_a_value_that_ends_the_thread_holds_up_no_other_row() -> None:
 
 def test_a_wait_that_is_given_up_takes_no_ring() -> None:
     """A bell that wakes one waiter wakes one that still waits."""
-    bell = Bell()
+    bell = Signal()
     given_up, waiting = bell.wait(0, 30), bell.wait(0, 30)
     next(given_up)
     effect = next(waiting)
     given_up.close()
-    bell.ring(1)
+    bell.notify(1)
     assert isinstance(effect, Await)
     assert effect.future.done()
 
@@ -318,7 +318,7 @@ def test_a_row_that_is_written_while_it_is_given_up_counts_once() -> None:
     inbox = Inbox(100, 1 << 20)
 
     def written_meanwhile(letters: Any) -> None:
-        ledger.end([Unit(submission, 0, Parcel(1))], 0.0)
+        ledger.end([PendingRow(submission, 0, EncodedBatch(1))], 0.0)
 
     ledger = Ledger(inbox, None, written_meanwhile)
     submission = Submission(Ticket(2, 10.0, 0.0, ledger), "user", [{}, {}], [0, 0], "live")  # type: ignore[arg-type]

@@ -26,8 +26,8 @@ from chalk_online_store.writer.pending import (
     by_event_time,
     estimated_units,
 )
-from chalk_online_store.writer.tickets import Priority, Unit
-from chalk_online_store.writer.window import Parcel
+from chalk_online_store.writer.tickets import PendingRow, Priority
+from chalk_online_store.writer.window import EncodedBatch
 from tests.helpers import stress
 from tests.test_changes import part, seen, whole
 from tests.test_combining import changes
@@ -41,8 +41,8 @@ def codec(namespace: str = "user") -> Any:
     return SimpleNamespace(namespace=SimpleNamespace(name=namespace))
 
 
-def unit() -> Unit:
-    return Unit.of_replay(Parcel(1))
+def unit() -> PendingRow:
+    return PendingRow.of_replay(EncodedBatch(1))
 
 
 def entry(change: Change, priority: Priority = "live", namespace: str = "user") -> Entry:
@@ -66,7 +66,7 @@ class Machine(RuleBasedStateMachine):
         self.pending = Pending(by_event_time)
         self.table: dict[ItemKey, Attributes] = {}
         self.model: dict[ItemKey, Attributes] = {}
-        self.units: list[Unit] = []
+        self.units: list[PendingRow] = []
         self.under_way: list[Entry] = []
 
     @rule(key=KEYS, change=changes(), priority=PRIORITIES)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from chalk_online_store.writer.window import Parcel, Window
+from chalk_online_store.writer.window import EncodedBatch, ReplayBuffer
 
 
-def parcel(record: int, size: int = 10, **regions: float) -> Parcel:
-    found = Parcel(0, b"x" * size)
+def parcel(record: int, size: int = 10, **regions: float) -> EncodedBatch:
+    found = EncodedBatch(0, b"x" * size)
     found.id = record
     found.regions.update(regions)
     return found
@@ -14,7 +14,7 @@ def parcel(record: int, size: int = 10, **regions: float) -> Parcel:
 
 def test_a_parcel_is_kept_for_the_window() -> None:
     """It is let go of once it has been done for that long, and no sooner."""
-    window = Window(90, 1000)
+    window = ReplayBuffer(90, 1000)
     first, second = parcel(1), parcel(2)
     window.add(first, 0)
     window.add(second, 50)
@@ -26,7 +26,7 @@ def test_a_parcel_is_kept_for_the_window() -> None:
 
 def test_what_a_region_acknowledged_lately_is_found() -> None:
     """Parcels that others acknowledged, or that region long ago, are not among it."""
-    window = Window(90, 1000)
+    window = ReplayBuffer(90, 1000)
     east, west, both = parcel(1, east=5), parcel(2, west=5), parcel(3, east=5, west=6)
     for one in (east, west, both):
         window.add(one, 6)
@@ -36,7 +36,7 @@ def test_what_a_region_acknowledged_lately_is_found() -> None:
 
 def test_memory_is_bounded() -> None:
     """Beyond it, the oldest are let go of too early, and that is counted."""
-    window = Window(90, 100)
+    window = ReplayBuffer(90, 100)
     found = [parcel(number, size=30) for number in range(5)]
     for one in found:
         window.add(one, 0)
@@ -46,23 +46,27 @@ def test_memory_is_bounded() -> None:
 
 def test_what_a_region_is_owed_outlives_the_window() -> None:
     """It is kept until the region has it, however long that takes."""
-    window = Window(90, 1000)
+    window = ReplayBuffer(90, 1000)
     one = parcel(1, east=0)
     window.add(one, 0)
-    window.owe("east", [one])
+    window.schedule_replay("east", [one])
     assert window.expire(1000) == []
-    assert (window.debtors, window.owed("east"), window.owing) == (["east"], [one], 1)
+    assert (window.regions_to_replay, window.pending_replay("east"), window.replay_backlog) == (
+        ["east"],
+        [one],
+        1,
+    )
     assert window.settled("east") == [one]
-    assert (window.debtors, window.bytes) == ([], 0)
+    assert (window.regions_to_replay, window.bytes) == ([], 0)
 
 
 def test_a_parcel_with_several_reasons_is_let_go_of_once() -> None:
     """Written again, owed to two regions, and in the window: it goes with the last of these."""
-    window = Window(90, 1000)
+    window = ReplayBuffer(90, 1000)
     one = parcel(1)
     window.add(one, 0)
-    window.owe("east", [one])
-    window.owe("west", [one])
+    window.schedule_replay("east", [one])
+    window.schedule_replay("west", [one])
     window.add(one, 10)
     assert window.bytes == 10
     assert window.settled("east") == []
@@ -74,7 +78,7 @@ def test_a_parcel_with_several_reasons_is_let_go_of_once() -> None:
 
 def test_what_is_new_is_told_once() -> None:
     """Whoever looks after regions hears of every parcel that is done, or written again, once."""
-    window = Window(90, 1000)
+    window = ReplayBuffer(90, 1000)
     one = parcel(1)
     window.add(one, 0)
     assert window.fresh() == [one]

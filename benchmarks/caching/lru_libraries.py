@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.caching.turns import Way, take_turns
 from chalk_online_store import LRUCache
-from chalk_online_store.tiers.lru import ItemCache, Trip
+from chalk_online_store.tiers.lru import InFlightRead, ItemCache
 
 ENTRIES = 10_000
 KEYS = 100
@@ -52,7 +52,7 @@ class Ours(Cache):
         self._shape = object()
 
     def read(self, keys: list[str]) -> list[Any]:
-        trip, cache = Trip(), self._cache
+        trip, cache = InFlightRead(), self._cache
         now = time.monotonic()
         look = cache.look(keys, "s", self._shape, now, trip)
         if look.missed:

@@ -17,7 +17,7 @@ from benchmarks.server import CannedServer
 from chalk_online_store import BloomFilter, LRUCache, OnlineStore
 from chalk_online_store.testing import Dynoxide
 from chalk_online_store.tiers.filter.bloom import KeyFilter, hash_keys
-from chalk_online_store.tiers.lru import ItemCache, Trip
+from chalk_online_store.tiers.lru import InFlightRead, ItemCache
 
 SIZES = (100, 1)
 ABSENT = 30
@@ -79,12 +79,12 @@ def _bare(keys: int) -> Iterator[Path]:
         yield Path(
             f"`ItemCache.look`, {CACHED:,} items, all hits",
             size,
-            lambda few=some[-size:]: cache.look(few, "s", shape, time.monotonic(), Trip()),  # type: ignore[misc]
+            lambda few=some[-size:]: cache.look(few, "s", shape, time.monotonic(), InFlightRead()),  # type: ignore[misc]
         )
 
 
 def _keep(cache: ItemCache, pks: list[str], shape: Any) -> None:
-    trip, now = Trip(), time.monotonic()
+    trip, now = InFlightRead(), time.monotonic()
     cache.look(pks, "s", shape, now, trip)
     cache.land(trip, [(pk, "s") for pk in pks], [(pk,) for pk in pks], now)
 

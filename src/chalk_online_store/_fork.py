@@ -18,23 +18,23 @@ import weakref
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-PATIENCE = 5.0
+FORK_TIMEOUT_SECONDS = 5.0
 """Seconds for which a fork waits for other threads, at most, in all."""
 
 
-class Renewable(Protocol):
+class ForkAware(Protocol):
     """An object with locks, and perhaps with work in flight."""
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Make new locks, and forget what other threads had in flight."""
         ...
 
 
-class Pausing(Renewable, Protocol):
+class Pausing(ForkAware, Protocol):
     """An object that has to be at rest during a fork."""
 
     def pause(self, timeout: float) -> None:
-        """Come to rest within `timeout` seconds, and stay so until `resume` or `begin_anew`."""
+        """Come to rest within `timeout` seconds, and stay so until `resume` or `reset`."""
         ...
 
     def resume(self) -> None:
@@ -42,19 +42,19 @@ class Pausing(Renewable, Protocol):
         ...
 
 
-_shared: weakref.WeakSet[Renewable] = weakref.WeakSet()
+_shared: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 _pausing: weakref.WeakSet[Pausing] = weakref.WeakSet()
 
 
-def begin_anew_in_forks(shared: Renewable) -> None:
-    """Have `begin_anew` called in every fork of this process, for as long as the object lives."""
+def reset_after_fork(shared: ForkAware) -> None:
+    """Have `reset` called in every fork of this process, for as long as the object lives."""
     _shared.add(shared)
 
 
 def pause_for_forks(pausing: Pausing) -> None:
-    """Have an object come to rest before every fork, and `begin_anew` called in the child."""
+    """Have an object come to rest before every fork, and `reset` called in the child."""
     _pausing.add(pausing)
-    begin_anew_in_forks(pausing)
+    reset_after_fork(pausing)
 
 
 class _Gate:
@@ -96,12 +96,12 @@ _gate = _Gate()
 
 
 def forks_wait() -> AbstractContextManager[Any]:
-    """Return a lock; while it is held, forks by other threads wait, `PATIENCE` at most."""
+    """Return a lock that makes forks by other threads wait, `FORK_TIMEOUT_SECONDS` at most."""
     return _gate.lock()
 
 
 def _before_a_fork() -> None:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + FORK_TIMEOUT_SECONDS
     _gate.enter(until)
     for pausing in list(_pausing):
         pausing.pause(max(until - time.monotonic(), 0))
@@ -116,7 +116,7 @@ def _in_the_parent() -> None:
 def _in_a_fork() -> None:
     _gate.renew()
     for shared in list(_shared):
-        shared.begin_anew()
+        shared.reset()
 
 
 if hasattr(os, "register_at_fork"):

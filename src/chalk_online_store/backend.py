@@ -16,19 +16,19 @@ from chalk_online_store.codec.changes import Attributes, Change
 from chalk_online_store.codec.decoding import Row
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.shapes import Shape
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import All, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.report import Report
 
-Found: TypeAlias = Row | OnlineStoreError | None
+RowOrError: TypeAlias = Row | OnlineStoreError | None
 """A row, None where there is no item, or the error that kept it."""
 
 
 T = TypeVar("T")
 
 
-class Wanted(NamedTuple):
+class GroupKeys(NamedTuple):
     """Items of one group: those with this sort key of some partitions, none of them twice."""
 
     sk: str
@@ -55,12 +55,12 @@ class ItemPage(NamedTuple):
     units: float
 
 
-class Applied(Enum):
+class WriteOutcome(Enum):
     """What became of a change."""
 
-    WHOLLY = "wholly"
+    APPLIED = "wholly"
     """Nothing newer was there: the item now says what the change says."""
-    PARTLY = "partly"
+    PARTIALLY_APPLIED = "partly"
     """Some of it, or all of it beside newer values."""
     SUPERSEDED = "superseded"
     """Nothing: newer values were there already."""
@@ -68,7 +68,7 @@ class Applied(Enum):
     """A delete took effect, but values that are newer than it stay."""
 
 
-Outcome: TypeAlias = Applied | OnlineStoreError
+Outcome: TypeAlias = WriteOutcome | OnlineStoreError
 """What became of a change, or why it is not in the table."""
 
 
@@ -115,7 +115,7 @@ class Call:
         )
 
 
-class Asked(NamedTuple):
+class RequestInfo(NamedTuple):
     """What a route needs to know of a request: the API's name for it, and its size.
 
     Requests of one name and about the same size, whatever that counts, take about the same time.
@@ -143,7 +143,9 @@ class Route(Protocol):
         """The region that writes go to at present."""
         ...
 
-    def attempt(self, attempt: Attempt[T], asked: Asked, now: Instant, call: Call) -> Operation[T]:
+    def attempt(
+        self, attempt: Attempt[T], asked: RequestInfo, now: Instant, call: Call
+    ) -> Operation[T]:
         """Ask once, in one region or, where one fails, the others; raises `RequestError`."""
         ...
 
@@ -192,7 +194,7 @@ class Backend(Protocol):
         """The region that writes go to at present; "" for an engine that has none."""
         ...
 
-    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def get(self, wanted: Sequence[GroupKeys], call: Call) -> Operation[list[list[RowOrError]]]:
         """Read items; the answers have the order of what is wanted, and of its `pks`.
 
         A key that could not be read before the deadline is answered by its error: never by
@@ -215,7 +217,7 @@ class Backend(Protocol):
         """Every item of a partition whose sort key is greater than `after`, strongly read."""
         ...
 
-    def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+    def transact(self, swaps: Sequence[ConditionalWrite], call: Call) -> Operation[bool]:
         """Perform all swaps, of which there are at most 100, no key twice, or none.
 
         False, and nothing is done, if an item is not as its swap says. A single swap takes half

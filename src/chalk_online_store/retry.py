@@ -163,7 +163,7 @@ def pause(
     yield Sleep(delay)
 
 
-def unless_final(error: RequestError) -> RequestError:
+def item_error_or_raise(error: RequestError) -> RequestError:
     """An error that concerns one item alone; one that no other item could escape is raised."""
     if error.retryable or isinstance(error, RequestRefused):
         return error

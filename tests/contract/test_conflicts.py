@@ -19,7 +19,7 @@ from chalk_online_store import (
 from chalk_online_store.codec.changes import Attributes, key_of
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.registry import Entry
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.writer.dead_letters import DeadLetter
 from tests.contract.conftest import AnyStore, Open
 from tests.contract.test_registry import run, soon
@@ -127,11 +127,11 @@ def put(url: str, *items: Attributes) -> None:
 
     def operation(backend: Any) -> Any:
         for item in items:
-            swap = Swap(None, item)
+            swap = ConditionalWrite(None, item)
             key = swap.key(backend.layout)
             present = yield from backend.list_partition(key.pk, "$", soon())
             before = next((i for i in present if key_of(backend.layout, i) == key), None)
-            assert (yield from backend.transact([Swap(before, item)], soon()))
+            assert (yield from backend.transact([ConditionalWrite(before, item)], soon()))
 
     run(url, operation)
 

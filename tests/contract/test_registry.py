@@ -22,7 +22,7 @@ from chalk_online_store import (
 )
 from chalk_online_store.backend import Call
 from chalk_online_store.codec.registry import ACTIVE, RETIRED, Entry, Registry
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver
@@ -329,11 +329,23 @@ def test_a_transaction_is_all_or_nothing(url: str) -> None:
         one, two, three = (Entry(f"x.{n}", n, "int", "g").name_item(backend.layout) for n in "abc")
         changed = {**one, "state": b'{"S":"other"}'}
         pk = "!registry"
-        assert (yield from backend.transact([Swap(None, one), Swap(None, two)], soon()))
-        for wrong in (Swap(None, two), Swap(changed, one), Swap(changed, None)):
-            assert not (yield from backend.transact([wrong, Swap(None, three)], soon()))
+        assert (
+            yield from backend.transact(
+                [ConditionalWrite(None, one), ConditionalWrite(None, two)], soon()
+            )
+        )
+        for wrong in (
+            ConditionalWrite(None, two),
+            ConditionalWrite(changed, one),
+            ConditionalWrite(changed, None),
+        ):
+            assert not (yield from backend.transact([wrong, ConditionalWrite(None, three)], soon()))
         assert len((yield from backend.list_partition(pk, "$", soon()))) == 2
-        swaps = [Swap(one, changed), Swap(two, None), Swap(None, three)]
+        swaps = [
+            ConditionalWrite(one, changed),
+            ConditionalWrite(two, None),
+            ConditionalWrite(None, three),
+        ]
         assert (yield from backend.transact(swaps, soon()))
         assert not (yield from backend.transact(swaps, soon()))
         found = yield from backend.list_partition(pk, "$", soon())

@@ -14,7 +14,7 @@ from chalk_online_store.tiers.filter import segments
 from chalk_online_store.tiers.filter.bloom import KeyFilter, Size, hash_keys
 from tests.golden.cases import LAYOUT
 
-PLACES = segments.Places("a")
+PLACES = segments.FilterKeys("a")
 KEYS = ["a:1", "a:2", "a:x:y", "a:\u00fc"]
 
 
@@ -72,12 +72,12 @@ PARTS = {
     "head": _struct(PLACES.head(), HEAD),
     "head while building": _struct(PLACES.head(), msgspec.structs.replace(HEAD, building=BUILT)),
     "stream": _struct(PLACES.stream("us-east-1/0"), segments.Stream("us-east-1/0")),
-    "claim": _struct(PLACES.claim(), segments.Claim("0b", 1_800_000_000_000_000, (INFO,))),
+    "claim": _struct(PLACES.claim(), segments.BuildLease("0b", 1_800_000_000_000_000, (INFO,))),
     "segment": Part(_LOG, _segment, _read_segment, (3, 1, np.asarray(hash_keys(KEYS)).tolist())),
     "chunk": Part(
         _CHUNK,
-        lambda: segments.seal(LAYOUT, _CHUNK, segments.Kind.CHUNK, layer()),
-        lambda item: segments.unseal(item, _CHUNK, segments.Kind.CHUNK),
+        lambda: segments.seal(LAYOUT, _CHUNK, segments.FilterItemKind.CHUNK, layer()),
+        lambda item: segments.unseal(item, _CHUNK, segments.FilterItemKind.CHUNK),
         layer(),
     ),
 }

@@ -8,7 +8,7 @@ from chalk_online_store.cli.terminal import say
 from chalk_online_store.cli.visible import visible_lines
 
 
-def ask(question: str, yes: bool) -> None:
+def confirm(question: str, yes: bool) -> None:
     """Go on where the answer is yes, or was given by `--yes`; the question goes to stderr.
 
     Raises `typer.Abort` where it is no, or where nobody can answer.

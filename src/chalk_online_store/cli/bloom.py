@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, TimeRemainingColumn
 
-from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.bars import Description, bars
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Schemas, Url, Yes
@@ -64,7 +64,7 @@ def build(
     size = table_size(url)
     if url.startswith("dynamodb:"):  # Other engines count no units.
         _print_price(size, price, rcu_per_second)
-    ask("Scan it?", yes)
+    confirm("Scan it?", yes)
     with OnlineStore.open(url, namespaces) as store:
         if wait is None:
             wait = wait_of(len(store.regions()))

@@ -13,7 +13,7 @@ from chalk_online_store.errors import InvalidValue
 P = TypeVar("P", bound=msgspec.Struct)
 
 
-def read_kept(path: Path, kind: type[P], what: str) -> P | None:
+def load_checkpoint(path: Path, kind: type[P], what: str) -> P | None:
     """What was kept of such a command, None where nothing was; raises `InvalidValue`."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
@@ -23,7 +23,7 @@ def read_kept(path: Path, kind: type[P], what: str) -> P | None:
         raise InvalidValue(f"{path} is no progress of a {what}: remove it.") from None
 
 
-def keep(path: Path, progress: msgspec.Struct) -> None:
+def save_checkpoint(path: Path, progress: msgspec.Struct) -> None:
     """Put progress on disk, whole or not at all."""
     beside = path.with_name(f"{path.name}.new")
     with beside.open("wb") as file:

@@ -12,16 +12,16 @@ from rich.console import Group
 from rich.live import Live
 
 from chalk_online_store.cli import WrongUsage
-from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json, Yes
-from chalk_online_store.cli.surveys import Regions, Survey, opened, survey
+from chalk_online_store.cli.surveys import Regions, RegionSurvey, opened, survey
 from chalk_online_store.cli.tables import draw_table, print_table
 from chalk_online_store.cli.terminal import make_console, say
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import OnlineStoreError, RegionUnavailable
 from chalk_online_store.operations.registry import RegistryKeeper
-from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.schema import microseconds
 
 TIMEOUT = 3.0
@@ -87,7 +87,7 @@ def _seconds(every: str) -> float:
     return exact / 1e6
 
 
-def _watch(look: Callable[[], Survey], seconds: float, as_json: bool) -> None:
+def _watch(look: Callable[[], RegionSurvey], seconds: float, as_json: bool) -> None:
     """Look until Ctrl-C: redrawn on a terminal, else one after the other."""
     console = make_console()
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
@@ -101,7 +101,7 @@ def _watch(look: Callable[[], Survey], seconds: float, as_json: bool) -> None:
             time.sleep(seconds)
 
 
-def _print(found: Survey, as_json: bool) -> None:
+def _print(found: RegionSurvey, as_json: bool) -> None:
     if as_json:
         print_json(found.plain())
         return
@@ -140,7 +140,7 @@ def evacuate(names: Some, url: Url, yes: Yes = False, as_json: Json = False) -> 
 
     Example: chalk-online-store regions evacuate us-east-1 --url "$URL" --yes
     """
-    ask(f"Have the whole fleet leave {', '.join(names)} at once?", yes)
+    confirm(f"Have the whole fleet leave {', '.join(names)} at once?", yes)
     _order(url, lambda held: held.evacuate(names), as_json)
 
 
@@ -157,19 +157,22 @@ def release(
     Example: chalk-online-store regions release us-east-1 --url "$URL"
     """
 
-    def change(held: Orders) -> Orders:
-        return held.release(names) if names else Orders(held.at)
+    def change(held: RegionCommands) -> RegionCommands:
+        return held.release(names) if names else RegionCommands(held.at)
 
     _order(url, change, as_json, named=names or ())
 
 
 def _order(
-    url: str, change: Callable[[Orders], Orders], as_json: bool, named: Sequence[str] = ()
+    url: str,
+    change: Callable[[RegionCommands], RegionCommands],
+    as_json: bool,
+    named: Sequence[str] = (),
 ) -> None:
     """Change what holds, and say what did, what does now, and who has heard of it."""
     with opened(url) as regions:
         held = _held(regions)
-        Orders(drained=tuple(named)).check(regions.router.regions)
+        RegionCommands(drained=tuple(named)).check(regions.router.regions)
         wanted = change(held)
         regions.router.check(wanted)
         if wanted != held:
@@ -184,7 +187,7 @@ def _order(
     print_table(("region", "heard"), [(name, why or "yes") for name, why in heard.items()])
 
 
-def _held(regions: Regions) -> Orders:
+def _held(regions: Regions) -> RegionCommands:
     """The latest orders that any region shows: all are read, and their router hears of them."""
     health = regions.store.run(regions.keeper.health(regions.store.call(TIMEOUT)))
     if not any(check.ok for check in health.regions):
@@ -193,12 +196,12 @@ def _held(regions: Regions) -> Orders:
     return regions.router.orders
 
 
-def _plain(orders: Orders) -> dict[str, list[str]]:
+def _plain(orders: RegionCommands) -> dict[str, list[str]]:
     pinned = [orders.pinned] if orders.pinned else []
     return dict(zip(_KINDS, (pinned, [*orders.drained], [*orders.evacuated]), strict=True))
 
 
-def _row(when: str, orders: Orders) -> list[str]:
+def _row(when: str, orders: RegionCommands) -> list[str]:
     return [when, *(", ".join(names) or "-" for names in _plain(orders).values())]
 
 
@@ -241,10 +244,10 @@ def _home_in(regions: Regions, name: str) -> tuple[str, str | None, int | None, 
 
 def _move_home(regions: Regions, region: str, yes: bool) -> None:
     names = regions.router.regions
-    Orders(pinned=region).check(names)
+    RegionCommands(pinned=region).check(names)
     if regions.router.single_writer:
         raise WrongUsage("Valkey's registry is with the primary: it moves when sentinels do that.")
-    ask(
+    confirm(
         "Does no process register features through the old home any more? Otherwise one id will "
         f"stand for two features. Move the registry's home to {region}?",
         yes,

@@ -63,7 +63,7 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class RegionSurvey:
     """Every region just now, and how far replication is; `beat` says whether that was measured."""
 
     health: Health
@@ -117,7 +117,7 @@ class Survey:
         ]
 
 
-def survey(regions: Regions, beat: bool, within: float) -> Survey:
+def survey(regions: Regions, beat: bool, within: float) -> RegionSurvey:
     """Read every region, and measure the replication for at most `within` seconds."""
     health = _health(regions)
     answering = [check.name for check in health.regions if check.ok]
@@ -130,7 +130,7 @@ def survey(regions: Regions, beat: bool, within: float) -> Survey:
             lag = found.get((source, target.name))
             note = _note(lag, within) if beat else ""
             lags.append(Lag(source, target.name, lag.seconds if lag else None, behind, note))
-    return Survey(health, status, lags, beat)
+    return RegionSurvey(health, status, lags, beat)
 
 
 def _note(lag: MeasuredLag | None, within: float) -> str:

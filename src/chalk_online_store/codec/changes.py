@@ -32,7 +32,7 @@ _text = msgspec.json.Decoder(Text)
 _attributes = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class Form(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
+class ChangeTemplate(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
     """What all changes that speak of the same features have in common: requests are made of it.
 
     `kept` are the ids of features that get a value, `gone` of those that are removed. A `whole`
@@ -57,7 +57,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     key: ItemKey
     observed_at: int
-    form: Form
+    form: ChangeTemplate
     attributes: tuple[bytes, ...]
     expires_at: int | None
 
@@ -76,7 +76,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
         kept = tuple(name for name, value in values.items() if value is not None)
         gone = tuple(name for name, value in values.items() if value is None)
         attributes = tuple(value for value in values.values() if value is not None)
-        form = Form(kept, gone, whole, width, dropped)
+        form = ChangeTemplate(kept, gone, whole, width, dropped)
         return cls(key, observed_at, form, attributes, expires_at)
 
     @property
@@ -233,7 +233,7 @@ def render_fresh(layout: TableLayout, change: Change) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _fresh_template(layout: TableLayout, form: Form, expires: bool) -> bytes:
+def _fresh_template(layout: TableLayout, form: ChangeTemplate, expires: bool) -> bytes:
     """A fresh item with a place for each value."""
     text, time = b'{"S":%b}', b'{"N":"%d"}'
     item = {layout.pk: text, layout.sk: text, LATEST: time, WIDTH: number(form.width)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from chalk_online_store.codec.changes import Change
 
 
-def left_of(older: Change, newer: Change) -> Change | None:
+def subtract_newer(older: Change, newer: Change) -> Change | None:
     """What is left to say of a change once one that is as new or newer is said; None for nothing.
 
     A whole change is left whole, for it also says that it is: only all of it can be left out.
@@ -27,7 +27,7 @@ def left_of(older: Change, newer: Change) -> Change | None:
     return older.partial({name: value for name, value in values.items() if name not in spoken})
 
 
-def joined(earlier: Change, later: Change) -> Change | None:
+def merge_changes(earlier: Change, later: Change) -> Change | None:
     """Two changes of one observed-at as one, of which the later to arrive wins; None if two."""
     if earlier.erases or later.form.whole:  # A later whole one leaves nothing of the earlier.
         return None

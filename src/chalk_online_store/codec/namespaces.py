@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from chalk_online_store.codec.bulk import EncodeAll, encoder_of_all, encoder_of_stored
-from chalk_online_store.codec.changes import Change, Form
+from chalk_online_store.codec.changes import Change, ChangeTemplate
 from chalk_online_store.codec.columns import ColumnBatch, Row, Stored
 from chalk_online_store.codec.keys import keys_encoder
 from chalk_online_store.codec.layout import ItemKey, TableLayout
@@ -33,7 +33,7 @@ _MOST_CLEARED = 100
 """Dropped features that a whole write clears away: an expression of DynamoDB's holds 4 KB."""
 
 
-class Run(NamedTuple):
+class TypeRun(NamedTuple):
     """Features of one type: their values, of many rows, are encoded together."""
 
     names: tuple[str, ...]
@@ -53,15 +53,15 @@ class Run(NamedTuple):
             yield encode(column)
 
 
-class Plan(NamedTuple):
+class GroupEncodePlan(NamedTuple):
     """How rows of the same names are written to one group.
 
     Where features have policies, the rows' values decide on the form as well: then it is None.
     """
 
     ids: tuple[str, ...]
-    form: Form | None
-    runs: tuple[Run, ...]
+    form: ChangeTemplate | None
+    runs: tuple[TypeRun, ...]
 
 
 @dataclass(frozen=True)
@@ -152,17 +152,17 @@ class GroupCodec:
     def _cleared(self) -> tuple[str, ...]:
         return self.retired[:_MOST_CLEARED]
 
-    def plan(self, names: Container[str]) -> Plan | None:
+    def plan(self, names: Container[str]) -> GroupEncodePlan | None:
         """For rows of these names; None where they say nothing of this group."""
         found = [[c for c in columns if c.feature.name in names] for columns in self._by_type]
         runs = tuple(_run(columns) for columns in found if columns)
         ids = tuple(column.id for columns in found for column in columns)
-        form = Form(ids, (), len(ids) == self.active, self.width, self._cleared)
+        form = ChangeTemplate(ids, (), len(ids) == self.active, self.width, self._cleared)
         decided = not any(name in names for name, _, _ in self._policies)
-        return Plan(ids, form if decided else None, runs) if runs else None
+        return GroupEncodePlan(ids, form if decided else None, runs) if runs else None
 
     def changes(
-        self, plan: Plan, pks: Sequence[str], rows: Sequence[Row], times: Sequence[int]
+        self, plan: GroupEncodePlan, pks: Sequence[str], rows: Sequence[Row], times: Sequence[int]
     ) -> list[Change | None]:
         """As `change` says of each row. Raises anything for a bad value: `change` says what."""
         if isinstance(rows, ColumnBatch):
@@ -181,7 +181,7 @@ class GroupCodec:
         ]
 
 
-def _run(columns: Sequence[Column]) -> Run:
+def _run(columns: Sequence[Column]) -> TypeRun:
     feature, encode = columns[0].feature, columns[0].codec.encode
     names = tuple(column.feature.name for column in columns)
     get = itemgetter(*names)
@@ -191,7 +191,7 @@ def _run(columns: Sequence[Column]) -> Run:
         return list(values if len(columns) == 1 else chain.from_iterable(values))
 
     encode_all = encoder_of_all(feature.type, encode, feature.nullable)
-    return Run(names, values_of, encode_all, encoder_of_stored(feature.nullable))
+    return TypeRun(names, values_of, encode_all, encoder_of_stored(feature.nullable))
 
 
 def _at(positions: Sequence[int], of: Sequence[T]) -> Sequence[T]:
@@ -288,10 +288,10 @@ class NamespaceCodec:
         return {path: entries[path].id for path in paths if path in entries}
 
     @cached_property
-    def _plans(self) -> Callable[[tuple[str, ...]], list[tuple[GroupCodec, Plan]]]:
+    def _plans(self) -> Callable[[tuple[str, ...]], list[tuple[GroupCodec, GroupEncodePlan]]]:
         return lru_cache(maxsize=_PLANS_KEPT)(self._compile)
 
-    def _compile(self, names: tuple[str, ...]) -> list[tuple[GroupCodec, Plan]]:
+    def _compile(self, names: tuple[str, ...]) -> list[tuple[GroupCodec, GroupEncodePlan]]:
         """How rows of these names are written, group by group; raises `UnknownFeature`."""
         plans = [(group, plan) for group in self.groups.values() if (plan := group.plan(names))]
         if sum(len(plan.ids) for _, plan in plans) + 1 != len(names):

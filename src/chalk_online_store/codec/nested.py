@@ -20,8 +20,8 @@ from chalk_online_store.codec.values import (
     Attribute,
     Binary,
     Encode,
-    Refused,
     ValueCodec,
+    ValueRefused,
     expect,
     microseconds_utc,
     read_null,
@@ -73,7 +73,7 @@ def _named(encode: Encode, path: str, kind: FeatureType, nullable: bool) -> Enco
             return encode(value)
         except InvalidValue:
             raise
-        except Refused as refused:
+        except ValueRefused as refused:
             raise InvalidValue(f"{path} ({kind.name}): {refused}.") from None
         except (TypeError, ValueError, OverflowError, AttributeError, RecursionError):
             given = type(value).__name__
@@ -150,7 +150,7 @@ def _tuple_codec(kind: TupleType, path: str, ids: Ids) -> ValueCodec:
     def encode(value: Any) -> bytes:
         expect(tuple, value)
         if len(value) != len(encoders):
-            raise Refused(f"{len(value)} places instead of {len(encoders)}")
+            raise ValueRefused(f"{len(value)} places instead of {len(encoders)}")
         parts = (encode(part) for encode, part in zip(encoders, value, strict=True))
         return b'{"L":[%b]}' % b",".join(parts)
 
@@ -243,13 +243,13 @@ def _dict_codec(kind: DictType, path: str, ids: Ids) -> ValueCodec:
 
 def _encode_name(name: Any) -> bytes:
     if type(name) is not str:
-        raise Refused("a key that is no str")
+        raise ValueRefused("a key that is no str")
     if not name:
-        raise Refused("an empty key, which DynamoDB has no name for")
+        raise ValueRefused("an empty key, which DynamoDB has no name for")
     try:
         return _json(name)
     except UnicodeEncodeError:
-        raise Refused("lone surrogates in a key, which UTF-8 cannot hold") from None
+        raise ValueRefused("lone surrogates in a key, which UTF-8 cannot hold") from None
 
 
 def _encode_map(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -291,7 +291,7 @@ def _struct_codec(kind: StructType, path: str, ids: Ids) -> ValueCodec:
 def _refuse_other_keys(value: Any, kind: StructType) -> None:
     known = {field.name for field in kind.fields}
     if not value.keys() <= known or any(f.required and f.name not in value for f in kind.fields):
-        raise Refused("keys that its TypedDict does not have, or lacks")
+        raise ValueRefused("keys that its TypedDict does not have, or lacks")
 
 
 def _make(kind: StructType, content: Mapping[str, Any], codecs: Mapping[str, ValueCodec]) -> Any:
@@ -315,7 +315,7 @@ _TIMESTAMPS = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
 def _check_moments(value: Any) -> None:
     """Refuse what comes back as another moment, or not at all."""
     if isinstance(value, msgpack.Timestamp):
-        raise Refused("a msgpack.Timestamp, which is read as a datetime")
+        raise ValueRefused("a msgpack.Timestamp, which is read as a datetime")
     if isinstance(value, datetime):
         microseconds_utc(value)
     elif isinstance(value, dict):

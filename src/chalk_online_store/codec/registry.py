@@ -47,10 +47,10 @@ RETIRED = "retired"
 RETIRED_MARK = "!"
 """In no name. A retired entry is called `user.risk!c`, so that `user.risk` is free."""
 
-FILTERED = "~bloom:"
+FILTER_MARK_PREFIX = "~bloom:"
 """Begins the sort key of what says that a namespace has a Bloom filter; the name follows."""
 
-_HOME = "~home"
+_HOME_REGION_KEY = "~home"
 """The sort key of what says in which region the registry is written."""
 
 _MARKS = "~"
@@ -118,12 +118,12 @@ def _read_text(item: Attributes, name: str) -> str:
 
 def filter_mark(namespace: str, layout: TableLayout) -> Attributes:
     """The item that says that a namespace has a Bloom filter, also to who does not declare it."""
-    return key_attributes(layout, ItemKey(PARTITION, f"{FILTERED}{namespace}"))
+    return key_attributes(layout, ItemKey(PARTITION, f"{FILTER_MARK_PREFIX}{namespace}"))
 
 
 def home_mark(region: str, layout: TableLayout) -> Attributes:
     """The item that says in which region the registry is written."""
-    return {**key_attributes(layout, ItemKey(PARTITION, _HOME)), "region": _text(region)}
+    return {**key_attributes(layout, ItemKey(PARTITION, _HOME_REGION_KEY)), "region": _text(region)}
 
 
 def read_items(
@@ -138,9 +138,9 @@ def read_items(
     unreadable: list[tuple[str, str]] = []
     for item in items:
         sk = _sort_key(item, layout)
-        if sk.startswith(FILTERED):
-            filtered.append(sk.removeprefix(FILTERED))
-        elif sk == _HOME:
+        if sk.startswith(FILTER_MARK_PREFIX):
+            filtered.append(sk.removeprefix(FILTER_MARK_PREFIX))
+        elif sk == _HOME_REGION_KEY:
             home = _read_home(item)
         elif not sk.startswith(_MARKS):
             try:

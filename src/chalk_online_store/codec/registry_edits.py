@@ -23,10 +23,10 @@ from chalk_online_store.codec.registry import (
     check_name,
     scope_of,
 )
-from chalk_online_store.codec.swaps import SWAPS_A_TRANSACTION, Swap
+from chalk_online_store.codec.swaps import MAX_TRANSACT_ITEMS, ConditionalWrite
 from chalk_online_store.errors import RegistryError, UnknownFeature
 
-Transactions: TypeAlias = list[list[Swap]]
+Transactions: TypeAlias = list[list[ConditionalWrite]]
 
 Identity: TypeAlias = tuple[str, str]
 """Scope and id."""
@@ -38,12 +38,14 @@ def identity(entry: Entry) -> Identity:
 
 
 def entered(
-    entries: Iterable[Entry], layout: TableLayout, with_them: Mapping[str, list[Swap]] | None = None
+    entries: Iterable[Entry],
+    layout: TableLayout,
+    with_them: Mapping[str, list[ConditionalWrite]] | None = None,
 ) -> Transactions:
     """Put entries whose names and ids are both free; and with some, by name, what else there is."""
     more = with_them or {}
     return _packed(
-        [*(Swap(None, item) for item in entry.items(layout)), *more.get(entry.name, ())]
+        [*(ConditionalWrite(None, item) for item in entry.items(layout)), *more.get(entry.name, ())]
         for entry in entries
     )
 
@@ -65,9 +67,11 @@ def renamed(registry: Registry, old: str, new: str, layout: TableLayout) -> Tran
     after = replace(active, name=new)
     return [
         [
-            Swap(target.name_item(layout) if target else None, after.name_item(layout)),
-            Swap(active.name_item(layout), replace(active, state=ALIAS).name_item(layout)),
-            Swap(active.id_item(layout), after.id_item(layout)),
+            ConditionalWrite(target.name_item(layout) if target else None, after.name_item(layout)),
+            ConditionalWrite(
+                active.name_item(layout), replace(active, state=ALIAS).name_item(layout)
+            ),
+            ConditionalWrite(active.id_item(layout), after.id_item(layout)),
         ]
     ]
 
@@ -122,11 +126,11 @@ def _active(names: Sequence[Entry]) -> Entry:
     )
 
 
-def _retired(names: Sequence[Entry], layout: TableLayout) -> list[Swap]:
+def _retired(names: Sequence[Entry], layout: TableLayout) -> list[ConditionalWrite]:
     active = _active(names)
     kept = replace(active, name=f"{active.name}{RETIRED_MARK}{active.id}", state=RETIRED)
-    freed = [Swap(entry.name_item(layout), None) for entry in names]
-    return [*freed, Swap(None, kept.name_item(layout))]
+    freed = [ConditionalWrite(entry.name_item(layout), None) for entry in names]
+    return [*freed, ConditionalWrite(None, kept.name_item(layout))]
 
 
 def adopted(registry: Registry, entries: Iterable[Entry], layout: TableLayout) -> Transactions:
@@ -156,11 +160,11 @@ def describe(entry: Entry) -> str:
     return f"{entry.name} ({', '.join(filter(None, facts))})"
 
 
-def _packed(parts: Iterable[list[Swap]]) -> Transactions:
+def _packed(parts: Iterable[list[ConditionalWrite]]) -> Transactions:
     """As few transactions as hold the parts, none of which is torn."""
     transactions: Transactions = [[]]
     for part in parts:
-        if len(transactions[-1]) + len(part) > SWAPS_A_TRANSACTION:
+        if len(transactions[-1]) + len(part) > MAX_TRANSACT_ITEMS:
             transactions.append([])
         transactions[-1] += part
     return [transaction for transaction in transactions if transaction]

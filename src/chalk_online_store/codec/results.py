@@ -19,7 +19,7 @@ from chalk_online_store.arguments import check_text, name_mapping
 from chalk_online_store.codec.canonical import canonical
 from chalk_online_store.codec.namespaces import Planned
 from chalk_online_store.codec.shapes import Column
-from chalk_online_store.codec.values import UNREADABLE, Refused
+from chalk_online_store.codec.values import UNREADABLE, ValueRefused
 from chalk_online_store.errors import DamagedItem, InvalidValue
 from chalk_online_store.schema import Document, Feature, Namespace
 
@@ -52,8 +52,8 @@ def key_of(query: str, version: str, inputs: Mapping[str, Any]) -> str:
 def _canonical(name: Any, value: Any) -> bytes:
     try:
         return canonical(value)
-    except (TypeError, ValueError, RecursionError, Refused) as error:
-        reason = str(error) if isinstance(error, Refused) else type(error).__name__
+    except (TypeError, ValueError, RecursionError, ValueRefused) as error:
+        reason = str(error) if isinstance(error, ValueRefused) else type(error).__name__
         raise InvalidValue(
             f"The input {name!r} of a query is a {type(value).__name__} that has no canonical "
             f"form, or holds one ({reason})."

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from chalk_online_store.codec.changes import Attributes, key_of
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 
-SWAPS_A_TRANSACTION = 100
+MAX_TRANSACT_ITEMS = 100
 """AWS: TransactWriteItems takes 100 actions."""
 
 
 @dataclass(frozen=True, slots=True)
-class Swap:
+class ConditionalWrite:
     """What an item has to be, and what it becomes.
 
     None as `before` says that there must be no such item, None as `after` removes it; one of

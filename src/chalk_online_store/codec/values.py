@@ -26,7 +26,7 @@ from chalk_online_store.errors import DamagedItem, InvalidSchema
 from chalk_online_store.schema.types import ChoiceType, Scalar, VectorType
 
 Encode = Callable[[Any], bytes]
-"""A value to its attribute's JSON. Raises TypeError for a wrong type, `Refused` with a reason."""
+"""A value to its attribute's JSON. Raises TypeError for a wrong type, else `ValueRefused`."""
 
 Decode = Callable[[Any], Any]
 """An attribute's struct to its value."""
@@ -52,7 +52,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for what is not JSON, or not of the asked form."""
 
 
-class Refused(Exception):
+class ValueRefused(Exception):
     """Why a value of the right type still cannot be stored."""
 
 
@@ -152,13 +152,13 @@ def _encode_str(value: Any) -> bytes:
     try:
         return b'{"S":%b}' % _json(str.__str__(value))
     except UnicodeEncodeError:
-        raise Refused("lone surrogates, which UTF-8 cannot hold") from None
+        raise ValueRefused("lone surrogates, which UTF-8 cannot hold") from None
 
 
 def _encode_bytes(value: Any) -> bytes:
     expect((bytes, bytearray, memoryview), value)
     if isinstance(value, memoryview) and (value.ndim != 1 or value.format not in _BYTE_FORMATS):
-        raise Refused("a memoryview of other elements than bytes; use .tobytes()")
+        raise ValueRefused("a memoryview of other elements than bytes; use .tobytes()")
     return b'{"B":%b}' % _json(bytes(value))
 
 
@@ -167,7 +167,7 @@ def _encode_int(value: Any) -> bytes:
         raise TypeError
     exact = operator.index(value)
     if not -MAX_INT <= exact <= MAX_INT:
-        raise Refused("more than 38 digits, DynamoDB's limit; declare it as str or bytes")
+        raise ValueRefused("more than 38 digits, DynamoDB's limit; declare it as str or bytes")
     return b'{"N":"%d"}' % exact
 
 
@@ -188,7 +188,7 @@ def _as_double(value: Any) -> float:
     if isinstance(value, float | np.floating):
         number = float(value)
         if number != value and not math.isnan(number):
-            raise Refused("more digits than a float has")
+            raise ValueRefused("more digits than a float has")
         return number
     whole = operator.index(value)
     try:
@@ -196,7 +196,7 @@ def _as_double(value: Any) -> float:
     except OverflowError:
         number = math.inf
     if number != whole:
-        raise Refused("an int that no float holds exactly")
+        raise ValueRefused("an int that no float holds exactly")
     return number
 
 
@@ -229,11 +229,11 @@ def microseconds_utc(value: Any) -> int:
     expect(datetime, value)
     if value.tzinfo is None:
         if value != value:  # noqa: PLR0124 - pandas.NaT is a datetime that equals nothing.
-            raise Refused("NaT, which is not a time; use None for a null")
-        raise Refused("no time zone; use datetime.now(UTC) or .replace(tzinfo=...)")
+            raise ValueRefused("NaT, which is not a time; use None for a null")
+        raise ValueRefused("no time zone; use datetime.now(UTC) or .replace(tzinfo=...)")
     since_epoch = value - _EPOCH
     if not _FIRST <= since_epoch <= _LAST:
-        raise Refused("a year in UTC outside 1 to 9999")
+        raise ValueRefused("a year in UTC outside 1 to 9999")
     exact = int(since_epoch // _MICROSECOND)
     if type(value) is not datetime:
         _check_whole(value, moment(exact))
@@ -248,7 +248,7 @@ def _check_whole(value: Any, stored: Any) -> None:
     compare.
     """
     if value != stored or nanoseconds_of(value):
-        raise Refused(FINER_THAN_MICROSECONDS)
+        raise ValueRefused(FINER_THAN_MICROSECONDS)
 
 
 def nanoseconds_of(value: Any) -> int:
@@ -267,7 +267,7 @@ def _encode_date(value: Any) -> bytes:
 def _encode_time(value: Any) -> bytes:
     expect(time, value)
     if value.tzinfo is not None:
-        raise Refused("a time zone, which a time of day is stored without")
+        raise ValueRefused("a time zone, which a time of day is stored without")
     since_midnight = timedelta(
         hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond
     )
@@ -283,7 +283,7 @@ def _encode_timedelta(value: Any) -> bytes:
 def whole_microseconds(value: Any) -> int:
     """A timedelta in microseconds."""
     if type(value).__name__ == "NaTType":
-        raise Refused("NaT, which is not a duration; use None for a null")
+        raise ValueRefused("NaT, which is not a duration; use None for a null")
     expect(timedelta, value)
     exact = int(value // _MICROSECOND)
     if type(value) is not timedelta:
@@ -384,14 +384,14 @@ def _vector_codec(vector: VectorType) -> ValueCodec:
         if type(value) is np.ndarray and value.dtype == stored and value.shape == shape:
             return b'{"B":%b}' % _json(value.tobytes())
         if is_masked(value):
-            raise Refused("a masked element, which a vector cannot hold")
+            raise ValueRefused("a masked element, which a vector cannot hold")
         given = np.asarray(value)
         if given.shape != shape or given.dtype.kind not in "fiu":
             raise TypeError
         with np.errstate(over="ignore", invalid="ignore"):
             rounded = given.astype(stored)
         if not np.array_equal(np.isfinite(given), np.isfinite(rounded)):
-            raise Refused(f"an element too large for {vector.dtype}; declare a wider dtype")
+            raise ValueRefused(f"an element too large for {vector.dtype}; declare a wider dtype")
         return b'{"B":%b}' % _json(rounded.tobytes())
 
     def decode(raw: bytes) -> Any:
@@ -408,14 +408,14 @@ def _choice_codec(choice: ChoiceType) -> ValueCodec:
         encoded = {
             (type(shown), shown): member.encode(stored) for stored, shown in choice.choices.items()
         }
-    except Refused as refused:
+    except ValueRefused as refused:
         raise InvalidSchema(f"A choice cannot be stored: {refused}.") from None
 
     def encode(value: Any) -> bytes:
         try:
             return encoded[type(value), value]
         except KeyError:
-            raise Refused("none of its choices") from None
+            raise ValueRefused("none of its choices") from None
 
     def chosen(stored: Any) -> Any:
         try:

@@ -17,7 +17,7 @@ ATTRIBUTES = 2
 """Where a row of a whole item has its attributes."""
 
 
-class WholeItems(Shape):
+class RawItemShape(Shape):
     """In the place of a shape: a row is `(pk, sk, attributes)`, whatever the item holds."""
 
     def __init__(self, layout: TableLayout) -> None:

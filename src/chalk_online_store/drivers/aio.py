@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeVar
 
-from chalk_online_store.drivers.contest import Contest
-from chalk_online_store.drivers.loops import Alarm, PerLoop, Wait
-from chalk_online_store.drivers.steps import Crew, idle_in_all, read_clocks
+from chalk_online_store.drivers.contest import AsyncRace
+from chalk_online_store.drivers.loops import DeadlineTimer, PerLoop, Wait
+from chalk_online_store.drivers.steps import WorkQueue, idle_in_all, read_clocks
 from chalk_online_store.drivers.sync import Transport
 from chalk_online_store.effects import (
     NOW,
@@ -74,7 +74,7 @@ class AsyncDriver:
     def __init__(self, transports: Mapping[str, AsyncTransport]) -> None:
         """As `SyncDriver`."""
         self.transports = transports
-        self._alarms = PerLoop(Alarm)
+        self._alarms = PerLoop(DeadlineTimer)
         self._apart: set[asyncio.Task[None]] = set()
 
     async def run(self, operation: Operation[T]) -> T:
@@ -123,11 +123,11 @@ class AsyncDriver:
             case Race((operation,)):
                 return await self.run(operation)
             case Race():
-                return await Contest(effect, self.run, self._alarms.here()).result()
+                return await AsyncRace(effect, self.run, self._alarms.here()).result()
             case All((operation,)):
                 return [await self.run(operation)]
             case All(operations, limit):
-                crew = Crew(operations)
+                crew = WorkQueue(operations)
                 workers = min(limit, len(operations))
                 await asyncio.gather(*(self._work(crew) for _ in range(workers)))
                 return crew.results()
@@ -141,7 +141,7 @@ class AsyncDriver:
                 task.add_done_callback(self._apart.discard)
                 return None
 
-    async def _work(self, crew: Crew) -> None:
+    async def _work(self, crew: WorkQueue) -> None:
         while (task := crew.take()) is not None:
             position, operation = task
             try:
@@ -161,7 +161,7 @@ async def _warm(transport: AsyncTransport, connections: int, timeout: float) -> 
         return error
 
 
-async def _settled(future: Settling, timeout: float, alarm: Alarm) -> Any:
+async def _settled(future: Settling, timeout: float, alarm: DeadlineTimer) -> Any:
     """A future's result; it may be settled in another thread. Not cancelled with who waits."""
     loop = alarm.loop
     wait = Wait(alarm, time.monotonic() + timeout)

@@ -13,13 +13,13 @@ from contextvars import copy_context
 from operator import itemgetter
 from typing import Any
 
-from chalk_online_store.drivers.loops import Alarm
+from chalk_online_store.drivers.loops import DeadlineTimer
 from chalk_online_store.effects import Operation, Race
 
 Run = Callable[[Operation[Any]], Awaitable[Any]]
 
 
-class Contest:
+class AsyncRace:
     """One race, for one task. `alarm` tells it when the next leg is to begin."""
 
     _begun = 1  # Most races never need more than this: the first leg.
@@ -31,11 +31,11 @@ class Contest:
     _value: Any = None
     _error: BaseException | None = None
 
-    def __init__(self, race: Race, run: Run, alarm: Alarm) -> None:
-        asker = asyncio.current_task()
-        assert asker is not None
-        self._asker = asker
-        self._cancelling = asker.cancelling()
+    def __init__(self, race: Race, run: Run, alarm: DeadlineTimer) -> None:
+        parent = asyncio.current_task()
+        assert parent is not None
+        self._asker = parent
+        self._cancelling = parent.cancelling()
         self._context = copy_context()  # The alarm has that of somebody else.
         self._race = race
         self._run = run

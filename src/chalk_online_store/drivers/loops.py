@@ -44,7 +44,7 @@ class PerLoop(Generic[T]):
         return found
 
 
-class Due(Protocol):
+class HasDeadline(Protocol):
     """Something that is to happen at a time."""
 
     @property
@@ -55,7 +55,7 @@ class Due(Protocol):
         """It is time."""
 
 
-class Alarm:
+class DeadlineTimer:
     """One timer for all that an event loop waits for, and a second one that follows it.
 
     A timer for each request costs asyncio a quarter of the request, as cancelled ones pile up. So
@@ -66,7 +66,7 @@ class Alarm:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.waiting: set[Any] = set()
-        """Each of them a `Due`."""
+        """Each of them a `HasDeadline`."""
         self._at = self._sweep_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -121,7 +121,7 @@ class Wait:
 
     __slots__ = ("_alarm", "_here", "due")
 
-    def __init__(self, alarm: Alarm, due: float) -> None:
+    def __init__(self, alarm: DeadlineTimer, due: float) -> None:
         self.due = due
         self._alarm = alarm
         self._here: asyncio.Future[None] = alarm.loop.create_future()

@@ -12,7 +12,7 @@ LONGEST_WAIT = 86400.0
 """Seconds that poll(2) is asked to wait at most: it takes neither infinity nor all of a double."""
 
 
-class Watched(Protocol):
+class PolledConnection(Protocol):
     """Something in flight on one or several sockets."""
 
     @property
@@ -29,7 +29,7 @@ def milliseconds_until(moment: float) -> int:
     return max(0, math.ceil(seconds * 1000))
 
 
-def poll_of(watched: Iterable[Watched]) -> select.poll:
+def poll_of(watched: Iterable[PolledConnection]) -> select.poll:
     """Return a poll object for all sockets of these."""
     poll = select.poll()
     for each in watched:
@@ -38,7 +38,7 @@ def poll_of(watched: Iterable[Watched]) -> select.poll:
     return poll
 
 
-def wait_for_any(watched: Sequence[Watched], until: float = math.inf) -> None:
+def wait_for_any(watched: Sequence[PolledConnection], until: float = math.inf) -> None:
     """Wait until one of these can go on, has to, or `until`."""
     until = min([until, *(each.wake_at for each in watched)])
     poll_of(watched).poll(milliseconds_until(until))

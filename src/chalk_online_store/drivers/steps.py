@@ -11,7 +11,7 @@ from chalk_online_store.effects import Instant, Operation
 from chalk_online_store.errors import RequestError
 
 
-class Crew:
+class WorkQueue:
     """Operations that several workers share: each takes one after the other until none is left."""
 
     def __init__(self, operations: Sequence[Operation[Any]]) -> None:

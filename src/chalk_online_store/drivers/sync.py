@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.steps import idle_in_all, read_clocks
-from chalk_online_store.drivers.tasks import Begun, Loop, Racing, Task, resumed
-from chalk_online_store.drivers.together import Exchange, Pollable, Together
+from chalk_online_store.drivers.tasks import Loop, RaceRun, StartedEffect, Task, resumed
+from chalk_online_store.drivers.together import NonBlockingTransport, PendingRequest, PollLoop
 from chalk_online_store.drivers.workers import Workers
 from chalk_online_store.effects import (
     NOW,
@@ -53,7 +53,9 @@ class SyncDriver:
     def __init__(self, transports: Mapping[str, Transport], max_threads: int = 32) -> None:
         """Take the transport of each region: those that a `Send` may name."""
         self.transports = transports
-        self._pollable = {to: each for to, each in transports.items() if isinstance(each, Pollable)}
+        self._pollable = {
+            to: each for to, each in transports.items() if isinstance(each, NonBlockingTransport)
+        }
         self._max_threads = max_threads
         self._threads = _Pools(max_threads)
 
@@ -98,15 +100,15 @@ class SyncDriver:
 
     # --- what runs in other threads ---
 
-    def send_apart(self, effect: Send) -> SharedResult[Any]:
+    def send_in_thread(self, effect: Send) -> SharedResult[Any]:
         """Send a request in a thread of its own, for those who must not wait."""
         return self._pools().sending.submit(partial(self._send, effect))
 
-    def run_apart(self, operation: Operation[None]) -> None:
+    def run_in_thread(self, operation: Operation[None]) -> None:
         """Run an operation beside the caller."""
         self._pools().running.submit(partial(self.run, operation))
 
-    def pollable(self, to: str) -> Pollable | None:
+    def pollable(self, to: str) -> NonBlockingTransport | None:
         """The transport of a region, if it can do without waiting."""
         return self._pollable.get(to)
 
@@ -129,13 +131,13 @@ class SyncDriver:
             case All((operation,)):
                 return [self.run(operation)]
             case All():
-                return Together(self).run(effect)
+                return PollLoop(self).run(effect)
             case Sleep(seconds):
                 return time.sleep(seconds)
             case Await(future, timeout):
                 return future.result(max(timeout, 0))
             case Spawn(operation):
-                return self.run_apart(operation)
+                return self.run_in_thread(operation)
 
     # --- races ---
 
@@ -155,11 +157,11 @@ class SyncDriver:
         except StopIteration as stop:
             return stop.value
         except Exception as error:
-            waits_for = Begun(partial(_fail, error))
+            waits_for = StartedEffect(partial(_fail, error))
         whole = Race([resumed(leg, waits_for), *others], race.stagger)
-        return Together(self).run(Begun(partial(_race_on, whole, began)))
+        return PollLoop(self).run(StartedEffect(partial(_race_on, whole, began)))
 
-    def _run_alone(self, operation: Operation[Any], until: float) -> Effect | Begun:
+    def _run_alone(self, operation: Operation[Any], until: float) -> Effect | StartedEffect:
         """Run an operation at most until then; what it waits for. Raises as its steps do."""
         effect = next(operation)
         while True:
@@ -169,20 +171,20 @@ class SyncDriver:
                 elif (exchange := self._begin(effect)) is None:
                     return effect
                 elif (value := _answer_by(exchange, until)) is None:
-                    return Begun(partial(_watch, exchange))
+                    return StartedEffect(partial(_watch, exchange))
             except Exception as error:
                 effect = operation.throw(error)
             else:
                 effect = operation.send(value)
 
-    def _begin(self, effect: Effect) -> Exchange | None:
+    def _begin(self, effect: Effect) -> PendingRequest | None:
         if not isinstance(effect, Send):
             return None
         transport = self.pollable(effect.to)
         return None if transport is None else transport.begin(effect.request, effect.timeout)
 
 
-def _answer_by(exchange: Exchange, until: float) -> Any:
+def _answer_by(exchange: PendingRequest, until: float) -> Any:
     """The answer; None where it is not there by then."""
     while (answer := exchange.advance()) is None and time.monotonic() < until:
         exchange.wait(until)
@@ -193,12 +195,12 @@ def _fail(error: Exception, loop: Loop, task: Task) -> None:
     loop.resume(task, error=error)
 
 
-def _watch(exchange: Exchange, loop: Together, task: Task) -> None:
+def _watch(exchange: PendingRequest, loop: PollLoop, task: Task) -> None:
     loop.watch(task, exchange)
 
 
 def _race_on(race: Race, began: float, loop: Loop, task: Task) -> None:
-    Racing(loop, task, race, time.monotonic() - began)
+    RaceRun(loop, task, race, time.monotonic() - began)
 
 
 class _Pools:

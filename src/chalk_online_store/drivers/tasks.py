@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from chalk_online_store.drivers.steps import Crew
+from chalk_online_store.drivers.steps import WorkQueue
 from chalk_online_store.effects import (
     All,
     Await,
@@ -77,7 +77,7 @@ class Timer:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedEffect:
     """An effect that a driver has begun to perform before there was a loop."""
 
     go_on: Callable[[Any, Task], None]
@@ -201,14 +201,14 @@ class Loop(ABC):
         except Exception as failure:
             self.resume(task, error=failure)
 
-    def _perform(self, task: Task, effect: Effect | Begun) -> None:
+    def _perform(self, task: Task, effect: Effect | StartedEffect) -> None:
         match effect:
             case Send():
                 self.send(task, effect)
             case Race():
-                Racing(self, task, effect)
+                RaceRun(self, task, effect)
             case All():
-                Gathering(self, task, effect)
+                AllRun(self, task, effect)
             case Sleep(seconds):
                 task.give_up = self.call_later(seconds, partial(self.resume, task)).cancel
             case Await(future, timeout):
@@ -216,7 +216,7 @@ class Loop(ABC):
             case Spawn(operation):
                 self.spawn(operation)
                 self.resume(task)
-            case Begun(go_on):
+            case StartedEffect(go_on):
                 go_on(self, task)
 
     def wait_for(
@@ -249,17 +249,17 @@ class Loop(ABC):
             self.resume(task, value)
 
 
-class Gathering:
+class AllRun:
     """Operations at once, some at a time, for the task that asked for the results of all."""
 
     __slots__ = ("_asker", "_crew", "_loop", "_under_way")
 
-    def __init__(self, loop: Loop, asker: Task, effect: All) -> None:
+    def __init__(self, loop: Loop, parent: Task, effect: All) -> None:
         self._loop = loop
-        self._asker = asker
-        self._crew = Crew(effect.operations)
+        self._asker = parent
+        self._crew = WorkQueue(effect.operations)
         self._under_way: dict[int, Task] = {}
-        asker.give_up = self._cancel
+        parent.give_up = self._cancel
         for _ in range(min(effect.limit, len(effect.operations))):
             self._start_next()
         if not self._under_way:
@@ -295,20 +295,20 @@ class Gathering:
             task.cancel()
 
 
-class Racing:
+class RaceRun:
     """Operations of which one result is wanted, for the task that asked for it."""
 
     __slots__ = ("_asker", "_crew", "_loop", "_stagger", "_timer", "_under_way")
 
-    def __init__(self, loop: Loop, asker: Task, effect: Race, early: float = 0.0) -> None:
+    def __init__(self, loop: Loop, parent: Task, effect: Race, early: float = 0.0) -> None:
         """The first leg began `early` seconds ago."""
         self._loop = loop
-        self._asker = asker
+        self._asker = parent
         self._stagger = effect.stagger
-        self._crew = Crew(effect.operations)
+        self._crew = WorkQueue(effect.operations)
         self._under_way: dict[int, Task] = {}
         self._timer: Timer | None = None
-        asker.give_up = self._cancel
+        parent.give_up = self._cancel
         self._start_next(early)
 
     def _start_next(self, early: float = 0.0) -> None:

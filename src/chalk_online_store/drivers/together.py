@@ -17,9 +17,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-from chalk_online_store.drivers.polling import Watched, milliseconds_until, poll_of
+from chalk_online_store.drivers.polling import PolledConnection, milliseconds_until, poll_of
 from chalk_online_store.drivers.steps import read_clocks
-from chalk_online_store.drivers.tasks import Begun, Ended, Loop, Task
+from chalk_online_store.drivers.tasks import Ended, Loop, StartedEffect, Task
 from chalk_online_store.effects import (
     All,
     Instant,
@@ -32,7 +32,7 @@ from chalk_online_store.effects import (
 from chalk_online_store.errors import RequestTimeout
 
 
-class Exchange(Watched, Protocol):
+class PendingRequest(PolledConnection, Protocol):
     """A request under way: see `dynamodb.http.blocking.Exchange`."""
 
     def advance(self) -> Any:
@@ -46,37 +46,37 @@ class Exchange(Watched, Protocol):
 
 
 @runtime_checkable
-class Pollable(Protocol):
+class NonBlockingTransport(Protocol):
     """A transport that can have several requests under way in one thread."""
 
-    def begin(self, request: Any, timeout: float) -> Exchange:
+    def begin(self, request: Any, timeout: float) -> PendingRequest:
         """A request under way, of which nothing is sent yet; `timeout` is in seconds."""
 
 
-class Performer(Protocol):
+class BlockingDriver(Protocol):
     """What a loop needs of its driver: see `drivers.sync.SyncDriver`."""
 
-    def pollable(self, to: str) -> Pollable | None:
+    def pollable(self, to: str) -> NonBlockingTransport | None:
         """The transport of a region, if it can do without waiting."""
 
-    def send_apart(self, effect: Send) -> SharedResult[Any]:
+    def send_in_thread(self, effect: Send) -> SharedResult[Any]:
         """Send a request in another thread."""
 
-    def run_apart(self, operation: Operation[None]) -> None:
+    def run_in_thread(self, operation: Operation[None]) -> None:
         """Run an operation in another thread."""
 
 
-class Together(Loop):
+class PollLoop(Loop):
     """Performs one `All` or `Race`, and whatever that leads to, in the calling thread."""
 
-    def __init__(self, driver: Performer) -> None:
+    def __init__(self, driver: BlockingDriver) -> None:
         super().__init__()
         self._driver = driver
-        self._under_way: dict[Task, Exchange] = {}
+        self._under_way: dict[Task, PendingRequest] = {}
         self._operations: list[Operation[Any]] = []
         self._waker: Waker | None = None
 
-    def run(self, effect: All | Race | Begun) -> Any:
+    def run(self, effect: All | Race | StartedEffect) -> Any:
         """The effect's result."""
         ended: list[tuple[Any, Exception | None]] = []
         try:
@@ -146,14 +146,14 @@ class Together(Loop):
         else:
             self.resume(task, answer)
 
-    def watch(self, task: Task, exchange: Exchange) -> None:
+    def watch(self, task: Task, exchange: PendingRequest) -> None:
         """Go on with a task once an exchange is over."""
         self._under_way[task] = exchange
         task.give_up = partial(self._abort, task)
 
     def spawn(self, operation: Operation[None]) -> None:
         """Run it in another thread: it may outlast this loop."""
-        self._driver.run_apart(operation)
+        self._driver.run_in_thread(operation)
 
     def wait_for(
         self,
@@ -175,7 +175,7 @@ class Together(Loop):
     # --- waiting ---
 
     def _send_apart(self, task: Task, effect: Send) -> None:
-        future = self._driver.send_apart(effect)
+        future = self._driver.send_in_thread(effect)
         self.wait_for(task, future, effect.timeout, partial(_too_late, future))
 
     def _abort(self, task: Task) -> None:

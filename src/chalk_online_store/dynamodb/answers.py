@@ -105,7 +105,7 @@ class Tables(Answer):
         return sum([table.CapacityUnits for table in self.ConsumedCapacity])
 
 
-class Written(OneTable):
+class WriteResponse(OneTable):
     """PutItem, UpdateItem, DeleteItem."""
 
     own = frozenset({"Attributes"})
@@ -115,7 +115,7 @@ class Transacted(Tables):
     """TransactWriteItems."""
 
 
-class Got(OneTable, Generic[R]):
+class GetItemResponse(OneTable, Generic[R]):
     """GetItem."""
 
     own = frozenset({"Item"})
@@ -128,7 +128,7 @@ class Got(OneTable, Generic[R]):
         return [] if self.Item in (None, _NO_ITEM) else [self.Item]
 
 
-class Queried(OneTable, Generic[R], kw_only=True):
+class QueryResponse(OneTable, Generic[R], kw_only=True):
     """Query and Scan."""
 
     own = frozenset({"Items"})
@@ -148,7 +148,7 @@ class LeftKeys(msgspec.Struct):
     Keys: list[RawItem]
 
 
-class BatchGot(Tables, Generic[R]):
+class BatchGetItemResponse(Tables, Generic[R]):
     """BatchGetItem."""
 
     own = frozenset({"Responses", "UnprocessedKeys"})
@@ -197,11 +197,11 @@ class BatchWritten(Tables, kw_only=True):
     UnprocessedItems: dict[str, list[WriteRequest]]  # type: ignore[assignment]
 
 
-written = msgspec.json.Decoder(Written, strict=False)
+written = msgspec.json.Decoder(WriteResponse, strict=False)
 transacted = msgspec.json.Decoder(Transacted, strict=False)
-queried = msgspec.json.Decoder(Queried[RawItem], strict=False)
+queried = msgspec.json.Decoder(QueryResponse[RawItem], strict=False)
 batch_written = msgspec.json.Decoder(BatchWritten, strict=False)
-raw_item = msgspec.json.Decoder(Got[RawItem])
+raw_item = msgspec.json.Decoder(GetItemResponse[RawItem])
 
 
 class ReadAnswer(NamedTuple):
@@ -223,7 +223,7 @@ class ReadAnswer(NamedTuple):
 
 
 class RowsDecoder:
-    """Decodes an answer (`Got`, `BatchGot`, `Queried`) whose items are of one shape."""
+    """Decodes a GetItem, BatchGetItem or Query response whose items are of one shape."""
 
     def __init__(self, answer: Any, shape: Shape) -> None:
         self._shape = shape

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from functools import partial
 
 from chalk_online_store.backend import (
-    Applied,
     Call,
-    Found,
+    GroupKeys,
     ItemPage,
     KeyPage,
     Outcome,
     Route,
-    Wanted,
+    RowOrError,
+    WriteOutcome,
     chunks,
     fan_out,
 )
 from chalk_online_store.codec.changes import Attributes, Change, key_of
 from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.ordering import OrderedWrites
@@ -32,7 +32,7 @@ from chalk_online_store.errors import (
     ItemTooLarge,
     RequestError,
 )
-from chalk_online_store.retry import RetryPolicy, unless_final
+from chalk_online_store.retry import RetryPolicy, item_error_or_raise
 
 BATCH_WRITE = 25
 """AWS: BatchWriteItem takes 25 items."""
@@ -80,7 +80,7 @@ class DynamoDBBackend:
         """See `backend.Backend.origin`."""
         return self._region if self._route is None else self._route.written
 
-    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def get(self, wanted: Sequence[GroupKeys], call: Call) -> Operation[list[list[RowOrError]]]:
         """GetItem, BatchGetItems at once, or Queries: see `dynamodb.reading`."""
         return self._reader.get(wanted, call)
 
@@ -95,7 +95,7 @@ class DynamoDBBackend:
         except ItemTooLarge as error:
             return error
         except RequestError as error:
-            return unless_final(error)
+            return item_error_or_raise(error)
 
     def replace(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         """BatchWriteItems at once; DeleteItem for a single removal."""
@@ -111,8 +111,8 @@ class DynamoDBBackend:
             expected = self._matcher.write("DeleteItem", change.key)
             yield from self._wire.ask("DeleteItem", body, expected, call)
         except RequestError as error:
-            return unless_final(error)
-        return Applied.WHOLLY
+            return item_error_or_raise(error)
+        return WriteOutcome.APPLIED
 
     def _write_batch(self, changes: Sequence[Change], call: Call) -> Operation[list[Outcome]]:
         def step(pending: Sequence[Change]) -> Operation[list[Change]]:
@@ -124,11 +124,11 @@ class DynamoDBBackend:
             left = set(answer.left)
             return [change for change in pending if change.key in left]
 
-        left, error = yield from self._wire.until_done(step, changes, call)
+        left, error = yield from self._wire.send_until_processed(step, changes, call)
         failed = {change.key for change in left}
         if error is None or not failed:
-            return [Applied.WHOLLY] * len(changes)
-        return [error if change.key in failed else Applied.WHOLLY for change in changes]
+            return [WriteOutcome.APPLIED] * len(changes)
+        return [error if change.key in failed else WriteOutcome.APPLIED for change in changes]
 
     def list_partition(self, pk: str, after: str, call: Call) -> Operation[list[Attributes]]:
         """Strong Queries, page by page."""
@@ -143,7 +143,7 @@ class DynamoDBBackend:
             if not start:
                 return found
 
-    def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+    def transact(self, swaps: Sequence[ConditionalWrite], call: Call) -> Operation[bool]:
         """One TransactWriteItems, each action on the condition that its swap states.
 
         A single swap goes by PutItem or DeleteItem.

@@ -14,7 +14,7 @@ from chalk_online_store.codec.changes import (
 )
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 
 _json = msgspec.json.encode
 
@@ -80,9 +80,9 @@ class Bodies:
             _COUNTED,
         )
 
-    def reads(self, sks: Sequence[str], shape: Shape) -> Reads:
+    def reads(self, sks: Sequence[str], shape: Shape) -> ReadBodies:
         """The requests for items of these sort keys, read as one shape."""
-        return Reads(self._table, self.layout, tuple(sks), shape)
+        return ReadBodies(self._table, self.layout, tuple(sks), shape)
 
     def query(self, pk: str, after: str, start: bytes = b"") -> bytes:
         """Query of a partition's items whose sort key is greater than `after`, strongly read."""
@@ -94,21 +94,21 @@ class Bodies:
             b'"ConsistentRead":true,"ReturnConsumedCapacity":"TOTAL"}'
         ) % (self._table, page, self._pk, self._sk, _json(pk), _json(after))
 
-    def transact(self, swaps: Iterable[Swap]) -> bytes:
+    def transact(self, swaps: Iterable[ConditionalWrite]) -> bytes:
         """TransactWriteItems of at most 100 swaps."""
         actions = b",".join(map(self._action, swaps))
         return b'{"TransactItems":[%b],"ReturnConsumedCapacity":"TOTAL"}' % actions
 
-    def _action(self, swap: Swap) -> bytes:
+    def _action(self, swap: ConditionalWrite) -> bytes:
         operation, members = self._members(swap)
         return b'{"%b":{%b}}' % (operation.encode(), members)
 
-    def swap(self, swap: Swap) -> tuple[str, bytes]:
+    def swap(self, swap: ConditionalWrite) -> tuple[str, bytes]:
         """The operation that performs a single swap, and its body."""
         operation, members = self._members(swap)
         return f"{operation}Item", b"{%b,%b}" % (members, _ACKNOWLEDGED)
 
-    def _members(self, swap: Swap) -> tuple[str, bytes]:
+    def _members(self, swap: ConditionalWrite) -> tuple[str, bytes]:
         condition = self._unchanged(swap.before)
         if swap.after is not None:
             item = render_item(swap.after)
@@ -151,7 +151,7 @@ class Bodies:
         )
 
 
-class Reads:
+class ReadBodies:
     """Requests for items of some sort keys of one table, all but the partition keys prepared."""
 
     def __init__(

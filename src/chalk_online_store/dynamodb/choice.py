@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 
-from chalk_online_store.backend import Wanted
+from chalk_online_store.backend import GroupKeys
 from chalk_online_store.codec.shapes import Shape
 
 MOST_QUERIES = 8
@@ -23,7 +23,7 @@ _WEIGHT = 0.2
 _MOST_KEPT = 4096
 
 
-class Costs:
+class ReadCosts:
     """What reads of this process were seen to cost, in read units an item or an entity.
 
     Units are those of eventually consistent reads: a strong read takes twice as many.
@@ -39,11 +39,11 @@ class Costs:
             _learn(self._units, shape, units / count)
             _learn(self._bytes, shape, size / count)
 
-    def saw_query(self, wanted: Sequence[Wanted], units: float) -> None:
+    def saw_query(self, wanted: Sequence[GroupKeys], units: float) -> None:
         """A Query of the groups of one entity took so many units."""
         _learn(self._units, _name(wanted), units)
 
-    def favour_query(self, wanted: Sequence[Wanted]) -> bool:
+    def favour_query(self, wanted: Sequence[GroupKeys]) -> bool:
         """Whether these groups are better read by Query, an entity at a time."""
         pks = wanted[0].pks
         if not 0 < len(pks) <= MOST_QUERIES or any(w.pks != pks for w in wanted):
@@ -53,7 +53,7 @@ class Costs:
             return False
         return self._query_units(wanted) < sum(by_item)
 
-    def _query_units(self, wanted: Sequence[Wanted]) -> float:
+    def _query_units(self, wanted: Sequence[GroupKeys]) -> float:
         seen = self._units.get(_name(wanted))
         if seen is not None:
             return seen
@@ -63,7 +63,7 @@ class Costs:
         return math.ceil(size / _UNIT_BYTES) / 2
 
 
-def _name(wanted: Sequence[Wanted]) -> Hashable:
+def _name(wanted: Sequence[GroupKeys]) -> Hashable:
     return tuple(w.shape for w in wanted)
 
 

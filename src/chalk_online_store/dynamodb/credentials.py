@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.exceptions import BotoCoreError, NoRegionError
 
-from chalk_online_store._fork import begin_anew_in_forks, forks_wait
+from chalk_online_store._fork import forks_wait, reset_after_fork
 from chalk_online_store.dynamodb.signing import Credentials, host_header, url_path
 from chalk_online_store.errors import (
     InvalidCredentials,
@@ -112,10 +112,10 @@ class CredentialSource:
         self._credentials = NONE_YET
         self._due = -math.inf  # Never after the expiry, so one comparison covers both.
         self._loaded_at = -math.inf
-        self.begin_anew()
-        begin_anew_in_forks(self)
+        self.reset()
+        reset_after_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Nobody is loading credentials."""
         self._lock = threading.Lock()
         self._load: _Load | None = None

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chalk_online_store.codec.changes import Attributes, Change, Form, Times, read_number
+from chalk_online_store.codec.changes import Attributes, Change, ChangeTemplate, Times, read_number
 from chalk_online_store.codec.layout import BASE, ERASED, WIDTH, own
 from chalk_online_store.dynamodb.updates import Expected
 from chalk_online_store.errors import DamagedItem
@@ -51,9 +51,9 @@ class Expectations:
     """Outcomes of conditional writes, by form of the change. Shared by threads."""
 
     def __init__(self) -> None:
-        self._histories: dict[Form, _History] = {}
+        self._histories: dict[ChangeTemplate, _History] = {}
 
-    def expect(self, form: Form) -> Expected:
+    def expect(self, form: ChangeTemplate) -> Expected:
         """Return what to expect for the next change of a form."""
         history = self._histories.get(form)
         if history is None:
@@ -63,7 +63,7 @@ class Expectations:
         is_frequent = history.own_times_count > OWN_TIMES_SHARE * history.plain_count
         return Expected.OWN_TIMES if is_frequent else Expected.PLAIN
 
-    def accepted(self, form: Form, expected: Expected) -> None:
+    def accepted(self, form: ChangeTemplate, expected: Expected) -> None:
         """Record that a request of this expectation was accepted."""
         if not form.whole:
             history = self._histories.get(form)  # A form that was never refused needs no entry.
@@ -89,7 +89,7 @@ class Expectations:
         elif Times(item).latest <= change.observed_at:
             self._count_newer(self._history(form), is_newer=False)
 
-    def _history(self, form: Form) -> _History:
+    def _history(self, form: ChangeTemplate) -> _History:
         history = self._histories.get(form)
         if history is None:
             if len(self._histories) >= _MAX_FORMS:

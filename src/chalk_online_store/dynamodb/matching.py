@@ -128,10 +128,12 @@ class Matcher:
             self._check_empty(found.answer)
         return found
 
-    def raw_item(self, key: ItemKey) -> Expected[answers.Got[answers.RawItem]]:
+    def raw_item(self, key: ItemKey) -> Expected[answers.GetItemResponse[answers.RawItem]]:
         """GetItem's response, undecoded."""
 
-        def accept(answer: answers.Got[answers.RawItem]) -> answers.Got[answers.RawItem]:
+        def accept(
+            answer: answers.GetItemResponse[answers.RawItem],
+        ) -> answers.GetItemResponse[answers.RawItem]:
             if answer.Item:
                 self._check_key(answer.Item, key)
             else:
@@ -190,7 +192,7 @@ class Matcher:
 
         return Expected(decoder, accept, check_read_failure)
 
-    def _left(self, answer: answers.BatchGot[msgspec.Raw]) -> list[ItemKey]:
+    def _left(self, answer: answers.BatchGetItemResponse[msgspec.Raw]) -> list[ItemKey]:
         left = answer.UnprocessedKeys.values()
         return [self._key(key) for some in left for key in some.Keys]
 
@@ -209,10 +211,12 @@ class Matcher:
 
         return Expected(decoder, accept, check_read_failure)
 
-    def partition(self, pk: str, after: str) -> Expected[answers.Queried[answers.RawItem]]:
+    def partition(self, pk: str, after: str) -> Expected[answers.QueryResponse[answers.RawItem]]:
         """Query's response, with items of a partition after a sort key."""
 
-        def accept(answer: answers.Queried[answers.RawItem]) -> answers.Queried[answers.RawItem]:
+        def accept(
+            answer: answers.QueryResponse[answers.RawItem],
+        ) -> answers.QueryResponse[answers.RawItem]:
             keys = [self._key(item) for item in answer.Items]
             self._check_page(answer, keys)
             if any(key.pk != pk or key.sk <= after for key in keys + self._ends(answer)):
@@ -221,22 +225,24 @@ class Matcher:
 
         return Expected(answers.queried, accept, check_read_failure)
 
-    def scan(self) -> Expected[answers.Queried[answers.RawItem]]:
+    def scan(self) -> Expected[answers.QueryResponse[answers.RawItem]]:
         """Scan's response, with any items of the table."""
 
-        def accept(answer: answers.Queried[answers.RawItem]) -> answers.Queried[answers.RawItem]:
+        def accept(
+            answer: answers.QueryResponse[answers.RawItem],
+        ) -> answers.QueryResponse[answers.RawItem]:
             self._check_page(answer, [self._key(item) for item in answer.Items])
             self._ends(answer)
             return answer
 
         return Expected(answers.queried, accept, check_read_failure)
 
-    def _ends(self, answer: answers.Queried[T]) -> list[ItemKey]:
+    def _ends(self, answer: answers.QueryResponse[T]) -> list[ItemKey]:
         """The key after which the next page begins; empty for the last page."""
         last = bytes(answer.LastEvaluatedKey)
         return [self._key(_parsed(last))] if last else []
 
-    def _check_page(self, answer: answers.Queried[T], keys: Collection[Key]) -> None:
+    def _check_page(self, answer: answers.QueryResponse[T], keys: Collection[Key]) -> None:
         if len(set(keys)) != len(keys) or answer.Count not in (None, len(keys)):
             raise Mismatch("its items are not a page")
         if keys:
@@ -265,7 +271,7 @@ class Matcher:
 
     # --- writes ------------------------------------------------------------------------------
 
-    def write(self, operation: str, key: ItemKey) -> Expected[answers.Written]:
+    def write(self, operation: str, key: ItemKey) -> Expected[answers.WriteResponse]:
         """The response to PutItem, UpdateItem or DeleteItem."""
         return Expected(
             answers.written,
@@ -273,7 +279,7 @@ class Matcher:
             partial(self._check_refusal, key),
         )
 
-    def _accept_write(self, operation: str, answer: answers.Written) -> answers.Written:
+    def _accept_write(self, operation: str, answer: answers.WriteResponse) -> answers.WriteResponse:
         capacity = answer.ConsumedCapacity
         if capacity is not None and capacity.has_detail:
             self._detailed.add(operation)

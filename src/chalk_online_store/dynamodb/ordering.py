@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from chalk_online_store.backend import Applied, Call
+from chalk_online_store.backend import Call, WriteOutcome
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
@@ -42,17 +42,17 @@ class OrderedWrites:
         expected = self._matcher.write(operation, key)
         yield from self._wire.ask(operation, body, expected, call)
 
-    def apply(self, change: Change, call: Call) -> Operation[Applied]:
+    def apply(self, change: Change, call: Call) -> Operation[WriteOutcome]:
         """Apply a change. Raises `RequestError`; trying again is safe, whatever was sent."""
         outcomes = set()
         layout, expect = self._bodies.layout, self._expectations.expect
         for part, short_cut in updates.sendable(layout, change, call.replay, expect):
-            outcomes.add((yield from self._take_short_cut(part, short_cut, call)))
+            outcomes.add((yield from self._update_if_newer(part, short_cut, call)))
         return _summary(change, outcomes)
 
-    def _take_short_cut(
+    def _update_if_newer(
         self, change: Change, short_cut: ShortCut, call: Call
-    ) -> Operation[Applied]:
+    ) -> Operation[WriteOutcome]:
         """One request; more if the item has something newer, or may have the change already."""
         bodies, (operation, members, expected) = self._bodies, short_cut
         if short_cut.is_nested and not self._parses_nesting:
@@ -73,14 +73,16 @@ class OrderedWrites:
             self._parses_nesting = False
             return (yield from self._settle_read(change, call))
         self._expectations.accepted(change.form, expected)
-        return Applied.PARTLY if expected is Expected.NEWER else Applied.WHOLLY
+        return (
+            WriteOutcome.PARTIALLY_APPLIED if expected is Expected.NEWER else WriteOutcome.APPLIED
+        )
 
-    def _settle_read(self, change: Change, call: Call) -> Operation[Applied]:
+    def _settle_read(self, change: Change, call: Call) -> Operation[WriteOutcome]:
         """Apply a change by two requests: read the item, then make the exact difference."""
         item = yield from self._read(change.key, call)
         return (yield from self._settle(change, item, call))
 
-    def _settle(self, change: Change, item: Attributes, call: Call) -> Operation[Applied]:
+    def _settle(self, change: Change, item: Attributes, call: Call) -> Operation[WriteOutcome]:
         """Apply a change to an item that refused it, in parts if it does not fit."""
         layout = self._bodies.layout
         outcomes = set()
@@ -89,7 +91,7 @@ class OrderedWrites:
             part = pending.pop(0)
             merged = merge(layout, item, part)
             if merged is item:
-                outcomes.add(Applied.SUPERSEDED)
+                outcomes.add(WriteOutcome.SUPERSEDED)
                 continue
             step = self._next_step(part, item, merged)
             if step is None:
@@ -105,7 +107,11 @@ class OrderedWrites:
     def _next_step(self, change: Change, item: Attributes, merged: Attributes) -> Step | None:
         """Return the step that turns an item into `merged`; None if no single request can."""
         layout = self._bodies.layout
-        outcome = Applied.LEFT_NEWER if leaves_newer(layout, merged, change) else Applied.PARTLY
+        outcome = (
+            WriteOutcome.LEFT_NEWER
+            if leaves_newer(layout, merged, change)
+            else WriteOutcome.PARTIALLY_APPLIED
+        )
         found = difference(layout, item, merged)
         # A whole write over own times leaves a `BASE` that equals `LATEST`, which says no more than
         # its absence. Removing it would be a write, and a replay must not write what is there.
@@ -124,15 +130,15 @@ class OrderedWrites:
 
     def _begin_again(
         self, change: Change, short_cut: ShortCut, merged: Attributes, call: Call
-    ) -> Operation[tuple[Applied | None, Attributes]]:
-        outcome = yield from self._take_short_cut(change, short_cut, call)
-        if outcome is Applied.WHOLLY:
+    ) -> Operation[tuple[WriteOutcome | None, Attributes]]:
+        outcome = yield from self._update_if_newer(change, short_cut, call)
+        if outcome is WriteOutcome.APPLIED:
             return outcome, merged
         return outcome, (yield from self._read(change.key, call))
 
     def _make_exact(
-        self, key: ItemKey, members: bytes, merged: Attributes, outcome: Applied, call: Call
-    ) -> Operation[tuple[Applied | None, Attributes]]:
+        self, key: ItemKey, members: bytes, merged: Attributes, outcome: WriteOutcome, call: Call
+    ) -> Operation[tuple[WriteOutcome | None, Attributes]]:
         body = self._bodies.update(key, members)
         try:
             yield from self._write("UpdateItem", key, body, call)
@@ -154,21 +160,23 @@ class OrderedWrites:
 
 _NOT_PARSED = "Invalid UpdateExpression"
 
-Step = Callable[[Call], Operation[tuple[Applied | None, Attributes]]]
+Step = Callable[[Call], Operation[tuple[WriteOutcome | None, Attributes]]]
 """What became of a change, None if it has to be computed again, and the item after it."""
 
 
 def _no_step(
-    item: Attributes, outcome: Applied, call: Call
-) -> Operation[tuple[Applied | None, Attributes]]:
+    item: Attributes, outcome: WriteOutcome, call: Call
+) -> Operation[tuple[WriteOutcome | None, Attributes]]:
     yield from ()
     return outcome, item
 
 
-def _summary(change: Change, outcomes: set[Applied]) -> Applied:
+def _summary(change: Change, outcomes: set[WriteOutcome]) -> WriteOutcome:
     """The outcome of a change from those of its parts."""
     if len(outcomes) == 1:
         return outcomes.pop()
-    if change.deletes and not outcomes.isdisjoint((Applied.SUPERSEDED, Applied.LEFT_NEWER)):
-        return Applied.LEFT_NEWER
-    return Applied.PARTLY
+    if change.deletes and not outcomes.isdisjoint(
+        (WriteOutcome.SUPERSEDED, WriteOutcome.LEFT_NEWER)
+    ):
+        return WriteOutcome.LEFT_NEWER
+    return WriteOutcome.PARTIALLY_APPLIED

@@ -7,20 +7,20 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
-from chalk_online_store.backend import Call, Found, Wanted, chunks, fan_out
+from chalk_online_store.backend import Call, GroupKeys, RowOrError, chunks, fan_out
 from chalk_online_store.codec.changes import render_item
 from chalk_online_store.codec.decoding import FIRST, SK, TIMES, Row
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
-from chalk_online_store.codec.whole import ATTRIBUTES, WholeItems
+from chalk_online_store.codec.whole import ATTRIBUTES, RawItemShape
 from chalk_online_store.dynamodb import answers
-from chalk_online_store.dynamodb.bodies import Bodies, Reads
-from chalk_online_store.dynamodb.choice import Costs
+from chalk_online_store.dynamodb.bodies import Bodies, ReadBodies
+from chalk_online_store.dynamodb.choice import ReadCosts
 from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import RequestError
-from chalk_online_store.retry import unless_final
+from chalk_online_store.retry import item_error_or_raise
 
 BATCH_GET = 100
 """AWS: BatchGetItem takes 100 keys."""
@@ -36,10 +36,10 @@ class ItemReader:
         self._bodies = bodies
         self._matcher = matcher
         self._concurrency = concurrency
-        self._costs = Costs()
+        self._costs = ReadCosts()
         self._prepared: dict[tuple[str | Shape, ...], _Prepared] = {}
 
-    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def get(self, wanted: Sequence[GroupKeys], call: Call) -> Operation[list[list[RowOrError]]]:
         """See `backend.Backend.get`."""
         if call.shares_requests and len(wanted) > 1:
             return (yield from self._get_shared(wanted, call))
@@ -58,7 +58,7 @@ class ItemReader:
         found = (item for batch in batches for item in batch)
         return [list(islice(found, len(want.pks))) for want in wanted]
 
-    def _prepare(self, wanted: Sequence[Wanted]) -> _Prepared:
+    def _prepare(self, wanted: Sequence[GroupKeys]) -> _Prepared:
         known = tuple([part for want in wanted for part in (want.sk, want.shape)])
         prepared = self._prepared.get(known)
         if prepared is None:
@@ -71,10 +71,10 @@ class ItemReader:
 
     def _get_batch(
         self, prepared: _Prepared, pks: Sequence[str], learns: bool, call: Call
-    ) -> Operation[list[Found]]:
+    ) -> Operation[list[RowOrError]]:
         if len(pks) == 1:
             return [(yield from self._get_one(prepared, pks[0], learns, call))]
-        found: dict[str, Found] = {}
+        found: dict[str, RowOrError] = {}
 
         def step(pending: Sequence[str]) -> Operation[list[str]]:
             body = prepared.reads.batch_get(pending, call.consistent)
@@ -86,18 +86,20 @@ class ItemReader:
                 self._learn(prepared, read.units, read.size, done, call)
             return read.left
 
-        left, error = yield from self._wire.until_done(step, pks, call)
+        left, error = yield from self._wire.send_until_processed(step, pks, call)
         if left:
             found.update(dict.fromkeys(left, error))
         return list(map(found.get, pks))
 
-    def _get_one(self, prepared: _Prepared, pk: str, learns: bool, call: Call) -> Operation[Found]:
+    def _get_one(
+        self, prepared: _Prepared, pk: str, learns: bool, call: Call
+    ) -> Operation[RowOrError]:
         body = prepared.reads.get(pk, call.consistent)
         expected = self._matcher.item(prepared.one, pk, prepared.wanted[0][0])
         try:
             answer = yield from self._wire.ask("GetItem", body, expected, call)
         except RequestError as error:
-            return unless_final(error)
+            return item_error_or_raise(error)
         if learns:
             self._learn(prepared, answer.units, answer.size, 1, call)
         if answer.damaged:
@@ -110,7 +112,9 @@ class ItemReader:
 
     # --- items of several namespaces ---------------------------------------------------------
 
-    def _get_shared(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def _get_shared(
+        self, wanted: Sequence[GroupKeys], call: Call
+    ) -> Operation[list[list[RowOrError]]]:
         """Read items of any groups by as few requests as 100 items each allow.
 
         A full request of one group is sent and decoded as in any read. The remaining keys of all
@@ -132,7 +136,7 @@ class ItemReader:
         ]
         tasks += [partial(self._get_items, some) for some in chunks(keys, BATCH_GET)]
         results = yield from fan_out(call, tasks, self._concurrency)
-        found: list[list[Found]] = [[] for _ in wanted]
+        found: list[list[RowOrError]] = [[] for _ in wanted]
         for (place, _), rows in zip(direct, results, strict=False):
             found[place] += rows
         items = {key: item for some in results[len(direct) :] for key, item in some.items()}
@@ -140,8 +144,10 @@ class ItemReader:
             found[place] += _rows_of(wanted[place], pks, items)
         return found
 
-    def _get_items(self, keys: Sequence[ItemKey], call: Call) -> Operation[dict[ItemKey, Found]]:
-        found: dict[ItemKey, Found] = {}
+    def _get_items(
+        self, keys: Sequence[ItemKey], call: Call
+    ) -> Operation[dict[ItemKey, RowOrError]]:
+        found: dict[ItemKey, RowOrError] = {}
 
         def step(pending: Sequence[ItemKey]) -> Operation[list[ItemKey]]:
             body = self._bodies.batch_get(pending, call.consistent)
@@ -150,7 +156,7 @@ class ItemReader:
             found.update(read.found)
             return read.left
 
-        left, error = yield from self._wire.until_done(step, keys, call)
+        left, error = yield from self._wire.send_until_processed(step, keys, call)
         if left:
             found.update(dict.fromkeys(left, error))
         return found
@@ -158,20 +164,22 @@ class ItemReader:
     @cached_property
     def _items(self) -> answers.RowsDecoder:
         """The decoder of a BatchGetItem's response that leaves the items undecoded."""
-        return answers.RowsDecoder(answers.BatchGot, WholeItems(self._bodies.layout))
+        return answers.RowsDecoder(answers.BatchGetItemResponse, RawItemShape(self._bodies.layout))
 
     # --- all groups of an entity -----------------------------------------------------------
 
-    def _query_all(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def _query_all(
+        self, wanted: Sequence[GroupKeys], call: Call
+    ) -> Operation[list[list[RowOrError]]]:
         prepared = self._prepare(wanted)
         tasks = [partial(self._query, prepared, wanted, pk) for pk in wanted[0].pks]
         by_entity = yield from fan_out(call, tasks, self._concurrency)
         return [[found.get(want.sk) for found in by_entity] for want in wanted]
 
     def _query(
-        self, prepared: _Prepared, wanted: Sequence[Wanted], pk: str, call: Call
-    ) -> Operation[dict[str, Found]]:
-        found: dict[str, Found] = {}
+        self, prepared: _Prepared, wanted: Sequence[GroupKeys], pk: str, call: Call
+    ) -> Operation[dict[str, RowOrError]]:
+        found: dict[str, RowOrError] = {}
         units, start = 0.0, b""
         sks = [want.sk for want in wanted]
         expected = self._matcher.page(prepared.page, pk, min(sks), max(sks))
@@ -180,7 +188,7 @@ class ItemReader:
             try:
                 answer = yield from self._wire.ask("Query", body, expected, call)
             except RequestError as error:
-                return dict.fromkeys(sks, unless_final(error))
+                return dict.fromkeys(sks, item_error_or_raise(error))
             call.report.queries += 1
             found.update(prepared.split(answer.rows))
             found.update((key.sk, error) for key, error in answer.damaged)
@@ -191,7 +199,9 @@ class ItemReader:
                 return found
 
 
-def _rows_of(want: Wanted, pks: Sequence[str], items: Mapping[ItemKey, Found]) -> Iterator[Found]:
+def _rows_of(
+    want: GroupKeys, pks: Sequence[str], items: Mapping[ItemKey, RowOrError]
+) -> Iterator[RowOrError]:
     """Decode some of the items of a group. Errors are returned in their places."""
     found = [items.get(ItemKey(pk, want.sk)) for pk in pks]
     raw = [render_item(item[ATTRIBUTES]) for item in found if isinstance(item, tuple)]
@@ -202,26 +212,26 @@ def _rows_of(want: Wanted, pks: Sequence[str], items: Mapping[ItemKey, Found]) -
 class _Prepared:
     """Requests for items of some groups, and decoders of their answers, each made when needed."""
 
-    def __init__(self, bodies: Bodies, wanted: Sequence[Wanted]) -> None:
+    def __init__(self, bodies: Bodies, wanted: Sequence[GroupKeys]) -> None:
         self.wanted = [(want.sk, want.shape) for want in wanted]
         shapes = [want.shape for want in wanted]
         self._shape = shapes[0] if len(shapes) == 1 else _joined(bodies.layout, shapes)
-        self.reads: Reads = bodies.reads([want.sk for want in wanted], self._shape)
+        self.reads: ReadBodies = bodies.reads([want.sk for want in wanted], self._shape)
 
     @cached_property
     def one(self) -> answers.RowsDecoder:
         """Decodes GetItem's answer."""
-        return answers.RowsDecoder(answers.Got, self._shape)
+        return answers.RowsDecoder(answers.GetItemResponse, self._shape)
 
     @cached_property
     def batch(self) -> answers.RowsDecoder:
         """Decodes BatchGetItem's."""
-        return answers.RowsDecoder(answers.BatchGot, self._shape)
+        return answers.RowsDecoder(answers.BatchGetItemResponse, self._shape)
 
     @cached_property
     def page(self) -> answers.RowsDecoder:
         """Decodes Query's."""
-        return answers.RowsDecoder(answers.Queried, self._shape)
+        return answers.RowsDecoder(answers.QueryResponse, self._shape)
 
     @cached_property
     def _slices(self) -> dict[str, slice]:
@@ -234,7 +244,7 @@ class _Prepared:
 
     def split(self, rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
         """Rows of the joined shape to those of each group; without those of other groups."""
-        if isinstance(self._shape, WholeItems):
+        if isinstance(self._shape, RawItemShape):
             yield from ((row[SK], row) for row in rows)
             return
         for row in rows:
@@ -245,7 +255,7 @@ class _Prepared:
 
 
 def _joined(layout: TableLayout, shapes: Sequence[Shape]) -> Shape:
-    if isinstance(shapes[0], WholeItems):
+    if isinstance(shapes[0], RawItemShape):
         return shapes[0]
     columns = tuple(column for shape in shapes for column in shape.columns)
     projected = all(shape.projected for shape in shapes) and len(columns) <= MOST_PROJECTED

@@ -42,8 +42,8 @@ import msgspec
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
+    ChangeTemplate,
     Difference,
-    Form,
     Times,
     features_of,
     is_same,
@@ -102,7 +102,7 @@ def fits(update: str, condition: str) -> bool:
 
 
 def sendable(
-    layout: TableLayout, change: Change, again: bool, expect: Callable[[Form], Expected]
+    layout: TableLayout, change: Change, again: bool, expect: Callable[[ChangeTemplate], Expected]
 ) -> Iterator[Sendable]:
     """The changes, with a short cut each, that do together what `change` does.
 
@@ -186,7 +186,7 @@ def _put_condition(change: Change, again: bool) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _short_cut_template(
-    layout: TableLayout, form: Form, expires: bool, again: bool, own_times: bool = False
+    layout: TableLayout, form: ChangeTemplate, expires: bool, again: bool, own_times: bool = False
 ) -> bytes | None:
     """An UpdateItem with a place for each time and value: the rest is the same for every entity.
 
@@ -236,7 +236,7 @@ def _short_cut_template(
 
 
 @lru_cache(maxsize=4096)
-def _beside_newer_template(form: Form, again: bool) -> bytes | None:
+def _beside_newer_template(form: ChangeTemplate, again: bool) -> bytes | None:
     """An UpdateItem of a partial change to an item of which another feature is newer.
 
     None if it does not fit. A feature without its own observed-at is as old as `BASE`. If the

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from chalk_online_store.backend import Asked, Call, Route
+from chalk_online_store.backend import Call, RequestInfo, Route
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.matching import Expected
 from chalk_online_store.dynamodb.messages import Request
@@ -68,7 +68,7 @@ class Wire:
         if self._route is None:
             answer = yield from self._ask(request, expected, what, call, "", call.deadline, now)
         else:
-            asked = Asked(operation, len(body), operation in _WRITES)
+            asked = RequestInfo(operation, len(body), operation in _WRITES)
             attempt = partial(self._ask, request, expected, what, call)
             answer = yield from self._route.attempt(attempt, asked, now, call)
         self._account(operation, answer, call)
@@ -136,7 +136,7 @@ class Wire:
                     backoff.succeed()
                 return answer
 
-    def until_done(
+    def send_until_processed(
         self, step: Callable[[Sequence[K]], Operation[list[K]]], pending: Sequence[K], call: Call
     ) -> Operation[tuple[Sequence[K], RequestError | None]]:
         """Repeat a batch with what it left, until it leaves nothing or time is up.

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from chalk_online_store.backend import Call, Found, ItemPage, KeyPage, Outcome, Wanted
+from chalk_online_store.backend import Call, GroupKeys, ItemPage, KeyPage, Outcome, RowOrError
 from chalk_online_store.codec.changes import Attributes, Change, parse_item
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.embedded import requests
 from chalk_online_store.errors import RequestTimeout
@@ -24,14 +24,14 @@ class EmbeddedBackend:
         self.home = self.origin = ""
         self.identity = "sqlite"
 
-    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def get(self, wanted: Sequence[GroupKeys], call: Call) -> Operation[list[list[RowOrError]]]:
         """One SELECT for each group."""
         found = []
         for want in wanted:
             found.append((yield from self._get(want, call)))
         return found
 
-    def _get(self, want: Wanted, call: Call) -> Operation[list[Found]]:
+    def _get(self, want: GroupKeys, call: Call) -> Operation[list[RowOrError]]:
         keys = [ItemKey(pk, want.sk) for pk in want.pks]
         try:
             items: dict[ItemKey, bytes] = yield from self._ask(requests.Get(keys), call)
@@ -62,7 +62,7 @@ class EmbeddedBackend:
         items: list[bytes] = yield from self._ask(requests.ListPartition(pk, after), call)
         return [parse_item(item) for item in items]
 
-    def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+    def transact(self, swaps: Sequence[ConditionalWrite], call: Call) -> Operation[bool]:
         """One transaction."""
         done: bool = yield from self._ask(requests.Transact(swaps), call)
         return done

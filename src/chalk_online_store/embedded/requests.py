@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chalk_online_store.codec.changes import Change
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ListPartition:
 class Transact:
     """Perform all swaps or none; answered by whether they were performed."""
 
-    swaps: Sequence[Swap]
+    swaps: Sequence[ConditionalWrite]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from itertools import starmap
 from typing import Any, TypeVar
 
 from chalk_online_store._fork import pause_for_forks
-from chalk_online_store.backend import Applied
+from chalk_online_store.backend import WriteOutcome
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
@@ -45,7 +45,7 @@ from chalk_online_store.codec.changes import (
     render_item,
 )
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.embedded import requests
 from chalk_online_store.errors import ConnectionFailed, RequestRefused, RequestTimeout, StoreClosed
 
@@ -188,7 +188,7 @@ class _Database:
         except RuntimeError:
             pass
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Continue in the child, which must not use a connection that was busy at the fork."""
         if self._connection is not None and not self._is_paused:
             _inherited.append(self._connection)
@@ -278,25 +278,25 @@ class SqliteEngine:
             case requests.Transact(swaps):
                 return _transact(connection, lambda: self._swap_all(connection, swaps))
 
-    def _merge(self, connection: sqlite3.Connection, change: Change) -> Applied:
+    def _merge(self, connection: sqlite3.Connection, change: Change) -> WriteOutcome:
         rows = connection.execute(_SELECT, change.key).fetchall()
         item = parse_item(rows[0][0]) if rows else None
         merged = merge(self._layout, item, change)
         if merged is item:
-            return Applied.SUPERSEDED
+            return WriteOutcome.SUPERSEDED
         self._put(connection, change.key, merged)
         if leaves_newer(self._layout, merged, change):
-            return Applied.LEFT_NEWER
+            return WriteOutcome.LEFT_NEWER
         wholly = item is None or merged == fresh_item(self._layout, change)
-        return Applied.WHOLLY if wholly else Applied.PARTLY
+        return WriteOutcome.APPLIED if wholly else WriteOutcome.PARTIALLY_APPLIED
 
-    def _replace(self, connection: sqlite3.Connection, change: Change) -> Applied:
+    def _replace(self, connection: sqlite3.Connection, change: Change) -> WriteOutcome:
         self._put(
             connection, change.key, None if change.erases else fresh_item(self._layout, change)
         )
-        return Applied.WHOLLY
+        return WriteOutcome.APPLIED
 
-    def _swap_all(self, connection: sqlite3.Connection, swaps: Sequence[Swap]) -> bool:
+    def _swap_all(self, connection: sqlite3.Connection, swaps: Sequence[ConditionalWrite]) -> bool:
         keyed = {swap.key(self._layout): swap for swap in swaps}
         found = {key: parse_item(item) for key, item in _get(connection, list(keyed)).items()}
         if any(found.get(key) != swap.before for key, swap in keyed.items()):

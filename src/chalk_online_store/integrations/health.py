@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import msgspec
 
-from chalk_online_store._fork import begin_anew_in_forks
+from chalk_online_store._fork import reset_after_fork
 from chalk_online_store.arguments import timeout_seconds
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.schema import Duration, microseconds
@@ -167,10 +167,10 @@ class _Endpoint:
         self._store = store
         self._judge = judge
         self._timeout = timeout
-        self.begin_anew()
-        begin_anew_in_forks(self)
+        self.reset()
+        reset_after_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Have a lock of one's own."""
         self._reading = threading.Lock()
 

@@ -17,7 +17,7 @@ import numpy as np
 from chalk_online_store.codec.columns import Stored
 from chalk_online_store.codec.values import (
     FINER_THAN_MICROSECONDS,
-    Refused,
+    ValueRefused,
     microseconds_utc,
     moment,
     nanoseconds_of,
@@ -57,12 +57,12 @@ def values_of_objects(
             found.append(convert(value))
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         row = first + len(found)
-        if isinstance(error, InvalidValue | Refused):
+        if isinstance(error, InvalidValue | ValueRefused):
             raise InvalidValue(f"Column {name!r} (row {row}): {error}") from None
         raise InvalidValue(
             f"Column {name!r} has a value that is no {kind.name} of the feature's (row {row})."
         ) from None
-    except Refused as refused:
+    except ValueRefused as refused:
         raise InvalidValue(f"Column {name!r} is {refused} (row {first + len(found)}).") from None
     return found
 
@@ -74,7 +74,7 @@ def moments_of_objects(column: Sequence[Any], name: str, first: int, zone: str |
     for row, value in enumerate(values, first):
         try:
             found.append(None if value is None else microseconds_utc(value))
-        except (TypeError, Refused):
+        except (TypeError, ValueRefused):
             raise InvalidValue(
                 f"Column {name!r} has a value that is no moment with a time zone (row {row})."
             ) from None
@@ -133,7 +133,7 @@ def _scalar(kind: FeatureType, zone: tzinfo | None) -> Convert:
             return value.tolist()  # A vector: its codec takes numbers alone.
         if isinstance(value, datetime | timedelta):
             if nanoseconds_of(value):
-                raise Refused(FINER_THAN_MICROSECONDS)
+                raise ValueRefused(FINER_THAN_MICROSECONDS)
             if isinstance(value, datetime):
                 return in_zone(value, zone)
         return value if make is None or isinstance(value, UUID) else make(value)
@@ -145,7 +145,7 @@ def _item(value: np.generic) -> Any:
     if isinstance(value, np.datetime64 | np.timedelta64):
         exact = value.astype(f"{value.dtype.kind}8[us]")
         if exact != value:
-            raise Refused(FINER_THAN_MICROSECONDS)
+            raise ValueRefused(FINER_THAN_MICROSECONDS)
         return exact.item()
     return value.item()
 
@@ -224,13 +224,13 @@ def _plain(value: Any, zone: tzinfo | None) -> Any:
     if isinstance(value, datetime):
         return _datetime(in_zone(value, zone))
     if isinstance(value, timedelta) and nanoseconds_of(value):
-        raise Refused(FINER_THAN_MICROSECONDS)
+        raise ValueRefused(FINER_THAN_MICROSECONDS)
     return value
 
 
 def _datetime(value: datetime) -> datetime:
     """Return a plain datetime for one of pandas."""
     if nanoseconds_of(value):
-        raise Refused(FINER_THAN_MICROSECONDS)
+        raise ValueRefused(FINER_THAN_MICROSECONDS)
     convert = getattr(value, "to_pydatetime", None)
     return value if convert is None else convert()

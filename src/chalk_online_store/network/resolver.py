@@ -28,7 +28,7 @@ from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
-from chalk_online_store._fork import begin_anew_in_forks
+from chalk_online_store._fork import reset_after_fork
 
 Address = tuple[int, int, int, str, Any]
 """The form of an address that `socket.getaddrinfo` returns."""
@@ -155,10 +155,10 @@ class Resolver:
 
     def __init__(self) -> None:
         self._known: dict[_Name, _Known] = {}
-        self.begin_anew()
-        begin_anew_in_forks(self)
+        self.reset()
+        reset_after_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget the lookups of the parent, whose threads are not in this fork."""
         self._lock = threading.Lock()
         self._lookups: dict[_Name, list[_Lookup]] = {}

@@ -34,11 +34,11 @@ def _user_agent() -> str:
 USER_AGENT = _user_agent()
 
 
-class BrokenAnswer(Exception):
+class BrokenResponse(Exception):
     """An answer that cannot be accepted. The text is ours, never the peer's."""
 
     @classmethod
-    def closed(cls) -> BrokenAnswer:
+    def closed(cls) -> BrokenResponse:
         """The connection ended too early."""
         return cls(_CLOSED)
 

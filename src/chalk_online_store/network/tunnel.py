@@ -10,17 +10,17 @@ from __future__ import annotations
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from chalk_online_store.network.settings import Proxy
-from chalk_online_store.network.sockets import LARGEST_HEAD, USER_AGENT, BrokenAnswer
+from chalk_online_store.network.sockets import LARGEST_HEAD, USER_AGENT, BrokenResponse
 
 READ_SIZE = 2**12
 """Bytes to read at once of a proxy's response."""
 
 
-class ProxyBroken(BrokenAnswer):
+class ProxyBroken(BrokenResponse):
     """A proxy that cannot be reached, or breaks the protocol. The text is ours."""
 
 
-class TunnelRefused(BrokenAnswer):
+class TunnelRefused(BrokenResponse):
     """A proxy that answers CONNECT with another status than 2xx."""
 
     def __init__(self, status: int) -> None:

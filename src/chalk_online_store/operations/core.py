@@ -47,10 +47,10 @@ from chalk_online_store.operations.times import (
     time_of,
     times_of_rows,
 )
-from chalk_online_store.operations.watching import Watcher, watched
+from chalk_online_store.operations.watching import CallHook, hooked
 from chalk_online_store.report import Report
 from chalk_online_store.routing.attempts import RoutedAttempts
-from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.routing.router import RegionStatus
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.schema import (
@@ -116,7 +116,7 @@ class Core:
         self._prepared: dict[Any, Prepared] = {}
         self._declared: dict[int, Namespace] = {}
         self.closed = False
-        self.watcher: Watcher | None = None
+        self.watcher: CallHook | None = None
 
     def declare(self, namespace: Namespace) -> None:
         """Take a namespace into the schema, in place of the one of its name, if there is one.
@@ -164,7 +164,7 @@ class Core:
             self._prepared[wanted] = prepared
         return prepared
 
-    @watched
+    @hooked
     def read(
         self,
         prepared: Prepared,
@@ -206,7 +206,7 @@ class Core:
         prepared.plan = plan
         return plan
 
-    @watched
+    @hooked
     def read_many(
         self,
         requests: Sequence[ReadRequest[Any]],
@@ -249,7 +249,7 @@ class Core:
                 rows.raise_failed()
         return found
 
-    @watched
+    @hooked
     def warm(self, timeout: float | None) -> Operation[None]:
         """Read the registry and the Bloom filters, as the first calls would otherwise."""
         self.check_open()
@@ -266,7 +266,7 @@ class Core:
         """See `OnlineStore.regions`; `now` is a reading of the clocks."""
         return [] if self.router is None else self.router.status(now)
 
-    @watched
+    @hooked
     def health(self, timeout: float | None) -> Operation[Health]:
         """See `OnlineStore.health`."""
         self.check_open()
@@ -279,7 +279,7 @@ class Core:
         for region in self.router.due(now.monotonic) if self.router else ():
             yield Spawn(self._regions.probe(region))
 
-    @watched
+    @hooked
     def order(
         self,
         pinned: str,
@@ -295,7 +295,7 @@ class Core:
         listed = [
             text_list(n, a, "regions") for n, a in ((drained, "drained"), (evacuated, "evacuated"))
         ]
-        orders = Orders(0, pinned, *listed)
+        orders = RegionCommands(0, pinned, *listed)
         self.router.check(orders)
         call = yield from self._call(timeout)
         now: Instant = yield NOW
@@ -303,7 +303,7 @@ class Core:
         yield from self._regions.health(looking)
         return (yield from self._regions.order(orders.given(now.wall, self.router.orders), call))
 
-    @watched
+    @hooked
     def write(
         self,
         schema: Namespace | type,
@@ -337,7 +337,7 @@ class Core:
             planned = writing.expiring_by(planned, expires_at)
         return (yield from self.apply(codec, planned, ordering, call))
 
-    @watched
+    @hooked
     def delete(
         self,
         schema: Namespace | type,
@@ -429,7 +429,7 @@ class Core:
             self.schema[RESULTS.name] = RESULTS
         return RESULTS
 
-    @watched
+    @hooked
     def drop(
         self, schema: Namespace | type, features: Sequence[str], *, timeout: float | None
     ) -> Operation[Report]:
@@ -441,7 +441,7 @@ class Core:
         yield from self.registry.drop(names, call, declared)
         return call.report
 
-    @watched
+    @hooked
     def rename(
         self, schema: Namespace | type, old: str, new: str, *, timeout: float | None
     ) -> Operation[Report]:
@@ -452,7 +452,7 @@ class Core:
         yield from self.registry.rename(*names, call)
         return call.report
 
-    @watched
+    @hooked
     def build_bloom_filters(
         self,
         schemas: Sequence[Namespace | type],

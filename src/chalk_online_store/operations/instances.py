@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from chalk_online_store.errors import IncompleteRow, InvalidSchema, InvalidValue
-from chalk_online_store.schema.instances import Field, Form, check_types, form_of
+from chalk_online_store.schema.instances import Field, RowClass, check_types, form_of
 from chalk_online_store.schema.types import FeatureType
 
 NOTHING: Any = object()
@@ -57,7 +57,7 @@ def instances(
     return made
 
 
-def _make(form: Form, index: int, found: dict[str, Any], default: Any) -> Any:
+def _make(form: RowClass, index: int, found: dict[str, Any], default: Any) -> Any:
     """An instance, or the default where the class refuses the values."""
     try:
         return form.make(found)
@@ -70,7 +70,7 @@ def _make(form: Form, index: int, found: dict[str, Any], default: Any) -> Any:
         ) from error
 
 
-def _readable(form: Form, key_name: str, kinds: Mapping[str, FeatureType]) -> list[Field]:
+def _readable(form: RowClass, key_name: str, kinds: Mapping[str, FeatureType]) -> list[Field]:
     """The fields that are made of what was read; a class may have a default for the others."""
     found = [field for field in form.fields if field.feature in kinds or field.feature == key_name]
     needed = [field.name for field in form.fields if field not in found and not field.has_default]
@@ -100,7 +100,7 @@ def _fill(rows: Read, index: int, found: dict[str, Any], fields: Sequence[Field]
     return lacking
 
 
-def _message(form: Form, lacking: Mapping[int, Mapping[str, str]]) -> str:
+def _message(form: RowClass, lacking: Mapping[int, Mapping[str, str]]) -> str:
     index, gaps = next(iter(lacking.items()))
     named = ", ".join(f"{name} ({why})" for name, why in list(gaps.items())[:_MOST_NAMED])
     return (

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from chalk_online_store.backend import Call, Found, Wanted, fan_out
+from chalk_online_store.backend import Call, GroupKeys, RowOrError, fan_out
 from chalk_online_store.codec.decoding import DamagedRow
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
 from chalk_online_store.codec.shapes import MOST_PROJECTED, Column, Shape
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
-from chalk_online_store.operations.rows import Rows, Source, Sources
+from chalk_online_store.operations.rows import ColumnSource, ColumnSources, Rows
 from chalk_online_store.schema import Duration, Feature, microseconds
 from chalk_online_store.schema.namespaces import NO_DEFAULT
 from chalk_online_store.schema.types import struct_fields
@@ -37,7 +37,7 @@ class ReadPlan:
 
     codec: NamespaceCodec
     groups: Sequence[GroupRead]
-    sources: Sources
+    sources: ColumnSources
 
 
 def plan_read(
@@ -63,16 +63,16 @@ def plan_read(
             wanted.setdefault(group.name, set()).add(feature.name)
     groups = {name: _group_read(codec.groups[name], some, cached) for name, some in wanted.items()}
     places = {name: place for place, name in enumerate(groups)}
-    sources = Sources(namespace=codec.namespace.name, key=codec.namespace.key)
+    sources = ColumnSources(namespace=codec.namespace.name, key=codec.namespace.key)
     for feature in features:
         name = feature.name
         sources.features[name] = feature
         if name in wanted.get(feature.group, ()):
             shape = groups[feature.group].shape
             place = places[feature.group]
-            sources[name] = Source(place, shape, shape.positions[name], ages[name])
+            sources[name] = ColumnSource(place, shape, shape.positions[name], ages[name])
         else:
-            sources[name] = Source(0, None, 0, ages[name])
+            sources[name] = ColumnSource(0, None, 0, ages[name])
         if defaults and feature.default is not NO_DEFAULT and feature.default is not None:
             sources.add_default(name, _column_of(codec, feature))
     return ReadPlan(codec, list(groups.values()), sources)
@@ -111,9 +111,9 @@ def read(
 ) -> Operation[Rows]:
     """Read the planned features of every key, each key once."""
     pks, positions = _distinct(partition_keys)
-    wanted = [Wanted(group.sk, group.shape, pks) for group in plan.groups]
+    wanted = [GroupKeys(group.sk, group.shape, pks) for group in plan.groups]
     if not pks or not wanted:
-        found: list[list[Found]] = [[] for _ in wanted]
+        found: list[list[RowOrError]] = [[] for _ in wanted]
     else:
         found = yield from through.get(wanted, call)
     for group in found:
@@ -149,17 +149,17 @@ class PlannedRead:
 def read_together(reads: Sequence[PlannedRead], call: Call) -> Operation[tuple[Rows, ...]]:
     """Perform several reads at once."""
     distinct = [_distinct(read.partition_keys) for read in reads]
-    wanted: dict[int, list[tuple[int, Wanted]]] = {}
+    wanted: dict[int, list[tuple[int, GroupKeys]]] = {}
     for place, (read, (pks, _)) in enumerate(zip(reads, distinct, strict=True)):
         for group in read.plan.groups if pks else ():
-            want = Wanted(group.sk, group.shape, pks)
+            want = GroupKeys(group.sk, group.shape, pks)
             wanted.setdefault(-1 if read.shares else place, []).append((place, want))
     tasks = [
         partial(reads[wants[0][0]].through.get, [want for _, want in wants])
         for wants in wanted.values()
     ]
     results = (yield from fan_out(call, tasks, len(tasks))) if tasks else []
-    found: list[list[list[Found]]] = [[] for _ in reads]
+    found: list[list[list[RowOrError]]] = [[] for _ in reads]
     for wants, groups in zip(wanted.values(), results, strict=True):
         for (place, _), items in zip(wants, groups, strict=True):
             _count(items, call)
@@ -181,7 +181,7 @@ def read_together(reads: Sequence[PlannedRead], call: Call) -> Operation[tuple[R
 _ROWS = frozenset((tuple, type(None)))
 
 
-def _count(found: Sequence[Found], call: Call) -> None:
+def _count(found: Sequence[RowOrError], call: Call) -> None:
     failed = 0
     if not _ROWS.issuperset(map(type, found)):
         failed = sum(isinstance(row, OnlineStoreError | DamagedRow) for row in found)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chalk_online_store.backend import Backend, Call
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, All, Instant, Operation, Sleep
 from chalk_online_store.errors import OnlineStoreError, RequestError, WriteConflict
 from chalk_online_store.routing import items
 from chalk_online_store.routing.items import Seen
-from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.routing.router import Router
 
 PROBE_TIMEOUT = 1.0
@@ -137,7 +137,7 @@ class RegionKeeper:
     def _write_beat(self, region: str, at: int, seen: Seen, call: Call) -> Operation[bool]:
         """Write a heartbeat in the place of the one that was seen; False where that is gone."""
         item = items.beat(region, at, self._backend.layout)
-        swap = Swap(seen.beat_items.get(region), item)
+        swap = ConditionalWrite(seen.beat_items.get(region), item)
         return (yield from self._backend.transact([swap], call))
 
     def measure_lag(self, regions: Sequence[str], within: float) -> Operation[list[MeasuredLag]]:
@@ -159,15 +159,19 @@ class RegionKeeper:
         targets = [name for name in regions if name != source]
         began: Instant = yield NOW
         try:
-            beat = yield from self._plant(source, Call(began.monotonic + within, region=source))
+            beat = yield from self._write_heartbeats(
+                source, Call(began.monotonic + within, region=source)
+            )
         except RequestError as error:
             return [MeasuredLag(source, name, None, type(error).__name__) for name in targets]
         now: Instant = yield NOW
-        arrivals = [self._arrival(source, name, beat, now.monotonic, within) for name in targets]
+        arrivals = [
+            self._wait_for_heartbeat(source, name, beat, now.monotonic, within) for name in targets
+        ]
         found: list[MeasuredLag] = yield All(arrivals, max(1, len(arrivals)))
         return found
 
-    def _plant(self, source: str, call: Call) -> Operation[int]:
+    def _write_heartbeats(self, source: str, call: Call) -> Operation[int]:
         """Write a heartbeat that is newer than the one that is there, whoever's clock is ahead."""
         for _ in range(_TRIES):
             seen = yield from self._look(source, call)
@@ -177,7 +181,7 @@ class RegionKeeper:
                 return at
         raise WriteConflict(f"Others kept writing heartbeats in {source}.")
 
-    def _arrival(
+    def _wait_for_heartbeat(
         self, source: str, target: str, beat: int, written: float, within: float
     ) -> Operation[MeasuredLag]:
         """Read a region until it shows a heartbeat at least as new as `beat`."""
@@ -196,7 +200,7 @@ class RegionKeeper:
         except RequestError as error:
             return MeasuredLag(source, target, None, type(error).__name__)
 
-    def order(self, orders: Orders, call: Call) -> Operation[dict[str, str]]:
+    def order(self, orders: RegionCommands, call: Call) -> Operation[dict[str, str]]:
         """Carry orders to every region; answers by region why it did not hear of them, or "".
 
         Regions that take no writes hear by replication, and are not in the answer. Raises
@@ -213,7 +217,7 @@ class RegionKeeper:
         return {name: str(failure or "") for name, failure in heard.items()}
 
     def _order_in(
-        self, region: str, orders: Orders, deadline: float
+        self, region: str, orders: RegionCommands, deadline: float
     ) -> Operation[RequestError | None]:
         call = Call(deadline, region=region)
         item = items.order(orders, self._backend.layout)
@@ -222,7 +226,11 @@ class RegionKeeper:
                 seen = yield from self._look(region, call)
                 if seen.orders is not None and seen.orders.at >= orders.at:
                     return None  # It has come here by replication, or there is a later one.
-                if (yield from self._backend.transact([Swap(seen.orders_item, item)], call)):
+                if (
+                    yield from self._backend.transact(
+                        [ConditionalWrite(seen.orders_item, item)], call
+                    )
+                ):
                     return None
         except RequestError as error:
             return error

@@ -19,7 +19,7 @@ from chalk_online_store.codec.registry import (
     home_mark,
     read_items,
 )
-from chalk_online_store.codec.swaps import SWAPS_A_TRANSACTION, Swap
+from chalk_online_store.codec.swaps import MAX_TRANSACT_ITEMS, ConditionalWrite
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
 from chalk_online_store.errors import (
     DamagedItem,
@@ -30,8 +30,8 @@ from chalk_online_store.errors import (
     UnknownFeature,
 )
 from chalk_online_store.schema import Namespace
-from chalk_online_store.tiers.filter.keeper import birth
-from chalk_online_store.tiers.mutex import Turns
+from chalk_online_store.tiers.filter.keeper import initial_items
+from chalk_online_store.tiers.mutex import OperationMutex
 
 REFRESH_SECONDS = 5.0
 """How long a reader may take to notice features that another process has registered."""
@@ -70,7 +70,7 @@ class RegistryKeeper:
         self._codecs: dict[str, NamespaceCodec] = {}
         self._drafts: dict[str, tuple[NamespaceCodec, NamespaceCodec]] = {}
         self._loaded = False
-        self._turns = Turns()
+        self._turns = OperationMutex()
         self._looked_at = 0.0
 
     def known(self, namespace: Namespace) -> NamespaceCodec | None:
@@ -178,7 +178,9 @@ class RegistryKeeper:
             raise compared.damage.error()
         registry.check_parents(compared.missing)
         entries = registry.allocate(compared.missing, layout.reserved)
-        births = {e.name: birth(namespace, e.id, now, layout) for e in entries if not e.scope}
+        births = {
+            e.name: initial_items(namespace, e.id, now, layout) for e in entries if not e.scope
+        }
         return edits.entered(entries, layout, births)
 
     def rename(self, old: str, new: str, call: Call) -> Operation[None]:
@@ -238,7 +240,7 @@ class RegistryKeeper:
         if here.home:
             compared = here.home in regions and (yield from self._has_all(here, region, call))
             before = home_mark(here.home, self._backend.layout)
-        swap = Swap(before, home_mark(region, self._backend.layout))
+        swap = ConditionalWrite(before, home_mark(region, self._backend.layout))
         if not (yield from self._backend.transact([swap], call)):
             raise RegistryError("Somebody else is moving the registry: look where it is now.")
         return compared
@@ -269,7 +271,7 @@ class RegistryKeeper:
             while transactions := plan(self._registry):
                 self._settle_home(transactions)
                 if not (yield from self._perform(transactions, call)):
-                    yield from self._step_back(wait * len(transactions), call)
+                    yield from self._back_off(wait * len(transactions), call)
                     wait *= 2
                 yield from self.load(call)
         except RequestError as error:
@@ -298,8 +300,8 @@ class RegistryKeeper:
         ours = self._backend.home
         if self._registry.home == ours:
             return
-        mark = Swap(None, home_mark(ours, self._backend.layout))
-        if len(transactions[0]) < SWAPS_A_TRANSACTION:
+        mark = ConditionalWrite(None, home_mark(ours, self._backend.layout))
+        if len(transactions[0]) < MAX_TRANSACT_ITEMS:
             transactions[0].append(mark)
         else:
             transactions.insert(0, [mark])
@@ -311,7 +313,7 @@ class RegistryKeeper:
                 return False
         return True
 
-    def _step_back(self, longest: float, call: Call) -> Operation[None]:
+    def _back_off(self, longest: float, call: Call) -> Operation[None]:
         """Wait at random, so that of many processes one gets on and spares the others work."""
         seconds = self._rng.uniform(0, min(longest, _LONGEST_WAIT))
         now: Instant = yield NOW

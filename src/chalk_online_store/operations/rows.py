@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from chalk_online_store.arguments import plain_name
-from chalk_online_store.backend import Found
+from chalk_online_store.backend import RowOrError
 from chalk_online_store.codec.decoding import FIRST, LATEST_AT, TIMES
 from chalk_online_store.codec.shapes import Column, Columns, Shape
 from chalk_online_store.errors import (
@@ -73,7 +73,7 @@ class Answer(NamedTuple):
     observed_at: int | None = None
 
 
-class Source(NamedTuple):
+class ColumnSource(NamedTuple):
     """Where a read feature comes from; `shape` is None where it has no id or is not read."""
 
     group: int
@@ -82,7 +82,7 @@ class Source(NamedTuple):
     staleness: int | None
 
 
-class Sources(dict[str, Source]):
+class ColumnSources(dict[str, ColumnSource]):
     """Where each feature of a read comes from, in the order asked; the same for many reads.
 
     `features` has what the schema says of each. `namespace` is the namespace's name, `key` its
@@ -92,7 +92,7 @@ class Sources(dict[str, Source]):
 
     def __init__(
         self,
-        sources: Mapping[str, Source] | None = None,
+        sources: Mapping[str, ColumnSource] | None = None,
         *,
         namespace: str = "",
         key: PrimaryKey | None = None,
@@ -118,7 +118,7 @@ class Sources(dict[str, Source]):
             return None
         return self.defaults.get(plain_name(name).removeprefix(f"{self.namespace}."))
 
-    def __missing__(self, name: Any) -> Source:
+    def __missing__(self, name: Any) -> ColumnSource:
         """Find a feature by its full name or by a reference. Raises `UnknownFeature`."""
         plain = plain_name(name)
         source = None
@@ -129,7 +129,7 @@ class Sources(dict[str, Source]):
         return source
 
     @cached_property
-    def by_full_name(self) -> dict[str, Source]:
+    def by_full_name(self) -> dict[str, ColumnSource]:
         """The same by full names, which references are."""
         return {f"{self.namespace}.{name}": source for name, source in self.items()}
 
@@ -167,9 +167,11 @@ def _restored_sources(
     key: PrimaryKey,
     features: dict[str, Feature],
     defaults: dict[str, Column],
-) -> Sources:
-    sources = Sources(
-        {name: Source(*source) for name, source in plain.items()}, namespace=namespace, key=key
+) -> ColumnSources:
+    sources = ColumnSources(
+        {name: ColumnSource(*source) for name, source in plain.items()},
+        namespace=namespace,
+        key=key,
     )
     sources.features = features
     sources.defaults = defaults
@@ -201,9 +203,9 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
     def __init__(
         self,
         keys: Sequence[Any],
-        sources: Sources,
+        sources: ColumnSources,
         positions: Sequence[int] | None,
-        found: Sequence[Sequence[Found]],
+        found: Sequence[Sequence[RowOrError]],
         now: int,
         report: Report,
     ) -> None:
@@ -295,7 +297,7 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
     def _position(self, index: int) -> int:
         return index if self._positions is None else self._positions[index]
 
-    def source(self, name: Any) -> Source:
+    def source(self, name: Any) -> ColumnSource:
         """Return the source of a feature. Raises `UnknownFeature`."""
         try:
             return self._sources[name]
@@ -304,7 +306,7 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         except Exception:  # noqa: BLE001 - a list has no hash, nor has a reference to nothing.
             return self._sources.__missing__(name)
 
-    def _answer(self, row: Found, source: Source) -> Answer:
+    def _answer(self, row: RowOrError, source: ColumnSource) -> Answer:
         if row is None:
             return _MISSING
         if isinstance(row, OnlineStoreError):
@@ -377,7 +379,7 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         return self._column(name, self.source(name), skip_failed=skip_failed)
 
     def _column(
-        self, name: str, source: Source, *, stored: bool = False, skip_failed: bool = False
+        self, name: str, source: ColumnSource, *, stored: bool = False, skip_failed: bool = False
     ) -> list[Any]:
         """The values of a feature; if `stored`, what they are made of."""
         group, shape, position, staleness = source
@@ -466,7 +468,7 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
     def _statuses(self, name: str) -> list[Status]:
         return [self.answer(index, name).status for index in range(len(self))]
 
-    def _is_whole(self, source: Source) -> bool:
+    def _is_whole(self, source: ColumnSource) -> bool:
         """Whether every row has everything of the feature's group, and all of it is fresh."""
         group, shape, _, staleness = source
         if shape is None or self.report.failed:
@@ -626,7 +628,7 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
             )
         )
 
-    def _arrow(self, name: str, source: Source, skip_failed: bool) -> Any:
+    def _arrow(self, name: str, source: ColumnSource, skip_failed: bool) -> Any:
         column = self._column_of(name, source)
         if column is None:
             return arrays.arrow_nothing(self._sources.kinds.get(name), len(self))
@@ -635,14 +637,14 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
             contents = self._column(name, source, stored=stored, skip_failed=skip_failed)
             return arrays.arrow_array(column, contents)
 
-    def _column_of(self, name: Any, source: Source) -> Column | None:
+    def _column_of(self, name: Any, source: ColumnSource) -> Column | None:
         """Return the column that decodes a feature's contents; None if it has no contents."""
         if source.shape is None:
             return self._sources.default(name)
         return source.shape.columns[source.position]
 
     @contextmanager
-    def _damage_first(self, name: str, source: Source, skip_failed: bool) -> Iterator[None]:
+    def _damage_first(self, name: str, source: ColumnSource, skip_failed: bool) -> Iterator[None]:
         """Where an array cannot be made of damaged contents, say that they are."""
         try:
             yield
@@ -661,20 +663,20 @@ def _damage_of(shape: Shape | None, row: Any, position: int) -> DamagedItem | No
     return None
 
 
-def _portable(shape: Shape, row: Found) -> Any:
+def _portable(shape: Shape, row: RowOrError) -> Any:
     return shape.portable(row) if isinstance(row, tuple) else row
 
 
 def _restored_rows(
     keys: Sequence[Any],
-    sources: Sources,
+    sources: ColumnSources,
     positions: Sequence[int] | None,
     portable: Mapping[int, Sequence[Any]],
     now: int,
     report: Report,
 ) -> Rows[Any]:
     shapes = sources.groups
-    found: list[Sequence[Found]] = [()] * (max(shapes, default=-1) + 1)
+    found: list[Sequence[RowOrError]] = [()] * (max(shapes, default=-1) + 1)
     for group, (shape, _) in shapes.items():
         found[group] = [
             shape.restored(row) if isinstance(row, tuple) else row for row in portable[group]

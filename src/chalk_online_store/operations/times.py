@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from chalk_online_store.arguments import check_ordered, list_of
 from chalk_online_store.codec.columns import Stored
-from chalk_online_store.codec.values import Refused, microseconds_utc
+from chalk_online_store.codec.values import ValueRefused, microseconds_utc
 from chalk_online_store.errors import FutureTimestamp, InvalidValue
 
 ObservedAt: TypeAlias = datetime | Sequence[datetime] | Stored | None
@@ -78,7 +78,7 @@ def time_of(time: Any, where: str = "") -> int:
             f"observed_at{where} must be a datetime with a time zone; got {type(time).__name__}. "
             "Pass datetime.now(UTC), for example."
         ) from None
-    except Refused as refused:
+    except ValueRefused as refused:
         raise InvalidValue(
             f"observed_at{where} must be a datetime with a time zone: {refused}."
         ) from None

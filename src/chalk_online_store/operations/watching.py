@@ -12,7 +12,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class Watcher(Protocol):
+class CallHook(Protocol):
     """Sees every call of a store."""
 
     def watch(self, name: str, subject: object, operation: Operation[T]) -> Operation[T]:
@@ -24,16 +24,16 @@ class Watcher(Protocol):
         ...
 
 
-class Watchable(Protocol):
+class Hookable(Protocol):
     """What may have a watcher."""
 
-    watcher: Watcher | None
+    watcher: CallHook | None
 
 
-W = TypeVar("W", bound=Watchable)
+W = TypeVar("W", bound=Hookable)
 
 
-def watched(
+def hooked(
     call: Callable[Concatenate[W, P], Operation[T]],
 ) -> Callable[Concatenate[W, P], Operation[T]]:
     """Lets the watcher of what has a method see its calls, if there is one."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from chalk_online_store.arguments import check_choice
-from chalk_online_store.backend import Applied, Backend, Call, Outcome
+from chalk_online_store.backend import Backend, Call, Outcome, WriteOutcome
 from chalk_online_store.codec.changes import Change, render_fresh
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec, Planned
@@ -19,7 +19,7 @@ from chalk_online_store.errors import ItemTooLarge, OnlineStoreError, WriteFaile
 from chalk_online_store.operations.times import future_timestamp
 from chalk_online_store.report import Report
 from chalk_online_store.tiers.coalescing import Coalescer
-from chalk_online_store.tiers.lru import ItemCache, Key, Read, Writing
+from chalk_online_store.tiers.lru import InFlightWrite, ItemCache, Key, Read
 
 Ordering = Literal["event", "arrival"]
 """Whether the newest observed-at wins, or whatever arrives last."""
@@ -144,11 +144,11 @@ def write(
     """
     apply = backend.change if ordering == "event" else backend.replace
     failed: dict[int, OnlineStoreError] = {}
-    for wave in _waves(planned):
+    for wave in _batches_without_conflict(planned):
         changes = [change for _, change in wave]
         now: Instant = yield NOW
         outcomes: list[Outcome] = []
-        writing = Writing(change.key for change in changes)
+        writing = InFlightWrite(change.key for change in changes)
         with writing.owner:
             try:
                 if cache is not None:
@@ -172,7 +172,7 @@ def write(
         ) from example
 
 
-def _waves(planned: Sequence[Planned]) -> list[list[Planned]]:
+def _batches_without_conflict(planned: Sequence[Planned]) -> list[list[Planned]]:
     """The n-th change of each item goes into the n-th wave: no batch names an item twice."""
     if len({change.key for _, change in planned}) == len(planned):
         return [list(planned)]
@@ -192,7 +192,7 @@ def _count(
     wave: Sequence[Planned], outcomes: Sequence[Outcome], report: Report
 ) -> dict[int, OnlineStoreError]:
     """What failed, by the position of its row; the rest goes into the report."""
-    if outcomes.count(Applied.WHOLLY) == len(wave):
+    if outcomes.count(WriteOutcome.APPLIED) == len(wave):
         report.items_written += len(wave)
         return {}
     failures = [
@@ -200,7 +200,7 @@ def _count(
         for (position, _), outcome in zip(wave, outcomes, strict=True)
         if isinstance(outcome, OnlineStoreError)
     ]
-    superseded = outcomes.count(Applied.SUPERSEDED) + outcomes.count(Applied.LEFT_NEWER)
+    superseded = outcomes.count(WriteOutcome.SUPERSEDED) + outcomes.count(WriteOutcome.LEFT_NEWER)
     report.superseded += superseded
     report.items_written += len(outcomes) - len(failures) - superseded
     return dict(failures)
@@ -211,7 +211,7 @@ def _left_whole(changes: Sequence[Change], outcomes: Sequence[Outcome]) -> list[
     return [
         change
         for change, outcome in zip(changes, outcomes, strict=False)
-        if outcome is Applied.WHOLLY and change.form.whole
+        if outcome is WriteOutcome.APPLIED and change.form.whole
     ]
 
 

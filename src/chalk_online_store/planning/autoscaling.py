@@ -33,7 +33,7 @@ import numpy as np
 
 from chalk_online_store.planning.decreases import Decreases
 from chalk_online_store.planning.demand import MINUTE, Demand
-from chalk_online_store.planning.runs import Change, ProvisionedRun
+from chalk_online_store.planning.runs import CapacityChange, ProvisionedRun
 from chalk_online_store.planning.traffic import refuse
 
 MINUTES_ABOVE = 2
@@ -188,11 +188,11 @@ class _Scaler:
         self.high = scaling.target / 100 * _EXACT
         self.low = (scaling.target - scaling.scale_in_margin) / 100 / _EXACT
         self.recent: deque[float] = deque(maxlen=MINUTES_BELOW)
-        self.pending: Change | None = None
+        self.pending: CapacityChange | None = None
         self.out_until = self.in_until = -math.inf
         self.added = 0
         self.decreases = Decreases()
-        self.changes: list[Change] = []
+        self.changes: list[CapacityChange] = []
         self.refused = 0
 
     def begin(self, minute: int) -> None:
@@ -245,4 +245,4 @@ class _Scaler:
     def _change(self, minute: int, wanted: int) -> None:
         alarm = (minute + 1) * MINUTE
         effect = alarm + self.minutes_late * MINUTE
-        self.pending = Change(alarm, effect, self.capacity, wanted)
+        self.pending = CapacityChange(alarm, effect, self.capacity, wanted)

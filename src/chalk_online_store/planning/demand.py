@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.planning.files import Form, read_rows, seconds_of, wrong
+from chalk_online_store.planning.files import FileFormat, read_rows, seconds_of, wrong
 from chalk_online_store.planning.traffic import Workload, refuse
 
 Units: TypeAlias = NDArray[np.float64]
@@ -21,7 +21,7 @@ MINUTE = 60.0
 HOUR = 3_600.0
 DAY = 86_400.0
 
-_FORM = Form(
+_FORM = FileFormat(
     kind="demand",
     needed=("time", "units"),
     columns=("time", "units"),
@@ -221,7 +221,7 @@ def read_demand(path: str | Path) -> Demand:
     for place, row in read_rows(path, _FORM):
         times.append(seconds_of(path, place, "time", row.get("time")))
         units.append(_units_of(path, place, row))
-        _check_apart(path, place, times)
+        _check_even_steps(path, place, times)
     if len(times) < 2:
         raise InvalidValue(f"{path} has fewer than two rows: they tell how long a step is.")
     return Demand(np.array(units), times[1] - times[0], times[0])
@@ -237,7 +237,7 @@ def _units_of(path: Path, place: str, row: Mapping[str, Any]) -> float:
     return units
 
 
-def _check_apart(path: Path, place: str, times: list[float]) -> None:
+def _check_even_steps(path: Path, place: str, times: list[float]) -> None:
     if len(times) < 2:
         return
     step = times[1] - times[0]

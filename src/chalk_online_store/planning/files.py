@@ -24,7 +24,7 @@ _LATEST = 1e11
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class FileFormat:
     """What a kind of file has: a name such as "trace", the columns it needs, and others.
 
     `moments` is the column that holds times; `rule` says in words which columns there are.
@@ -37,7 +37,7 @@ class Form:
     rule: str
 
 
-def read_rows(path: Path, form: Form) -> Iterator[Row]:
+def read_rows(path: Path, form: FileFormat) -> Iterator[Row]:
     """The rows of a file. Raises `InvalidValue`, and `MissingDependency` without pyarrow.
 
     The suffix tells the format: `.csv` with a head, `.jsonl` (or `.ndjson`, `.json`) with an
@@ -81,7 +81,7 @@ def _seconds(moment: Any) -> float:
     return float(moment)
 
 
-def _csv(path: Path, form: Form) -> Iterator[Row]:
+def _csv(path: Path, form: FileFormat) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         _check_columns(path, form, reader.fieldnames or ())
@@ -89,14 +89,14 @@ def _csv(path: Path, form: Form) -> Iterator[Row]:
             yield f"line {reader.line_num}", row
 
 
-def _json_lines(path: Path, form: Form) -> Iterator[Row]:
+def _json_lines(path: Path, form: FileFormat) -> Iterator[Row]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"line {number}", _json_object(path, form, number, line)
 
 
-def _json_object(path: Path, form: Form, number: int, line: str) -> Mapping[str, Any]:
+def _json_object(path: Path, form: FileFormat, number: int, line: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except ValueError:
@@ -107,7 +107,7 @@ def _json_object(path: Path, form: Form, number: int, line: str) -> Mapping[str,
     return row
 
 
-def _parquet(path: Path, form: Form) -> Iterator[Row]:
+def _parquet(path: Path, form: FileFormat) -> Iterator[Row]:
     pa = import_arrow(f"A {form.kind} in Parquet")
     from pyarrow import parquet
 
@@ -134,13 +134,13 @@ def _in_microseconds(pa: Any, table: Any, column: str) -> Any:
     return table.set_column(place, column, exact)
 
 
-def _check_columns(path: Path, form: Form, names: Any) -> None:
+def _check_columns(path: Path, form: FileFormat, names: Any) -> None:
     for name in form.needed:
         if name not in names:
             raise InvalidValue(f"{path} has no column {name}: {form.rule}.")
 
 
-_READERS: dict[str, Callable[[Path, Form], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path, FileFormat], Iterator[Row]]] = {
     ".csv": _csv,
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,

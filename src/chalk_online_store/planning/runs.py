@@ -38,7 +38,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CapacityChange:
     """A change of provisioned capacity, in units a second.
 
     `alarm` and `effect` are seconds from the demand's start: when the alarm fired, and from
@@ -61,7 +61,7 @@ class ProvisionedRun(Run):
     """
 
     burst: Units
-    changes: tuple[Change, ...]
+    changes: tuple[CapacityChange, ...]
     refused_decreases: int
 
     @property

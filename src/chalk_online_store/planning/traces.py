@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.planning.files import Form, read_rows, seconds_of, wrong
+from chalk_online_store.planning.files import FileFormat, read_rows, seconds_of, wrong
 from chalk_online_store.planning.traffic import READS_PER_SECOND, Workload, evenly
 
-_FORM = Form(
+_FORM = FileFormat(
     kind="trace",
     needed=("key",),
     columns=("key", "timestamp", "present"),

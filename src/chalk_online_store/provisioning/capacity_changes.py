@@ -12,7 +12,7 @@ from typing import Any
 
 from chalk_online_store.provisioning.changes import Change, Sign
 from chalk_online_store.provisioning.control_plane import Call
-from chalk_online_store.provisioning.goals import Goal
+from chalk_online_store.provisioning.goals import PlanContext
 from chalk_online_store.provisioning.spec import (
     Autoscaling,
     OnDemand,
@@ -49,7 +49,7 @@ def at_creation(spec: TableSpec, home: str) -> dict[str, Any]:
     return {"BillingMode": ON_DEMAND, **({"OnDemandThroughput": most} if most else {})}
 
 
-def of_new_replica(goal: Goal, region: str) -> dict[str, Any]:
+def of_new_replica(goal: PlanContext, region: str) -> dict[str, Any]:
     """What a new replica has otherwise than its source."""
     capacity = goal.provisioned
     if capacity is None or capacity.read_in(region) == capacity.read_in(goal.home):
@@ -57,7 +57,7 @@ def of_new_replica(goal: Goal, region: str) -> dict[str, Any]:
     return {"ProvisionedThroughputOverride": {"ReadCapacityUnits": capacity.read_in(region).units}}
 
 
-def of_table(goal: Goal) -> Iterator[Change]:
+def of_table(goal: PlanContext) -> Iterator[Change]:
     """Changes of what the whole table has, and of what its home region has."""
     yield from _removed_autoscaling(goal, goal.home)
     if isinstance(goal.spec.capacity, OnDemand):
@@ -67,7 +67,7 @@ def of_table(goal: Goal) -> Iterator[Change]:
     yield from _autoscaling(goal, goal.home)
 
 
-def of_replica(goal: Goal, region: str) -> Iterator[Change]:
+def of_replica(goal: PlanContext, region: str) -> Iterator[Change]:
     """Changes of what one replica has for itself."""
     yield from _removed_autoscaling(goal, region)
     if not goal.state.of(region).exists:
@@ -79,7 +79,7 @@ def of_replica(goal: Goal, region: str) -> Iterator[Change]:
     yield from _autoscaling(goal, region)
 
 
-def _on_demand(goal: Goal, capacity: OnDemand) -> Iterator[Change]:
+def _on_demand(goal: PlanContext, capacity: OnDemand) -> Iterator[Change]:
     now = goal.now(goal.home)
     if now.billing_mode != ON_DEMAND:
         why = "AWS: at most 4 times in 24 hours"
@@ -92,7 +92,7 @@ def _on_demand(goal: Goal, capacity: OnDemand) -> Iterator[Change]:
         yield goal.update("maximum", before, after, OnDemandThroughput=most)
 
 
-def _provisioned(goal: Goal, capacity: Provisioned) -> Iterator[Change]:
+def _provisioned(goal: PlanContext, capacity: Provisioned) -> Iterator[Change]:
     now = goal.now(goal.home)
     if now.billing_mode != PROVISIONED:
         read, write = capacity.read_in(goal.home).units, capacity.write.units
@@ -110,7 +110,7 @@ def _provisioned(goal: Goal, capacity: Provisioned) -> Iterator[Change]:
         yield _resized(goal, read, write)
 
 
-def _resized(goal: Goal, read: int, write: int) -> Change:
+def _resized(goal: PlanContext, read: int, write: int) -> Change:
     now = goal.now(goal.home)
     before = {"read": now.read_units, "write": now.write_units}
     after = {"read": read, "write": write}
@@ -128,20 +128,20 @@ def _resized(goal: Goal, read: int, write: int) -> Change:
     )
 
 
-def _fitting(goal: Goal, region: str, dimension: Dimension, now: int) -> int:
+def _fitting(goal: PlanContext, region: str, dimension: Dimension, now: int) -> int:
     """The units that a dimension should have, where it has `now`."""
     wanted = _units(goal, region, dimension)
     bounds: Autoscaling | Scaling | None = wanted.autoscaling or _remaining(goal, region, dimension)
     return wanted.units if bounds is None else max(bounds.min, min(now, bounds.max))
 
 
-def _units(goal: Goal, region: str, dimension: Dimension) -> Units:
+def _units(goal: PlanContext, region: str, dimension: Dimension) -> Units:
     wanted = goal.units(region, dimension)
     assert wanted is not None, "asked where capacity is provisioned"
     return wanted
 
 
-def _remaining(goal: Goal, region: str, dimension: Dimension) -> Scaling | None:
+def _remaining(goal: PlanContext, region: str, dimension: Dimension) -> Scaling | None:
     """Autoscaling that the spec does not want, but nobody allowed to remove: it would answer."""
     scaling = goal.now(region).scaling
     if isinstance(scaling, Unknown) or _name(region) in goal.destroy:
@@ -149,7 +149,7 @@ def _remaining(goal: Goal, region: str, dimension: Dimension) -> Scaling | None:
     return scaling.get(dimension)
 
 
-def _read_override(goal: Goal, region: str) -> Iterator[Change]:
+def _read_override(goal: PlanContext, region: str) -> Iterator[Change]:
     """AWS: a replica has the read capacity of its source, unless it has its own."""
     now, home = goal.now(region), goal.now(goal.home)
     if home.billing_mode == PROVISIONED:
@@ -166,7 +166,7 @@ def _read_override(goal: Goal, region: str) -> Iterator[Change]:
         )
 
 
-def _max_read_override(goal: Goal, capacity: OnDemand, region: str) -> Iterator[Change]:
+def _max_read_override(goal: PlanContext, capacity: OnDemand, region: str) -> Iterator[Change]:
     """AWS: a replica has the maximum of its source, unless it has its own."""
     now, home = goal.now(region), goal.now(goal.home)
     if now.max_read in (capacity.max_read, home.max_read):
@@ -181,7 +181,7 @@ def _max_read_override(goal: Goal, capacity: OnDemand, region: str) -> Iterator[
     )
 
 
-def _autoscaling(goal: Goal, region: str) -> Iterator[Change]:
+def _autoscaling(goal: PlanContext, region: str) -> Iterator[Change]:
     now = goal.now(region).scaling
     if isinstance(now, Unknown):
         return
@@ -192,7 +192,7 @@ def _autoscaling(goal: Goal, region: str) -> Iterator[Change]:
 
 
 def _scaled(
-    goal: Goal, region: str, dimension: Dimension, wanted: Autoscaling, now: Scaling | None
+    goal: PlanContext, region: str, dimension: Dimension, wanted: Autoscaling, now: Scaling | None
 ) -> Iterator[Change]:
     bounds = {"min": wanted.min, "max": wanted.max}
     if now is None or now.suspended or (now.min, now.max) != (wanted.min, wanted.max):
@@ -215,7 +215,7 @@ def _scaled(
         )  # fmt: skip
 
 
-def _removed_autoscaling(goal: Goal, region: str) -> Iterator[Change]:
+def _removed_autoscaling(goal: PlanContext, region: str) -> Iterator[Change]:
     now = goal.now(region).scaling
     for dimension, scaling in {} if isinstance(now, Unknown) else now.items():
         units = goal.units(region, dimension)
@@ -233,7 +233,7 @@ def _removed_autoscaling(goal: Goal, region: str) -> Iterator[Change]:
 
 
 def _scaling_change(
-    goal: Goal,
+    goal: PlanContext,
     region: str,
     dimension: Dimension,
     what: str,

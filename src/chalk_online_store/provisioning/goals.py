@@ -14,14 +14,14 @@ from chalk_online_store.provisioning.state import (
     PROVISIONED,
     Dimension,
     Key,
-    RegionState,
+    RegionTableState,
     TableState,
     Unknown,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
+class PlanContext:
     """A spec, what there is, and what may be destroyed."""
 
     spec: TableSpec
@@ -61,7 +61,7 @@ class Goal:
             return None
         return capacity.write if dimension == "write" else capacity.read_in(region)
 
-    def now(self, region: str) -> RegionState:
+    def now(self, region: str) -> RegionTableState:
         """The table in a region, as it is when the changes of its settings begin.
 
         That is: as it is created, where it is not there yet.
@@ -69,7 +69,7 @@ class Goal:
         found = self.state.of(region)
         return found if found.exists else self._as_created(region, found)
 
-    def _as_created(self, region: str, absent: RegionState) -> RegionState:
+    def _as_created(self, region: str, absent: RegionTableState) -> RegionTableState:
         """What CreateTable makes in the home region, and ReplicaUpdates in others.
 
         Recovery and autoscaling are none of it; a replica gets no tags and no deletion
@@ -84,7 +84,7 @@ class Goal:
             made |= {"max_read": capacity.max_read, "max_write": capacity.max_write}
         if is_home:
             made |= {"tags": dict(spec.tags), "deletion_protection": spec.deletion_protection}
-        return RegionState(
+        return RegionTableState(
             status="CREATING",
             keys=self.keys,
             kms_key_arn=spec.kms_key_arns.get(region, "aws/dynamodb"),

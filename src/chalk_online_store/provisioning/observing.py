@@ -9,8 +9,8 @@ from chalk_online_store.errors import AccessDenied, RequestError, TableNotFound
 from chalk_online_store.provisioning.control_plane import ApiLacking, Call, ControlPlane, Service
 from chalk_online_store.provisioning.state import (
     Dimension,
-    Recovery,
-    RegionState,
+    PointInTimeRecovery,
+    RegionTableState,
     Scaling,
     TableState,
     Unknown,
@@ -31,30 +31,30 @@ def observe(control_plane: ControlPlane, table: str, regions: Iterable[str]) -> 
     `RequestError`, and `InvalidURL` where some of `regions` have endpoints of their own, and
     others none.
     """
-    found: dict[str, RegionState | Unknown] = {}
+    found: dict[str, RegionTableState | Unknown] = {}
     waiting = list(asked := tuple(regions))
     for region in waiting:
         if region not in found:
             found[region] = state = _look(control_plane, table, region, region in asked)
-            waiting += sorted(state.replicas) if isinstance(state, RegionState) else []
+            waiting += sorted(state.replicas) if isinstance(state, RegionTableState) else []
     return TableState(table, found)
 
 
 def _look(
     control_plane: ControlPlane, table: str, region: str, asked: bool
-) -> RegionState | Unknown:
+) -> RegionTableState | Unknown:
     """What there is in a region; of one that only follows, also why that is not known."""
     if asked:
-        return _Look(control_plane, table, region).state()
+        return _Observation(control_plane, table, region).state()
     if not control_plane.serves("dynamodb", region):
         return Unknown(f"no endpoint is stated for {region}")
     try:
-        return _Look(control_plane, table, region).state()
+        return _Observation(control_plane, table, region).state()
     except RequestError as error:
         return Unknown(str(error))
 
 
-class _Look:
+class _Observation:
     """One look at a table in one region."""
 
     def __init__(self, control_plane: ControlPlane, table: str, region: str) -> None:
@@ -62,16 +62,16 @@ class _Look:
         self._table = table
         self._region = region
 
-    def state(self) -> RegionState:
+    def state(self) -> RegionTableState:
         """Everything. Also without a table, it tells which APIs the engine lacks."""
         try:
             table = self._call("DescribeTable", TableName=self._table)["Table"]
         except TableNotFound:
             table = None
         seen = table_part(table, self._region) if table else {}
-        return RegionState(
+        return RegionTableState(
             **seen,
-            recovery=self._part(self._recovery, Recovery(False)),
+            recovery=self._part(self._recovery, PointInTimeRecovery(False)),
             ttl=self._part(self._ttl, None),
             tags=self._part(lambda: self._tags(table["TableArn"]), {}) if table else {},
             scaling=self._part(self._scaling, {}),
@@ -85,11 +85,11 @@ class _Look:
         except (ApiLacking, AccessDenied) as error:
             return Unknown(str(error))
 
-    def _recovery(self) -> Recovery:
+    def _recovery(self) -> PointInTimeRecovery:
         answer = self._call("DescribeContinuousBackups", TableName=self._table)
         found = answer["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
         enabled = found.get("PointInTimeRecoveryStatus") == "ENABLED"
-        return Recovery(enabled, found.get("RecoveryPeriodInDays") if enabled else None)
+        return PointInTimeRecovery(enabled, found.get("RecoveryPeriodInDays") if enabled else None)
 
     def _ttl(self) -> str | None:
         answer = self._call("DescribeTimeToLive", TableName=self._table)

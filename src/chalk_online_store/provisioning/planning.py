@@ -23,9 +23,9 @@ from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provisioning import capacity_changes, region_changes
 from chalk_online_store.provisioning.changes import Change, Note, Plan
 from chalk_online_store.provisioning.control_plane import Call
-from chalk_online_store.provisioning.goals import Goal
+from chalk_online_store.provisioning.goals import PlanContext
 from chalk_online_store.provisioning.spec import TableSpec
-from chalk_online_store.provisioning.state import BOTH_IMAGES, RegionState, TableState, Unknown
+from chalk_online_store.provisioning.state import BOTH_IMAGES, RegionTableState, TableState, Unknown
 
 DESTRUCTIVE = ("replica", "recovery", "deletion-protection", "stream", "autoscaling")
 """What may be destroyed where it is named, as `replica:us-west-2`."""
@@ -54,7 +54,7 @@ def plan(spec: TableSpec, state: TableState, destroy: frozenset[str] = frozenset
         if kind not in DESTRUCTIVE or not region:
             known = ", ".join(DESTRUCTIVE)
             raise InvalidValue(f"destroy={name!r} is not KIND:REGION with a kind of {known}.")
-    goal = Goal(spec, state, destroy)
+    goal = PlanContext(spec, state, destroy)
     blocked = tuple(_foreign(goal))
     changes = () if blocked else tuple(_changes(goal))
     possible = [change for change in changes if change.call is not None]
@@ -68,7 +68,7 @@ def plan(spec: TableSpec, state: TableState, destroy: frozenset[str] = frozenset
     )
 
 
-def _foreign(goal: Goal) -> Iterator[Change]:
+def _foreign(goal: PlanContext) -> Iterator[Change]:
     """What makes a table one that must not be touched: keys that are not the spec's, or its end."""
     for region in goal.spec.regions:
         now = goal.state.of(region)
@@ -94,7 +94,7 @@ def _foreign(goal: Goal) -> Iterator[Change]:
             )
 
 
-def _changes(goal: Goal) -> Iterator[Change]:
+def _changes(goal: PlanContext) -> Iterator[Change]:
     home = goal.home
     if not goal.state.of(home).exists:
         yield _creation(goal)
@@ -108,7 +108,7 @@ def _changes(goal: Goal) -> Iterator[Change]:
     yield from _removals(goal)
 
 
-def _creation(goal: Goal) -> Change:
+def _creation(goal: PlanContext) -> Change:
     arguments = {
         "TableName": goal.spec.name,
         "KeySchema": [{"AttributeName": key.name, "KeyType": key.kind} for key in goal.keys],
@@ -124,7 +124,7 @@ def _creation(goal: Goal) -> Change:
     return Change(goal.home, "table", None, f"{goal.spec.name} with {keys}, {mode}", call, "+")
 
 
-def _stream(goal: Goal) -> Iterator[Change]:
+def _stream(goal: PlanContext) -> Iterator[Change]:
     """The stream that a Global Table has: only until it has replicas can it be changed."""
     now = goal.now(goal.home)
     if not goal.spec.is_global or now.replicas or now.stream == BOTH_IMAGES:
@@ -149,7 +149,7 @@ def _stream(goal: Goal) -> Iterator[Change]:
     )
 
 
-def _replica(goal: Goal, region: str) -> Iterator[Change]:
+def _replica(goal: PlanContext, region: str) -> Iterator[Change]:
     status = goal.now(goal.home).replicas.get(region)
     if status in (*_FAILED, *_GONE):
         why = _FAILED.get(status, "apply again once it is gone")
@@ -167,7 +167,7 @@ def _replica(goal: Goal, region: str) -> Iterator[Change]:
     yield from region_changes.of_region(goal, region)
 
 
-def _addition(goal: Goal, region: str) -> Change:
+def _addition(goal: PlanContext, region: str) -> Change:
     member = {
         "RegionName": region,
         **capacity_changes.of_new_replica(goal, region),
@@ -189,7 +189,7 @@ def _addition(goal: Goal, region: str) -> Change:
     )
 
 
-def _removals(goal: Goal) -> Iterator[Change]:
+def _removals(goal: PlanContext) -> Iterator[Change]:
     for region, status in goal.now(goal.home).replicas.items():
         if region in goal.spec.regions or status in _GONE:
             continue
@@ -213,7 +213,7 @@ _BY_TERRAFORM = ("warm", "alarms", "contributor_insights", "backups", "shared_wi
 """Settings of a spec that `apply` does not make."""
 
 
-def _notes(goal: Goal) -> Iterator[Note]:
+def _notes(goal: PlanContext) -> Iterator[Note]:
     for name in _BY_TERRAFORM:
         if getattr(goal.spec, name) is not None:
             what = name.replace("_", " ")
@@ -225,10 +225,10 @@ def _notes(goal: Goal) -> Iterator[Note]:
         for part, unknown in now.unknown():
             yield Note(region, part, f"unknown, because {unknown.because}")
         if region in goal.spec.regions:
-            yield from _left_alone(goal, region, now)
+            yield from _unmanaged(goal, region, now)
 
 
-def _left_alone(goal: Goal, region: str, now: RegionState) -> Iterator[Note]:
+def _unmanaged(goal: PlanContext, region: str, now: RegionTableState) -> Iterator[Note]:
     if not isinstance(now.tags, Unknown):
         others = [
             tag for tag in now.tags if tag not in goal.spec.tags and not tag.startswith("aws:")

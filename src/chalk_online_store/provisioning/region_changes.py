@@ -14,9 +14,14 @@ from typing import Any
 from chalk_online_store.provisioning import capacity_changes
 from chalk_online_store.provisioning.changes import Change
 from chalk_online_store.provisioning.control_plane import Call
-from chalk_online_store.provisioning.goals import Goal
+from chalk_online_store.provisioning.goals import PlanContext
 from chalk_online_store.provisioning.spec import TableSpec
-from chalk_online_store.provisioning.state import BOTH_IMAGES, Recovery, RegionState, Unknown
+from chalk_online_store.provisioning.state import (
+    BOTH_IMAGES,
+    PointInTimeRecovery,
+    RegionTableState,
+    Unknown,
+)
 
 _ONE_HOUR = "AWS: refused within an hour of another change of it"
 
@@ -41,7 +46,7 @@ def of_new_replica(spec: TableSpec, region: str) -> dict[str, Any]:
     return {"KMSMasterKeyId": key} if key else {}
 
 
-def of_table(goal: Goal) -> Iterator[Change]:
+def of_table(goal: PlanContext) -> Iterator[Change]:
     """Changes of what the whole table has."""
     now, wanted = goal.now(goal.home), goal.spec.table_class
     if now.table_class != wanted:
@@ -50,7 +55,7 @@ def of_table(goal: Goal) -> Iterator[Change]:
     yield from _ttl(goal)
 
 
-def of_region(goal: Goal, region: str) -> Iterator[Change]:
+def of_region(goal: PlanContext, region: str) -> Iterator[Change]:
     """Changes of what each region has for itself."""
     if region != goal.home:
         yield from capacity_changes.of_replica(goal, region)
@@ -64,7 +69,7 @@ def of_region(goal: Goal, region: str) -> Iterator[Change]:
         yield protection(goal, region, wanted=wanted, needs=needs)
 
 
-def protection(goal: Goal, region: str, *, wanted: bool, needs: tuple[str, ...]) -> Change:
+def protection(goal: PlanContext, region: str, *, wanted: bool, needs: tuple[str, ...]) -> Change:
     """Deletion protection on or off."""
     return goal.update(
         "deletion protection",
@@ -77,7 +82,7 @@ def protection(goal: Goal, region: str, *, wanted: bool, needs: tuple[str, ...])
     )
 
 
-def _ttl(goal: Goal) -> Iterator[Change]:
+def _ttl(goal: PlanContext) -> Iterator[Change]:
     now, wanted = goal.now(goal.home).ttl, goal.spec.ttl
     if isinstance(now, Unknown) or now == wanted:
         return
@@ -86,14 +91,16 @@ def _ttl(goal: Goal) -> Iterator[Change]:
     yield _time_to_live(goal, wanted, None, wanted)
 
 
-def _time_to_live(goal: Goal, attribute: str, before: str | None, after: str | None) -> Change:
+def _time_to_live(
+    goal: PlanContext, attribute: str, before: str | None, after: str | None
+) -> Change:
     setting = {"Enabled": after is not None, "AttributeName": attribute}
     arguments = {"TableName": goal.spec.name, "TimeToLiveSpecification": setting}
     call = Call(goal.home, "UpdateTimeToLive", arguments)
     return Change(goal.home, "time to live", before, after, call, "~", _ONE_HOUR)
 
 
-def _class_override(goal: Goal, region: str) -> Iterator[Change]:
+def _class_override(goal: PlanContext, region: str) -> Iterator[Change]:
     now, home, wanted = goal.now(region), goal.now(goal.home), goal.spec.table_class
     if now.table_class in (wanted, home.table_class):  # It follows its source.
         return
@@ -108,7 +115,7 @@ def _class_override(goal: Goal, region: str) -> Iterator[Change]:
     )
 
 
-def _key(goal: Goal, region: str) -> Iterator[Change]:
+def _key(goal: PlanContext, region: str) -> Iterator[Change]:
     """The KMS key. Of one that the spec does not name, DescribeTable does not tell whose it is."""
     now, wanted = goal.now(region).kms_key_arn, goal.spec.kms_key_arns.get(region)
     if now is not None and wanted in (None, now):
@@ -127,15 +134,17 @@ def _encryption(spec: TableSpec, region: str) -> dict[str, Any]:
     return {"Enabled": True, "SSEType": "KMS", **({"KMSMasterKeyId": key} if key else {})}
 
 
-def untold_recovery(spec: TableSpec, now: RegionState) -> bool:
+def untold_recovery(spec: TableSpec, now: RegionTableState) -> bool:
     """Whether an engine has recovery, but not for how many days."""
     found = now.recovery
     return (
-        isinstance(found, Recovery) and found == Recovery(True) and spec.recovery_days is not None
+        isinstance(found, PointInTimeRecovery)
+        and found == PointInTimeRecovery(True)
+        and spec.recovery_days is not None
     )
 
 
-def _recovery(goal: Goal, region: str) -> Iterator[Change]:
+def _recovery(goal: PlanContext, region: str) -> Iterator[Change]:
     now, wanted = goal.now(region), goal.spec.recovery_days
     found = now.recovery
     if isinstance(found, Unknown) or untold_recovery(goal.spec, now):
@@ -161,7 +170,7 @@ def _recovery(goal: Goal, region: str) -> Iterator[Change]:
     )
 
 
-def _tags(goal: Goal, region: str) -> Iterator[Change]:
+def _tags(goal: PlanContext, region: str) -> Iterator[Change]:
     now, wanted = goal.now(region).tags, goal.spec.tags
     if isinstance(now, Unknown):
         return

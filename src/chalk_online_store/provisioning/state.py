@@ -56,7 +56,7 @@ class Scaling:
 
 
 @dataclass(frozen=True, slots=True)
-class Recovery:
+class PointInTimeRecovery:
     """Point-in-time recovery, and how many days back; None where the engine does not tell."""
 
     enabled: bool
@@ -64,7 +64,7 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegionState:
+class RegionTableState:
     """A table in one region; with `status` None there is none."""
 
     status: str | None = None
@@ -77,7 +77,7 @@ class RegionState:
     max_read: int | None = None
     max_write: int | None = None
     scaling: Mapping[Dimension, Scaling] | Unknown = field(default_factory=dict)
-    recovery: Recovery | Unknown = Recovery(False)
+    recovery: PointInTimeRecovery | Unknown = PointInTimeRecovery(False)
     kms_key_arn: str | None = None
     """The KMS key, whoever manages it; None for a key that belongs to AWS alone."""
     ttl: str | Unknown | None = None
@@ -117,16 +117,16 @@ class TableState:
     """A table in all regions that were looked at."""
 
     name: str
-    regions: Mapping[str, RegionState | Unknown]
+    regions: Mapping[str, RegionTableState | Unknown]
 
-    def of(self, region: str) -> RegionState:
+    def of(self, region: str) -> RegionTableState:
         """The table in a region; none where the region was not, or could not be, looked at."""
         found = self.regions.get(region)
-        return found if isinstance(found, RegionState) else RegionState()
+        return found if isinstance(found, RegionTableState) else RegionTableState()
 
 
 def table_part(description: Mapping[str, Any], region: str) -> dict[str, Any]:
-    """What DescribeTable tells, as arguments of `RegionState`."""
+    """What DescribeTable tells, as arguments of `RegionTableState`."""
     throughput = description.get("ProvisionedThroughput", {})
     most = description.get("OnDemandThroughput", {})
     return {

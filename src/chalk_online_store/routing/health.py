@@ -149,7 +149,7 @@ class RegionHealth:
         """A request was throttled, or refused for what it asks: whoever refuses is alive."""
         self._alive(generation, now, slow=False)
 
-    def overtaken(self, generation: int, kind: Hashable, took: float, now: float) -> None:
+    def lost_hedge(self, generation: int, kind: Hashable, took: float, now: float) -> None:
         """After `took` seconds without an answer here, another region had answered."""
         latency = self.latency(kind)
         slow = took > latency.slow_from

@@ -11,7 +11,7 @@ from chalk_online_store.codec.changes import Attributes, key_attributes, key_of,
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.errors import DamagedItem
-from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.orders import RegionCommands
 
 PARTITION = f"{RESERVED}regions"
 
@@ -22,7 +22,7 @@ _ORDERS = "orders"
 _AT = "at"
 _WHAT = "what"
 
-_orders = msgspec.json.Decoder(Orders)
+_orders = msgspec.json.Decoder(RegionCommands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Seen:
     """What one region shows: heartbeats (UTC us) by region, and orders; and the items of these."""
 
     beats: dict[str, int] = field(default_factory=dict)
-    orders: Orders | None = None
+    orders: RegionCommands | None = None
     beat_items: dict[str, Attributes] = field(default_factory=dict)
     orders_item: Attributes | None = None
 
@@ -56,7 +56,7 @@ def beat(region: str, now: int, layout: TableLayout) -> Attributes:
     return {**key, _AT: number(now)}
 
 
-def order(orders: Orders, layout: TableLayout) -> Attributes:
+def order(orders: RegionCommands, layout: TableLayout) -> Attributes:
     """The item of an operator's orders."""
     key = key_attributes(layout, ItemKey(PARTITION, _ORDERS))
     text = msgspec.json.encode(orders).decode()
@@ -70,7 +70,7 @@ def _integer(item: Attributes) -> int:
         return 0
 
 
-def _orders_in(item: Attributes) -> Orders | None:
+def _orders_in(item: Attributes) -> RegionCommands | None:
     try:
         return _orders.decode(msgspec.json.decode(item[_WHAT], type=dict[str, str])["S"])
     except (KeyError, *UNREADABLE):

@@ -43,9 +43,9 @@ class Latency:
         self._recent.append(seconds)
         self._fresh += 1
         if self._fresh >= (_FIRST if self.usual is None else _FRESH):
-            self._reckon(now, well)
+            self._recompute(now, well)
 
-    def _reckon(self, now: float, well: bool) -> None:
+    def _recompute(self, now: float, well: bool) -> None:
         ordered = sorted(self._recent)
         median = ordered[len(ordered) // 2]
         self.high = ordered[int(len(ordered) * self._percentile)]

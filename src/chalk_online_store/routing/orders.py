@@ -9,7 +9,7 @@ from chalk_online_store.errors import InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class RegionCommands:
     """Which region is pinned, which are drained, which evacuated; `at` is UTC microseconds.
 
     A pinned region is the only one that is asked. A drained one loses its traffic gradually, and
@@ -22,17 +22,17 @@ class Orders:
     drained: tuple[str, ...] = ()
     evacuated: tuple[str, ...] = ()
 
-    def given(self, now: int, held: Orders) -> Orders:
+    def given(self, now: int, held: RegionCommands) -> RegionCommands:
         """These, given at `now` (UTC us): later than what holds, whoever's clock was ahead."""
         return replace(self, at=max(now, held.at + 1))
 
     # Each of these says what holds then; whoever gives the orders sets `at`.
 
-    def pin(self, region: str) -> Orders:
+    def pin(self, region: str) -> RegionCommands:
         """Ask this region alone."""
         return replace(self, pinned=region)
 
-    def drain(self, regions: Iterable[str]) -> Orders:
+    def drain(self, regions: Iterable[str]) -> RegionCommands:
         """Drain these as well. Raises `InvalidValue` where one is evacuated, which is more."""
         drained = tuple(dict.fromkeys((*self.drained, *regions)))
         for name in drained:
@@ -40,13 +40,13 @@ class Orders:
                 raise InvalidValue(f"{name!r} is evacuated, which is more: release it first.")
         return replace(self, drained=drained)
 
-    def evacuate(self, regions: Iterable[str]) -> Orders:
+    def evacuate(self, regions: Iterable[str]) -> RegionCommands:
         """Evacuate these as well; they need not be drained then."""
         evacuated = tuple(dict.fromkeys((*self.evacuated, *regions)))
         drained = tuple(name for name in self.drained if name not in evacuated)
         return replace(self, drained=drained, evacuated=evacuated)
 
-    def release(self, regions: Collection[str]) -> Orders:
+    def release(self, regions: Collection[str]) -> RegionCommands:
         """Take back what was ordered of these."""
         return replace(
             self,

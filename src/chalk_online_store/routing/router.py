@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from chalk_online_store._fork import begin_anew_in_forks
+from chalk_online_store._fork import reset_after_fork
 from chalk_online_store.effects import Instant
 from chalk_online_store.errors import InvalidValue, RequestError, RequestTimeout, StaleConnection
 from chalk_online_store.routing.health import RegionHealth, RegionState
 from chalk_online_store.routing.hedging import HedgeBudget
 from chalk_online_store.routing.lag import Lag
-from chalk_online_store.routing.orders import Orders
+from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.routing.replication import STOPPED_AFTER_SECONDS, ReplicationMonitor
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.schema import seconds
@@ -91,7 +91,7 @@ class Router:
         self.single_writer = single_writer
         self.routing = routing or Routing()
         self.lag = Lag()
-        self.orders = Orders()
+        self.orders = RegionCommands()
         self._drained_at: dict[str, int] = {}
         self._rng = rng or random.Random()
         self.on_change = on_change
@@ -111,10 +111,10 @@ class Router:
         at_home = single_writer or self.routing.writes == "home"
         self._written = home if at_home else self.regions[0]
         self._calm = self._max_lag is None
-        self.begin_anew()
-        begin_anew_in_forks(self)
+        self.reset()
+        reset_after_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Have a lock of one's own."""
         self._lock = threading.Lock()
 
@@ -176,9 +176,9 @@ class Router:
                 name == self._written and state is not RegionState.DOWN
             ):
                 return name
-        return min(usable, key=self._despair)
+        return min(usable, key=self._last_resort_rank)
 
-    def _despair(self, name: str) -> tuple[int, bool, bool]:
+    def _last_resort_rank(self, name: str) -> tuple[int, bool, bool]:
         """How little hope there is of writing to a region, where none is healthy."""
         health = self.health[name]
         moves = health.recovering and name != self._written
@@ -247,7 +247,7 @@ class Router:
         well = all(health.state is RegionState.HEALTHY for health in self.health.values())
         self._calm = (
             well
-            and self.orders == Orders(at=self.orders.at)
+            and self.orders == RegionCommands(at=self.orders.at)
             and self._max_lag is None
             and not self._replication.stopped
         )
@@ -258,7 +258,7 @@ class Router:
 
     # --- patience --------------------------------------------------------------------------
 
-    def patience(self, region: str, kind: Hashable, left: float, others: int) -> float:
+    def attempt_timeout(self, region: str, kind: Hashable, left: float, others: int) -> float:
         """Seconds to wait for a region while `others` have not been asked yet.
 
         `left` is what is left until the deadline: each of them gets its part. While a region is
@@ -275,7 +275,7 @@ class Router:
         share = max(share, high * _ENOUGH)  # With less, none of them could answer.
         return min(left, share, max(_LEAST_PATIENCE, high * _PATIENCE))
 
-    def _fair_time(self, region: str, kind: Hashable) -> float:
+    def _time_share(self, region: str, kind: Hashable) -> float:
         high = self.health[region].latency(kind).high
         return _LEAST_PATIENCE if high is None else min(_LEAST_PATIENCE, high * _FAIR)
 
@@ -295,14 +295,14 @@ class Router:
             health.answered(generation, kind, took, now)
         self._tell(health, before)
 
-    def overtaken(
+    def lost_hedge(
         self, region: str, generation: int, kind: Hashable, took: float, now: float
     ) -> None:
         """See `RegionHealth.overtaken`."""
         with self._lock:
             health = self.health[region]
             before = health.generation
-            health.overtaken(generation, kind, took, now)
+            health.lost_hedge(generation, kind, took, now)
         self._tell(health, before)
 
     def raised(
@@ -321,7 +321,7 @@ class Router:
         """
         if isinstance(error, StaleConnection):
             return
-        if isinstance(error, RequestTimeout) and given < self._fair_time(region, kind):
+        if isinstance(error, RequestTimeout) and given < self._time_share(region, kind):
             return
         with self._lock:
             health = self.health[region]
@@ -403,7 +403,7 @@ class Router:
 
     # --- orders and lag --------------------------------------------------------------------
 
-    def check(self, orders: Orders) -> None:
+    def check(self, orders: RegionCommands) -> None:
         """Refuse orders that cannot be carried out; raises `InvalidValue`."""
         orders.check(self.regions)
         if self.single_writer and self.home in orders.evacuated:
@@ -412,7 +412,7 @@ class Router:
                 "reads, or have another one promoted."
             )
 
-    def order(self, orders: Orders) -> None:
+    def order(self, orders: RegionCommands) -> None:
         """Do as an operator says, unless there is a later order already."""
         with self._lock:
             if orders.at > self.orders.at:

@@ -38,7 +38,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class RowClass:
     """A class: `make` makes an instance of values by field, `get` reads a field of one."""
 
     cls: type
@@ -48,7 +48,7 @@ class Form:
 
 
 @lru_cache(maxsize=1024)
-def form_of(cls: type) -> Form:
+def form_of(cls: type) -> RowClass:
     """How a class has rows; raises `InvalidSchema` where it is of no kind that has."""
     if getattr(cls, "__chalk_feature_set__", False):
         return _of_chalkpy(cls)
@@ -62,16 +62,16 @@ def form_of(cls: type) -> Form:
         Field(f.name, f.name, f.annotation, _nullable(f.annotation), f.default is not None)
         for f in declared.fields
     )
-    return Form(cls, fields, declared.make, declared.get)
+    return RowClass(cls, fields, declared.make, declared.get)
 
 
-def _of_chalkpy(cls: Any) -> Form:
+def _of_chalkpy(cls: Any) -> RowClass:
     """Instances of chalkpy's have what was set: what is not there is left unset."""
     fields = [
         Field(attribute, name, Any, nullable=True, has_default=True)
         for name, attribute in chalkpy.attributes_of(cls).items()
     ]
-    return Form(cls, tuple(fields), lambda found: cls(**found), getattr)
+    return RowClass(cls, tuple(fields), lambda found: cls(**found), getattr)
 
 
 def _nullable(annotation: Any) -> bool:
@@ -140,7 +140,7 @@ def _take(namespace: Namespace, cls: type) -> Callable[[Any], Row]:
     return partial(_row_of, form, tuple(field.name for field in form.fields))
 
 
-def _row_of(form: Form, names: tuple[str, ...], instance: Any) -> Row:
+def _row_of(form: RowClass, names: tuple[str, ...], instance: Any) -> Row:
     """Return the fields of an instance, and what else was set on it: that is refused later."""
     found = {name: form.get(instance, name) for name in names}
     attributes = getattr(instance, "__dict__", None)
@@ -159,7 +159,7 @@ def _is_internal(cls: type, name: str) -> bool:
     return name.startswith("_") or hasattr(type(kept_by), "__get__")
 
 
-def check_types(form: Form, kinds: Mapping[str, FeatureType]) -> None:
+def check_types(form: RowClass, kinds: Mapping[str, FeatureType]) -> None:
     """Raise `InvalidSchema` for a field that is of another type than the feature it is made of."""
     for field in form.fields:
         kind = kinds.get(field.feature)

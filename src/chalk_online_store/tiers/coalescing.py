@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from chalk_online_store._fork import begin_anew_in_forks
-from chalk_online_store.backend import Backend, Call, Found, Wanted
+from chalk_online_store._fork import reset_after_fork
+from chalk_online_store.backend import Backend, Call, GroupKeys, RowOrError
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.effects import Operation, SharedResult, Sleep, Spawn
 from chalk_online_store.errors import (
@@ -59,7 +59,7 @@ class _Batch:
     """Held while others may join."""
     flight: threading.Lock = field(default_factory=threading.Lock)
     """Held while it is sent."""
-    seats: dict[str, SharedResult[Found]] = field(default_factory=dict)
+    futures: dict[str, SharedResult[RowOrError]] = field(default_factory=dict)
     report: Report = field(default_factory=Report)
     closed: bool = False
 
@@ -75,37 +75,37 @@ class Coalescer:
     def __init__(self, backend: Backend, window: float) -> None:
         self._backend = backend
         self._window = window
-        self.begin_anew()
-        begin_anew_in_forks(self)
+        self.reset()
+        reset_after_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget what others have under way: batches of a parent fly there, not in its fork."""
         self._lock = threading.Lock()
         self._open: dict[_Kind, _Batch] = {}
         self._flying: dict[tuple[str, str], dict[_Kind, _Batch]] = {}
 
-    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def get(self, wanted: Sequence[GroupKeys], call: Call) -> Operation[list[list[RowOrError]]]:
         """See `backend.Backend.get`. What a batch cost is in the report of who opened it."""
         if max(len(want.pks) for want in wanted) > MOST_ENTITIES:
             return (yield from self._backend.get(wanted, call))
-        boarding = _Boarding(call)
+        boarding = _JoinedBatches(call)
         with boarding.opener:
             try:
                 with self._lock:
-                    seats = [self._take_seats(want, boarding) for want in wanted]
+                    futures = [self._join(want, boarding) for want in wanted]
                 for batch in boarding.full:
-                    yield Spawn(self._fly(batch))
+                    yield Spawn(self._send(batch))
                 for batch in boarding.opened:
-                    yield Spawn(self._fly_later(batch))
+                    yield Spawn(self._send_after_window(batch))
             except BaseException as error:
                 for batch in boarding.opened:
                     if isinstance(error, RuntimeError):  # No thread could be begun.
-                        self._cut_off(batch, error)
+                        self._fail(batch, error)
                     self._leave(batch)
                 raise
             found = []
-            for want, batches in zip(wanted, seats, strict=True):
-                found.append((yield from self._arrivals(want, batches, call)))
+            for want, batches in zip(wanted, futures, strict=True):
+                found.append((yield from self._results(want, batches, call)))
         for batch in boarding.opened:
             call.report.add(batch.report)
         return found
@@ -118,18 +118,18 @@ class Coalescer:
 
     # --- boarding: under the lock ----------------------------------------------------------
 
-    def _take_seats(self, want: Wanted, boarding: _Boarding) -> list[_Batch]:
+    def _join(self, want: GroupKeys, boarding: _JoinedBatches) -> list[_Batch]:
         kind = _Kind(want.sk, want.shape, boarding.call.consistent)
-        return [self._flying_seat(kind, pk, boarding) for pk in want.pks]
+        return [self._join_sent_batch(kind, pk, boarding) for pk in want.pks]
 
-    def _flying_seat(self, kind: _Kind, pk: str, boarding: _Boarding) -> _Batch:
+    def _join_sent_batch(self, kind: _Kind, pk: str, boarding: _JoinedBatches) -> _Batch:
         batch = self._flying.get((pk, kind.sk), {}).get(kind)
         if batch is None or batch.is_lost:
-            return self._free_seat(kind, pk, boarding)
+            return self._join_open_batch(kind, pk, boarding)
         boarding.call.report.coalesced += 1
         return batch
 
-    def _free_seat(self, kind: _Kind, pk: str, boarding: _Boarding) -> _Batch:
+    def _join_open_batch(self, kind: _Kind, pk: str, boarding: _JoinedBatches) -> _Batch:
         batch = self._open.get(kind)
         if batch is None or batch.is_lost or batch.closed:
             batch = _Batch(kind, boarding.call.deadline, boarding.opener)
@@ -138,8 +138,8 @@ class Coalescer:
         elif batch not in boarding.opened:
             boarding.call.report.coalesced += 1
         batch.deadline = max(batch.deadline, boarding.call.deadline)
-        batch.seats.setdefault(pk, SharedResult())
-        if len(batch.seats) == FULL:
+        batch.futures.setdefault(pk, SharedResult())
+        if len(batch.futures) == FULL:
             self._close(batch)
             boarding.full.append(batch)
         return batch
@@ -150,35 +150,35 @@ class Coalescer:
         if self._open.get(batch.kind) is batch:
             del self._open[batch.kind]
         if not batch.kind.consistent:
-            for pk in batch.seats:
+            for pk in batch.futures:
                 self._flying.setdefault((pk, batch.kind.sk), {})[batch.kind] = batch
 
     # --- flying ----------------------------------------------------------------------------
 
-    def _fly_later(self, batch: _Batch) -> Operation[None]:
+    def _send_after_window(self, batch: _Batch) -> Operation[None]:
         with batch.window:
-            with self._cutting_off(batch):
+            with self._failing(batch):
                 yield Sleep(self._window)
             with self._lock:
                 if batch.closed:  # It was full before.
                     return
                 self._close(batch)
-            yield from self._fly(batch)
+            yield from self._send(batch)
 
-    def _fly(self, batch: _Batch) -> Operation[None]:
-        kind, pks = batch.kind, list(batch.seats)
+    def _send(self, batch: _Batch) -> Operation[None]:
+        kind, pks = batch.kind, list(batch.futures)
         call = Call(batch.deadline, kind.consistent, batch.report)
-        with batch.flight, self._cutting_off(batch):
-            (found,) = yield from self._backend.get([Wanted(kind.sk, kind.shape, pks)], call)
+        with batch.flight, self._failing(batch):
+            (found,) = yield from self._backend.get([GroupKeys(kind.sk, kind.shape, pks)], call)
             self._leave(batch)
             for pk, item in zip(pks, found, strict=True):
-                batch.seats[pk].set_result(item)
+                batch.futures[pk].set_result(item)
 
-    def _arrivals(
-        self, want: Wanted, batches: Sequence[_Batch], call: Call
-    ) -> Operation[list[Found]]:
+    def _results(
+        self, want: GroupKeys, batches: Sequence[_Batch], call: Call
+    ) -> Operation[list[RowOrError]]:
         """What each batch brings; a `RequestTimeout` for what does not come before the deadline."""
-        found: list[Found] = []
+        found: list[RowOrError] = []
         for pk, batch in zip(want.pks, batches, strict=True):
             try:
                 found.append((yield from self._arrival(want, pk, batch, call)))
@@ -188,40 +188,42 @@ class Coalescer:
                 found.append(error)
         return found
 
-    def _arrival(self, want: Wanted, pk: str, batch: _Batch, call: Call) -> Operation[Found]:
+    def _arrival(
+        self, want: GroupKeys, pk: str, batch: _Batch, call: Call
+    ) -> Operation[RowOrError]:
         """Await a key of a batch; read it alone if nobody sends the batch any more."""
-        seat = batch.seats[pk]
+        seat = batch.futures[pk]
         try:
             return (yield from await_shared(seat, call.deadline, lambda: batch.is_lost))
         except TimeoutError:
             if not batch.is_lost:
                 message = "A read that joined others did not arrive in time."
                 raise RequestTimeout(message) from None
-        ((item,),) = yield from self._backend.get([Wanted(want.sk, want.shape, [pk])], call)
+        ((item,),) = yield from self._backend.get([GroupKeys(want.sk, want.shape, [pk])], call)
         return item
 
     @contextmanager
-    def _cutting_off(self, batch: _Batch) -> Iterator[None]:
+    def _failing(self, batch: _Batch) -> Iterator[None]:
         """Where a step of a batch fails, everyone who waits for the batch hears of it."""
         try:
             yield
         except BaseException as error:
-            self._cut_off(batch, error)
+            self._fail(batch, error)
             raise
 
-    def _cut_off(self, batch: _Batch, error: BaseException) -> None:
+    def _fail(self, batch: _Batch, error: BaseException) -> None:
         """Tell all who wait that nothing will come; a task's cancellation is its own."""
         if not isinstance(error, OnlineStoreError | RuntimeError):
             error = ConnectionFailed(f"A read was cut off: {type(error).__name__}.")
         self._leave(batch)
-        for seat in batch.seats.values():
+        for seat in batch.futures.values():
             seat.set_exception(error)
 
     def _leave(self, batch: _Batch) -> None:
         with self._lock:
             if not batch.closed:
                 self._close(batch)
-            for pk in batch.seats:
+            for pk in batch.futures:
                 key = (pk, batch.kind.sk)
                 if self._flying.get(key, {}).get(batch.kind) is batch:
                     del self._flying[key][batch.kind]
@@ -230,7 +232,7 @@ class Coalescer:
 
 
 @dataclass(eq=False, slots=True)
-class _Boarding:
+class _JoinedBatches:
     """The batches that one read has opened, and those that it has filled."""
 
     call: Call

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from chalk_online_store._fork import begin_anew_in_forks
+from chalk_online_store._fork import reset_after_fork
 from chalk_online_store.effects import SharedResult
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.schema import LRUCache
@@ -38,7 +38,7 @@ class _Unasked:
     """The one of its kind."""
 
 
-UNASKED = _Unasked()
+KNOWN_ABSENT = _Unasked()
 """Stands for an absent item that the table was not asked for."""
 
 _NOT_KEPT = (OnlineStoreError, _Unasked)
@@ -55,7 +55,7 @@ _MIN_PURGED = 4096
 """Items on their way, beyond which those of interrupted reads are looked for."""
 
 
-class Trip:
+class InFlightRead:
     """A read on its way: the items that it brings, and the result that others wait for.
 
     Whoever reads holds `owner` from before the first item is registered.
@@ -71,12 +71,12 @@ class Trip:
         self.future: SharedResult[dict[Key, Any]] | None = None
 
 
-class Look(NamedTuple):
+class Lookup(NamedTuple):
     """What a cache knows of some items, in their order.
 
     `found` has a row, None for an absent item, or `MISS`; at the positions in `joined` it has
-    the `Trip` that brings the item. `missed` are the positions of what the asking trip has to
-    bring.
+    the `InFlightRead` that fetches the item. `missed` are the positions of the items that the
+    read has to fetch itself.
     """
 
     found: list[Any]
@@ -84,7 +84,7 @@ class Look(NamedTuple):
     joined: list[int]
 
 
-class Writing:
+class InFlightWrite:
     """A write on its way, and which of its items others write meanwhile.
 
     Whoever writes holds `owner` from before `write_begins` until after `written`.
@@ -154,14 +154,14 @@ class ItemCache:
         self._random = (rng or random.Random()).random
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._stats = CacheStats()
-        self.begin_anew()
-        begin_anew_in_forks(self)
+        self.reset()
+        reset_after_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget what others have under way."""
         self._lock = threading.Lock()
-        self._flying: dict[Key, Trip] = {}
-        self._writing: dict[Key, list[Writing]] = {}
+        self._flying: dict[Key, InFlightRead] = {}
+        self._writing: dict[Key, list[InFlightWrite]] = {}
         self._purge_at = _MIN_PURGED
 
     def stats(self) -> CacheStats:
@@ -179,9 +179,11 @@ class ItemCache:
 
     # --- reads -----------------------------------------------------------------------------
 
-    def look(self, pks: Sequence[str], sk: str, shape: Any, now: float, trip: Trip) -> Look:
+    def look(
+        self, pks: Sequence[str], sk: str, shape: Any, now: float, trip: InFlightRead
+    ) -> Lookup:
         """What is known of items of one group; the trip is to bring what is not."""
-        look = Look([], [], [])
+        look = Lookup([], [], [])
         append = look.found.append
         negative = 0
         with self._lock:
@@ -203,11 +205,11 @@ class ItemCache:
                         negative += 1
                 else:
                     self._stats.expired += entry is not None and entry[_SERVED] <= now
-                    append(self._depart_or_join(key, shape, trip, look))
+                    append(self._join_or_begin_fetch(key, shape, trip, look))
             self._count(look, negative)
         return look
 
-    def _serves(self, key: Key, entry: _Entry, shape: Any, now: float, trip: Trip) -> bool:
+    def _serves(self, key: Key, entry: _Entry, shape: Any, now: float, trip: InFlightRead) -> bool:
         """Whether an entry is an absent item, or of an age at which it is to be read anew."""
         fresh_until, of, row, served_until, _ = entry
         if served_until <= now or not (of is shape or row is None):
@@ -217,7 +219,7 @@ class ItemCache:
             trip.due.append(key)
         return True
 
-    def _depart_or_join(self, key: Key, shape: Any, trip: Trip, look: Look) -> Any:
+    def _join_or_begin_fetch(self, key: Key, shape: Any, trip: InFlightRead, look: Lookup) -> Any:
         position = len(look.found)
         other = self._flying.get(key)
         if other is None or not other.owner.locked() or other.shapes[key] is not shape:
@@ -229,27 +231,27 @@ class ItemCache:
             other.future = SharedResult(other.owner)
         return other
 
-    def _depart(self, key: Key, shape: Any, trip: Trip) -> None:
+    def _depart(self, key: Key, shape: Any, trip: InFlightRead) -> None:
         if len(self._flying) >= self._purge_at:
             self._flying = {k: other for k, other in self._flying.items() if other.owner.locked()}
             self._purge_at = max(_MIN_PURGED, 2 * len(self._flying))
         trip.shapes[key] = shape
         self._flying[key] = trip
 
-    def _count(self, look: Look, negative: int) -> None:
+    def _count(self, look: Lookup, negative: int) -> None:
         stats, missed, joined = self._stats, len(look.missed), len(look.joined)
         stats.hits += len(look.found) - missed - joined
         stats.negative_hits += negative
         stats.misses += missed + joined
         stats.joined += joined
 
-    def depart(self, pks: Iterable[str], sk: str, shape: Any, trip: Trip) -> None:
+    def begin_fetch(self, pks: Iterable[str], sk: str, shape: Any, trip: InFlightRead) -> None:
         """Have a trip bring items whatever is known of them, and whoever else is reading them."""
         with self._lock:
             for pk in pks:
                 self._depart((pk, sk), shape, trip)
 
-    def renew(self, due: Iterable[Key], trip: Trip) -> None:
+    def renew(self, due: Iterable[Key], trip: InFlightRead) -> None:
         """Have a trip bring anew what was found to be due, as far as nobody else does."""
         with self._lock:
             for key in due:
@@ -258,11 +260,13 @@ class ItemCache:
                     self._depart(key, entry[_SHAPE], trip)
             self._stats.refreshes += len(trip.shapes)
 
-    def land(self, trip: Trip, keys: Sequence[Key], rows: Sequence[Any], now: float) -> None:
+    def land(
+        self, trip: InFlightRead, keys: Sequence[Key], rows: Sequence[Any], now: float
+    ) -> None:
         """End a trip: keep the rows that it brought, and hand all to those who wait.
 
         What a write struck from the trip is not kept, nor an error, nor what stands for an item
-        that the table was not asked for (`UNASKED`).
+        that the table was not asked for (`KNOWN_ABSENT`).
         """
         with self._lock:
             flying, shapes, put, writing = self._flying, trip.shapes, self._put, self._writing
@@ -275,7 +279,7 @@ class ItemCache:
         if trip.future is not None:  # Nobody joins any more.
             trip.future.set_result(dict(zip(keys, rows, strict=True)))
 
-    def fail(self, trip: Trip, error: Exception | None) -> None:
+    def fail(self, trip: InFlightRead, error: Exception | None) -> None:
         """End a trip that brought nothing; those who wait hear of the error, if there is one."""
         with self._lock:
             self._leave(trip)
@@ -285,7 +289,7 @@ class ItemCache:
             else:
                 trip.future.set_exception(error)
 
-    def _leave(self, trip: Trip) -> None:
+    def _leave(self, trip: InFlightRead) -> None:
         flying = self._flying
         for key in trip.shapes:
             if flying.get(key) is trip:
@@ -293,7 +297,7 @@ class ItemCache:
 
     # --- writes ----------------------------------------------------------------------------
 
-    def write_begins(self, writing: Writing) -> None:
+    def write_begins(self, writing: InFlightWrite) -> None:
         """To be called before a write is sent, and followed by `written`, whatever happens."""
         with self._lock:
             for key in writing.keys:
@@ -305,7 +309,7 @@ class ItemCache:
                         other.contested.add(key)
                 others.append(writing)
 
-    def written(self, writing: Writing, reads: Mapping[Key, Read], now: float) -> None:
+    def written(self, writing: InFlightWrite, reads: Mapping[Key, Read], now: float) -> None:
         """Account for a write: some items as they now are; what the others are is not known."""
         with self._lock:
             for key in writing.keys:
@@ -326,7 +330,7 @@ class ItemCache:
             self._end_writing(key, writing)
         return bool(lost)
 
-    def _end_writing(self, key: Key, writing: Writing) -> None:
+    def _end_writing(self, key: Key, writing: InFlightWrite) -> None:
         others = self._writing.get(key)
         if others and writing in others:  # Not in a fork of who began.
             others.remove(writing)

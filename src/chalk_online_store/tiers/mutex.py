@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from chalk_online_store._fork import begin_anew_in_forks
+from chalk_online_store._fork import reset_after_fork
 from chalk_online_store.backend import Call
 from chalk_online_store.effects import Operation, SharedResult
 from chalk_online_store.errors import RequestTimeout
@@ -15,14 +15,14 @@ from chalk_online_store.tiers.waiting import await_shared
 T = TypeVar("T")
 
 
-class Turns:
+class OperationMutex:
     """Lets operations run one after the other, whatever threads or tasks they run in."""
 
     def __init__(self) -> None:
-        self.begin_anew()
-        begin_anew_in_forks(self)
+        self.reset()
+        reset_after_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Reset the lock in a forked child."""
         self._lock = threading.Lock()
         self._turn: SharedResult[None] | None = None

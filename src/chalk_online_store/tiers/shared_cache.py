@@ -17,26 +17,26 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from chalk_online_store.backend import (
-    Applied,
     Backend,
     Call,
-    Found,
+    GroupKeys,
     ItemPage,
     KeyPage,
     Outcome,
-    Wanted,
+    RowOrError,
+    WriteOutcome,
 )
 from chalk_online_store.codec.changes import Attributes, Change, render_item
 from chalk_online_store.codec.decoding import DamagedRow, Row
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.codec.values import UNREADABLE
-from chalk_online_store.codec.whole import ATTRIBUTES, WholeItems
+from chalk_online_store.codec.whole import ATTRIBUTES, RawItemShape
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem, OnlineStoreError, RequestError, RequestTimeout
 from chalk_online_store.logs import event
-from chalk_online_store.valkey.commands import key_of_told
+from chalk_online_store.valkey.commands import invalidated_key
 from chalk_online_store.valkey.packing import packed_item
 from chalk_online_store.valkey.rows import RowReader
 from chalk_online_store.valkey.sharing import ABSENT, HOLD, SharedItems
@@ -45,13 +45,13 @@ logger = logging.getLogger("chalk_online_store.shared_cache")
 
 T = TypeVar("T")
 
-AWAY = 1.0
+RETRY_AFTER_SECONDS = 1.0
 """Seconds that a cache is left alone after it has not answered."""
 
-SLOW = HOLD / 2
+FILL_WINDOW_SECONDS = HOLD / 2
 """Seconds after which what was read is not kept any more, and what a region may be behind."""
 
-MOST_UNTOLD = 100_000
+MAX_PENDING_INVALIDATIONS = 100_000
 """Items that are remembered while the cache is away; the oldest are forgotten beyond."""
 
 
@@ -78,7 +78,7 @@ class SharedCacheBackend:
         self.layout: TableLayout = table.layout
         self._table = table
         self._cache = cache
-        self._readings: WeakKeyDictionary[Shape, _Reading] = WeakKeyDictionary()
+        self._readings: WeakKeyDictionary[Shape, _ItemReader] = WeakKeyDictionary()
         self._counts: Counter[str] = Counter()
         self._untold: dict[ItemKey, None] = {}
         self._back_at = 0.0
@@ -105,7 +105,7 @@ class SharedCacheBackend:
 
     # --- reading ---------------------------------------------------------------------------
 
-    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def get(self, wanted: Sequence[GroupKeys], call: Call) -> Operation[list[list[RowOrError]]]:
         """From the cache, and the rest from the table. A consistent read renews the cache."""
         began: Instant = (yield NOW) if call.as_of is None else call.as_of
         left = call.deadline - began.monotonic
@@ -120,7 +120,7 @@ class SharedCacheBackend:
         if began.monotonic < self._back_at:  # It has just gone.
             return (yield from self._table.get(wanted, call))
         items = iter(packed)
-        looks = [_Look(want, self._reading(want.shape), items) for want in wanted]
+        looks = [_CachedGroup(want, self._reading(want.shape), items) for want in wanted]
         hits = sum(len(look.want.pks) - len(look.missed) for look in looks)
         call.report.shared_hits += hits
         self._counts["hits"] += hits
@@ -129,22 +129,24 @@ class SharedCacheBackend:
             yield from self._read_missed(missed, call, began)
         return [look.found for look in looks]
 
-    def _read_missed(self, looks: Sequence[_Look], call: Call, began: Instant) -> Operation[None]:
+    def _read_missed(
+        self, looks: Sequence[_CachedGroup], call: Call, began: Instant
+    ) -> Operation[None]:
         self._counts["misses"] += sum(len(look.missed) for look in looks)
         found = yield from self._table.get([look.asked for look in looks], call)
         to_keep = [
             kept for look, rows in zip(looks, found, strict=True) for kept in look.take(rows)
         ]
         now: Instant = yield NOW
-        until = min(began.monotonic + SLOW, call.deadline)
+        until = min(began.monotonic + FILL_WINDOW_SECONDS, call.deadline)
         if to_keep and self._back_at <= now.monotonic < until and not _may_be_behind(call):
             left = until - now.monotonic
             self._counts["filled"] += yield from self._ask(self._cache.fill(to_keep, left), 0, left)
 
-    def _reading(self, shape: Shape) -> _Reading:
+    def _reading(self, shape: Shape) -> _ItemReader:
         reading = self._readings.get(shape)
         if reading is None:
-            reading = self._readings[shape] = _Reading(shape, self.layout)
+            reading = self._readings[shape] = _ItemReader(shape, self.layout)
         return reading
 
     # --- writing ---------------------------------------------------------------------------
@@ -168,9 +170,9 @@ class SharedCacheBackend:
         try:
             outcomes = yield from writing
             heard = [
-                change if in_order and isinstance(outcome, Applied) else change.key
+                change if in_order and isinstance(outcome, WriteOutcome) else change.key
                 for change, outcome in zip(changes, outcomes, strict=True)
-                if outcome is not Applied.SUPERSEDED
+                if outcome is not WriteOutcome.SUPERSEDED
             ]
             yield from self._tell(heard, call)
         except BaseException:
@@ -186,7 +188,7 @@ class SharedCacheBackend:
         try:
             # Between these two stores no signal handler and no other thread can run.
             untold, self._untold = self._untold, {}
-            told: dict[ItemKey, Change | ItemKey] = {key_of_told(each): each for each in heard}
+            told: dict[ItemKey, Change | ItemKey] = {invalidated_key(each): each for each in heard}
             told |= {key: key for key in untold}
             told = {key: each for key, each in told.items() if not key.pk.startswith(RESERVED)}
             untold |= dict.fromkeys(told)
@@ -207,7 +209,7 @@ class SharedCacheBackend:
         return heard_of > 0
 
     def _forget_oldest(self) -> None:
-        for key in list(self._untold)[: max(0, len(self._untold) - MOST_UNTOLD)]:
+        for key in list(self._untold)[: max(0, len(self._untold) - MAX_PENDING_INVALIDATIONS)]:
             self._untold.pop(key, None)
 
     # --- the cache -------------------------------------------------------------------------
@@ -227,7 +229,7 @@ class SharedCacheBackend:
             if not self._back_at:
                 said = event("shared_cache.away", error=error)
                 logger.warning("the shared cache is away: %s", error, extra=said)
-            self._back_at = now.monotonic + AWAY
+            self._back_at = now.monotonic + RETRY_AFTER_SECONDS
             return otherwise
         if self._back_at:
             logger.info("the shared cache is back", extra=event("shared_cache.back"))
@@ -240,7 +242,7 @@ class SharedCacheBackend:
         """The table's."""
         return self._table.list_partition(pk, after, call)
 
-    def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+    def transact(self, swaps: Sequence[ConditionalWrite], call: Call) -> Operation[bool]:
         """The table's."""
         return self._table.transact(swaps, call)
 
@@ -257,11 +259,11 @@ class SharedCacheBackend:
         return self._table.scan_items(segment, segments, start, limit, call)
 
 
-class _Reading:
+class _ItemReader:
     """How the items of one shape are read, of the cache and of the table."""
 
     def __init__(self, shape: Shape, layout: TableLayout) -> None:
-        self.whole = WholeItems(layout)
+        self.whole = RawItemShape(layout)
         self.rows = RowReader(shape).rows
         self._layout = layout
 
@@ -273,13 +275,15 @@ class _Reading:
             return None
 
 
-class _Look:
+class _CachedGroup:
     """What was found of one group: in the cache, then in the table."""
 
-    def __init__(self, want: Wanted, reading: _Reading, packed: Iterator[bytes | None]) -> None:
+    def __init__(
+        self, want: GroupKeys, reading: _ItemReader, packed: Iterator[bytes | None]
+    ) -> None:
         self.want = want
         self._reading = reading
-        self.found: list[Found] = [None] * len(want.pks)
+        self.found: list[RowOrError] = [None] * len(want.pks)
         self.missed: list[int] = []
         items = {}
         for place, item in enumerate(islice(packed, len(want.pks))):
@@ -300,12 +304,12 @@ class _Look:
         return zip(items, rows, strict=True)
 
     @property
-    def asked(self) -> Wanted:
+    def asked(self) -> GroupKeys:
         """What the table is asked for."""
         pks = [self.want.pks[place] for place in self.missed]
-        return Wanted(self.want.sk, self._reading.whole, pks)
+        return GroupKeys(self.want.sk, self._reading.whole, pks)
 
-    def take(self, rows: Sequence[Found]) -> list[tuple[ItemKey, bytes]]:
+    def take(self, rows: Sequence[RowOrError]) -> list[tuple[ItemKey, bytes]]:
         """Take what the table has; what of it may be kept, packed."""
         items: dict[int, bytes] = {}
         absent = []
@@ -329,4 +333,4 @@ def _may_be_behind(call: Call) -> bool:
     report = call.report
     if not report.regions:
         return False
-    return report.behind is None or report.behind > SLOW
+    return report.behind is None or report.behind > FILL_WINDOW_SECONDS

@@ -18,7 +18,7 @@ from chalk_online_store.tiers.filter.keeper import FilterKeeper
 from chalk_online_store.tiers.filter.log import FilterLog
 from chalk_online_store.tiers.filter.reads import FilteredReads, FilterStats
 from chalk_online_store.tiers.filter.snapshots import merge_apart, merge_is_due
-from chalk_online_store.tiers.lru import UNASKED, CacheStats, ItemCache
+from chalk_online_store.tiers.lru import KNOWN_ABSENT, CacheStats, ItemCache
 from chalk_online_store.tiers.shared_cache import SharedCacheBackend, SharedCacheStats
 
 _MERGE_TIMEOUT = 60.0
@@ -83,7 +83,7 @@ class Tiers:
         reads: Reads = self.coalescer or self._backend
         cache = self.caches.get(name)
         if config is not None:
-            absent = None if cache is None else UNASKED
+            absent = None if cache is None else KNOWN_ABSENT
             reads = self.filtered[name] = FilteredReads(reads, config, self._timeout, absent)
         if cache is None:
             return reads

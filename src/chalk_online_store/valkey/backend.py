@@ -11,14 +11,14 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from chalk_online_store.backend import (
-    Applied,
     Call,
-    Found,
+    GroupKeys,
     ItemPage,
     KeyPage,
     Outcome,
     Route,
-    Wanted,
+    RowOrError,
+    WriteOutcome,
     chunks,
 )
 from chalk_online_store.codec.changes import Attributes, Change, fresh_item, key_attributes, number
@@ -26,10 +26,10 @@ from chalk_online_store.codec.ids import ALPHABET
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.registry import PARTITION as REGISTRY
 from chalk_online_store.codec.shapes import Shape
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem, RequestError, RequestTimeout
-from chalk_online_store.retry import Backoff, RetryPolicy, pause, unless_final
+from chalk_online_store.retry import Backoff, RetryPolicy, item_error_or_raise, pause
 from chalk_online_store.valkey import commands, scripts
 from chalk_online_store.valkey.commands import Expiry, Keys, Reply, Request, read_generation
 from chalk_online_store.valkey.nodes import Nodes
@@ -60,10 +60,10 @@ Scanned: TypeAlias = tuple[int, str]
 _START: Scanned = (0, "0")
 
 _APPLIED = {
-    scripts.SUPERSEDED: Applied.SUPERSEDED,
-    scripts.PARTLY: Applied.PARTLY,
-    scripts.WHOLLY: Applied.WHOLLY,
-    scripts.LEFT_NEWER: Applied.LEFT_NEWER,
+    scripts.SUPERSEDED: WriteOutcome.SUPERSEDED,
+    scripts.PARTIALLY_APPLIED: WriteOutcome.PARTIALLY_APPLIED,
+    scripts.APPLIED: WriteOutcome.APPLIED,
+    scripts.LEFT_NEWER: WriteOutcome.LEFT_NEWER,
 }
 
 
@@ -104,7 +104,7 @@ class ValkeyBackend:
 
     # --- entities ---
 
-    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def get(self, wanted: Sequence[GroupKeys], call: Call) -> Operation[list[list[RowOrError]]]:
         """One request of MGETs; in a cluster, of a GET for each key."""
         here = yield from self._here(call)
         keys = [key for want in wanted for key in here.items(want.pks, want.sk)]
@@ -123,11 +123,11 @@ class ValkeyBackend:
         replies = yield from self._ask_all(gets, _HEAVY, call, strong)
         return _spread(batches, replies, lambda reply, batch: reply)
 
-    def _rows(self, want: Wanted, values: Sequence[Reply]) -> list[Found]:
+    def _rows(self, want: GroupKeys, values: Sequence[Reply]) -> list[RowOrError]:
         if {*map(type, values)} == {bytes}:  # All are there, as is usual.
             pairs = [*zip(want.pks, values, strict=True)]
             return [*self._reader(want.shape).rows(want.sk, pairs)]
-        found: list[Found] = list(values)
+        found: list[RowOrError] = list(values)
         places = [i for i, value in enumerate(values) if type(value) is bytes]
         items = [(want.pks[i], values[i]) for i in places]
         for i, row in zip(places, self._reader(want.shape).rows(want.sk, items), strict=True):
@@ -144,7 +144,7 @@ class ValkeyBackend:
         """One request of scripts, each of which applies some changes one after the other."""
         here, expiry = (yield from self._here(call)), (yield from self._expiry())
         batches = list(chunks(changes, 1 if self._clustered else CHANGES_A_SCRIPT))
-        merges = [commands.merging(here, batch, expiry) for batch in batches]
+        merges = [commands.merge_command(here, batch, expiry) for batch in batches]
         replies = yield from self._ask_all(merges, _LIGHT if self._clustered else _HEAVY, call)
         return _spread(batches, replies, lambda reply, batch: map(_outcome, reply))
 
@@ -154,7 +154,7 @@ class ValkeyBackend:
         puts = [self._replacing(here, change, expiry) for change in changes]
         replies = yield from self._ask_all(puts, _LIGHT, call)
         return [
-            unless_final(reply) if isinstance(reply, RequestError) else Applied.WHOLLY
+            item_error_or_raise(reply) if isinstance(reply, RequestError) else WriteOutcome.APPLIED
             for reply in replies
         ]
 
@@ -215,11 +215,11 @@ class ValkeyBackend:
             return (node, found.decode()), keys
         return ((node + 1, "0") if self._clustered else None), keys
 
-    def transact(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+    def transact(self, swaps: Sequence[ConditionalWrite], call: Call) -> Operation[bool]:
         """One script; for the registry, as durable as the server can make it."""
         if any(swap.key(self.layout).pk == REGISTRY for swap in swaps):
             return (yield from self._transact_durably(swaps, call))
-        command = commands.swapping(self._keys, self.layout, swaps)
+        command = commands.transact_command(self._keys, self.layout, swaps)
         return bool((yield from self._only(command, call)))
 
     def scan_keys(
@@ -291,7 +291,7 @@ class ValkeyBackend:
             self._keys = self._keys.of(read_generation(generation))
         return list(map(commands.item_of, members))
 
-    def _transact_durably(self, swaps: Sequence[Swap], call: Call) -> Operation[bool]:
+    def _transact_durably(self, swaps: Sequence[ConditionalWrite], call: Call) -> Operation[bool]:
         """Swap, and wait until a replica has it, and the disk, where there are such.
 
         An id that is lost would be given a second time, while whoever got it first goes on.
@@ -299,7 +299,9 @@ class ValkeyBackend:
         replicas = yield from self._only(commands.counting_replicas(self._keys), call)
         generation = "".join(self._rng.choices(ALPHABET, k=4)) + "/"
         # By its text: were it sent again for that, nothing would wait for it.
-        swap = commands.with_text(commands.swapping(self._keys, self.layout, swaps, generation))
+        swap = commands.with_text(
+            commands.transact_command(self._keys, self.layout, swaps, generation)
+        )
         now: Instant = yield NOW
         patience = min(_PATIENCE, (call.deadline - now.monotonic) / 3, self._attempt_timeout / 3)
         milliseconds = max(1, int(patience * 1000))  # 0 would be for ever.
@@ -397,12 +399,12 @@ def _spread(
     found: list[Any] = []
     for batch, reply in zip(batches, replies, strict=True):
         failed = isinstance(reply, RequestError)
-        found += [unless_final(reply)] * len(batch) if failed else parts(reply, batch)
+        found += [item_error_or_raise(reply)] * len(batch) if failed else parts(reply, batch)
     return found
 
 
 def _tolerated(reply: Reply) -> Reply:
-    return unless_final(reply) if isinstance(reply, RequestError) else reply
+    return item_error_or_raise(reply) if isinstance(reply, RequestError) else reply
 
 
 def _outcome(code: int) -> Outcome:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from chalk_online_store.codec.changes import Attributes, Change, parse_item, render_item
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.errors import MalformedResponse, RequestError
 from chalk_online_store.valkey.packing import packed_change
 from chalk_online_store.valkey.resp import Argument, Command
@@ -143,7 +143,7 @@ class Expiry(NamedTuple):
         return str(max(change.expires_at, self.now) + self.kept)
 
 
-def merging(keys: Keys, changes: Sequence[Change], expiry: Expiry) -> Command:
+def merge_command(keys: Keys, changes: Sequence[Change], expiry: Expiry) -> Command:
     """Apply changes in event time."""
     places = [keys.item(*change.key) for change in changes]
     texts = [text for change in changes for text in _merged(change, expiry)]
@@ -160,21 +160,21 @@ def _merged(change: Change, expiry: Expiry | None) -> tuple[Argument, ...]:
 
 def updating(keys: Keys, changes: Sequence[Change | ItemKey], hold: int) -> Command:
     """Have a shared cache hear of changes, and of items that nothing is known of."""
-    places = [keys.item(*key_of_told(change)) for change in changes]
-    texts = [text for change in changes for text in _heard(change)]
+    places = [keys.item(*invalidated_key(change)) for change in changes]
+    texts = [text for change in changes for text in _invalidation(change)]
     return _call(UPDATE, places, [hold, *texts])
 
 
-def key_of_told(change: Change | ItemKey) -> ItemKey:
+def invalidated_key(change: Change | ItemKey) -> ItemKey:
     """The key of what a shared cache is to hear of."""
     return change.key if isinstance(change, Change) else change
 
 
-def _heard(change: Change | ItemKey) -> tuple[Argument, ...]:
+def _invalidation(change: Change | ItemKey) -> tuple[Argument, ...]:
     return _merged(change, None) if isinstance(change, Change) else ("b", "", "")
 
 
-def filling(keys: Keys, items: Sequence[tuple[ItemKey, bytes]], ttl: int) -> Command:
+def fill_command(keys: Keys, items: Sequence[tuple[ItemKey, bytes]], ttl: int) -> Command:
     """Have a shared cache keep packed items."""
     return _call(FILL, [keys.item(*key) for key, _ in items], [ttl, *(item for _, item in items)])
 
@@ -191,8 +191,8 @@ def replacing(keys: Keys, change: Change, expiry: Expiry) -> Command:
 # --- reserved partitions -------------------------------------------------------------------
 
 
-def swapping(
-    keys: Keys, layout: TableLayout, swaps: Sequence[Swap], generation: str = ""
+def transact_command(
+    keys: Keys, layout: TableLayout, swaps: Sequence[ConditionalWrite], generation: str = ""
 ) -> Command:
     """Perform all swaps or none; with a generation, the registry gets that unless it has one."""
     places = [swap.key(layout) for swap in swaps]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from chalk_online_store.backend import Asked, Call, Route
+from chalk_online_store.backend import Call, RequestInfo, Route
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.errors import RequestError, RequestTimeout, ServerError
 from chalk_online_store.valkey.commands import Keys, Reply, Request, read_generation
@@ -45,12 +45,18 @@ class Nodes:
         if self._route is None:
             return (yield from self._send(request, call, "", call.deadline, now))
         name = str(request.commands[0][0])
-        asked = Asked(name, sum(map(len, request.commands)), name in _WRITES, strong)
+        asked = RequestInfo(name, sum(map(len, request.commands)), name in _WRITES, strong)
         attempt = partial(self._ask, request, keys, asked, call)
         return (yield from self._route.attempt(attempt, asked, now, call))
 
     def _ask(
-        self, request: Request, keys: Keys, asked: Asked, call: Call, region: str, until: float
+        self,
+        request: Request,
+        keys: Keys,
+        asked: RequestInfo,
+        call: Call,
+        region: str,
+        until: float,
     ) -> Operation[list[Reply]]:
         """Ask one node; raises where it does not answer as one that is well."""
         now: Instant = yield NOW
@@ -83,7 +89,7 @@ def _check_generation(seen: Reply, keys: Keys) -> None:
         raise ReplicaOutOfStep("Valkey: a replica is no copy of the primary yet, or not any more.")
 
 
-def _check_health(replies: Sequence[Reply], asked: Asked) -> None:
+def _check_health(replies: Sequence[Reply], asked: RequestInfo) -> None:
     """Raise what a server says that is not well; of a write, only where nothing was done."""
     ill = [each for each in replies if isinstance(each, RequestError) and each.engine_fault]
     if ill and (len(ill) == len(replies) or not asked.writes):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-SUPERSEDED, PARTLY, WHOLLY, DAMAGED, LEFT_NEWER = range(5)
+SUPERSEDED, PARTIALLY_APPLIED, APPLIED, DAMAGED, LEFT_NEWER = range(5)
 """What `MERGE` answers for each key."""
 
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import xxhash
 
-from chalk_online_store.backend import Wanted, chunks
+from chalk_online_store.backend import GroupKeys, chunks
 from chalk_online_store.codec.changes import Change
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.effects import Operation, Send
@@ -37,8 +37,8 @@ HOLD = 10
 ABSENT = b"\x81\xa1@\xd3" + bytes(8)
 """What is kept of an item that the table does not have: nothing, as of the beginning of time."""
 
-_KEYS_A_GET = 1000
-_ITEMS_A_SCRIPT = 64
+_MAX_KEYS_PER_GET = 1000
+_MAX_ITEMS_PER_SCRIPT = 64
 _DIGITS = 8
 _FIRST_OF_A_MAP = 0x80
 """The least byte that a packed item begins with."""
@@ -61,17 +61,19 @@ class SharedItems:
         self.timeout = timeout
         self._clustered = clustered
 
-    def get(self, wanted: Sequence[Wanted], left: float) -> Operation[list[bytes | None]]:
+    def get(self, wanted: Sequence[GroupKeys], left: float) -> Operation[list[bytes | None]]:
         """The packed item of each key, which may be `ABSENT`; None where the table has to say."""
         places = [key for want in wanted for key in self._keys.items(want.pks, want.sk)]
-        size = 1 if self._clustered else _KEYS_A_GET
+        size = 1 if self._clustered else _MAX_KEYS_PER_GET
         gets: list[Command] = [("MGET", *some) for some in chunks(places, size)]
         replies = yield from self._ask(gets, left)
         return [_item(value) for reply in replies for value in reply]
 
     def fill(self, items: Sequence[tuple[ItemKey, bytes]], left: float) -> Operation[int]:
         """Keep packed items as the table has them; how many were."""
-        fills = [commands.filling(self._keys, some, self._ttl) for some in self._batches(items)]
+        fills = [
+            commands.fill_command(self._keys, some, self._ttl) for some in self._batches(items)
+        ]
         return sum((yield from self._ask(fills, left)))
 
     def update(self, told: Sequence[Change | ItemKey], left: float) -> Operation[int]:
@@ -83,7 +85,7 @@ class SharedItems:
         return sum((yield from self._ask(updates, left)))
 
     def _batches(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
-        return chunks(items, 1 if self._clustered else _ITEMS_A_SCRIPT)
+        return chunks(items, 1 if self._clustered else _MAX_ITEMS_PER_SCRIPT)
 
     def _ask(self, asked: Sequence[Command], left: float) -> Operation[list[Reply]]:
         timeout = min(self.timeout, left)

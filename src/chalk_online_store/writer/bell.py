@@ -10,7 +10,7 @@ from contextlib import suppress
 from chalk_online_store.effects import Await, Operation
 
 
-class Bell:
+class Signal:
     """Wakes operations that wait, from any thread.
 
     Whoever waits reads `count` first, then looks whether there is something to do, and then
@@ -21,7 +21,7 @@ class Bell:
         self.count = 0
         self._waiting: deque[Future[None]] = deque()
 
-    def ring(self, most: float = math.inf) -> None:
+    def notify(self, most: float = math.inf) -> None:
         """Wake so many of those who wait; by default all."""
         self.count += 1
         while self._waiting and most > 0:
@@ -39,7 +39,7 @@ class Bell:
             if self.count == seen:
                 with suppress(TimeoutError):
                     yield Await(future, timeout)
-        finally:  # Also if the wait is given up: `ring` would take it for one that still waits.
+        finally:  # Also if the wait is given up: `notify` would take it for one that still waits.
             with suppress(ValueError):  # It has rung.
                 self._waiting.remove(future)
 

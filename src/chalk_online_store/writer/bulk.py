@@ -24,7 +24,7 @@ from typing import Any
 
 from chalk_online_store.backend import Call
 from chalk_online_store.codec.changes import Change
-from chalk_online_store.codec.combining import left_of
+from chalk_online_store.codec.combining import subtract_newer
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
@@ -256,7 +256,7 @@ def _combined_by_event_time(changes: Sequence[tuple[int, Change]]) -> list[_Outg
     for position, change in reversed(in_time):
         left = change
         for newer in kept:
-            rest = left_of(left, newer.change)
+            rest = subtract_newer(left, newer.change)
             if rest is None:
                 newer.rows.append(position)
                 break

@@ -33,7 +33,7 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.times import ObservedAt, times_of_rows
 from chalk_online_store.schema import Namespace, seconds
 from chalk_online_store.schema.instances import rows_of
-from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.bell import Signal
 from chalk_online_store.writer.dead_letters import DeadLetters
 from chalk_online_store.writer.inbox import Inbox, bytes_of
 from chalk_online_store.writer.ledger import Ledger
@@ -47,7 +47,7 @@ from chalk_online_store.writer.spool import Spool
 from chalk_online_store.writer.stats import WriterStats
 from chalk_online_store.writer.tickets import Priority, Submission, Ticket
 from chalk_online_store.writer.validation import OnInvalid, RowValidator
-from chalk_online_store.writer.window import Window
+from chalk_online_store.writer.window import ReplayBuffer
 
 _CHECK_SECONDS = 1.0
 """How often a flush checks that the writer is still running."""
@@ -107,11 +107,11 @@ class WriterCore:
         self._rng = rng or random.Random()
         self._revive = revive
         self._validator = RowValidator()
-        self.bell = Bell()
+        self.bell = Signal()
         self.inbox = Inbox(settings.max_rows, settings.max_bytes)
         window = None
         if core.router is not None and len(core.router.writable) > 1:
-            window = Window(seconds(settings.replay_window), settings.replay_bytes)
+            window = ReplayBuffer(seconds(settings.replay_window), settings.replay_bytes)
         self._window = window
         self.ledger = Ledger(self.inbox, window, dead_letters)
         self._rate = WriteRate(settings.wcu_per_second)
@@ -196,7 +196,7 @@ class WriterCore:
             error = QueueFull("Newer rows have taken the place of this one in a full queue.")
             self.ledger.shed(shed, error)
         if self._pipeline.intake.asleep:
-            self.bell.ring()
+            self.bell.notify()
         return True
 
     def _make_room(self, rows: int, size: float) -> list[Submission]:
@@ -239,7 +239,7 @@ class WriterCore:
             raise StoreClosed("These rows were submitted before the fork, to the parent process.")
         if self.ended:
             return False
-        self.bell.ring()
+        self.bell.notify()
         with suppress(WriterFailed):  # There may be a thread at the next check.
             self._revive()
         return True
@@ -336,9 +336,9 @@ class WriterCore:
         """Let `run` end; what is under way is still waited for."""
         self.draining = self.stopped = True
         self._pipeline.stop()
-        self.ledger.room.ring()
+        self.ledger.room.notify()
         if self._replays is not None:
-            self._replays.bell.ring()
+            self._replays.bell.notify()
 
     def leave_to_parent(self) -> None:
         """In a fork: what is pending is the parent's, and nothing here may write it."""
@@ -395,7 +395,7 @@ class WriterCore:
             wcu_per_second=self._rate.rate,
             replayed=counts.replayed,
             replay_bytes=window.bytes if window else 0,
-            replay_owed=window.owing if window else 0,
+            replay_owed=window.replay_backlog if window else 0,
             shortened=window.shortened if window else 0,
             undelivered=counts.failed_letters,
             spool_records=spool.records if spool else 0,

@@ -22,13 +22,13 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.times import check_not_ahead
 from chalk_online_store.operations.write import changes_of_rows, row_by_row
 from chalk_online_store.writer import records
-from chalk_online_store.writer.bell import Bell, StopFlag
+from chalk_online_store.writer.bell import Signal, StopFlag
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG, log_mistake
 from chalk_online_store.writer.pending import Entry, Pending
 from chalk_online_store.writer.spool import Commit
-from chalk_online_store.writer.tickets import Submission, Unit
-from chalk_online_store.writer.window import Parcel
+from chalk_online_store.writer.tickets import PendingRow, Submission
+from chalk_online_store.writer.window import EncodedBatch
 
 SPOOL = "spool"
 """What a `Send` to the spool is addressed to: no region is called so."""
@@ -55,8 +55,8 @@ class _Chunk:
     """Rows of one namespace that are encoded together."""
 
     codec: NamespaceCodec
-    parcel: Parcel
-    units: list[Unit] = field(default_factory=list)
+    parcel: EncodedBatch
+    units: list[PendingRow] = field(default_factory=list)
     planned: Sequence[Planned] = ()
 
     def entries(self) -> Iterator[Entry]:
@@ -76,7 +76,7 @@ class Intake:
         ledger: Ledger,
         pending: Pending,
         wake: Callable[[], None],
-        bell: Bell,
+        bell: Signal,
         stop: StopFlag,
         *,
         batch_age: float,
@@ -301,11 +301,11 @@ def _chunks(
         )
     )
     while some := list(islice(flat, _ROWS_A_PARCEL)):
-        chunk = _Chunk(codec, Parcel(len(some)))
+        chunk = _Chunk(codec, EncodedBatch(len(some)))
         rows: list[Row] = []
         times: list[int] = []
         for submission, position in some:
-            unit = Unit(submission, position, chunk.parcel)
+            unit = PendingRow(submission, position, chunk.parcel)
             chunk.units.append(unit)
             rows.append(unit.row or {})
             times.append(submission.times[position])

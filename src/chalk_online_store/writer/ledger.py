@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.logs import event
-from chalk_online_store.writer.bell import Bell
+from chalk_online_store.writer.bell import Signal
 from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetters, moment
 from chalk_online_store.writer.inbox import Inbox
 from chalk_online_store.writer.logs import LOG
@@ -36,12 +36,12 @@ from chalk_online_store.writer.tickets import (
     ENDED,
     KEPT,
     WRITTEN,
+    PendingRow,
     Submission,
     Ticket,
-    Unit,
     Wakeable,
 )
-from chalk_online_store.writer.window import Parcel, Window
+from chalk_online_store.writer.window import EncodedBatch, ReplayBuffer
 
 _ROW_BYTES = 1000.0
 """What a row from the spool takes in memory, about."""
@@ -72,10 +72,10 @@ class Ledger:
     `room` rings when rows have ended.
     """
 
-    def __init__(self, inbox: Inbox, window: Window | None, dead_letters: DeadLetters | None):
+    def __init__(self, inbox: Inbox, window: ReplayBuffer | None, dead_letters: DeadLetters | None):
         self.inbox = inbox
         self.counts = Counts()
-        self.room = Bell()
+        self.room = Signal()
         self._window = window
         self._sink = dead_letters
         self._open: dict[int, Submission] = {}
@@ -102,7 +102,9 @@ class Ledger:
         with self.inbox.lock:
             return list(self._open.values())
 
-    def recover(self, record: Record, record_id: int, now: float, by: Wakeable) -> dict[int, Unit]:
+    def recover(
+        self, record: Record, record_id: int, now: float, by: Wakeable
+    ) -> dict[int, PendingRow]:
         """Take in the rows of a record of an earlier process: the pending ones, by their position.
 
         They are taken in once, however often this is called.
@@ -113,10 +115,10 @@ class Ledger:
             if submission is None:
                 submission = self._take_in(record.namespace, times, record_id, now, by)
             pending = submission.pending()
-        parcel = Parcel(len(pending))
+        parcel = EncodedBatch(len(pending))
         parcel.id = record_id
         rows = list(times)
-        return {rows[position]: Unit(submission, position, parcel) for position in pending}
+        return {rows[position]: PendingRow(submission, position, parcel) for position in pending}
 
     def _take_in(
         self, namespace: str, times: Mapping[int, int], record_id: int, now: float, by: Wakeable
@@ -132,8 +134,8 @@ class Ledger:
         self.counts.recovered += rows
         return submission
 
-    def bury(
-        self, record: Record, units: Mapping[int, Unit], error: OnlineStoreError, now: float
+    def dead_letter(
+        self, record: Record, units: Mapping[int, PendingRow], error: OnlineStoreError, now: float
     ) -> None:
         """The rows of a record of an earlier process can never be written."""
         rows = rows_of(record)
@@ -145,7 +147,7 @@ class Ledger:
 
     def done(self, entries: Iterable[Entry], regions: Iterable[str], now: float) -> None:
         """Entries are in the table, acknowledged by these regions."""
-        ended: list[Unit] = []
+        ended: list[PendingRow] = []
         for entry in entries:
             for unit in entry.units:
                 unit.left -= 1
@@ -157,7 +159,7 @@ class Ledger:
 
     def failed(self, entry: Entry, error: OnlineStoreError, now: float) -> None:
         """An entry can never be written."""
-        ended: list[Unit] = []
+        ended: list[PendingRow] = []
         for unit in entry.units:
             unit.left -= 1
             unit.error = unit.error or error
@@ -167,7 +169,7 @@ class Ledger:
                 ended.append(unit)
         self.end(ended, now)
 
-    def end(self, units: Sequence[Unit], now: float) -> None:
+    def end(self, units: Sequence[PendingRow], now: float) -> None:
         """Rows are written, or dead."""
         self._deliver([_letter(unit) for unit in units if unit.error and not unit.has_ended])
         counts: dict[Submission, list[int]] = {}
@@ -192,14 +194,14 @@ class Ledger:
                 self.inbox.release(written + died, submission.ticket.row_bytes)
                 self._count(submission, written, died, kept)
         if units:
-            self.room.ring()
+            self.room.notify()
         self._finish_parcels(units, now)
 
     def refuse(self, submissions: Sequence[Submission], error: OnlineStoreError) -> None:
         """Rows can never be written."""
         for submission in submissions:
             self._refuse(submission, submission.pending(), error, are_counted=True)
-        self.room.ring()
+        self.room.notify()
 
     def shed(self, submissions: Sequence[Submission], error: OnlineStoreError) -> None:
         """Rows that the inbox has released are given up; in any thread."""
@@ -340,7 +342,7 @@ class Ledger:
 
     # --- parcels ---
 
-    def _finish_parcels(self, units: Sequence[Unit], now: float) -> None:
+    def _finish_parcels(self, units: Sequence[PendingRow], now: float) -> None:
         for unit in units:
             parcel = unit.parcel
             parcel.left -= 1
@@ -350,9 +352,9 @@ class Ledger:
                 self._window.add(parcel, now)
                 self._records.discard(parcel.id or 0)
             else:
-                self.let_go([parcel])
+                self.release([parcel])
 
-    def let_go(self, parcels: Iterable[Parcel]) -> None:
+    def release(self, parcels: Iterable[EncodedBatch]) -> None:
         """Parcels are not needed any more."""
         for parcel in parcels:
             if parcel.id is not None:
@@ -374,7 +376,7 @@ class Ledger:
             removed = set(records)
             self._parcels_gone = [record for record in self._parcels_gone if record not in removed]
 
-    def kept(self, parcels: Iterable[Parcel], chunks: Iterable[Sequence[Unit]]) -> None:
+    def kept(self, parcels: Iterable[EncodedBatch], chunks: Iterable[Sequence[PendingRow]]) -> None:
         """These rows are on disk now, as these parcels."""
         self._records.update(parcel.id for parcel in parcels if parcel.id is not None)
         counts: Counter[Ticket] = Counter()
@@ -389,7 +391,7 @@ class Ledger:
                 ticket.kept(rows)
 
 
-def _letter(unit: Unit) -> DeadLetter:
+def _letter(unit: PendingRow) -> DeadLetter:
     assert unit.error is not None
     submission = unit.submission
     observed_at = moment(submission.times[unit.position])

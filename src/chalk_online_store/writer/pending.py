@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from chalk_online_store.codec.changes import Change
-from chalk_online_store.codec.combining import joined, left_of
+from chalk_online_store.codec.combining import merge_changes, subtract_newer
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.namespaces import NamespaceCodec
-from chalk_online_store.writer.tickets import Priority, Unit
+from chalk_online_store.writer.tickets import PendingRow, Priority
 
 _ORDER: dict[Priority, int] = {"live": 0, "backfill": 1}
 
@@ -30,7 +30,7 @@ class Entry:
         self,
         codec: NamespaceCodec,
         change: Change,
-        unit: Unit,
+        unit: PendingRow,
         priority: Priority,
         replay: bool = False,
     ) -> None:
@@ -47,7 +47,7 @@ class Entry:
         """How many WCU it may take."""
         return estimated_units(self.change)
 
-    def also_for(self, other: Entry, gone: bool) -> None:
+    def absorb(self, other: Entry, gone: bool) -> None:
         """The rows of another entry wait for this one, too, or instead where that is gone."""
         self.units += other.units
         if not gone:
@@ -82,16 +82,16 @@ def by_event_time(waiting: list[Entry], arriving: Entry) -> list[Entry]:
 def by_arrival(waiting: list[Entry], arriving: Entry) -> list[Entry]:
     """Whatever arrives last replaces what was there."""
     for old in waiting:
-        arriving.also_for(old, gone=True)
+        arriving.absorb(old, gone=True)
     return [arriving]
 
 
 def _reduced(older: Entry, newer: Entry) -> Entry | None:
     """What is left of an older entry."""
-    left = left_of(older.change, newer.change)
+    left = subtract_newer(older.change, newer.change)
     if left is older.change:
         return older
-    newer.also_for(older, gone=left is None)
+    newer.absorb(older, gone=left is None)
     if left is None:
         return None
     older.change = left
@@ -106,15 +106,15 @@ def _between(kept: list[Entry], new: Entry) -> bool:
 def _joined(earlier: Entry, later: Entry) -> Entry | None:
     if earlier.change.observed_at != later.change.observed_at:
         return None
-    one = joined(earlier.change, later.change)
+    one = merge_changes(earlier.change, later.change)
     if one is None:
         return None
     later.change = one
-    later.also_for(earlier, gone=True)
+    later.absorb(earlier, gone=True)
     return later
 
 
-class Slot:
+class ItemQueue:
     """One item: what waits for it, oldest first, and whether something is under way."""
 
     __slots__ = ("flying", "lane", "waiting")
@@ -122,16 +122,16 @@ class Slot:
     def __init__(self) -> None:
         self.waiting: list[Entry] = []
         self.flying = False
-        self.lane: Lane | None = None
+        self.lane: PriorityQueue | None = None
 
 
-class Lane:
+class PriorityQueue:
     """The items of one namespace and priority that something can be sent of, in their order."""
 
     __slots__ = ("items",)
 
     def __init__(self) -> None:
-        self.items: OrderedDict[ItemKey, Slot] = OrderedDict()
+        self.items: OrderedDict[ItemKey, ItemQueue] = OrderedDict()
 
 
 class Pending:
@@ -139,8 +139,8 @@ class Pending:
 
     def __init__(self, combine: Combine) -> None:
         self._combine = combine
-        self._slots: dict[ItemKey, Slot] = {}
-        self._lanes: dict[Priority, OrderedDict[str, Lane]] = {
+        self._slots: dict[ItemKey, ItemQueue] = {}
+        self._lanes: dict[Priority, OrderedDict[str, PriorityQueue]] = {
             "live": OrderedDict(),
             "backfill": OrderedDict(),
         }
@@ -150,7 +150,7 @@ class Pending:
         key = entry.change.key
         slot = self._slots.get(key)
         if slot is None:
-            slot = self._slots[key] = Slot()
+            slot = self._slots[key] = ItemQueue()
             slot.waiting.append(entry)
         else:
             slot.waiting = self._combined(slot.waiting, entry)
@@ -181,7 +181,7 @@ class Pending:
         else:
             del self._slots[key]
 
-    def _place(self, key: ItemKey, slot: Slot, first: bool = False) -> None:
+    def _place(self, key: ItemKey, slot: ItemQueue, first: bool = False) -> None:
         """Put an item into the lane of the most urgent that waits for it."""
         if slot.flying:
             return
@@ -189,7 +189,7 @@ class Pending:
         if len(slot.waiting) > 1:
             best = min(slot.waiting, key=lambda entry: _ORDER[entry.priority])
         lanes, name = self._lanes[best.priority], best.codec.namespace.name
-        lane = lanes.get(name) or lanes.setdefault(name, Lane())
+        lane = lanes.get(name) or lanes.setdefault(name, PriorityQueue())
         if slot.lane is not lane:
             if slot.lane is not None:
                 slot.lane.items.pop(key)
@@ -210,7 +210,7 @@ class Pending:
                 return self._take(lane, most, units)
         return []
 
-    def _take(self, lane: Lane, most: int, units: float) -> list[Entry]:
+    def _take(self, lane: PriorityQueue, most: int, units: float) -> list[Entry]:
         taken: list[Entry] = []
         for key, slot in list(_first(lane.items, most)):
             entry = slot.waiting[0]
@@ -247,7 +247,7 @@ class Pending:
         return [entry for slot in self._slots.values() for entry in slot.waiting]
 
 
-def _first(items: OrderedDict[ItemKey, Slot], most: int) -> list[tuple[ItemKey, Slot]]:
+def _first(items: OrderedDict[ItemKey, ItemQueue], most: int) -> list[tuple[ItemKey, ItemQueue]]:
     found = []
     for pair in items.items():
         found.append(pair)

@@ -14,7 +14,7 @@ from inspect import GEN_CLOSED, getgeneratorstate
 from chalk_online_store.effects import Operation
 from chalk_online_store.operations.core import Core
 from chalk_online_store.schema import seconds
-from chalk_online_store.writer.bell import Bell, StopFlag
+from chalk_online_store.writer.bell import Signal, StopFlag
 from chalk_online_store.writer.intake import Intake
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.pace import Concurrency, WriteRate
@@ -36,7 +36,7 @@ class Pipeline:
         core: Core,
         settings: Writing,
         ledger: Ledger,
-        bell: Bell,
+        bell: Signal,
         rate: WriteRate,
         rng: random.Random,
         *,
@@ -46,7 +46,7 @@ class Pipeline:
         """`bell` wakes the intake; `is_replayed` says that records are needed without a spool."""
         self.stop_flag = StopFlag()
         self._bell = bell
-        self._stopped = Bell()
+        self._stopped = Signal()
         by_event = settings.ordering == "event"
         self.pending = Pending(by_event_time if by_event else by_arrival)
         self.concurrency = Concurrency(settings.max_concurrency)
@@ -77,9 +77,9 @@ class Pipeline:
     def stop(self) -> None:
         """Let all parts end; what is under way is still waited for."""
         self.stop_flag.is_set = True
-        self._bell.ring()
+        self._bell.notify()
         self.sender.wake_all()
-        self._stopped.ring()
+        self._stopped.notify()
 
     def guard(self, run: Callable[[], Operation[None]]) -> Operation[None]:
         """Run one part. A fault of one ends all of them, since they share what it was changing."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from chalk_online_store.codec.changes import Change, Form
+from chalk_online_store.codec.changes import Change, ChangeTemplate
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
 from chalk_online_store.codec.registry import Registry
@@ -25,11 +25,11 @@ class Kind(msgspec.Struct, array_like=True, frozen=True):
 
     group: str
     sk: str
-    form: Form
+    form: ChangeTemplate
     names: tuple[str, ...]
 
 
-class Made(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class EncodedChange(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One change; `row` is the position of its row, `kind` that of its kind."""
 
     row: int
@@ -47,7 +47,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     namespace: str
     prefix: str
     kinds: tuple[Kind, ...]
-    changes: tuple[Made, ...]
+    changes: tuple[EncodedChange, ...]
 
 
 _decoder = msgspec.msgpack.Decoder(Record)
@@ -56,7 +56,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def encode(codec: NamespaceCodec, planned: Sequence[Planned]) -> bytes:
     """A record of what some rows change."""
-    kinds: dict[tuple[str, Form], int] = {}
+    kinds: dict[tuple[str, ChangeTemplate], int] = {}
     changes = [
         (
             row,
@@ -72,7 +72,7 @@ def encode(codec: NamespaceCodec, planned: Sequence[Planned]) -> bytes:
     return _encode((_VERSION, codec.namespace.name, codec.prefix, named, changes))
 
 
-def _kind(codec: NamespaceCodec, sk: str, form: Form) -> Kind:
+def _kind(codec: NamespaceCodec, sk: str, form: ChangeTemplate) -> Kind:
     group = next(group for group in codec.groups.values() if group.sk == sk)
     by_id = {column.id: column.full_name for column in group.columns}
     names = tuple(by_id[name] for name in form.kept + form.gone)

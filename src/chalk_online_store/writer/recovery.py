@@ -20,7 +20,7 @@ from chalk_online_store.errors import (
 from chalk_online_store.logs import event
 from chalk_online_store.operations.core import Core
 from chalk_online_store.writer import records
-from chalk_online_store.writer.bell import Bell, StopFlag
+from chalk_online_store.writer.bell import Signal, StopFlag
 from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG
@@ -47,7 +47,7 @@ class Recovery:
         self._ledger = ledger
         self._writer = writer
         self._left = deque(records)
-        self.ended = Bell()
+        self.ended = Signal()
 
     @property
     def done(self) -> bool:
@@ -66,18 +66,18 @@ class Recovery:
             seen = room.count
             try:
                 if inbox.rows < inbox.max_rows:
-                    yield from self._take_up(pending)
+                    yield from self._load_records(pending)
                     wake()
                     continue
             except (RequestError, RegistryUnavailable, SpoolError) as error:
                 said = event("writer.recovery_waits", error=error)
                 LOG.warning("What lies in the spool has to wait: %s", error, extra=said)
             yield from room.wait(seen, _TRY_AGAIN)
-        self.ended.ring()
+        self.ended.notify()
         while not stop.is_set:  # A part that ends before the others ends them all.
             yield from room.wait(room.count, _IDLE)
 
-    def _take_up(self, pending: Pending) -> Operation[None]:
+    def _load_records(self, pending: Pending) -> Operation[None]:
         ids = list(islice(self._left, _RECORDS_A_PAGE))
         try:
             found: dict[int, bytes] = yield Send(Fetch(ids), _TIMEOUT, SPOOL)
@@ -87,10 +87,10 @@ class Recovery:
             raise SpoolError(f"The spool cannot be read: {type(error).__name__}.") from error
         for record_id in ids:
             if record_id in found:
-                yield from self._enter(record_id, found[record_id], pending)
+                yield from self._enqueue(record_id, found[record_id], pending)
             self._left.popleft()
 
-    def _enter(self, record_id: int, body: bytes, pending: Pending) -> Operation[None]:
+    def _enqueue(self, record_id: int, body: bytes, pending: Pending) -> Operation[None]:
         try:
             record = records.decode(body)
             changes = list(records.changes_of(record))
@@ -106,7 +106,7 @@ class Recovery:
             refusal = error
         units = self._ledger.recover(record, record_id, now.monotonic, self._writer)
         if refusal is not None:
-            self._ledger.bury(record, units, refusal, now.monotonic)
+            self._ledger.dead_letter(record, units, refusal, now.monotonic)
             return
         for row, change in changes:
             if row in units:

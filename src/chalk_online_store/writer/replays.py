@@ -24,7 +24,7 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.router import Router
 from chalk_online_store.writer import records
-from chalk_online_store.writer.bell import Bell, StopFlag
+from chalk_online_store.writer.bell import Signal, StopFlag
 from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG
@@ -32,8 +32,8 @@ from chalk_online_store.writer.pace import WriteRate
 from chalk_online_store.writer.pending import Entry, Pending, by_event_time
 from chalk_online_store.writer.recovery import codec_of
 from chalk_online_store.writer.spool import Fetch
-from chalk_online_store.writer.tickets import Unit
-from chalk_online_store.writer.window import Parcel, Window
+from chalk_online_store.writer.tickets import PendingRow
+from chalk_online_store.writer.window import EncodedBatch, ReplayBuffer
 
 _EVERY = 0.5
 """Seconds between two looks at the regions."""
@@ -51,7 +51,7 @@ class Replays:
     """Looks after what the regions of a store have acknowledged."""
 
     def __init__(
-        self, core: Core, router: Router, window: Window, ledger: Ledger, rate: WriteRate
+        self, core: Core, router: Router, window: ReplayBuffer, ledger: Ledger, rate: WriteRate
     ) -> None:
         self._core = core
         self._router = router
@@ -59,7 +59,7 @@ class Replays:
         self._ledger = ledger
         self._rate = rate
         self._active = router.written
-        self.bell = Bell()
+        self.bell = Signal()
         self._stop = StopFlag()
 
     def run(self, stop: StopFlag) -> Operation[None]:
@@ -70,8 +70,8 @@ class Replays:
             yield from self._core.look_after_regions()
             now: Instant = yield NOW
             yield from self._follow(now)
-            yield from self._pay_back()
-            self._ledger.let_go(self._window.expire(now.monotonic))
+            yield from self._replay_pending()
+            self._ledger.release(self._window.expire(now.monotonic))
             yield from self.bell.wait(seen, _EVERY)
 
     def _follow(self, now: Instant) -> Operation[None]:
@@ -83,7 +83,7 @@ class Replays:
             self._window.give_back(fresh)
             raise
 
-    def _replay_lost(self, fresh: Sequence[Parcel], now: Instant) -> Operation[None]:
+    def _replay_lost(self, fresh: Sequence[EncodedBatch], now: Instant) -> Operation[None]:
         written = self._router.to_write(now)
         strays = [p for p in fresh if p.regions.keys() - {self._active, written}]
         lost = {name for parcel in strays for name in parcel.regions} - {self._active, written}
@@ -101,21 +101,23 @@ class Replays:
             extra=event("writer.replay", parcels=len(strays), lost=sorted(lost), region=written),
         )  # fmt: skip
         for name in lost:
-            self._window.owe(name, [parcel for parcel in strays if name in parcel.regions])
+            self._window.schedule_replay(
+                name, [parcel for parcel in strays if name in parcel.regions]
+            )
         yield from self._replay(strays, "")
         self._active = written
         for parcel in strays:
             for name in lost:
                 parcel.regions.pop(name, None)
 
-    def _pay_back(self) -> Operation[None]:
-        for region in self._window.debtors:
-            if self._is_back(region) and (
-                yield from self._replay(self._window.owed(region), region)
+    def _replay_pending(self) -> Operation[None]:
+        for region in self._window.regions_to_replay:
+            if self._is_healthy(region) and (
+                yield from self._replay(self._window.pending_replay(region), region)
             ):
-                self._ledger.let_go(self._window.settled(region))
+                self._ledger.release(self._window.settled(region))
 
-    def _is_back(self, region: str) -> bool:
+    def _is_healthy(self, region: str) -> bool:
         """Whether a region is well, and has what was written elsewhere meanwhile."""
         if self._router.health[region].state is not RegionState.HEALTHY:
             return False
@@ -124,13 +126,13 @@ class Replays:
 
     # --- writing again ---------------------------------------------------------------------
 
-    def _replay(self, parcels: Sequence[Parcel], region: str) -> Operation[bool]:
+    def _replay(self, parcels: Sequence[EncodedBatch], region: str) -> Operation[bool]:
         """Write parcels to a region; False if it is gone before the end. "" is the active one."""
         for start in range(0, len(parcels), _PARCELS_AT_ONCE):
             some = parcels[start : start + _PARCELS_AT_ONCE]
             pending = yield from self._unpack(some)
             while pending.ready("live"):
-                if self._stop.is_set or (region and not self._is_back(region)):
+                if self._stop.is_set or (region and not self._is_healthy(region)):
                     return False
                 yield from self._write_some(pending, region)
             if not region:  # That region may be lost, too.
@@ -139,7 +141,7 @@ class Replays:
                     self._window.add(parcel, now.monotonic)
         return True
 
-    def _unpack(self, parcels: Sequence[Parcel]) -> Operation[Pending]:
+    def _unpack(self, parcels: Sequence[EncodedBatch]) -> Operation[Pending]:
         """The changes of parcels, as few as they can be made."""
         fetched = yield from self._fetch([p.id for p in parcels if p.id is not None])
         pending = Pending(by_event_time)
@@ -164,11 +166,11 @@ class Replays:
             return {}
         return found
 
-    def _unpack_one(self, body: bytes, parcel: Parcel, pending: Pending) -> Operation[None]:
+    def _unpack_one(self, body: bytes, parcel: EncodedBatch, pending: Pending) -> Operation[None]:
         record = records.decode(body)
         codec = yield from codec_of(self._core, record)
         for _, change in records.changes_of(record):
-            unit = Unit.of_replay(parcel)
+            unit = PendingRow.of_replay(parcel)
             pending.add(Entry(codec, change, unit, "live", replay=True))
 
     def _write_some(self, pending: Pending, region: str) -> Operation[None]:

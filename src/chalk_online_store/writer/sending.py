@@ -20,7 +20,7 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
 from chalk_online_store.retry import RetryPolicy
-from chalk_online_store.writer.bell import Bell, StopFlag
+from chalk_online_store.writer.bell import Signal, StopFlag
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG, log_mistake
 from chalk_online_store.writer.pace import Concurrency, Retries, WriteRate
@@ -56,7 +56,7 @@ class Sender:
         self._core = core
         self._ledger = ledger
         self._pending = pending
-        self._work = Bell()
+        self._work = Signal()
         self._ordering = ordering
         self.rate = rate
         self.concurrency = concurrency
@@ -85,11 +85,11 @@ class Sender:
         ready, free = self._pending.ready("live", "backfill"), self.concurrency.free
         if ready and free:
             batches = -(-ready // self._most)
-            self._work.ring(min(batches, free // self._requests(self._most)) - besides)
+            self._work.notify(min(batches, free // self._requests(self._most)) - besides)
 
     def wake_all(self) -> None:
         """Wake all workers, since they are to stop."""
-        self._work.ring()
+        self._work.notify()
 
     # --- choosing --------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import xxhash
 
-from chalk_online_store._fork import begin_anew_in_forks
+from chalk_online_store._fork import reset_after_fork
 from chalk_online_store.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolInUse, StoreClosed
 from chalk_online_store.logs import event
 from chalk_online_store.writer import salvage
@@ -157,7 +157,7 @@ class Spool:
         self._is_lost = False
         self._open()
         self._files = self._find_files()
-        begin_anew_in_forks(self)
+        reset_after_fork(self)
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -488,7 +488,7 @@ class Spool:
         finally:
             self._lock.release()
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """In a fork, never touch the connection again, nor let it be closed.
 
         To close it would take what is in the log out of the parent's hands: SQLite's "How To

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 from chalk_online_store.arguments import check_choice, optional_timeout
 from chalk_online_store.errors import OnlineStoreError, RowsPending, WriteFailed
 from chalk_online_store.schema import Namespace
-from chalk_online_store.writer.window import Parcel
+from chalk_online_store.writer.window import EncodedBatch
 
 Level = Literal["durable", "done"]
 """Kept on disk or in the table; or in the table or in the dead letters for good."""
@@ -277,7 +277,7 @@ class Submission:
         return [position for position, state in enumerate(self.states) if not state & ENDED]
 
 
-class Unit:
+class PendingRow:
     """One row under way: it ends once all changes that it waits for have; of these, `left`.
 
     `row` is set for a dead one from the spool, of which only its changes are known otherwise.
@@ -285,7 +285,7 @@ class Unit:
 
     __slots__ = ("error", "left", "parcel", "position", "row", "submission")
 
-    def __init__(self, submission: Submission, position: int, parcel: Parcel) -> None:
+    def __init__(self, submission: Submission, position: int, parcel: EncodedBatch) -> None:
         self.submission = submission
         self.position = position
         self.parcel = parcel
@@ -299,7 +299,7 @@ class Unit:
         return bool(self.submission.states[self.position] & ENDED)
 
     @classmethod
-    def of_replay(cls, parcel: Parcel) -> Unit:
+    def of_replay(cls, parcel: EncodedBatch) -> PendingRow:
         """A row that nobody waits for any more."""
         return cls(_NOBODY, 0, parcel)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from chalk_online_store._fork import begin_anew_in_forks
+from chalk_online_store._fork import reset_after_fork
 from chalk_online_store.arguments import optional_timeout
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver
@@ -79,10 +79,10 @@ class PersistenceWriter:
             if self._spool is not None:
                 self._spool.close()
             raise
-        begin_anew_in_forks(self)
+        reset_after_fork(self)
         at_exit(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """In a fork: have nothing under way, and no thread yet."""
         self._core.leave_to_parent()
         self._reset()

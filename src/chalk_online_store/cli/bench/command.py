@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.cli import require
-from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.bars import bars
 from chalk_online_store.cli.bench.calls import Tell
 from chalk_online_store.cli.bench.run import Phase, Plan, run
@@ -63,7 +63,7 @@ def bench(
         check_format(plot)
     namespace = namespace_called(schema)
     plan = Plan(namespace, feature, entities, queries, batch, concurrency, exponent, write)
-    ask(_question(plan), yes or on_this_machine(url))
+    confirm(_question(plan), yes or on_this_machine(url))
     with terminated_as_interrupted(), OnlineStore.open(url, [namespace]) as store, _bars() as phase:
         found = run(store, plan, phase)
     if as_json:

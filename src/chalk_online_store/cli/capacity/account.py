@@ -27,7 +27,7 @@ from chalk_online_store.planning.typical import typical_rows
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SizingReport:
     """What a mix takes, what it comes close to, and what it costs."""
 
     prices: Prices
@@ -126,7 +126,7 @@ def _cost(cost: GroupingCost) -> dict[str, Any]:
     return {"groups": groups, "rcu": cost.rcu, "wcu": cost.wcu, "dollars": cost.dollars}
 
 
-def reckon(mix: Mix, prices: Prices, target: float) -> Account:
+def estimate(mix: Mix, prices: Prices, target: float) -> SizingReport:
     """Compute the account of a mix; its schemas and samples are looked up.
 
     A region without prices has units and no dollars. Groups are then compared at the prices of
@@ -139,7 +139,7 @@ def reckon(mix: Mix, prices: Prices, target: float) -> Account:
     typical = next(each for each in (*ours, *prices.regions.values()) if each is not None)
     nodes = _any_nodes(prices)
     advice = compare(sizing, ours, target, services=prices.services, fallback_nodes=nodes)
-    return Account(
+    return SizingReport(
         prices,
         {sample.namespace.name: len(sample.rows) for sample in samples.values()},
         sizing,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.cli import WrongUsage, require
-from chalk_online_store.cli.capacity.account import Account, reckon
+from chalk_online_store.cli.capacity.account import SizingReport, estimate
 from chalk_online_store.cli.capacity.show import show
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json
@@ -51,7 +51,7 @@ def capacity(
     """
     if report is not None:
         require("plots", "jinja2", "matplotlib")
-    account = reckon(read_mix(mix), read_prices(prices), target)
+    account = estimate(read_mix(mix), read_prices(prices), target)
     if as_json:
         print_json(account.plain())
     else:
@@ -67,7 +67,7 @@ def capacity(
         raise typer.Exit(1)
 
 
-def _write_table(account: Account, path: Path, name: str, mode: str) -> None:
+def _write_table(account: SizingReport, path: Path, name: str, mode: str) -> None:
     chosen = _mode(mode) if mode else account.modes.mode
     path.write_text(render_spec(spec_for(name, account.sizing, chosen, account.target)))
     say(f"Written: {path}, {chosen}.", err=True)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from chalk_online_store.cli.capacity.account import Account
+from chalk_online_store.cli.capacity.account import SizingReport
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.planning.grouping import GroupAdvice
 from chalk_online_store.planning.modes import MODES, Mode
 
 
-def show(account: Account) -> None:
+def show(account: SizingReport) -> None:
     """Print it all, each part with its heading."""
     for part in (_items, _lines, _regions, _findings, _groups, _modes, _bill, _valkey):
         part(account)
 
 
-def _items(account: Account) -> None:
+def _items(account: SizingReport) -> None:
     rows = [
         (
             f"{group.namespace}.{group.group}",
@@ -35,7 +35,7 @@ def _items(account: Account) -> None:
         say(f"{name}: by {count} rows.", err=True)
 
 
-def _lines(account: Account) -> None:
+def _lines(account: SizingReport) -> None:
     rows = [
         (
             f"{line.namespace}.{line.group}",
@@ -50,7 +50,7 @@ def _lines(account: Account) -> None:
     print_table(head, rows, title="At the busiest time of the day")
 
 
-def _regions(account: Account) -> None:
+def _regions(account: SizingReport) -> None:
     rows = [
         (
             region.region,
@@ -66,13 +66,13 @@ def _regions(account: Account) -> None:
     say(f"Stored: {account.sizing.gb:,.1f} GB, {later}; {account.partitions} partitions.")
 
 
-def _findings(account: Account) -> None:
+def _findings(account: SizingReport) -> None:
     rows = [(f.severity, f.where, f.what, f.advice) for f in account.findings]
     if rows:
         print_table(("", "where", "what", "advice"), rows, title="To look at")
 
 
-def _groups(account: Account) -> None:
+def _groups(account: SizingReport) -> None:
     for advice in account.groups:
         if advice.changes:
             say("\n".join(group_lines(advice)))
@@ -90,7 +90,7 @@ def group_lines(advice: GroupAdvice) -> Iterator[str]:
         yield f"  {', '.join(sorted(group))}"
 
 
-def _modes(account: Account) -> None:
+def _modes(account: SizingReport) -> None:
     modes = account.modes
     rows = [mode_row(account, mode) for mode in MODES]
     head = ("mode", "RCU", "WCU", "utilisation", "throttled", "$ a month")
@@ -107,7 +107,7 @@ def _modes(account: Account) -> None:
             say(f"Prices of {region} that a second source confirms: {confirmed}.", err=True)
 
 
-def _bill(account: Account) -> None:
+def _bill(account: SizingReport) -> None:
     bill = account.bill
     rows = [
         (each.name, each.region, f"{each.dollars:,.2f}", each.arithmetic, each.rule)
@@ -130,7 +130,7 @@ def _bill(account: Account) -> None:
     print_table(("not counted", "why"), left_out, title="Not counted")
 
 
-def mode_row(account: Account, mode: Mode) -> tuple[str, ...]:
+def mode_row(account: SizingReport, mode: Mode) -> tuple[str, ...]:
     """A mode in all regions: mean units, utilisation, throttles, dollars with storage."""
     costs = [region.of(mode) for region in account.modes.regions]
     total: Callable[[str], float] = lambda name: sum(getattr(cost, name) for cost in costs)  # noqa: E731
@@ -146,7 +146,7 @@ def mode_row(account: Account, mode: Mode) -> tuple[str, ...]:
     )
 
 
-def _valkey(account: Account) -> None:
+def _valkey(account: SizingReport) -> None:
     found = account.valkey
     if found.assumed:
         say(

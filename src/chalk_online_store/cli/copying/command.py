@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from chalk_online_store.cli import WrongUsage
-from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.bars import Description, bars
 from chalk_online_store.cli.copying.run import (
     Progress,
@@ -66,7 +66,7 @@ def copy(
     with opened_store(source) as ours, opened_store(target) as theirs, terminated_as_interrupted():
         if not only_verify:
             count = _count(source)
-            ask(f"Copy about {count:,} items?", yes)
+            confirm(f"Copy about {count:,} items?", yes)
             _copy(ours, theirs, state, progress, items_per_second, count)
         if verify or only_verify:
             found = _compared(ours, theirs)

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import xxhash
 
-from chalk_online_store.cli.kept import keep, read_kept
+from chalk_online_store.cli.kept import load_checkpoint, save_checkpoint
 from chalk_online_store.cli.stores import OpenedStore
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.errors import InvalidValue
@@ -59,7 +59,7 @@ def take_up(path: Path, source: str, target: str) -> Progress:
     Raises `InvalidValue` for the progress of another one.
     """
     stores = xxhash.xxh3_128_hexdigest(msgspec.json.encode((source, target)))
-    found = read_kept(path, Progress, "copy")
+    found = load_checkpoint(path, Progress, "copy")
     if found is None:
         return Progress(stores)
     if found.stores != stores:
@@ -101,7 +101,7 @@ def copy_items(
         progress.next = page.next
         tell(progress)
         if time.monotonic() - kept_at > KEEP_EVERY:
-            keep(path, progress)
+            save_checkpoint(path, progress)
             kept_at = time.monotonic()
         ahead = (progress.items - before) / per_second - (time.monotonic() - began)
         time.sleep(max(0.0, ahead))

@@ -13,7 +13,7 @@ from chalk_online_store.provisioning.state import (
     DIMENSIONS,
     ON_DEMAND,
     Dimension,
-    RegionState,
+    RegionTableState,
     TableState,
     Unknown,
 )
@@ -49,7 +49,7 @@ def check_quotas(plane: ControlPlane, state: TableState, regions: Sequence[str])
 
 
 def _quota(
-    region: str, dimension: Dimension, found: RegionState, limits: Mapping[str, Any]
+    region: str, dimension: Dimension, found: RegionTableState, limits: Mapping[str, Any]
 ) -> Check:
     what = f"{dimension} quota"
     most = _most(found, dimension)
@@ -68,7 +68,7 @@ def _quota(
     return Check(verdict, region, what, said, advice)
 
 
-def _most(found: RegionState, dimension: Dimension) -> int:
+def _most(found: RegionTableState, dimension: Dimension) -> int:
     units = found.read_units if dimension == "read" else found.write_units
     scaling = {} if isinstance(found.scaling, Unknown) else found.scaling
     return max(units, scaling[dimension].max) if dimension in scaling else units

@@ -10,7 +10,7 @@ from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.planning.modes import TARGET, provisioned_units
 from chalk_online_store.planning.sizing import RegionUnits, Sizing
 from chalk_online_store.provisioning.changes import Plan
-from chalk_online_store.provisioning.state import RegionState, TableState, Unknown
+from chalk_online_store.provisioning.state import RegionTableState, TableState, Unknown
 
 Verdict: TypeAlias = Literal["ok", "note", "warning", "error"]
 
@@ -45,7 +45,7 @@ class Check:
     advice: str = ""
 
 
-def of_table(state: TableState, regions: Sequence[str], layout: TableLayout) -> Iterator[Check]:
+def check_table(state: TableState, regions: Sequence[str], layout: TableLayout) -> Iterator[Check]:
     """The table's shape and safety in each region, and its replicas."""
     for region in regions:
         found = state.of(region)
@@ -73,7 +73,7 @@ def of_table(state: TableState, regions: Sequence[str], layout: TableLayout) -> 
         yield from _replicas(state, regions)
 
 
-def _status(region: str, found: RegionState) -> Check:
+def _status(region: str, found: RegionTableState) -> Check:
     if found.status == "ACTIVE":
         return Check("ok", region, "table", "ACTIVE")
     serves = found.status == "UPDATING"
@@ -88,7 +88,7 @@ def _status(region: str, found: RegionState) -> Check:
     )
 
 
-def _keys(region: str, found: RegionState, layout: TableLayout) -> Check:
+def _keys(region: str, found: RegionTableState, layout: TableLayout) -> Check:
     wanted = [(layout.pk, "HASH", "S"), (layout.sk, "RANGE", "S")]
     there = [(key.name, key.kind, key.type) for key in found.keys]
     text = ", ".join(f"{name} ({kind}, {of})" for name, kind, of in there)
@@ -104,7 +104,7 @@ def _keys(region: str, found: RegionState, layout: TableLayout) -> Check:
     )
 
 
-def _expiry(region: str, found: RegionState, layout: TableLayout) -> Check:
+def _expiry(region: str, found: RegionTableState, layout: TableLayout) -> Check:
     if isinstance(found.ttl, Unknown):
         return _unknown(region, "expiry", found.ttl)
     if found.ttl == layout.ttl:
@@ -119,7 +119,7 @@ def _expiry(region: str, found: RegionState, layout: TableLayout) -> Check:
     )
 
 
-def _recovery(region: str, found: RegionState) -> Check:
+def _recovery(region: str, found: RegionTableState) -> Check:
     if isinstance(found.recovery, Unknown):
         return _unknown(region, "recovery", found.recovery)
     if found.recovery.enabled:
@@ -134,7 +134,7 @@ def _recovery(region: str, found: RegionState) -> Check:
     )
 
 
-def _protection(region: str, found: RegionState) -> Check:
+def _protection(region: str, found: RegionTableState) -> Check:
     if found.deletion_protection:
         return Check("ok", region, "deletion", "protected")
     return Check(
@@ -142,7 +142,7 @@ def _protection(region: str, found: RegionState) -> Check:
     )
 
 
-def _encryption(region: str, found: RegionState) -> Check:
+def _encryption(region: str, found: RegionTableState) -> Check:
     """AWS encrypts every table at rest; the question is whose key it is."""
     return Check("ok", region, "encryption", found.kms_key_arn or "a key of AWS")
 
@@ -150,7 +150,7 @@ def _encryption(region: str, found: RegionState) -> Check:
 def _elsewhere(state: TableState, region: str) -> Check | None:
     """Explain a missing table by another region that names this one as a replica or a witness."""
     for other in state.regions.values():
-        if not isinstance(other, RegionState):
+        if not isinstance(other, RegionTableState):
             continue
         if region in other.witnesses:
             return Check(
@@ -258,7 +258,7 @@ def _unknown(region: str, what: str, why: Unknown) -> Check:
     return Check("note", region, what, f"not known: {why.because}")
 
 
-def of_plan(plan: Plan) -> Iterator[Check]:
+def check_drift(plan: Plan) -> Iterator[Check]:
     """The differences between a table and its description."""
     for change in (*plan.impossible, *plan.changes, *plan.held):
         yield Check("warning", change.region, "drift", change.line(), "`provision apply` it.")
@@ -266,7 +266,7 @@ def of_plan(plan: Plan) -> Iterator[Check]:
         yield Check("ok", plan.spec.regions[0], "drift", "none: as its description wants it")
 
 
-def of_capacity(sizing: Sizing, state: TableState, target: float = TARGET) -> Iterator[Check]:
+def check_capacity(sizing: Sizing, state: TableState, target: float = TARGET) -> Iterator[Check]:
     """Whether provisioned capacity, as far as it may rise, is enough for a mix."""
     for units in sizing.regions:
         found = state.of(units.region)
@@ -284,7 +284,7 @@ def _needed(units: RegionUnits) -> float:
     return max(units.rcu, units.rcu_ready)
 
 
-def _on_demand(units: RegionUnits, found: RegionState) -> Iterator[Check]:
+def _on_demand(units: RegionUnits, found: RegionTableState) -> Iterator[Check]:
     for what, most, needed in (
         ("read", found.max_read, units.rcu_after_loss),
         ("write", found.max_write, units.wcu),
@@ -302,7 +302,11 @@ def _on_demand(units: RegionUnits, found: RegionState) -> Iterator[Check]:
 
 
 def _provisioned(
-    region: str, what: Literal["read", "write"], found: RegionState, needed: float, target: float
+    region: str,
+    what: Literal["read", "write"],
+    found: RegionTableState,
+    needed: float,
+    target: float,
 ) -> Check:
     units = found.read_units if what == "read" else found.write_units
     scaling = {} if isinstance(found.scaling, Unknown) else found.scaling

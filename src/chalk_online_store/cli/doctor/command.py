@@ -16,9 +16,9 @@ from chalk_online_store.cli.doctor.account import check_alarms, check_quotas
 from chalk_online_store.cli.doctor.checks import (
     ORDER,
     Check,
-    of_capacity,
-    of_plan,
-    of_table,
+    check_capacity,
+    check_drift,
+    check_table,
 )
 from chalk_online_store.cli.doctor.live import (
     check_legacy_attributes,
@@ -42,7 +42,7 @@ from chalk_online_store.provisioning.control_plane import ControlPlane
 from chalk_online_store.provisioning.observing import observe
 from chalk_online_store.provisioning.planning import plan
 from chalk_online_store.provisioning.spec import TableSpec, read_spec
-from chalk_online_store.provisioning.state import RegionState, TableState
+from chalk_online_store.provisioning.state import RegionTableState, TableState
 from chalk_online_store.urls import parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
@@ -126,13 +126,13 @@ def _of_dynamodb(
         # Each further request to an unreachable region would wait for its timeouts.
         regions = [region for region in stated if region not in unreachable]
         known = [region for region in regions if region in state.regions]
-        yield from of_table(state, known, target.layout)
+        yield from check_table(state, known, target.layout)
         if table is not None:
             yield from _drift(_spec(table, target.table), state, stated)
         if mix is not None:
             wanted = read_mix(mix)
             samples = {part.schema: sample_of(part) for part in wanted.namespaces}
-            checks = of_capacity(size(wanted, samples), state)
+            checks = check_capacity(size(wanted, samples), state)
             unseen = set(stated) - set(known)
             yield from (check for check in checks if check.where not in unseen)
         yield from check_quotas(plane, state, known)
@@ -152,7 +152,7 @@ def _observed(
 
     Credentials of a reader may not describe a table: that is a note, and other checks continue.
     """
-    found: dict[str, RegionState] = {}
+    found: dict[str, RegionTableState] = {}
     failed = []
     unreachable = set()
     for region in regions:
@@ -168,7 +168,9 @@ def _observed(
             if isinstance(error, ConnectionFailed | RequestTimeout):
                 unreachable.add(region)
         else:
-            found |= {name: each for name, each in seen.items() if isinstance(each, RegionState)}
+            found |= {
+                name: each for name, each in seen.items() if isinstance(each, RegionTableState)
+            }
     return TableState(table, found), failed, unreachable
 
 
@@ -177,7 +179,7 @@ def _drift(spec: TableSpec, state: TableState, regions: list[str]) -> Iterator[C
     if unseen := [region for region in regions if region not in state.regions]:
         yield Check("note", unseen[0], "drift", "not known, as the table cannot be described")
     else:
-        yield from of_plan(plan(spec, state))
+        yield from check_drift(plan(spec, state))
 
 
 def _spec(path: Path, table: str) -> TableSpec:

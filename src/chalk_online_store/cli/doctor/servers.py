@@ -16,7 +16,7 @@ from chalk_online_store.valkey.urls import ValkeyTarget
 Info: TypeAlias = Mapping[str, str]
 """What INFO answers: names to values."""
 
-FULL = 0.9
+MEMORY_LIMIT = 0.9
 """The share of its memory from which on a server is said to be nearly full."""
 
 
@@ -47,7 +47,7 @@ def _checks(where: str, info: Info, *, caches: bool, primary: bool) -> Iterator[
     yield of_memory(where, info)
     yield of_durability(where, info)
     if primary:
-        yield of_replicas(where, info)
+        yield check_replicas(where, info)
 
 
 def _infos(name: str, target: ValkeyTarget, transport: Any) -> Iterator[tuple[str, Info]]:
@@ -99,7 +99,7 @@ def of_memory(where: str, info: Info) -> Check:
     if share is None:
         advice = "Set maxmemory: without, the system ends the server when memory is short."
         return Check("warning", where, "memory", said, advice)
-    if share > FULL:
+    if share > MEMORY_LIMIT:
         return Check("warning", where, "memory", said, "Writes fail once it is full: give it more.")
     return Check("ok", where, "memory", said)
 
@@ -135,7 +135,7 @@ def of_durability(where: str, info: Info) -> Check:
     )
 
 
-def of_replicas(where: str, info: Info) -> Check:
+def check_replicas(where: str, info: Info) -> Check:
     """Whether anything is left when the machine is not."""
     connected = int(info.get("connected_slaves", "0"))
     said = f"{connected} connected"

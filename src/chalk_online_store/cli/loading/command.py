@@ -17,7 +17,7 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from chalk_online_store.cli import INTERRUPTED, WrongUsage, require
-from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.bars import Description, bars
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Url, Yes, given
@@ -159,7 +159,7 @@ def load(
         found = input_files(files, file_format.value if file_format else None)
         source = Source(found, namespace, keys, observed_at, declared, time_zone, options)
         _print_price(estimate(source), rate, write_price, import_price)
-        ask("Go on?", yes)
+        confirm("Go on?", yes)
     if import_format:
         with _interruptible(
             f"Interrupted: remove {import_format} and give the same command again."

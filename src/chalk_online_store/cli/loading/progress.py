@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from chalk_online_store.cli.kept import read_kept
+from chalk_online_store.cli.kept import load_checkpoint
 from chalk_online_store.errors import InvalidValue
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ def take_up(path: Path, source: dict[str, Any], target: str, now: datetime) -> P
 
     Raises `InvalidValue` where the file or the table was another one.
     """
-    found = read_kept(path, Progress, "load")
+    found = load_checkpoint(path, Progress, "load")
     if found is None:
         return Progress(source, target, (now - _EPOCH) // timedelta(microseconds=1))
     if (found.source, found.target) != (source, target):

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from chalk_online_store.cli.kept import keep
+from chalk_online_store.cli.kept import save_checkpoint
 from chalk_online_store.cli.loading.progress import Progress
 from chalk_online_store.cli.loading.source import ROWS_PER_BATCH, Rows, Source
 from chalk_online_store.codec.columns import Stored
@@ -69,7 +69,7 @@ def load(order: Order, progress: Progress, tell: Tell) -> Report:
                     return loader.report
         finally:
             if progress.rows:
-                keep(order.progress, progress)
+                save_checkpoint(order.progress, progress)
 
 
 def _rows_per_batch(wcu_per_second: float | None) -> int:
@@ -148,7 +148,7 @@ class _Loader:
         progress.dead += len(letters)
         self._furthest = max(self._furthest, progress.rows)
         if now - self._saved_at > SAVE_EVERY_SECONDS:
-            keep(self._order.progress, progress)
+            save_checkpoint(self._order.progress, progress)
             self._saved_at = now
 
     def go_back_after_lost_region(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.cli import WrongUsage
-from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Json, Yes
 from chalk_online_store.cli.terminal import say
@@ -95,7 +95,7 @@ def apply_changes(
             _print_plan(wanted, as_json=False)
         left = wanted
         if wanted.changes:
-            ask(f"Make {len(wanted.changes)} changes?", yes)
+            confirm(f"Make {len(wanted.changes)} changes?", yes)
             left = apply_plan(wanted, plane, progress=_tell)
     if as_json:
         print_json({"applied": wanted.plain(), "left": left.plain()})

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from chalk_online_store.cli.capacity.account import Account
+from chalk_online_store.cli.capacity.account import SizingReport
 from chalk_online_store.cli.plots import figure_of
 from chalk_online_store.cli.report.charts import cache_chart, data_url
 from chalk_online_store.cli.report.summary import (
@@ -31,7 +31,7 @@ _ENTITIES = 50_000
 _READS = 200_000
 
 
-def write_page(account: Account, path: Path, now: datetime) -> None:
+def write_page(account: SizingReport, path: Path, now: datetime) -> None:
     """Write the page; raises `InvalidValue` where it cannot be written."""
     try:
         path.write_text(render_page(account, now), encoding="utf-8")
@@ -39,7 +39,7 @@ def write_page(account: Account, path: Path, now: datetime) -> None:
         raise InvalidValue(f"--report {path} cannot be written: {error.strerror}.") from None
 
 
-def render_page(account: Account, now: datetime) -> str:
+def render_page(account: SizingReport, now: datetime) -> str:
     """The page as HTML: no script, no style, no image that is not in it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -54,7 +54,7 @@ def render_page(account: Account, now: datetime) -> str:
     return environment.get_template("page.html").render(_shown(account, now))
 
 
-def _shown(account: Account, now: datetime) -> dict[str, Any]:
+def _shown(account: SizingReport, now: datetime) -> dict[str, Any]:
     sizing, found = account.sizing, savings(account)
     return {
         "account": account,
@@ -75,7 +75,7 @@ def _shown(account: Account, now: datetime) -> dict[str, Any]:
     }
 
 
-def _stored(account: Account) -> Iterator[tuple[str, str, str, str]]:
+def _stored(account: SizingReport) -> Iterator[tuple[str, str, str, str]]:
     """Yield the dollars per month of storage and recovery per region, and of one restore."""
     for region in account.sizing.mix.regions:
         prices = account.prices.get(region)
@@ -89,7 +89,7 @@ def _stored(account: Account) -> Iterator[tuple[str, str, str, str]]:
         yield region, f"${storage:,.2f}", f"${recovery:,.2f}", once
 
 
-def _runs(account: Account) -> dict[str, str]:
+def _runs(account: SizingReport) -> dict[str, str]:
     """Draw days under autoscaling in the first region, of each dimension that has a load."""
     first, trough = account.sizing.regions[0], account.sizing.mix.trough
     loads = {"Reads": (first.rcu, first.rcu_ready), "Writes": (first.wcu, 0.0)}
@@ -102,7 +102,7 @@ def _runs(account: Account) -> dict[str, str]:
     }
 
 
-def _caches(account: Account) -> dict[str, str]:
+def _caches(account: SizingReport) -> dict[str, str]:
     """Draw the RCU that a cache saves, for each namespace that is read."""
     shown = {}
     for part, name in zip(account.sizing.mix.namespaces, account.sampled, strict=True):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from chalk_online_store.cli.capacity.account import Account, reckon
+from chalk_online_store.cli.capacity.account import SizingReport, estimate
 from chalk_online_store.cli.capacity.show import group_lines
 from chalk_online_store.planning.bill import Component, Mode
 from chalk_online_store.planning.mix import Mix, NamespaceMix
@@ -45,10 +45,10 @@ class Multiple:
     """The account at a multiple of the traffic."""
 
     factor: float
-    account: Account
+    account: SizingReport
 
 
-def sentences(account: Account, found: Sequence[Saving]) -> Iterator[str]:
+def sentences(account: SizingReport, found: Sequence[Saving]) -> Iterator[str]:
     """Yield the answer: what the table takes, what to choose, and the largest saving."""
     sizing, modes = account.sizing, account.modes
     count = len(sizing.regions)
@@ -76,7 +76,7 @@ def sentences(account: Account, found: Sequence[Saving]) -> Iterator[str]:
     )
 
 
-def savings(account: Account) -> list[Saving]:
+def savings(account: SizingReport) -> list[Saving]:
     """Return the changes that cost less, the largest saving first."""
     if not account.modes.is_priced:
         return []
@@ -108,7 +108,7 @@ def _name(alternative: Alternative) -> str:
     return alternative.name if is_table else f"moving to {alternative.name}"
 
 
-def component_rows(account: Account) -> list[ComponentRow]:
+def component_rows(account: SizingReport) -> list[ComponentRow]:
     """Return the components of all modes. The recommended mode's come first."""
     bills = [account.modes.bills[mode] for mode in MODES]
     ordered = (account.bill, *bills)
@@ -118,7 +118,7 @@ def component_rows(account: Account) -> list[ComponentRow]:
     return [ComponentRow(name, tuple(each.total(name) for each in bills)) for name in names]
 
 
-def multiples(account: Account) -> list[Multiple]:
+def multiples(account: SizingReport) -> list[Multiple]:
     """Return the account at each of `FACTORS` times the traffic; entities stay as they are."""
     return [
         Multiple(factor, account if factor == 1.0 else _scaled(account, factor))
@@ -126,8 +126,8 @@ def multiples(account: Account) -> list[Multiple]:
     ]
 
 
-def _scaled(account: Account, factor: float) -> Account:
-    return reckon(scale_traffic(account.sizing.mix, factor), account.prices, account.target)
+def _scaled(account: SizingReport, factor: float) -> SizingReport:
+    return estimate(scale_traffic(account.sizing.mix, factor), account.prices, account.target)
 
 
 def scale_traffic(mix: Mix, factor: float) -> Mix:
@@ -155,7 +155,7 @@ class Bar:
     segments: tuple[tuple[str, float, float], ...]
 
 
-def bars(account: Account) -> list[Bar]:
+def bars(account: SizingReport) -> list[Bar]:
     """Return one bar per mode; none without prices, or if nothing costs anything."""
     totals = {mode: account.modes.dollars(mode) for mode in MODES}
     longest = max(totals.values()) if account.modes.is_priced else 0.0
@@ -164,7 +164,9 @@ def bars(account: Account) -> list[Bar]:
     return [Bar(mode, totals[mode], tuple(_segments(account, mode, longest))) for mode in MODES]
 
 
-def _segments(account: Account, mode: Mode, longest: float) -> Iterator[tuple[str, float, float]]:
+def _segments(
+    account: SizingReport, mode: Mode, longest: float
+) -> Iterator[tuple[str, float, float]]:
     parts = {"reads": 0.0, "writes": 0.0, "storage": 0.0, "other": 0.0}
     for each in account.modes.bills[mode].components:
         if not each.is_once:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.cli import WrongUsage
-from chalk_online_store.cli.asking import ask
+from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.bars import bars
 from chalk_online_store.cli.bench.command import on_this_machine
 from chalk_online_store.cli.jsons import print_json
@@ -101,7 +101,7 @@ def verify(
             )
         price = price_of(checks, regions)
         say(price.text, err=True)
-        ask(_question(target, regions, len(checks), create=create), yes or on_this_machine(url))
+        confirm(_question(target, regions, len(checks), create=create), yes or on_this_machine(url))
         token = secrets.token_hex(8)
         removal = Removal()
         try:

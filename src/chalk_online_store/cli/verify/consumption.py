@@ -14,7 +14,7 @@ from chalk_online_store.cli.verify.checks import Check, Units
 from chalk_online_store.cli.verify.context import CheckContext
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.shapes import Column, Shape
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.dynamodb.updates import short_cut
 from chalk_online_store.errors import ConditionFailed
 from chalk_online_store.planning.units import (
@@ -64,11 +64,11 @@ def _bytes(size: int) -> str:
 
 
 def _put(context: CheckContext, size: int) -> float:
-    swap = Swap(None, context.fresh(context.filled(context.scratch.key(), size)))
+    swap = ConditionalWrite(None, context.fresh(context.filled(context.scratch.key(), size)))
     return _transact(context, [swap])
 
 
-def _transact(context: CheckContext, swaps: Sequence[Swap]) -> float:
+def _transact(context: CheckContext, swaps: Sequence[ConditionalWrite]) -> float:
     client = context.client
     _, report = client.measure(lambda call: client.backend.transact(swaps, call))
     return report.wcu
@@ -113,8 +113,8 @@ def _batch_write(context: CheckContext, *, removes: bool) -> float:
 
 def _transaction(context: CheckContext, *, removes: bool) -> float:
     items = [context.fresh(context.filled(context.scratch.key(), size)) for size in _SIZES]
-    put = _transact(context, [Swap(None, item) for item in items])
-    return _transact(context, [Swap(item, None) for item in items]) if removes else put
+    put = _transact(context, [ConditionalWrite(None, item) for item in items])
+    return _transact(context, [ConditionalWrite(item, None) for item in items]) if removes else put
 
 
 # --- reads ---------------------------------------------------------------------------------

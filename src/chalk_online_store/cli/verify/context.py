@@ -12,14 +12,14 @@ from typing import TypeVar
 
 import msgspec
 
-from chalk_online_store.backend import Call, Found, Wanted
+from chalk_online_store.backend import Call, GroupKeys, RowOrError
 from chalk_online_store.cli.verify.checks import NotApplicable
 from chalk_online_store.codec.changes import Attributes, Change, parse_item, render_fresh
 from chalk_online_store.codec.ids import ALPHABET
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.sizes import item_size
-from chalk_online_store.codec.whole import ATTRIBUTES, WholeItems
+from chalk_online_store.codec.whole import ATTRIBUTES, RawItemShape
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver, Transport
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
@@ -168,11 +168,11 @@ class Client:
 
     def read(
         self, keys: Sequence[ItemKey], shape: Shape | None = None, *, consistent: bool = True
-    ) -> tuple[list[Found], Report]:
+    ) -> tuple[list[RowOrError], Report]:
         """Read items of one sort key as a store does. Without a shape, items are whole."""
-        wanted = Wanted(keys[0].sk, shape or WholeItems(self.layout), [key.pk for key in keys])
+        wanted = GroupKeys(keys[0].sk, shape or RawItemShape(self.layout), [key.pk for key in keys])
 
-        def operation(call: Call) -> Operation[list[list[Found]]]:
+        def operation(call: Call) -> Operation[list[list[RowOrError]]]:
             call.consistent = consistent
             return self.backend.get([wanted], call)
 

@@ -22,7 +22,7 @@ from chalk_online_store.codec.changes import (
 from chalk_online_store.codec.decoding import FIRST
 from chalk_online_store.codec.layout import BASE, LATEST, ItemKey
 from chalk_online_store.codec.shapes import Column, Shape
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.dynamodb.updates import (
     MAX_EXPRESSION_BYTES,
     MAX_OPERATORS,
@@ -102,7 +102,7 @@ def _check_refusals(context: CheckContext) -> str:
         _item_of_refusal(partial(_send_short_cut, context, each), stored) for each in (update, put)
     ]
     absent = context.scratch.key()
-    swap = Swap({**stored, **context.fresh(context.change(absent, {}))}, None)
+    swap = ConditionalWrite({**stored, **context.fresh(context.change(absent, {}))}, None)
     operation, body = client.bodies.swap(swap)
     expected = client.matcher.write(operation, absent)
     seen.append(_item_of_refusal(lambda: client.send(operation, body, expected), {}))

@@ -9,7 +9,7 @@ import numpy as np
 from chalk_online_store.cli.verify.checks import Check, Measured, Units
 from chalk_online_store.cli.verify.context import CheckContext, ResponseLog
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 
 _PERCENTILES = (50, 95, 99)
 _BATCH = 10
@@ -50,12 +50,14 @@ def _update(context: CheckContext, keys: list[ItemKey], number: int) -> None:
 
 def _put(context: CheckContext, keys: list[ItemKey], number: int) -> None:
     fresh = context.fresh(context.change(context.scratch.beside(keys[0], f"p{number}"), {}))
-    context.client.run(lambda call: context.client.backend.transact([Swap(None, fresh)], call))
+    context.client.run(
+        lambda call: context.client.backend.transact([ConditionalWrite(None, fresh)], call)
+    )
 
 
 def _transact(context: CheckContext, keys: list[ItemKey], number: int) -> None:
     made = [context.scratch.beside(keys[0], f"{part}{number}") for part in "tu"]
-    swaps = [Swap(None, context.fresh(context.change(key, {}))) for key in made]
+    swaps = [ConditionalWrite(None, context.fresh(context.change(key, {}))) for key in made]
     context.client.run(lambda call: context.client.backend.transact(swaps, call))
 
 

@@ -11,8 +11,8 @@ from chalk_online_store.codec.changes import Change
 from chalk_online_store.codec.keys import MAX_KEY_BYTES
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES
-from chalk_online_store.codec.swaps import SWAPS_A_TRANSACTION, Swap
-from chalk_online_store.codec.whole import ATTRIBUTES, WholeItems
+from chalk_online_store.codec.swaps import MAX_TRANSACT_ITEMS, ConditionalWrite
+from chalk_online_store.codec.whole import ATTRIBUTES, RawItemShape
 from chalk_online_store.dynamodb import answers
 from chalk_online_store.dynamodb.backend import BATCH_WRITE
 from chalk_online_store.dynamodb.reading import BATCH_GET
@@ -29,7 +29,7 @@ _UPDATE_BYTES_PER_ATTRIBUTE = 19
 
 def _check_put_size(context: CheckContext) -> str:
     def send(size: int) -> None:
-        swap = Swap(None, context.fresh(context.filled(context.scratch.key(), size)))
+        swap = ConditionalWrite(None, context.fresh(context.filled(context.scratch.key(), size)))
         context.client.run(lambda call: context.client.backend.transact([swap], call))
 
     return _largest(MAX_ITEM_BYTES, send)
@@ -70,9 +70,9 @@ def _check_key_size(context: CheckContext) -> str:
 
 def _check_batch_get(context: CheckContext) -> str:
     """Ask for items that do not exist: only their number counts."""
-    client, shape = context.client, WholeItems(context.layout)
+    client, shape = context.client, RawItemShape(context.layout)
     reads = client.bodies.reads(["a"], shape)
-    decoder = answers.RowsDecoder(answers.BatchGot, shape)
+    decoder = answers.RowsDecoder(answers.BatchGetItemResponse, shape)
 
     def send(count: int, *, repeated: bool = False) -> None:
         pks = [f"{context.scratch.partition}:absent:{n}" for n in range(count)]
@@ -105,11 +105,11 @@ def _check_transaction_size(context: CheckContext) -> str:
     def send(count: int) -> None:
         first = context.scratch.key()
         keys = [context.scratch.beside(first, f"{n}") for n in range(count)]
-        swaps = [Swap(None, context.fresh(context.text(key))) for key in keys]
+        swaps = [ConditionalWrite(None, context.fresh(context.text(key))) for key in keys]
         expected = client.matcher.transaction(count)
         client.send("TransactWriteItems", client.bodies.transact(swaps), expected)
 
-    return _keys(SWAPS_A_TRANSACTION, send)
+    return _keys(MAX_TRANSACT_ITEMS, send)
 
 
 def _keys(limit: int, send: Callable[[int], object]) -> str:
@@ -128,11 +128,11 @@ _CHUNK = 4
 
 
 def _check_unprocessed(context: CheckContext) -> str:
-    client, shape = context.client, WholeItems(context.layout)
+    client, shape = context.client, RawItemShape(context.layout)
     keys = [context.scratch.key() for _ in range(_ITEMS)]
     _put_large(context, keys)
     pks = [key.pk for key in keys]
-    decoder = answers.RowsDecoder(answers.BatchGot, shape)
+    decoder = answers.RowsDecoder(answers.BatchGetItemResponse, shape)
     body = client.bodies.reads(["a"], shape).batch_get(pks, False)
     read = client.attempt("BatchGetItem", body, client.matcher.batch(decoder, "a", pks))
     rows, _ = client.read(keys)
@@ -186,9 +186,9 @@ SIZE_CHECKS = [
     ),
     Check(
         "actions of a transaction",
-        f"{SWAPS_A_TRANSACTION} accepted, {SWAPS_A_TRANSACTION + 1} refused",
+        f"{MAX_TRANSACT_ITEMS} accepted, {MAX_TRANSACT_ITEMS + 1} refused",
         _check_transaction_size,
-        Units(2, 4 * SWAPS_A_TRANSACTION + 3),
+        Units(2, 4 * MAX_TRANSACT_ITEMS + 3),
     ),
     Check(
         "unprocessed keys of a 16 MB read",

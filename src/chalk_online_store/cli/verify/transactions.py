@@ -8,10 +8,10 @@ from chalk_online_store.cli.verify.checks import Check, Units
 from chalk_online_store.cli.verify.context import CheckContext
 from chalk_online_store.codec.changes import Attributes
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 
 
-def _transact(context: CheckContext, swaps: Sequence[Swap]) -> bool:
+def _transact(context: CheckContext, swaps: Sequence[ConditionalWrite]) -> bool:
     return context.client.run(lambda call: context.client.backend.transact(swaps, call))
 
 
@@ -26,13 +26,15 @@ def _count(context: CheckContext, keys: Sequence[ItemKey]) -> int:
 def _check_transaction(context: CheckContext) -> str:
     keys = [context.scratch.key() for _ in range(3)]
     old, *others = (_fresh(context, key, "old") for key in keys)
-    done = _transact(context, [Swap(None, item) for item in (old, others[0])])
+    done = _transact(context, [ConditionalWrite(None, item) for item in (old, others[0])])
     written = _count(context, keys)
     # The second one exists already.
-    refused = not _transact(context, [Swap(None, others[1]), Swap(None, others[0])])
+    refused = not _transact(
+        context, [ConditionalWrite(None, others[1]), ConditionalWrite(None, others[0])]
+    )
     unchanged = _count(context, keys) == written
     new = _fresh(context, keys[0], "new")
-    replaced = _transact(context, [Swap(old, new), Swap(others[0], None)])
+    replaced = _transact(context, [ConditionalWrite(old, new), ConditionalWrite(others[0], None)])
     left = _count(context, keys)
     seen = (
         f"{'done' if done and written == 2 else 'not done'}",
@@ -46,7 +48,13 @@ def _check_single(context: CheckContext) -> str:
     """A swap that is alone goes by PutItem and DeleteItem, at half the units."""
     key = context.scratch.key()
     old, new = _fresh(context, key, "old"), _fresh(context, key, "new")
-    steps = [Swap(None, old), Swap(None, new), Swap(new, None), Swap(old, new), Swap(new, None)]
+    steps = [
+        ConditionalWrite(None, old),
+        ConditionalWrite(None, new),
+        ConditionalWrite(new, None),
+        ConditionalWrite(old, new),
+        ConditionalWrite(new, None),
+    ]
     done = [_transact(context, [swap]) for swap in steps]
     return ", ".join("done" if each else "refused" for each in done)
 

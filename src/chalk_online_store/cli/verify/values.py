@@ -15,7 +15,7 @@ from chalk_online_store.cli.verify.context import CheckContext, accepted
 from chalk_online_store.codec.changes import key_attributes, render_item
 from chalk_online_store.codec.changes import number as number_attribute
 from chalk_online_store.codec.shapes import Column, Shape
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.errors import RequestRefused
 from chalk_online_store.schema import Feature
 
@@ -108,7 +108,7 @@ def _put_number(context: CheckContext, number: str) -> Decimal | None:
     name, value = context.ids[0], b'{"N":"%b"}' % number.encode()
     attributes = {**key_attributes(context.layout, key), name: value}
     attributes[context.layout.ttl] = number_attribute(context.expires_at)
-    operation, body = client.bodies.swap(Swap(None, attributes))
+    operation, body = client.bodies.swap(ConditionalWrite(None, attributes))
     client.send(operation, body, client.matcher.write(operation, key))
     found = client.item(key)
     return None if found is None else Decimal(msgspec.json.decode(found[name])["N"])

@@ -75,7 +75,7 @@ class HttpTransport:
             exchange.wait()
         return answer
 
-    def begin(self, request: Request, timeout: float) -> Exchange:
+    def begin(self, request: Request, timeout: float) -> PendingRequest:
         """Take or make a connection for a request, of which nothing is sent yet.
 
         Whoever has several under way in one thread advances each as its socket is ready. Raises
@@ -97,7 +97,7 @@ class HttpTransport:
         else:
             connection.doubt_at = now + self.reuse.silence_bound(deadline - now)
         connection.begin(data, now, deadline)
-        return Exchange(self, connection, data, deadline)
+        return PendingRequest(self, connection, data, deadline)
 
     def _drop_connections(self) -> None:
         """Close the connections: the idle ones now, the others when they are given back."""
@@ -259,7 +259,7 @@ class HttpTransport:
         return not over
 
 
-class Exchange:
+class PendingRequest:
     """One request in flight, and the connections that carry it: one, or two in doubt."""
 
     __slots__ = ("_connection", "_data", "_deadline", "_failure", "_fresh", "_transport")

@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterable
 
 from chalk_online_store.drivers.polling import milliseconds_until, wait_for_any
-from chalk_online_store.dynamodb.http.exchange import AnswerReader
+from chalk_online_store.dynamodb.http.exchange import ResponseReader
 from chalk_online_store.dynamodb.http.target import Target
 from chalk_online_store.dynamodb.messages import Response
 from chalk_online_store.network.opening import Waiting, open_through_proxy
-from chalk_online_store.network.sockets import BrokenAnswer
+from chalk_online_store.network.sockets import BrokenResponse
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -52,7 +52,7 @@ class Connection:
         """When to doubt it, if it comes from the pool and is silent."""
         self._answered = False
         self._buffer = memoryview(bytearray(READ_SIZE))
-        self._reader = AnswerReader(target.request_ids)
+        self._reader = ResponseReader(target.request_ids)
         self._unsent: bytes | memoryview = b""
         self._answer_due = math.inf
         self.deadline = deadline
@@ -123,7 +123,7 @@ class Connection:
     def advance(self) -> Response | None:
         """Go on as far as that needs no waiting; give the answer when it is whole.
 
-        Raises as `open`, or `BrokenAnswer`; only `close` it then.
+        Raises as `open`, or `BrokenResponse`; only `close` it then.
         """
         if not self.is_open and not self.open():
             return None
@@ -196,7 +196,7 @@ class Connection:
     def _read(self) -> Response | None:
         size = self._sock.recv_into(self._buffer)
         if not size:
-            raise BrokenAnswer.closed()
+            raise BrokenResponse.closed()
         self.heard = True
         self.doubt_at = math.inf
         return self._reader.feed(self._buffer[:size])

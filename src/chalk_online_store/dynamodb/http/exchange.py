@@ -13,7 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.dynamodb.signing import Credentials, Signer
 from chalk_online_store.network.settings import Proxy
-from chalk_online_store.network.sockets import LARGEST_HEAD, USER_AGENT, BrokenAnswer
+from chalk_online_store.network.sockets import LARGEST_HEAD, USER_AGENT, BrokenResponse
 
 LARGEST_BODY = 40 * 2**20
 """Memory that a body may take. DynamoDB sends at most 16 MB of items, and their JSON, with base64
@@ -67,7 +67,7 @@ class RequestIds:
         self.differ = False
 
 
-class AnswerReader:
+class ResponseReader:
     """Reads the answers of one connection, one after the other."""
 
     def __init__(self, request_ids: RequestIds | None = None) -> None:
@@ -97,7 +97,7 @@ class AnswerReader:
     def feed(self, data: bytes | memoryview) -> Response | None:
         """Take what has come; give the answer when it is whole.
 
-        Raises `BrokenAnswer` for what is not HTTP, tells no length, or is too long. Nothing can
+        Raises `BrokenResponse` for what is not HTTP, tells no length, or is too long. Nothing can
         be read after that.
         """
         try:
@@ -118,7 +118,7 @@ class AnswerReader:
         if not self._in_head:
             self._raw.clear()  # Trailers are of no use, and may be many.
         if self._refusal:
-            raise BrokenAnswer(self._refusal)
+            raise BrokenResponse(self._refusal)
 
     def _refuse(self, why: str) -> None:
         self.reusable = False

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
-from chalk_online_store.drivers.loops import Alarm, Wait, fail
-from chalk_online_store.dynamodb.http.exchange import AnswerReader
+from chalk_online_store.drivers.loops import DeadlineTimer, Wait, fail
+from chalk_online_store.dynamodb.http.exchange import ResponseReader
 from chalk_online_store.dynamodb.http.target import FAILURES, Stale, Target
 from chalk_online_store.dynamodb.messages import Response
 from chalk_online_store.network.connecting import connected, pass_through
 from chalk_online_store.network.reuse import TIDY_SECONDS, Reuse
-from chalk_online_store.network.sockets import SOCKET_OPTIONS, BrokenAnswer
+from chalk_online_store.network.sockets import SOCKET_OPTIONS, BrokenResponse
 
 CLOSED = "the store was closed"
 
@@ -53,7 +53,7 @@ class Pool:
     ) -> None:
         self.idle: list[Connection] = []
         self.loop = loop
-        self.alarm = Alarm(loop)
+        self.alarm = DeadlineTimer(loop)
         self._target = target
         self._connect_timeout = connect_timeout
         self._size = size
@@ -127,13 +127,13 @@ class Pool:
             opening.cancel()
         for connection in list(self.alarm.waiting):
             if isinstance(connection, Connection):
-                connection.abort(BrokenAnswer(CLOSED))
+                connection.abort(BrokenResponse(CLOSED))
         await asyncio.gather(*self._opening, return_exceptions=True)
         await asyncio.sleep(0)  # The event loop closes them at its next turn.
 
     # --- what connections tell ---
 
-    def answered_first(self, transport: asyncio.BaseTransport) -> None:
+    def first_response(self, transport: asyncio.BaseTransport) -> None:
         """A new connection brought its first answer, and with it TLS's ticket for the next one."""
         if self._target.tls is not None:
             self._target.tls.keep_session(transport.get_extra_info("ssl_object"))
@@ -175,7 +175,7 @@ class Pool:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise BrokenAnswer(CLOSED)
+            raise BrokenResponse(CLOSED)
 
     # --- connections that may be stale ---
 
@@ -341,7 +341,7 @@ class Pool:
             opening.add_done_callback(self._opened)
             raise
         if opening.cancelled():
-            raise BrokenAnswer(CLOSED)
+            raise BrokenResponse(CLOSED)
         return opening.result()
 
     def _opened(self, opening: asyncio.Task[Connection]) -> None:
@@ -361,7 +361,7 @@ class Pool:
             )
         if self._closed:
             connection.abort()
-            raise BrokenAnswer(CLOSED)
+            raise BrokenResponse(CLOSED)
         return connection
 
     async def _connected_socket(self, until: float) -> socket.socket:
@@ -409,7 +409,7 @@ class Connection(asyncio.Protocol):
         """When the last request was sent, on the monotonic clock."""
         self._pool = pool
         self.generation = pool.generation
-        self._reader = AnswerReader(pool.request_ids)
+        self._reader = ResponseReader(pool.request_ids)
         self._waiting: asyncio.Future[Any] | None = None
         self._deadline = self._next_look = math.inf
         self._answered = False
@@ -429,7 +429,7 @@ class Connection(asyncio.Protocol):
         Gives None if it was reused and is silent for too long: its `response` may still come.
         """
         if not self.usable:  # It was lost after it was opened, and nothing would tell of it again.
-            raise BrokenAnswer.closed()
+            raise BrokenResponse.closed()
         pool = self._pool
         self._waiting = waiting = pool.loop.create_future()
         self.heard = False
@@ -446,7 +446,7 @@ class Connection(asyncio.Protocol):
         if self._waiting is not None:
             return self._waiting
         gone: asyncio.Future[Response] = self._pool.loop.create_future()
-        gone.set_exception(BrokenAnswer.closed())
+        gone.set_exception(BrokenResponse.closed())
         return gone
 
     @property
@@ -502,7 +502,7 @@ class Connection(asyncio.Protocol):
         self.heard = True
         try:
             answer = self._reader.feed(data)
-        except BrokenAnswer as error:
+        except BrokenResponse as error:
             self.abort(error)
             return
         waiting = self._waiting
@@ -516,7 +516,7 @@ class Connection(asyncio.Protocol):
         self.usable = self.usable and self._reader.reusable
         if not self._answered:
             self._answered = True
-            self._pool.answered_first(self._transport)
+            self._pool.first_response(self._transport)
         if waiting.done():  # Its task was cancelled.
             self._pool.settled(self)
         else:
@@ -530,4 +530,4 @@ class Connection(asyncio.Protocol):
         """It is gone."""
         self.usable = False
         self._pool.lost(self)
-        self._fail(exc if isinstance(exc, OSError) else BrokenAnswer.closed())
+        self._fail(exc if isinstance(exc, OSError) else BrokenResponse.closed())

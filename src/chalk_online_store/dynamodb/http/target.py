@@ -16,14 +16,14 @@ from chalk_online_store.errors import (
     StaleConnection,
 )
 from chalk_online_store.network.settings import Proxy, bracketed, is_local_host
-from chalk_online_store.network.sockets import BrokenAnswer
+from chalk_online_store.network.sockets import BrokenResponse
 from chalk_online_store.network.tls import TLS
 from chalk_online_store.network.tunnel import ProxyBroken, Tunnel, TunnelRefused
 
 if TYPE_CHECKING:
     from chalk_online_store.dynamodb.credentials import Endpoint
 
-FAILURES = (BrokenAnswer, OSError, UnicodeError)
+FAILURES = (BrokenResponse, OSError, UnicodeError)
 """What the way to an answer fails with; the last where a name can be none of a host."""
 
 
@@ -107,6 +107,6 @@ def reason(error: Exception) -> str:
     """What the system, TLS or asyncio says, or our own words, else the exception's name."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if type(error) in (OSError, BrokenAnswer):  # asyncio tells all addresses that it tried.
+    if type(error) in (OSError, BrokenResponse):  # asyncio tells all addresses that it tried.
         return str(error)
     return type(error).__name__

@@ -122,7 +122,7 @@ class RequestReader(_Reader):
         self._take(request)
 
 
-class AnswerReader(_Reader):
+class ResponseReader(_Reader):
     """Reads the answers of one connection."""
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ _DRIP = 0.01
 """Seconds from one piece of a slow body to the next."""
 
 
-class Watcher(Protocol):
+class RequestObserver(Protocol):
     """Whoever is to know of the requests that reach an engine."""
 
     async def before(self, operation: str) -> None:
@@ -52,7 +52,7 @@ class Proxy(Front):
     def __init__(self, target: tuple[str, int], port: int, seed: int | None) -> None:
         super().__init__(port, seed, lambda: _Client(self))
         self.upstream = Upstream(*target)
-        self.watcher: Watcher | None = None
+        self.watcher: RequestObserver | None = None
         self._waiting: tuple[Answer, asyncio.Future[Answer]] | None = None
         """A response that waits to be exchanged with the next one."""
 

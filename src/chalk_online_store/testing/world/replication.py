@@ -307,13 +307,13 @@ class Replicator:
             for region, is_there in zip(regions, there, strict=True)
         }
 
-    def watcher(self, name: str) -> Watcher:
+    def watcher(self, name: str) -> WriteObserver:
         """What the proxy of a region is to tell."""
         others = [region for region in self._regions.values() if region.name != name]
-        return Watcher(self._regions[name], others)
+        return WriteObserver(self._regions[name], others)
 
 
-class Watcher:
+class WriteObserver:
     """Makes the order of writes in different regions certain.
 
     A write is sent on only when all writes that were answered elsewhere before have been seen:

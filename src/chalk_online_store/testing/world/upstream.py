@@ -6,7 +6,7 @@ import asyncio
 
 from httptools import HttpParserError
 
-from .messages import Answer, AnswerReader
+from .messages import Answer, ResponseReader
 
 
 class EngineGone(OSError):
@@ -15,7 +15,7 @@ class EngineGone(OSError):
 
 class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
-        self._reader = AnswerReader()
+        self._reader = ResponseReader()
         self._waiting: asyncio.Future[Answer] | None = None
         self.transport: asyncio.Transport
 

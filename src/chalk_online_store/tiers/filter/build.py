@@ -16,7 +16,7 @@ import numpy as np
 from chalk_online_store.backend import Backend, Call
 from chalk_online_store.codec.changes import key_of
 from chalk_online_store.codec.registry import filter_mark
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, All, Instant, Operation, Sleep
 from chalk_online_store.errors import DamagedItem, WriteConflict
 from chalk_online_store.report import Report
@@ -106,7 +106,9 @@ class _Build:
                 head, building=building, partitions=self.config.partitions
             )
             item = seal_struct(self._log.layout, self._log.places.head(), head)
-            swaps = [Swap(control.item, item)] + ([] if marked else [Swap(None, self._mark)])
+            swaps = [ConditionalWrite(control.item, item)] + (
+                [] if marked else [ConditionalWrite(None, self._mark)]
+            )
             if (yield from self._log.backend.transact(swaps, call)):
                 self.gathered.positions = positions
                 return

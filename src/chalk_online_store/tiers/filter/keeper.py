@@ -22,24 +22,24 @@ from functools import partial
 
 import numpy as np
 
-from chalk_online_store._fork import begin_anew_in_forks
+from chalk_online_store._fork import reset_after_fork
 from chalk_online_store.backend import Call
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.registry import filter_mark
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.schema import Namespace
 from chalk_online_store.tiers.filter.bloom import Hashes, KeyFilter, different, hash_keys
 from chalk_online_store.tiers.filter.log import Control, FilterLog, Followed
 from chalk_online_store.tiers.filter.segments import (
+    FilterKeys,
     Head,
-    Places,
     Segment,
-    born,
+    empty_head,
     seal_struct,
 )
-from chalk_online_store.tiers.mutex import Turns
+from chalk_online_store.tiers.mutex import OperationMutex
 
 LOOK_SECONDS = 30.0
 """How old a writer's view of the head may be when it begins to write."""
@@ -86,11 +86,11 @@ class FilterKeeper:
         self.merging = False
         """Whether this process is making a snapshot."""
         self._rng = rng or random.Random()
-        self._turns = Turns()
-        self.begin_anew()
-        begin_anew_in_forks(self)
+        self._turns = OperationMutex()
+        self.reset()
+        reset_after_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Leave what a parent was about to announce to the parent."""
         self._lock = threading.Lock()
         self._batch = _Batch()
@@ -119,7 +119,7 @@ class FilterKeeper:
             control = yield from self.log.control(call)
             if control.damaged:
                 raise DamagedItem("A Bloom filter's head cannot be read: build the filter anew.")
-            if (control.head is None) if followed is None else followed.goes_on(control.head):
+            if (control.head is None) if followed is None else followed.continues(control.head):
                 break
             followed, streams = None, control.streams
             if control.head and control.head == gone:  # No merge has removed them.
@@ -147,7 +147,7 @@ class FilterKeeper:
                 whole &= yield from self.log.follow(stream, followed, call)
         return whole
 
-    def trouble(self) -> str:
+    def degraded_reason(self) -> str:
         """Why the filter cannot be used, if so."""
         if self.followed is None:
             return "There is no filter yet: build it."
@@ -230,7 +230,9 @@ class FilterKeeper:
         return stream
 
 
-def birth(namespace: Namespace, namespace_id: str, now: int, layout: TableLayout) -> list[Swap]:
+def initial_items(
+    namespace: Namespace, namespace_id: str, now: int, layout: TableLayout
+) -> list[ConditionalWrite]:
     """What gives a namespace an empty filter, as it is registered; nothing unless it has one.
 
     `now` in UTC microseconds. Nothing was ever written then, so the filter has everything.
@@ -238,6 +240,11 @@ def birth(namespace: Namespace, namespace_id: str, now: int, layout: TableLayout
     config = namespace.online_store_config.bloom_filter
     if config is None:
         return []
-    head = born(config.expected_entities, config.target_false_positive_rate, config.partitions, now)
-    item = seal_struct(layout, Places(namespace_id).head(), head)
-    return [Swap(None, item), Swap(None, filter_mark(namespace.name, layout))]
+    head = empty_head(
+        config.expected_entities, config.target_false_positive_rate, config.partitions, now
+    )
+    item = seal_struct(layout, FilterKeys(namespace_id).head(), head)
+    return [
+        ConditionalWrite(None, item),
+        ConditionalWrite(None, filter_mark(namespace.name, layout)),
+    ]

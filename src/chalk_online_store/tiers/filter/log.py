@@ -11,7 +11,7 @@ import numpy as np
 from chalk_online_store.backend import Backend, Call, fan_out
 from chalk_online_store.codec.changes import Attributes, key_of
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.tiers.filter.bloom import Hashes, KeyFilter
@@ -21,10 +21,10 @@ from chalk_online_store.tiers.filter.segments import (
     SEGMENT_HASHES,
     STREAM,
     Building,
+    FilterItemKind,
+    FilterKeys,
     Head,
-    Kind,
     LayerInfo,
-    Places,
     Segment,
     Stream,
     numbered,
@@ -77,7 +77,7 @@ class Followed:
     building: Building | None = None
     since: set[int] = field(default_factory=set)
 
-    def goes_on(self, head: Head | None) -> bool:
+    def continues(self, head: Head | None) -> bool:
         """Whether the log, as far as it is still there, goes on where this has come to."""
         return (
             head is not None
@@ -129,7 +129,7 @@ class FilterLog:
     def __init__(self, backend: Backend, namespace_id: str) -> None:
         self.backend = backend
         self.layout = backend.layout
-        self.places = Places(namespace_id)
+        self.places = FilterKeys(namespace_id)
 
     def control(self, call: Call) -> Operation[Control]:
         """Read the head, and what streams there are."""
@@ -193,14 +193,14 @@ class FilterLog:
     def _chunk(self, info: LayerInfo, number: int, call: Call) -> Operation[bytes | None]:
         key = self.places.chunk(info.id, number)
         items = yield from self.backend.list_partition(key.pk, " ", call)
-        return unseal(items[0], key, Kind.CHUNK) if items else None
+        return unseal(items[0], key, FilterItemKind.CHUNK) if items else None
 
     def append(self, stream: str, number: int, segment: Segment, call: Call) -> Operation[bool]:
         """Append a segment; False where somebody else was faster."""
         item = seal_segment(self.layout, self.places.segment(stream, number), segment)
-        return (yield from self.backend.transact([Swap(None, item)], call))
+        return (yield from self.backend.transact([ConditionalWrite(None, item)], call))
 
     def open_stream(self, stream: str, call: Call) -> Operation[None]:
         """Let readers know of a stream, unless they do."""
         item = seal_struct(self.layout, self.places.stream(stream), Stream(stream))
-        yield from self.backend.transact([Swap(None, item)], call)
+        yield from self.backend.transact([ConditionalWrite(None, item)], call)

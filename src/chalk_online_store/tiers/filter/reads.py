@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, compress
 from typing import Any
 
-from chalk_online_store._fork import begin_anew_in_forks
-from chalk_online_store.backend import Call, Found, Wanted
+from chalk_online_store._fork import reset_after_fork
+from chalk_online_store.backend import Call, GroupKeys, RowOrError
 from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.report import Report
@@ -26,16 +26,16 @@ _REST = 0.5
 class FilterStats:
     """The account of a Bloom filter, of this process.
 
-    `trusted` says whether reads use it now, `trouble` what kept it from being refreshed. Of the
+    `trusted` says whether reads use it now, `degraded_reason` why it was not refreshed. Of the
     entities that reads asked the filter about, `skips` were surely absent; `false_positives`
     were let through and then found to have no item among those that were read.
     `empirical_false_positive_rate` is their share of all that were absent, 0 where there were
-    none; `estimated_false_positive_rate` is reckoned from the bits. `entities` is about how many
+    none; `estimated_false_positive_rate` is computed from the bits. `entities` is about how many
     were announced. `generation` tells its builds apart. `rcu` is what refreshing took.
     """
 
     trusted: bool = False
-    trouble: str = ""
+    degraded_reason: str = ""
     generation: int = 0
     entities: int = 0
     capacity: int = 0
@@ -67,16 +67,16 @@ class FilteredReads:
         self._absent = absent
         self._stats = FilterStats()
         self._not_before = 0.0
-        self.begin_anew()
-        begin_anew_in_forks(self)
+        self.reset()
+        reset_after_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """A refresh of the parent goes on there."""
         self._lock = threading.Lock()
         self._refreshing_until = 0.0
         """On the monotonic clock, so that a refresh that was cut off blocks others no longer."""
 
-    def get(self, wanted: Sequence[Wanted], call: Call) -> Operation[list[list[Found]]]:
+    def get(self, wanted: Sequence[GroupKeys], call: Call) -> Operation[list[list[RowOrError]]]:
         """See `backend.Backend.get`. A consistent read goes past the filter."""
         keeper = self.keeper
         if keeper is None or call.consistent:
@@ -90,8 +90,8 @@ class FilteredReads:
         return (yield from self._get_known(wanted, known, call))
 
     def _get_known(
-        self, wanted: Sequence[Wanted], known: KeyFilter, call: Call
-    ) -> Operation[list[list[Found]]]:
+        self, wanted: Sequence[GroupKeys], known: KeyFilter, call: Call
+    ) -> Operation[list[list[RowOrError]]]:
         pks = wanted[0].pks if len(wanted) == 1 else _entities(wanted)
         present = known.might_contain(pks)
         if False not in present:
@@ -103,7 +103,7 @@ class FilteredReads:
             verdicts = dict(zip(pks, present, strict=True))
             perhaps = [[verdicts[pk] for pk in want.pks] for want in wanted]
         left = [
-            Wanted(want.sk, want.shape, list(compress(want.pks, flags)))
+            GroupKeys(want.sk, want.shape, list(compress(want.pks, flags)))
             for want, flags in zip(wanted, perhaps, strict=True)
         ]
         asked = [want for want in left if want.pks]
@@ -118,12 +118,14 @@ class FilteredReads:
         self,
         checks: int,
         skips: int,
-        asked: Sequence[Wanted],
-        found: Sequence[Sequence[Found]],
+        asked: Sequence[GroupKeys],
+        found: Sequence[Sequence[RowOrError]],
         call: Call,
     ) -> None:
         """Count; what was let through and then not found was a false positive."""
-        false = 0 if all(map(all, found)) else _nowhere(asked, found)  # A row is no empty tuple.
+        false = (
+            0 if all(map(all, found)) else _count_absent(asked, found)
+        )  # A row is no empty tuple.
         call.report.bloom_false_positives += false
         with self._lock:
             stats = self._stats
@@ -164,11 +166,11 @@ class FilteredReads:
             call = Call(now.monotonic + self._timeout, report=report)
             yield from keeper.look(call, now, 0.0)
         except OnlineStoreError as error:
-            trouble = str(error)
+            degraded_reason = str(error)
         else:
-            trouble = keeper.trouble()
+            degraded_reason = keeper.degraded_reason()
         with self._lock:
-            self._stats.trouble = trouble
+            self._stats.degraded_reason = degraded_reason
             self._stats.refreshes += 1
             self._stats.rcu += report.rcu
 
@@ -190,12 +192,12 @@ class FilteredReads:
         return stats
 
 
-def _entities(wanted: Sequence[Wanted]) -> list[str]:
+def _entities(wanted: Sequence[GroupKeys]) -> list[str]:
     """The partition keys that are wanted of any group, each once."""
     return list(dict.fromkeys(chain.from_iterable(want.pks for want in wanted)))
 
 
-def _nowhere(asked: Sequence[Wanted], found: Sequence[Sequence[Found]]) -> int:
+def _count_absent(asked: Sequence[GroupKeys], found: Sequence[Sequence[RowOrError]]) -> int:
     """How many entities have no item in any group that was asked for."""
     present = {
         pk

@@ -50,7 +50,7 @@ SEGMENT_HASHES = 32_768
 """Hashes in one segment, at most: 256 KB."""
 
 
-class Kind(IntEnum):
+class FilterItemKind(IntEnum):
     """What an item is."""
 
     HEAD = 1
@@ -115,7 +115,7 @@ class Stream(msgspec.Struct, frozen=True):
     name: str
 
 
-class Claim(msgspec.Struct, frozen=True):
+class BuildLease(msgspec.Struct, frozen=True):
     """Who makes a new snapshot, the ids that its layers will have, and when it has failed."""
 
     by: str
@@ -123,14 +123,14 @@ class Claim(msgspec.Struct, frozen=True):
     layers: tuple[LayerInfo, ...] = ()
 
 
-_KINDS: dict[type[msgspec.Struct], Kind] = {
-    Head: Kind.HEAD,
-    Stream: Kind.STREAM,
-    Claim: Kind.CLAIM,
+_KINDS: dict[type[msgspec.Struct], FilterItemKind] = {
+    Head: FilterItemKind.HEAD,
+    Stream: FilterItemKind.STREAM,
+    BuildLease: FilterItemKind.CLAIM,
 }
 
 
-class Places:
+class FilterKeys:
     """The keys of one namespace's filter, by the id of the namespace."""
 
     def __init__(self, namespace_id: str) -> None:
@@ -169,14 +169,14 @@ def numbered(number: int) -> str:
 # --- items ---------------------------------------------------------------------------------
 
 
-def seal(layout: TableLayout, key: ItemKey, kind: Kind, content: bytes) -> Attributes:
+def seal(layout: TableLayout, key: ItemKey, kind: FilterItemKind, content: bytes) -> Attributes:
     """An item with some content."""
     data = bytes((VERSION, kind)) + _checksum(key, kind, content) + content
     stored = b'{"B":"%b"}' % base64.b64encode(data)
     return {**key_attributes(layout, key), ATTRIBUTE: stored}
 
 
-def unseal(item: Attributes, key: ItemKey, kind: Kind) -> bytes:
+def unseal(item: Attributes, key: ItemKey, kind: FilterItemKind) -> bytes:
     """The content of the item at a key.
 
     Raises `DamagedItem` where it is of a later version, of another kind or place, or damaged.
@@ -197,13 +197,13 @@ def unseal(item: Attributes, key: ItemKey, kind: Kind) -> bytes:
 _REFUSED = "A part of a Bloom filter is damaged, or not what belongs there: build the filter anew."
 
 
-def _checksum(key: ItemKey, kind: Kind, content: bytes) -> bytes:
+def _checksum(key: ItemKey, kind: FilterItemKind, content: bytes) -> bytes:
     place = f"{VERSION} {kind} {key.pk} {key.sk} ".encode()
     return xxh3_64_digest(place + content)
 
 
 def seal_struct(layout: TableLayout, key: ItemKey, value: msgspec.Struct) -> Attributes:
-    """An item with a `Head`, a `Stream` or a `Claim`."""
+    """An item with a `Head`, a `Stream` or a `BuildLease`."""
     return seal(layout, key, _KINDS[type(value)], msgspec.msgpack.encode(value))
 
 
@@ -236,13 +236,16 @@ def seal_segment(layout: TableLayout, key: ItemKey, segment: Segment) -> Attribu
     """A segment of the log."""
     content = segment.hashes.astype("<u8").tobytes()
     return seal(
-        layout, key, Kind.SEGMENT, _SEGMENT.pack(segment.generation, segment.layer) + content
+        layout,
+        key,
+        FilterItemKind.SEGMENT,
+        _SEGMENT.pack(segment.generation, segment.layer) + content,
     )
 
 
 def unseal_segment(item: Attributes, key: ItemKey) -> Segment:
     """A segment; raises `DamagedItem`."""
-    content = unseal(item, key, Kind.SEGMENT)
+    content = unseal(item, key, FilterItemKind.SEGMENT)
     try:
         generation, layer = _SEGMENT.unpack_from(content)
         return Segment(generation, layer, np.frombuffer(content, "<u8", offset=_SEGMENT.size))
@@ -283,7 +286,7 @@ def _layer(size: Size, info: LayerInfo, content: bytes) -> Layer:
     return Layer(size, info.count, content)
 
 
-def born(expected: int, rate: float, partitions: int, now: int) -> Head:
+def empty_head(expected: int, rate: float, partitions: int, now: int) -> Head:
     """The head of an empty filter; `now` in UTC microseconds."""
     sizes, empty = sizes_for(expected, rate), LayerInfo("", 0, 0, b"")
     return Head(1, sizes, (empty,), {}, {}, {}, now, partitions)

@@ -17,16 +17,16 @@ import msgspec
 from chalk_online_store.backend import Call, fan_out
 from chalk_online_store.codec.changes import Attributes, Change
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import Swap
+from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.tiers.filter.bloom import Layer
 from chalk_online_store.tiers.filter.keeper import FilterKeeper
 from chalk_online_store.tiers.filter.log import FilterLog
 from chalk_online_store.tiers.filter.segments import (
-    Claim,
+    BuildLease,
+    FilterItemKind,
     Head,
-    Kind,
     LayerInfo,
     chunks_of,
     describe,
@@ -72,7 +72,7 @@ def replace_snapshot(
             if info.id in ids:
                 yield from _write_layer(log, info, content, call)
         item = seal_struct(log.layout, log.places.head(), after)
-        swaps = [Swap(control.item, item), Swap(claim, None)]
+        swaps = [ConditionalWrite(control.item, item), ConditionalWrite(claim, None)]
         done = yield from log.backend.transact(swaps, call)
         if not done:  # Or it was, and only the answer was lost.
             done = (yield from log.control(call)).head == after
@@ -81,7 +81,7 @@ def replace_snapshot(
     if done and before and after:
         yield from _remove_segments(log, before.floors, after.floors, call)
     else:
-        yield from log.backend.transact([Swap(claim, None)], call)
+        yield from log.backend.transact([ConditionalWrite(claim, None)], call)
     return done
 
 
@@ -109,9 +109,9 @@ def _claim(
         LayerInfo(layer_id, layer.count, layer.nbytes, b"")
         for layer, layer_id in zip(layers, ids, strict=True)
     )
-    claim = Claim(secrets.token_hex(4), now.wall + _CLAIM, infos)
+    claim = BuildLease(secrets.token_hex(4), now.wall + _CLAIM, infos)
     item = seal_struct(log.layout, log.places.claim(), claim)
-    if not (yield from log.backend.transact([Swap(control.claim, item)], call)):
+    if not (yield from log.backend.transact([ConditionalWrite(control.claim, item)], call)):
         return None
     if other is not None:
         head = (yield from log.control(call)).head
@@ -119,17 +119,17 @@ def _claim(
     return item
 
 
-def _read_claim(log: FilterLog, item: Attributes | None) -> Claim | None:
+def _read_claim(log: FilterLog, item: Attributes | None) -> BuildLease | None:
     try:
-        return None if item is None else unseal_struct(item, log.places.claim(), Claim)
+        return None if item is None else unseal_struct(item, log.places.claim(), BuildLease)
     except DamagedItem:  # It is as good as expired, with nothing to remove.
-        return Claim("", 0)
+        return BuildLease("", 0)
 
 
 def _write_layer(log: FilterLog, info: LayerInfo, content: bytes, call: Call) -> Operation[None]:
     def write(number: int, chunk: bytes, part: Call) -> Operation[bool]:
-        item = seal(log.layout, log.places.chunk(info.id, number), Kind.CHUNK, chunk)
-        return (yield from log.backend.transact([Swap(None, item)], part))
+        item = seal(log.layout, log.places.chunk(info.id, number), FilterItemKind.CHUNK, chunk)
+        return (yield from log.backend.transact([ConditionalWrite(None, item)], part))
 
     tasks = [partial(write, *numbered) for numbered in enumerate(chunks_of(content))]
     yield from fan_out(call, tasks, _WRITES_AT_ONCE)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar, cast
 
-from chalk_online_store.drivers.loops import EARLY, Alarm, PerLoop, fail
+from chalk_online_store.drivers.loops import EARLY, DeadlineTimer, PerLoop, fail
 from chalk_online_store.errors import RequestError
 from chalk_online_store.network.connecting import connected
 from chalk_online_store.network.reuse import Reuse
@@ -83,7 +83,7 @@ class AsyncPool:
         self._address = address
         self._size = server.target.max_pool_connections
         self._reuse = Reuse(server.target.keepalive_timeout, self._size)
-        self._alarm = Alarm(loop)
+        self._alarm = DeadlineTimer(loop)
         self._slots = asyncio.Semaphore(self._size)
         self._idle: deque[AsyncConnection] = deque()
         self._closed = False
@@ -274,7 +274,7 @@ class AsyncConnection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, alarm: Alarm, reuse: Reuse) -> None:
+    def __init__(self, alarm: DeadlineTimer, reuse: Reuse) -> None:
         self._alarm = alarm
         self._reuse = reuse
         self._waiting: asyncio.Future[None] | None = None
@@ -322,7 +322,7 @@ class AsyncConnection(asyncio.Protocol):
 
     @property
     def due(self) -> float:
-        """When the response, or its first byte, has to be here: see `Alarm`."""
+        """When the response, or its first byte, has to be here: see `DeadlineTimer`."""
         return self._deadline if self._reader.has_begun else self._first_by
 
     def ring(self) -> None:
