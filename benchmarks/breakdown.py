@@ -24,7 +24,7 @@ from benchmarks.inprocess import a_core_for_servers
 from benchmarks.server import CannedServer
 from chalk_online_store import OnlineStore, Rows
 from chalk_online_store.connect import connect
-from chalk_online_store.dynamodb import answers as wire_answers
+from chalk_online_store.dynamodb import responses as wire_answers
 from chalk_online_store.dynamodb.backend import DynamoDBBackend
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.messages import Request, Response

@@ -28,8 +28,8 @@ from chalk_online_store.codec.changes import Change, number
 from chalk_online_store.codec.layout import BASE, LATEST, WIDTH
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.sync import SyncDriver
-from chalk_online_store.dynamodb.answers import Tables
 from chalk_online_store.dynamodb.matching import Expected
+from chalk_online_store.dynamodb.responses import Tables
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.retry import RetryPolicy

@@ -16,8 +16,8 @@ from chalk_online_store.effects import NOW, Instant, Operation, Send, Sleep, Spa
 from chalk_online_store.errors import ConnectionFailed, OnlineStoreError
 from chalk_online_store.operations.core import Core
 from chalk_online_store.routing.attempts import RoutedAttempts
+from chalk_online_store.routing.commands import RegionCommands
 from chalk_online_store.routing.health import RegionHealth
-from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.routing.router import Router
 from tests.fakes import answer, refusal
 from tests.replication import Lag, Replication, what

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, feature, features
+from chalk_online_store.cli.checkpoint import save_checkpoint
 from chalk_online_store.cli.copying import run as copying
-from chalk_online_store.cli.kept import save_checkpoint
 from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.operations import copying as operations
 from chalk_online_store.planning.typical import typical_rows

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from chalk_online_store import RegionState, RegistryUnavailable, Routing
-from chalk_online_store.routing.orders import RegionCommands
+from chalk_online_store.routing.commands import RegionCommands
 from tests.helpers import stress
 from tests.regions import Command, Done, Fault, Lag, Regions, Sent
 from tests.test_failover_simulated import DISTANCES, schedule

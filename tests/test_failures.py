@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalk_online_store import errors
-from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb import responses as answers
 from chalk_online_store.dynamodb.failures import failure
 from chalk_online_store.dynamodb.messages import Response
 from chalk_online_store.dynamodb.redaction import hide_values

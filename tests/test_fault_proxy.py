@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from chalk_online_store import OnlineStore, Status, features, testing
-from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb import responses as answers
 from chalk_online_store.dynamodb.credentials import Endpoint
 from chalk_online_store.dynamodb.http import AsyncHttpTransport, HttpTransport
 from chalk_online_store.dynamodb.messages import Request, Response

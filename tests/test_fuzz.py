@@ -31,7 +31,7 @@ from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.registry import Registry, read_entry
 from chalk_online_store.codec.shapes import Column, Shape
 from chalk_online_store.drivers.simulated import Reply
-from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb import responses as answers
 from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.messages import Response
 from chalk_online_store.operations.rows import ColumnSource, ColumnSources, Rows

@@ -229,7 +229,7 @@ def test_a_disassociated_replica_is_an_error(
 def test_old_heartbeats_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Without access to the control plane, the heartbeat of an hour ago tells it."""
     from chalk_online_store.cli.doctor.live import _lag_check
-    from chalk_online_store.cli.surveys import Lag
+    from chalk_online_store.cli.region_survey import Lag
 
     assert _lag_check(Lag(EAST, WEST, None, 3600.0, ""), beat=False).verdict == "error"
     assert _lag_check(Lag(EAST, WEST, None, 3600.0, "not within 5 s"), beat=True).verdict == "error"

@@ -22,7 +22,7 @@ import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, provisioned_wcu
 from chalk_online_store.cli import main
-from chalk_online_store.cli.kept import save_checkpoint
+from chalk_online_store.cli.checkpoint import save_checkpoint
 from chalk_online_store.cli.loading import run as loading
 from chalk_online_store.cli.loading.inputs import input_files
 from chalk_online_store.cli.loading.progress import Progress

@@ -19,8 +19,8 @@ from chalk_online_store.codec.changes import (
     read_number,
     render_item,
 )
+from chalk_online_store.codec.copying import changes_of, hash_item
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.moving import changes_of, hash_item
 
 LAYOUT = TableLayout()
 FEATURES = "abcd"

@@ -30,9 +30,9 @@ from chalk_online_store.operations.regions import MeasuredLag, RegionKeeper
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.routing import items
 from chalk_online_store.routing.attempts import RoutedAttempts
+from chalk_online_store.routing.commands import RegionCommands
 from chalk_online_store.routing.health import RegionHealth
 from chalk_online_store.routing.logs import log_change
-from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.routing.router import Router
 from chalk_online_store.routing.settings import Hedging, Routing
 from tests.fakes import FakeTable, answer

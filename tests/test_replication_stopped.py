@@ -143,7 +143,7 @@ def test_writes_do_not_fail_over_to_a_stale_replica() -> None:
 
 def test_an_operator_can_send_writes_there_all_the_same() -> None:
     """A pin is stronger than what heartbeats say."""
-    from chalk_online_store.routing.orders import RegionCommands
+    from chalk_online_store.routing.commands import RegionCommands
 
     router, now = stopped_router()
     router.order(RegionCommands(at=1, pinned=B))

@@ -12,9 +12,9 @@ import pytest
 from chalk_online_store import InvalidValue, RegionState, Routing
 from chalk_online_store.effects import Instant
 from chalk_online_store.errors import AccessDenied, ConnectionFailed, RequestTimeout, Throttled
+from chalk_online_store.routing.commands import RegionCommands
 from chalk_online_store.routing.hedging import HedgeBudget
 from chalk_online_store.routing.lag import Lag
-from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.routing.router import Router
 
 KIND = "Get"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chalk_online_store.backend import GroupKeys
 from chalk_online_store.codec.changes import Attributes, Change, Times, features_of, merge
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.whole import RawItemShape
+from chalk_online_store.codec.raw_items import RawItemShape
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.testing import Valkey
 from chalk_online_store.valkey.packing import attributes_of, packed_item, value_of

@@ -36,7 +36,7 @@ from chalk_online_store.integrations.opentelemetry import instrument
 from chalk_online_store.integrations.opentelemetry.requests import describe, tell
 from chalk_online_store.integrations.opentelemetry.tracing import CANCELLED
 from chalk_online_store.operations.core import Core
-from chalk_online_store.operations.watching import CallHook
+from chalk_online_store.operations.hooks import CallHook
 from chalk_online_store.testing import Dynoxide, Valkey, create_table
 from chalk_online_store.valkey import commands as valkey
 from chalk_online_store.valkey.resp import Command

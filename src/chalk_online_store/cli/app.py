@@ -13,7 +13,7 @@ from chalk_online_store.cli.capacity.command import capacity
 from chalk_online_store.cli.copying.command import copy
 from chalk_online_store.cli.doctor.command import doctor
 from chalk_online_store.cli.feast import copy_feast
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.loading.command import load
 from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.provisioning import provision

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, TimeRemainingColumn
 
-from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.bars import Description, bars
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import Json, Schemas, Url, Yes
 from chalk_online_store.cli.prices import PRICE, PRICE_OF
+from chalk_online_store.cli.prompts import confirm
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say

@@ -12,7 +12,7 @@ import typer
 from rich.bar import Bar
 
 from chalk_online_store.cli import WrongUsage, require
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.plots import check_format, plot_curves
 from chalk_online_store.cli.prices import PRICE, PRICE_OF

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import msgspec
 import typer
 
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import InvalidValue

@@ -10,7 +10,7 @@ import typer
 
 from chalk_online_store.backend import Call
 from chalk_online_store.cli import WrongUsage
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json, Url, given
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.stores import load_registry, opened_store

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeVar
 
-from chalk_online_store.drivers.contest import AsyncRace
+from chalk_online_store.drivers.async_race import AsyncRace
 from chalk_online_store.drivers.loops import DeadlineTimer, PerLoop, Wait
 from chalk_online_store.drivers.steps import WorkQueue, idle_in_all, read_clocks
 from chalk_online_store.drivers.sync import Transport

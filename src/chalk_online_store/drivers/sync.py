@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from chalk_online_store.drivers.poll_loop import NonBlockingTransport, PendingRequest, PollLoop
 from chalk_online_store.drivers.steps import idle_in_all, read_clocks
 from chalk_online_store.drivers.tasks import Loop, RaceRun, StartedEffect, Task, resumed
-from chalk_online_store.drivers.together import NonBlockingTransport, PendingRequest, PollLoop
 from chalk_online_store.drivers.workers import Workers
 from chalk_online_store.effects import (
     NOW,

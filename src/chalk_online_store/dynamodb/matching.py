@@ -35,9 +35,9 @@ import msgspec
 from chalk_online_store.codec.changes import key_of, parse_item
 from chalk_online_store.codec.decoding import SK, Row
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.dynamodb import answers
-from chalk_online_store.dynamodb.answers import Decoder, Mismatch
+from chalk_online_store.dynamodb import responses as answers
 from chalk_online_store.dynamodb.failures import CheckFailure, Failure
+from chalk_online_store.dynamodb.responses import Decoder, Mismatch
 from chalk_online_store.errors import DamagedItem
 
 T = TypeVar("T")

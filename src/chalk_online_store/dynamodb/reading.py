@@ -11,12 +11,12 @@ from chalk_online_store.backend import Call, GroupKeys, RowOrError, chunks, fan_
 from chalk_online_store.codec.changes import render_item
 from chalk_online_store.codec.decoding import FIRST, SK, TIMES, Row
 from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.raw_items import ATTRIBUTES, RawItemShape
 from chalk_online_store.codec.shapes import MOST_PROJECTED, Shape
-from chalk_online_store.codec.whole import ATTRIBUTES, RawItemShape
-from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb import responses as answers
 from chalk_online_store.dynamodb.bodies import Bodies, ReadBodies
-from chalk_online_store.dynamodb.choice import ReadCosts
 from chalk_online_store.dynamodb.matching import Matcher
+from chalk_online_store.dynamodb.read_planner import ReadCosts
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import RequestError

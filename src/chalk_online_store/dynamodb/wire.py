@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from chalk_online_store.backend import Call, RequestInfo, Route
-from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb import responses as answers
 from chalk_online_store.dynamodb.matching import Expected
 from chalk_online_store.dynamodb.messages import Request
 from chalk_online_store.effects import NOW, Instant, Operation, Send

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from chalk_online_store.backend import Backend, Call, ItemPage
 from chalk_online_store.codec.changes import Attributes, key_of, read_number
+from chalk_online_store.codec.copying import changes_of, hash_item
 from chalk_online_store.codec.layout import RESERVED, TableLayout
-from chalk_online_store.codec.moving import changes_of, hash_item
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError, WriteFailed
 

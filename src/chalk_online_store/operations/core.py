@@ -35,6 +35,7 @@ from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
+from chalk_online_store.operations.hooks import CallHook, hooked
 from chalk_online_store.operations.prepared import Prepared, ReadRequest, prepare
 from chalk_online_store.operations.regions import Health, RegionKeeper
 from chalk_online_store.operations.registry import RegistryKeeper
@@ -47,10 +48,9 @@ from chalk_online_store.operations.times import (
     time_of,
     times_of_rows,
 )
-from chalk_online_store.operations.watching import CallHook, hooked
 from chalk_online_store.report import Report
 from chalk_online_store.routing.attempts import RoutedAttempts
-from chalk_online_store.routing.orders import RegionCommands
+from chalk_online_store.routing.commands import RegionCommands
 from chalk_online_store.routing.router import RegionStatus
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.schema import (

@@ -10,8 +10,8 @@ from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, All, Instant, Operation, Sleep
 from chalk_online_store.errors import OnlineStoreError, RequestError, WriteConflict
 from chalk_online_store.routing import items
+from chalk_online_store.routing.commands import RegionCommands
 from chalk_online_store.routing.items import Seen
-from chalk_online_store.routing.orders import RegionCommands
 from chalk_online_store.routing.router import Router
 
 PROBE_TIMEOUT = 1.0

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from chalk_online_store.dynamodb.choice import MOST_QUERIES
 from chalk_online_store.dynamodb.expectations import COUNTER_LIMIT, OWN_TIMES_SHARE
+from chalk_online_store.dynamodb.read_planner import MOST_QUERIES
 from chalk_online_store.planning.items import Sample
 from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
 from chalk_online_store.planning.units import query_units, read_units, write_units

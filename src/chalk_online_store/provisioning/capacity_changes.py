@@ -12,7 +12,7 @@ from typing import Any
 
 from chalk_online_store.provisioning.changes import Change, Sign
 from chalk_online_store.provisioning.control_plane import Call
-from chalk_online_store.provisioning.goals import PlanContext
+from chalk_online_store.provisioning.plan_context import PlanContext
 from chalk_online_store.provisioning.spec import (
     Autoscaling,
     OnDemand,

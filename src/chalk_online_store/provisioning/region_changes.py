@@ -14,7 +14,7 @@ from typing import Any
 from chalk_online_store.provisioning import capacity_changes
 from chalk_online_store.provisioning.changes import Change
 from chalk_online_store.provisioning.control_plane import Call
-from chalk_online_store.provisioning.goals import PlanContext
+from chalk_online_store.provisioning.plan_context import PlanContext
 from chalk_online_store.provisioning.spec import TableSpec
 from chalk_online_store.provisioning.state import (
     BOTH_IMAGES,

@@ -11,7 +11,7 @@ from chalk_online_store.codec.changes import Attributes, key_attributes, key_of,
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.errors import DamagedItem
-from chalk_online_store.routing.orders import RegionCommands
+from chalk_online_store.routing.commands import RegionCommands
 
 PARTITION = f"{RESERVED}regions"
 

@@ -33,16 +33,16 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.times import ObservedAt, times_of_rows
 from chalk_online_store.schema import Namespace, seconds
 from chalk_online_store.schema.instances import rows_of
-from chalk_online_store.writer.bell import Signal
 from chalk_online_store.writer.dead_letters import DeadLetters
 from chalk_online_store.writer.inbox import Inbox, bytes_of
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import log_mistake
-from chalk_online_store.writer.pace import WriteRate
 from chalk_online_store.writer.pipeline import Pipeline
+from chalk_online_store.writer.rate import WriteRate
 from chalk_online_store.writer.recovery import Recovery
 from chalk_online_store.writer.replays import Replays
 from chalk_online_store.writer.settings import Writing
+from chalk_online_store.writer.signal import Signal
 from chalk_online_store.writer.spool import Spool
 from chalk_online_store.writer.stats import WriterStats
 from chalk_online_store.writer.tickets import Priority, Submission, Ticket

@@ -22,10 +22,10 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.times import check_not_ahead
 from chalk_online_store.operations.write import changes_of_rows, row_by_row
 from chalk_online_store.writer import records
-from chalk_online_store.writer.bell import Signal, StopFlag
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG, log_mistake
 from chalk_online_store.writer.pending import Entry, Pending
+from chalk_online_store.writer.signal import Signal, StopFlag
 from chalk_online_store.writer.spool import Commit
 from chalk_online_store.writer.tickets import PendingRow, Submission
 from chalk_online_store.writer.window import EncodedBatch

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.logs import event
-from chalk_online_store.writer.bell import Signal
 from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetters, moment
 from chalk_online_store.writer.inbox import Inbox
 from chalk_online_store.writer.logs import LOG
 from chalk_online_store.writer.pending import Entry
 from chalk_online_store.writer.records import Record, contents, key_text, rows_of
+from chalk_online_store.writer.signal import Signal
 from chalk_online_store.writer.tickets import (
     DEAD,
     ENDED,

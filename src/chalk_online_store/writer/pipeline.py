@@ -14,13 +14,13 @@ from inspect import GEN_CLOSED, getgeneratorstate
 from chalk_online_store.effects import Operation
 from chalk_online_store.operations.core import Core
 from chalk_online_store.schema import seconds
-from chalk_online_store.writer.bell import Signal, StopFlag
 from chalk_online_store.writer.intake import Intake
 from chalk_online_store.writer.ledger import Ledger
-from chalk_online_store.writer.pace import Concurrency, WriteRate
 from chalk_online_store.writer.pending import Pending, by_arrival, by_event_time
+from chalk_online_store.writer.rate import Concurrency, WriteRate
 from chalk_online_store.writer.sending import Sender
 from chalk_online_store.writer.settings import Writing
+from chalk_online_store.writer.signal import Signal, StopFlag
 
 _MOST_ENCODED = 2048
 """Rows that are further on than the inbox, where the oldest ones may have to go."""

@@ -20,11 +20,11 @@ from chalk_online_store.errors import (
 from chalk_online_store.logs import event
 from chalk_online_store.operations.core import Core
 from chalk_online_store.writer import records
-from chalk_online_store.writer.bell import Signal, StopFlag
 from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG
 from chalk_online_store.writer.pending import Entry, Pending
+from chalk_online_store.writer.signal import Signal, StopFlag
 from chalk_online_store.writer.spool import Fetch
 from chalk_online_store.writer.tickets import Submission, Wakeable
 

@@ -24,13 +24,13 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.routing.health import RegionState
 from chalk_online_store.routing.router import Router
 from chalk_online_store.writer import records
-from chalk_online_store.writer.bell import Signal, StopFlag
 from chalk_online_store.writer.intake import SPOOL
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG
-from chalk_online_store.writer.pace import WriteRate
 from chalk_online_store.writer.pending import Entry, Pending, by_event_time
+from chalk_online_store.writer.rate import WriteRate
 from chalk_online_store.writer.recovery import codec_of
+from chalk_online_store.writer.signal import Signal, StopFlag
 from chalk_online_store.writer.spool import Fetch
 from chalk_online_store.writer.tickets import PendingRow
 from chalk_online_store.writer.window import EncodedBatch, ReplayBuffer

@@ -20,11 +20,11 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
 from chalk_online_store.retry import RetryPolicy
-from chalk_online_store.writer.bell import Signal, StopFlag
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.logs import LOG, log_mistake
-from chalk_online_store.writer.pace import Concurrency, Retries, WriteRate
 from chalk_online_store.writer.pending import Entry, Pending
+from chalk_online_store.writer.rate import Concurrency, Retries, WriteRate
+from chalk_online_store.writer.signal import Signal, StopFlag
 
 _UPDATES = 16
 """Conditional writes of a batch: so many requests, which a backend has under way at once."""

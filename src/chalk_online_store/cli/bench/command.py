@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.cli import require
-from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.bars import bars
 from chalk_online_store.cli.bench.calls import Tell
 from chalk_online_store.cli.bench.run import Phase, Plan, run
 from chalk_online_store.cli.bench.statistics import Measured
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import Features, Json, OneSchema, Url, Yes
 from chalk_online_store.cli.plots import check_format, plot_latencies
+from chalk_online_store.cli.prompts import confirm
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table

@@ -11,7 +11,7 @@ import typer
 from chalk_online_store.cli import WrongUsage, require
 from chalk_online_store.cli.capacity.account import SizingReport, estimate
 from chalk_online_store.cli.capacity.show import show
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.planning.mix import read_mix

@@ -13,7 +13,6 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from chalk_online_store.cli import WrongUsage
-from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.bars import Description, bars
 from chalk_online_store.cli.copying.run import (
     Progress,
@@ -22,8 +21,9 @@ from chalk_online_store.cli.copying.run import (
     copy_registry,
     take_up,
 )
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import Json, Yes
+from chalk_online_store.cli.prompts import confirm
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.stores import OpenedStore, opened_store
 from chalk_online_store.cli.tables import print_table

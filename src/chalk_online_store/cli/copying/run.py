@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import xxhash
 
-from chalk_online_store.cli.kept import load_checkpoint, save_checkpoint
+from chalk_online_store.cli.checkpoint import load_checkpoint, save_checkpoint
 from chalk_online_store.cli.stores import OpenedStore
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.errors import InvalidValue

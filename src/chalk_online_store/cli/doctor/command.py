@@ -28,7 +28,7 @@ from chalk_online_store.cli.doctor.live import (
     of_registry,
 )
 from chalk_online_store.cli.doctor.servers import of_servers
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json
 from chalk_online_store.cli.planes import opened_plane
 from chalk_online_store.cli.schemas import namespace_called

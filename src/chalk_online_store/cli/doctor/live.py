@@ -8,8 +8,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from chalk_online_store.cli.doctor.checks import Check, Verdict
+from chalk_online_store.cli.region_survey import Lag, opened, survey
 from chalk_online_store.cli.stores import load_registry
-from chalk_online_store.cli.surveys import Lag, opened, survey
 from chalk_online_store.codec.layout import RESERVED, TableLayout
 from chalk_online_store.codec.registry import PARTITION, Registry
 from chalk_online_store.errors import (

@@ -17,11 +17,11 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from chalk_online_store.cli import INTERRUPTED, WrongUsage, require
-from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.bars import Description, bars
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import Json, Url, Yes, given
 from chalk_online_store.cli.prices import IMPORT_PRICE, PRICE_OF, WRITE_PRICE
+from chalk_online_store.cli.prompts import confirm
 from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from chalk_online_store.cli.kept import load_checkpoint
+from chalk_online_store.cli.checkpoint import load_checkpoint
 from chalk_online_store.errors import InvalidValue
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

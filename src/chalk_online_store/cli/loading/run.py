@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from chalk_online_store.cli.kept import save_checkpoint
+from chalk_online_store.cli.checkpoint import save_checkpoint
 from chalk_online_store.cli.loading.progress import Progress
 from chalk_online_store.cli.loading.source import ROWS_PER_BATCH, Rows, Source
 from chalk_online_store.codec.columns import Stored

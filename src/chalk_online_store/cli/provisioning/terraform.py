@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.cli import WrongUsage
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provisioning.rendered_files import write_rendered

@@ -15,8 +15,8 @@ from typer.core import TyperCommand
 
 from chalk_online_store.backend import Call
 from chalk_online_store.cli import WrongUsage
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.json_rows import JsonRows
-from chalk_online_store.cli.jsons import print_json
 from chalk_online_store.cli.options import Features, Json, JsonLines, OneSchema, Url
 from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.cli.rows.registered import parse_key, registered_namespace

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from chalk_online_store.cli.jsons import finite
+from chalk_online_store.cli.json_output import finite
 
 
 def to_plain(value: Any) -> Any:

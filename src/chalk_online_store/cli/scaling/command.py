@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from chalk_online_store.cli import require
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.plots import check_format, plot_run
 from chalk_online_store.cli.scaling.loads import (

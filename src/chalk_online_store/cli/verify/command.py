@@ -13,12 +13,12 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.cli import WrongUsage
-from chalk_online_store.cli.asking import confirm
 from chalk_online_store.cli.bars import bars
 from chalk_online_store.cli.bench.command import on_this_machine
-from chalk_online_store.cli.jsons import print_json
+from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json, Yes
 from chalk_online_store.cli.planes import opened_plane
+from chalk_online_store.cli.prompts import confirm
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.tables import print_table
 from chalk_online_store.cli.terminal import say

@@ -17,9 +17,9 @@ from chalk_online_store.cli.verify.checks import NotApplicable
 from chalk_online_store.codec.changes import Attributes, Change, parse_item, render_fresh
 from chalk_online_store.codec.ids import ALPHABET
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
+from chalk_online_store.codec.raw_items import ATTRIBUTES, RawItemShape
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.sizes import item_size
-from chalk_online_store.codec.whole import ATTRIBUTES, RawItemShape
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver, Transport
 from chalk_online_store.dynamodb.backend import DynamoDBBackend

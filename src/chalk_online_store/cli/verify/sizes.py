@@ -10,10 +10,10 @@ from chalk_online_store.cli.verify.context import CheckContext, accepted
 from chalk_online_store.codec.changes import Change
 from chalk_online_store.codec.keys import MAX_KEY_BYTES
 from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.codec.raw_items import ATTRIBUTES, RawItemShape
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES
 from chalk_online_store.codec.swaps import MAX_TRANSACT_ITEMS, ConditionalWrite
-from chalk_online_store.codec.whole import ATTRIBUTES, RawItemShape
-from chalk_online_store.dynamodb import answers
+from chalk_online_store.dynamodb import responses as answers
 from chalk_online_store.dynamodb.backend import BATCH_WRITE
 from chalk_online_store.dynamodb.reading import BATCH_GET
 from chalk_online_store.planning.units import read_units, write_units
