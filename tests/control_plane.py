@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from botocore import xform_name
 
 from chalk_online_store.errors import RequestRefused, TableNotFound, WriteConflict
-from chalk_online_store.provisioning.control_plane import Call, ControlPlane
+from chalk_online_store.provisioning.control_plane import ControlPlane, ControlPlaneCall
 
 Given: TypeAlias = dict[str, Any]
 
@@ -39,13 +39,13 @@ class Aws(ControlPlane):
         self.tables: dict[str, dict[str, Any]] = {}
         self.targets: dict[tuple[str, str], dict[str, Any]] = {}
         self.policies: dict[tuple[str, str], dict[str, Any]] = {}
-        self.calls: list[Call] = []
-        self.on_call: Callable[[Call], None] = lambda call: None
+        self.calls: list[ControlPlaneCall] = []
+        self.on_call: Callable[[ControlPlaneCall], None] = lambda call: None
 
     def serves(self, service: str, region: str) -> bool:
         return True
 
-    def call(self, call: Call) -> dict[str, Any]:
+    def call(self, call: ControlPlaneCall) -> dict[str, Any]:
         handler = getattr(self, f"_{xform_name(call.operation)}")
         answer: Given = handler(call.region, dict(call.arguments))
         if not call.operation.startswith(("Describe", "List")):

@@ -23,11 +23,8 @@ from chalk_online_store import (
     OnlineStoreError,
     features,
 )
-from chalk_online_store.cli.bench import run as bench_run
-from chalk_online_store.cli.bench.calls import measure
-from chalk_online_store.cli.bench.command import on_this_machine
-from chalk_online_store.cli.bench.run import own_keys
-from chalk_online_store.cli.bench.statistics import Measured
+from chalk_online_store.cli import bench as bench_run
+from chalk_online_store.cli.bench import Measured, measure, on_this_machine, own_keys
 from chalk_online_store.errors import RequestRefused
 from chalk_online_store.report import Report
 from chalk_online_store.testing import Dynoxide

@@ -18,7 +18,7 @@ import typer
 from chalk_online_store import OnlineStore
 from chalk_online_store.cli import bloom, main, stores
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.prompts import confirm
+from chalk_online_store.cli.options import confirm
 from chalk_online_store.cli.rows import command as rows
 from tests.helpers import exit_status
 

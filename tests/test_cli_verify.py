@@ -16,10 +16,9 @@ import pytest
 from chalk_online_store import OnlineStore, OnlineStoreError, features
 from chalk_online_store.cli import main
 from chalk_online_store.cli.verify import command, regions, run
-from chalk_online_store.cli.verify.checks import Check
 from chalk_online_store.cli.verify.command import all_checks
-from chalk_online_store.cli.verify.context import CheckContext, Client
-from chalk_online_store.cli.verify.price import price_of
+from chalk_online_store.cli.verify.context import Check, CheckContext, Client
+from chalk_online_store.cli.verify.run import price_of
 from chalk_online_store.errors import RequestRefused, RequestTimeout
 from chalk_online_store.testing import (
     DamagedCRC,

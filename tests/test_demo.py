@@ -25,13 +25,9 @@ from rich.console import Console
 
 from chalk_online_store import OnlineStore, OnlineStoreError, Report
 from chalk_online_store import cli as command_line
-from chalk_online_store.cli.demo import run, writes
-from chalk_online_store.cli.demo.account import Account
-from chalk_online_store.cli.demo.check import is_exactly
-from chalk_online_store.cli.demo.data import read_tables
-from chalk_online_store.cli.demo.features import SCHEMA, Aircraft
-from chalk_online_store.cli.demo.sizes import as_json
-from chalk_online_store.cli.demo.workload import FINAL, Truth
+from chalk_online_store.cli.demo import steps
+from chalk_online_store.cli.demo.account import Account, as_json, is_exactly
+from chalk_online_store.cli.demo.data import FINAL, SCHEMA, Aircraft, Truth, read_tables
 from chalk_online_store.operations.rows import Answer, Status
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, create_table
@@ -55,7 +51,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables are read once for all tests."""
-    monkeypatch.setattr(run, "read_tables", cache_of_tables)
+    monkeypatch.setattr(steps, "read_tables", cache_of_tables)
 
 
 @pytest.fixture
@@ -135,7 +131,7 @@ def test_a_late_write_that_wins_is_found(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If older values were to replace newer ones, the command fails."""
-    monkeypatch.setattr(writes, "LATE", FINAL + timedelta(days=1))
+    monkeypatch.setattr(steps, "LATE", FINAL + timedelta(days=1))
     assert exit_status("demo", "--entities", "1") == 1
     assert "Not every late write was superseded." in capsys.readouterr().out
 
@@ -154,7 +150,7 @@ def test_a_run_cut_short_cleans_up(
 ) -> None:
     """On a failure, Ctrl-C or SIGTERM, rows in the user's store are deleted all the same."""
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(run, "read_all", ending_by(end))
+    monkeypatch.setattr(steps, "read_all", ending_by(end))
     database = tmp_path / "features.db"
     assert exit_status("demo", "--entities", "1", "--engine", f"sqlite:///{database}") == status
     assert sqlite_partitions(database) == {REGISTRY}
@@ -164,7 +160,7 @@ def test_a_run_cut_short_cleans_up(
 @pytest.mark.usefixtures("quick")
 def test_a_local_engine_is_gone_after_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     """The temporary database goes, however the run ends."""
-    monkeypatch.setattr(run, "read_all", ending_by(KeyboardInterrupt()))
+    monkeypatch.setattr(steps, "read_all", ending_by(KeyboardInterrupt()))
     assert exit_status("demo", "--entities", "1") == 130
 
 
@@ -173,7 +169,7 @@ def test_rows_that_cannot_be_deleted_are_owned_up_to(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where cleaning up fails as well, the command says so, and what failed first."""
-    monkeypatch.setattr(run, "read_all", ending_by(OnlineStoreError("the network is gone")))
+    monkeypatch.setattr(steps, "read_all", ending_by(OnlineStoreError("the network is gone")))
     monkeypatch.setattr(OnlineStore, "delete", ending_by(OnlineStoreError("still gone")))
     assert exit_status("demo", "--entities", "1", "--engine", f"sqlite:///{tmp_path}/f.db") == 1
     printed = capsys.readouterr().err
@@ -242,7 +238,7 @@ def test_json_is_compared_at_its_best() -> None:
 
 
 def run_demo(engine: str) -> Account:
-    return run.run_demo(engine, int(FEW), Console(file=io.StringIO()))
+    return steps.run_demo(engine, int(FEW), Console(file=io.StringIO()))
 
 
 def last_line(printed: str) -> str:

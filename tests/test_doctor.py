@@ -12,8 +12,13 @@ import boto3
 import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, features
-from chalk_online_store.cli.doctor.account import check_alarms, check_quotas
-from chalk_online_store.cli.doctor.checks import Check, check_capacity, check_table
+from chalk_online_store.cli.doctor.checks import (
+    Check,
+    check_alarms,
+    check_capacity,
+    check_quotas,
+    check_table,
+)
 from chalk_online_store.cli.doctor.command import _drift, _observed
 from chalk_online_store.cli.doctor.live import of_permissions
 from chalk_online_store.codec.layout import TableLayout
@@ -30,7 +35,7 @@ from chalk_online_store.planning.sizing import Sizing, size
 from chalk_online_store.planning.typical import typical_rows
 from chalk_online_store.provisioning.alarms import table_alarms
 from chalk_online_store.provisioning.applying import apply
-from chalk_online_store.provisioning.control_plane import Call, ControlPlane
+from chalk_online_store.provisioning.control_plane import ControlPlane, ControlPlaneCall
 from chalk_online_store.provisioning.observing import observe
 from chalk_online_store.provisioning.planning import plan
 from chalk_online_store.provisioning.policies import operator, reader, writer
@@ -168,9 +173,9 @@ class Guarded(ControlPlane):
 
     def __init__(self, *allowed: str) -> None:
         self.allowed = allowed
-        self.asked: list[Call] = []
+        self.asked: list[ControlPlaneCall] = []
 
-    def call(self, call: Call) -> dict[str, Any]:
+    def call(self, call: ControlPlaneCall) -> dict[str, Any]:
         self.asked.append(call)
         if call.operation not in self.allowed:
             raise AccessDenied("no")
@@ -223,7 +228,7 @@ class Failing(ControlPlane):
     def serves(self, service: str, region: str) -> bool:
         return True
 
-    def call(self, call: Call) -> dict[str, Any]:
+    def call(self, call: ControlPlaneCall) -> dict[str, Any]:
         raise self.error
 
 
@@ -247,7 +252,7 @@ class Reticent(Aws):
         super().__init__()
         self.denied = denied
 
-    def call(self, call: Call) -> dict[str, Any]:
+    def call(self, call: ControlPlaneCall) -> dict[str, Any]:
         if call.operation in self.denied:
             raise AccessDenied(f"{call.operation}: these credentials may not")
         return super().call(call)
@@ -289,7 +294,7 @@ class Told(ControlPlane):
     def serves(self, service: str, region: str) -> bool:
         return True
 
-    def call(self, call: Call) -> dict[str, Any]:
+    def call(self, call: ControlPlaneCall) -> dict[str, Any]:
         if call.operation == "DescribeLimits":
             names = ("TableMaxRead", "TableMaxWrite", "AccountMaxRead", "AccountMaxWrite")
             return {f"{name}CapacityUnits": self.quota for name in names}
@@ -358,7 +363,7 @@ def test_rendered_alarms_are_enough() -> None:
 class HalfAway(Aws):
     """A Global Table one region of which does not answer."""
 
-    def call(self, call: Call) -> dict[str, Any]:
+    def call(self, call: ControlPlaneCall) -> dict[str, Any]:
         if call.region == WEST:
             raise ConnectionFailed("away")
         return super().call(call)
@@ -427,7 +432,7 @@ def test_three_denials_do_not_end_the_examination(
     """Credentials that may describe nothing get notes, and every other check."""
     call = ControlPlane.call
 
-    def guarded(self: ControlPlane, asked: Call) -> dict[str, Any]:
+    def guarded(self: ControlPlane, asked: ControlPlaneCall) -> dict[str, Any]:
         if asked.operation.startswith(("Describe", "List")):
             raise AccessDenied(f"{asked.operation}: these credentials may not")
         return call(self, asked)

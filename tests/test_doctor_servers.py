@@ -15,8 +15,8 @@ import redis
 
 from chalk_online_store import OnlineStore, features
 from chalk_online_store.cli import main
-from chalk_online_store.cli.doctor.checks import Check
-from chalk_online_store.cli.doctor.servers import (
+from chalk_online_store.cli.doctor.checks import (
+    Check,
     of_cache_memory,
     of_durability,
     of_memory,

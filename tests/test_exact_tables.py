@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from chalk_online_store import Feature, InvalidValue, Namespace, OnlineStore
 from chalk_online_store.cli.json_output import finite
-from chalk_online_store.cli.loading.inputs import input_files
+from chalk_online_store.cli.loading.formats import input_files
 from chalk_online_store.cli.loading.source import Source
 from chalk_online_store.integrations.frames import read_table, write_table
 from chalk_online_store.operations.arrow_types import elements_of, holds_document

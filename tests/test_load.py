@@ -24,8 +24,8 @@ from chalk_online_store import Feature, Namespace, OnlineStore, provisioned_wcu
 from chalk_online_store.cli import main
 from chalk_online_store.cli.checkpoint import save_checkpoint
 from chalk_online_store.cli.loading import run as loading
-from chalk_online_store.cli.loading.inputs import input_files
-from chalk_online_store.cli.loading.progress import Progress
+from chalk_online_store.cli.loading.formats import input_files
+from chalk_online_store.cli.loading.run import Progress
 from chalk_online_store.cli.loading.source import Source
 from chalk_online_store.integrations.arrow import namespace_of
 from chalk_online_store.testing import Dynoxide, FaultProxy, Latency, create_table

@@ -28,7 +28,7 @@ import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, Vector, features
 from chalk_online_store.cli.loading import formats
-from chalk_online_store.cli.loading.inputs import input_files
+from chalk_online_store.cli.loading.formats import input_files
 from chalk_online_store.cli.loading.source import Source
 from chalk_online_store.cli.rows.registered import registered_namespace
 from chalk_online_store.cli.stores import load_registry
@@ -468,7 +468,7 @@ def test_an_interruption_before_the_load_says_so(
 
     path = tmp_path / "x.csv"
     path.write_text("id,v\n1,2\n")
-    monkeypatch.setattr("chalk_online_store.cli.loading.estimate.estimate", interrupted)
+    monkeypatch.setattr("chalk_online_store.cli.loading.run.estimate", interrupted)
     assert run(path, "--url", url, *NAMES) == 130
     assert "before anything was written" in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ from chalk_online_store.errors import (
 )
 from chalk_online_store.provisioning.applying import apply
 from chalk_online_store.provisioning.changes import Plan
-from chalk_online_store.provisioning.control_plane import Call, ControlPlane
+from chalk_online_store.provisioning.control_plane import ControlPlane, ControlPlaneCall
 from chalk_online_store.provisioning.observing import observe
 from chalk_online_store.provisioning.planning import plan
 from chalk_online_store.provisioning.spec import (
@@ -44,7 +44,7 @@ class Mortal(ControlPlane):
 
     changes_left = 10_000
 
-    def call(self, call: Call) -> dict[str, Any]:
+    def call(self, call: ControlPlaneCall) -> dict[str, Any]:
         answer = super().call(call)
         if not call.operation.startswith(("Describe", "List")):
             self.changes_left -= 1
@@ -500,7 +500,7 @@ def test_a_refusal_has_the_engines_reason(dynoxide: Dynoxide, name: str) -> None
     """What cannot be done is told with the operation, the region and the engine's own words."""
     with serve(dynoxide) as control_plane:
         settle(control_plane, TableSpec(name, (EAST,)))
-        refused = Call(EAST, "UpdateTimeToLive", {
+        refused = ControlPlaneCall(EAST, "UpdateTimeToLive", {
             "TableName": name,
             "TimeToLiveSpecification": {"Enabled": True, "AttributeName": "other"},
         })  # fmt: skip
@@ -515,7 +515,7 @@ def test_a_missing_permission_is_named(ministack: Ministack) -> None:
         serve(ministack) as control_plane,
         pytest.raises(AccessDenied, match="Allow them dynamodb:ListTagsOfResource"),
     ):
-        control_plane.call(Call(EAST, "ListTagsOfResource", {"ResourceArn": arn}))
+        control_plane.call(ControlPlaneCall(EAST, "ListTagsOfResource", {"ResourceArn": arn}))
 
 
 def test_the_permission_that_aws_names_is_told(dynoxide: Dynoxide) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provisioning.applying import Progress, apply
 from chalk_online_store.provisioning.changes import Plan
-from chalk_online_store.provisioning.control_plane import Call
+from chalk_online_store.provisioning.control_plane import ControlPlaneCall
 from chalk_online_store.provisioning.observing import observe
 from chalk_online_store.provisioning.planning import DESTRUCTIVE, plan
 from chalk_online_store.provisioning.spec import (
@@ -127,7 +127,7 @@ def test_an_interrupted_apply_can_be_applied_again(spec: TableSpec, data: st.Dat
     broken = Aws(delay=2)
     last = data.draw(st.integers(1, len(whole.calls)))
 
-    def die(_: Call) -> None:
+    def die(_: ControlPlaneCall) -> None:
         if len(broken.calls) == last:
             raise KeyboardInterrupt
 

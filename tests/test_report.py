@@ -17,13 +17,13 @@ import pytest
 
 from chalk_online_store import feature, features
 from chalk_online_store.cli import main
-from chalk_online_store.cli.capacity.account import SizingReport, estimate
+from chalk_online_store.cli.capacity import SizingReport, estimate
 from chalk_online_store.cli.report import page as page_module
-from chalk_online_store.cli.report.page import render_page
-from chalk_online_store.cli.report.summary import (
+from chalk_online_store.cli.report.page import (
     bars,
     component_rows,
     multiples,
+    render_page,
     savings,
     sentences,
 )

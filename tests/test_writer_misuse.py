@@ -33,12 +33,10 @@ from chalk_online_store import (
 )
 from chalk_online_store.effects import Await
 from chalk_online_store.errors import StoreClosed
-from chalk_online_store.writer.inbox import Inbox
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.signal import Signal
 from chalk_online_store.writer.spool import Commit, Left, Spool
-from chalk_online_store.writer.tickets import PendingRow, Submission, Ticket
-from chalk_online_store.writer.window import EncodedBatch
+from chalk_online_store.writer.tickets import EncodedBatch, Inbox, PendingRow, Submission, Ticket
 
 
 @features

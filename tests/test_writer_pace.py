@@ -8,7 +8,7 @@ import random
 import pytest
 
 from chalk_online_store.retry import RetryPolicy
-from chalk_online_store.writer.rate import Concurrency, Retries, WriteRate
+from chalk_online_store.writer.sending import Concurrency, Retries, WriteRate
 
 
 def drive(rate: WriteRate, until: float, *, backfill: bool = False, start: float = 0.0) -> float:

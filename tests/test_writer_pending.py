@@ -26,8 +26,7 @@ from chalk_online_store.writer.pending import (
     by_event_time,
     estimated_units,
 )
-from chalk_online_store.writer.tickets import PendingRow, Priority
-from chalk_online_store.writer.window import EncodedBatch
+from chalk_online_store.writer.tickets import EncodedBatch, PendingRow, Priority
 from tests.helpers import stress
 from tests.test_changes import part, seen, whole
 from tests.test_combining import changes

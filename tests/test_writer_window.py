@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chalk_online_store.writer.window import EncodedBatch, ReplayBuffer
+from chalk_online_store.writer.tickets import EncodedBatch, ReplayBuffer
 
 
 def parcel(record: int, size: int = 10, **regions: float) -> EncodedBatch:

@@ -17,10 +17,9 @@ from chalk_online_store.errors import RequestError
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.times import ObservedAt
 from chalk_online_store.writer.core import WriterCore
-from chalk_online_store.writer.intake import SPOOL
+from chalk_online_store.writer.intake import SPOOL, OnInvalid
 from chalk_online_store.writer.spool import Spool
 from chalk_online_store.writer.tickets import Priority, Ticket
-from chalk_online_store.writer.validation import OnInvalid
 
 T = TypeVar("T")
 

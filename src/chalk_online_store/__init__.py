@@ -84,9 +84,8 @@ if TYPE_CHECKING:
     from chalk_online_store.tiers.shared_cache import SharedCacheStats
     from chalk_online_store.tiers.tiers import NamespaceStats, StoreStats
     from chalk_online_store.writer.async_writer import AsyncPersistenceWriter
-    from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetterFile
-    from chalk_online_store.writer.settings import Writing
-    from chalk_online_store.writer.stats import WriterStats
+    from chalk_online_store.writer.ledger import DeadLetter, DeadLetterFile
+    from chalk_online_store.writer.settings import WriterStats, Writing
     from chalk_online_store.writer.tickets import AsyncTicket, Ticket
     from chalk_online_store.writer.writer import PersistenceWriter
 
@@ -165,9 +164,8 @@ _NAMES_BY_MODULE = {
     "tiers.shared_cache": ("SharedCacheStats",),
     "tiers.tiers": ("NamespaceStats", "StoreStats"),
     "writer.async_writer": ("AsyncPersistenceWriter",),
-    "writer.dead_letters": ("DeadLetter", "DeadLetterFile"),
-    "writer.settings": ("Writing",),
-    "writer.stats": ("WriterStats",),
+    "writer.ledger": ("DeadLetter", "DeadLetterFile"),
+    "writer.settings": ("WriterStats", "Writing"),
     "writer.tickets": ("AsyncTicket", "Ticket"),
     "writer.writer": ("PersistenceWriter",),
 }

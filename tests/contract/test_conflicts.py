@@ -20,7 +20,7 @@ from chalk_online_store.codec.changes import Attributes, key_of
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.registry import Entry
 from chalk_online_store.codec.swaps import ConditionalWrite
-from chalk_online_store.writer.dead_letters import DeadLetter
+from chalk_online_store.writer.ledger import DeadLetter
 from tests.contract.conftest import AnyStore, Open
 from tests.contract.test_registry import run, soon
 from tests.contract.test_writes import at, users, values

@@ -19,7 +19,7 @@ from chalk_online_store import (
     WriteFailed,
     Writing,
 )
-from chalk_online_store.writer.dead_letters import DeadLetter
+from chalk_online_store.writer.ledger import DeadLetter
 from tests.contract.conftest import Open
 from tests.contract.test_writes import users, values
 

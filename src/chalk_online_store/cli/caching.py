@@ -15,9 +15,8 @@ from chalk_online_store.cli import WrongUsage, require
 from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.plots import check_format, plot_curves
-from chalk_online_store.cli.prices import PRICE, PRICE_OF
-from chalk_online_store.cli.tables import Cell, print_table
-from chalk_online_store.cli.terminal import make_console, say
+from chalk_online_store.cli.price_files import PRICE, PRICE_OF
+from chalk_online_store.cli.terminal import Cell, make_console, print_table, say
 from chalk_online_store.planning.caching import Cache, Filter, Item, Outcome, memory_curve, simulate
 from chalk_online_store.planning.traces import read_trace
 from chalk_online_store.planning.traffic import READS_PER_SECOND, Workload, zipf

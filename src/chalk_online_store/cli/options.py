@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import Annotated
 
 import typer
+
+from chalk_online_store.cli.terminal import say, visible_lines
+from chalk_online_store.errors import InvalidSchema, OnlineStoreError
+from chalk_online_store.schema import Namespace, namespaces
 
 URL_VARIABLE = "CHALK_ONLINE_STORE_URL"
 """The environment variable that `--url` is read from where it is not given."""
@@ -26,3 +32,44 @@ def given(context: typer.Context, option: str) -> bool:
     """Whether an option stands on the command line, and not in the environment alone."""
     source = context.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
+
+
+# --- Asking before what costs something, or cannot be taken back ---------------------------
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Go on where the answer is yes, or was given by `--yes`; the question goes to stderr.
+
+    Raises `typer.Abort` where it is no, or where nobody can answer.
+    """
+    if yes:
+        return
+    try:
+        agreed = typer.confirm(visible_lines(question), err=True)
+    except typer.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        say("Nobody answers: give --yes.", err=True)
+        raise
+    if not agreed:
+        raise typer.Abort
+
+
+# --- Schemas that are named on the command line --------------------------------------------
+
+
+def namespace_called(name: str) -> Namespace:
+    """The namespace called `module:Class`; modules of the working directory are found, too."""
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except OnlineStoreError:
+        raise
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidSchema(f"--schema {name}: {error}; it is module:Class.") from error
+    except Exception as error:  # Whatever a module of the user's does as it is imported.
+        what = f"{type(error).__name__}: {error}"
+        raise InvalidSchema(f"--schema {name}: {module} cannot be imported: {what}.") from error
+    return next(iter(namespaces([found]).values()))

@@ -13,11 +13,9 @@ from rich.live import Live
 
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.options import URL_VARIABLE, Json, Yes
-from chalk_online_store.cli.prompts import confirm
+from chalk_online_store.cli.options import URL_VARIABLE, Json, Yes, confirm
 from chalk_online_store.cli.region_survey import Regions, RegionSurvey, opened, survey
-from chalk_online_store.cli.tables import draw_table, print_table
-from chalk_online_store.cli.terminal import make_console, say
+from chalk_online_store.cli.terminal import draw_table, make_console, print_table, say
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.errors import OnlineStoreError, RegionUnavailable
 from chalk_online_store.operations.registry import RegistryKeeper

@@ -11,11 +11,9 @@ import typer
 from chalk_online_store.backend import Call
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.options import URL_VARIABLE, Json, Url, given
-from chalk_online_store.cli.schemas import namespace_called
+from chalk_online_store.cli.options import URL_VARIABLE, Json, Url, given, namespace_called
 from chalk_online_store.cli.stores import load_registry, opened_store
-from chalk_online_store.cli.tables import print_table
-from chalk_online_store.cli.terminal import say
+from chalk_online_store.cli.terminal import print_table, say
 from chalk_online_store.codec.lockfile import Difference, differences, parse_lock, render_lock
 from chalk_online_store.codec.registry import Entry, Registry, entries_of
 from chalk_online_store.effects import Operation

@@ -9,13 +9,38 @@ written as they are: they are for programs, and escape such characters themselve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import typer
+from rich.bar import Bar
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from chalk_online_store.cli.visible import visible, visible_lines
+# --- Texts as a terminal can show them, without what it would obey -------------------------
+
+
+_CONTROL = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of characters that act on what is shown: ESC, newlines, bidi, surrogates."""
+
+
+def visible(text: str) -> str:
+    r"""Return a text with control characters as escapes, such as `\x1b` and `\u202e`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(c) if unicodedata.category(c) in _CONTROL else c for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """Return a text of several lines, each of them visible."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -36,3 +61,45 @@ def say(text: str = "", *, err: bool = False) -> None:
 def say_cells(cells: Iterable[object], *, err: bool = False) -> None:
     """Print the cells of a row, separated by tabs."""
     typer.echo("\t".join(visible(str(cell)) for cell in cells), err=err)
+
+
+# --- Tables: drawn for people, tab-separated where the output is no terminal ---------------
+
+
+Cell: TypeAlias = str | Bar
+
+
+def print_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    title: str = "",
+    numbers: bool = False,
+    err: bool = False,
+) -> None:
+    """Print a table; tab-separated lines where the output is no terminal. `err` is for notes.
+
+    With `numbers`, all columns but the first hold numbers. Columns without a heading hold bars:
+    they are drawn on a terminal alone, as is the title.
+    """
+    console = make_console(stderr=err)
+    if console.is_terminal:
+        console.print(draw_table(head, rows, title=title, numbers=numbers))
+        return
+    for row in (head, *rows):
+        say_cells((cell for name, cell in zip(head, row, strict=True) if name), err=err)
+
+
+def draw_table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str = "", numbers: bool = False
+) -> Table:
+    """A table as a terminal shows it."""
+    table = Table(title=visible_text(title) if title else None, title_justify="left")
+    if numbers:  # There are many columns: 80 characters have to do.
+        table.box, table.show_edge, table.padding = SIMPLE_HEAD, False, 0
+    for place, name in enumerate(head):
+        right = numbers and place and name
+        table.add_column(visible_text(name), justify="right" if right else "left")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Bar) else visible_text(cell) for cell in row))
+    return table

@@ -19,7 +19,7 @@ from chalk_online_store.errors import (
     WriteConflict,
 )
 from chalk_online_store.provisioning.changes import Change, Plan
-from chalk_online_store.provisioning.control_plane import Call, ControlPlane
+from chalk_online_store.provisioning.control_plane import ControlPlane, ControlPlaneCall
 from chalk_online_store.provisioning.observing import observe
 from chalk_online_store.provisioning.planning import plan as make_plan
 
@@ -146,7 +146,7 @@ class _Step:
     def _wait(self, settled: Callable[[], str | None]) -> None:
         self._waiting.until(settled, self._what)
 
-    def _conflict(self, call: Call) -> str | None:
+    def _conflict(self, call: ControlPlaneCall) -> str | None:
         """Make the call; or tell that something else is under way, as AWS does with an error."""
         try:
             self._control_plane.call(call)
@@ -157,7 +157,7 @@ class _Step:
         return None
 
     def _describe(self, region: str) -> Mapping[str, Any]:
-        call = Call(region, "DescribeTable", {"TableName": self._name})
+        call = ControlPlaneCall(region, "DescribeTable", {"TableName": self._name})
         table: Mapping[str, Any] = self._control_plane.call(call)["Table"]
         return table
 
@@ -192,19 +192,19 @@ class _Step:
         return settled
 
     def _expiry_changing(self) -> str | None:
-        call = Call(self._call.region, "DescribeTimeToLive", {"TableName": self._name})
+        call = ControlPlaneCall(self._call.region, "DescribeTimeToLive", {"TableName": self._name})
         answer = self._control_plane.call(call)["TimeToLiveDescription"]
         status: str = answer.get("TimeToLiveStatus", "")
         return f"time to live is {status}" if status in ("ENABLING", "DISABLING") else None
 
-    def _with_arn(self, call: Call) -> Call:
+    def _with_arn(self, call: ControlPlaneCall) -> ControlPlaneCall:
         arguments = dict(call.arguments)
         del arguments["TableName"]
         arguments["ResourceArn"] = self._describe(call.region)["TableArn"]
-        return Call(call.region, call.operation, arguments, call.service)
+        return ControlPlaneCall(call.region, call.operation, arguments, call.service)
 
 
-def _members(call: Call) -> Iterator[tuple[str, bool]]:
+def _members(call: ControlPlaneCall) -> Iterator[tuple[str, bool]]:
     """The replicas that a call concerns, and whether they are there afterwards."""
     for update in call.arguments.get("ReplicaUpdates", ()):
         for action, member in update.items():

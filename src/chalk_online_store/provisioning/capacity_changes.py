@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chalk_online_store.provisioning.changes import Change, Sign
-from chalk_online_store.provisioning.control_plane import Call
+from chalk_online_store.provisioning.control_plane import ControlPlaneCall
 from chalk_online_store.provisioning.plan_context import PlanContext
 from chalk_online_store.provisioning.spec import (
     Autoscaling,
@@ -247,7 +247,7 @@ def _scaling_change(
         "ResourceId": f"table/{goal.spec.name}",
         "ScalableDimension": scalable_dimension(dimension),
     }
-    call = Call(region, operation, {**where, **arguments}, "application-autoscaling")
+    call = ControlPlaneCall(region, operation, {**where, **arguments}, "application-autoscaling")
     needs = (_name(region),) if after is None else ()
     sign: Sign = "-" if after is None else "+" if before is None else "~"
     return Change(region, f"{dimension} {what}", before, after, call, sign, "", needs)

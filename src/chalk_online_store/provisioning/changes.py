@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from chalk_online_store.provisioning.control_plane import Call
+from chalk_online_store.provisioning.control_plane import ControlPlaneCall
 from chalk_online_store.provisioning.spec import TableSpec
 
 Sign: TypeAlias = Literal["+", "~", "-", "!"]
@@ -26,7 +26,7 @@ class Change:
     what: str
     before: Plain
     after: Plain
-    call: Call | None
+    call: ControlPlaneCall | None
     sign: Sign = "~"
     why: str = ""
     needs: tuple[str, ...] = ()

@@ -71,7 +71,7 @@ class ApiLacking(errors.RequestRefused):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ControlPlaneCall:
     """One call of the control plane, in a region.
 
     `arguments` are those of the operation, in AWS's names. TagResource takes the table's name
@@ -142,7 +142,7 @@ class ControlPlane:
             return False
         return self.is_aws or region in self._urls[service]
 
-    def call(self, call: Call) -> dict[str, Any]:
+    def call(self, call: ControlPlaneCall) -> dict[str, Any]:
         """Make a call; its answer.
 
         Raises `InvalidURL` for a region that is not served, `ApiLacking`, `TableNotFound`,
@@ -193,7 +193,7 @@ def _made_up(session: Session) -> dict[str, str]:
     return {"aws_access_key_id": made.access_key, "aws_secret_access_key": made.secret_key}
 
 
-def _refusal(call: Call, error: ClientError) -> errors.RequestError:
+def _refusal(call: ControlPlaneCall, error: ClientError) -> errors.RequestError:
     code = error.response.get("Error", {}).get("Code", "")
     said = error.response.get("Error", {}).get("Message", "").strip()
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -211,7 +211,7 @@ def _refusal(call: Call, error: ClientError) -> errors.RequestError:
     return raised
 
 
-def _action(call: Call, said: str) -> str:
+def _action(call: ControlPlaneCall, said: str) -> str:
     """The IAM action that is missing: a call may need others than its own, which AWS then names."""
     return _named_action(said) or f"{call.service}:{call.operation}"
 
@@ -226,7 +226,7 @@ def _named_action(said: str) -> str | None:
     return named[1] if named else None
 
 
-def _failure(call: Call, error: BotoCoreError) -> errors.RequestError:
+def _failure(call: ControlPlaneCall, error: BotoCoreError) -> errors.RequestError:
     where = f"{call.operation} in {call.region}"
     if isinstance(error, NoCredentialsError):
         return errors.InvalidCredentials(NO_CREDENTIALS)

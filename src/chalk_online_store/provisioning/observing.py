@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from chalk_online_store.errors import AccessDenied, RequestError, TableNotFound
-from chalk_online_store.provisioning.control_plane import ApiLacking, Call, ControlPlane, Service
+from chalk_online_store.provisioning.control_plane import (
+    ApiLacking,
+    ControlPlane,
+    ControlPlaneCall,
+    Service,
+)
 from chalk_online_store.provisioning.state import (
     Dimension,
     PointInTimeRecovery,
@@ -131,4 +136,6 @@ class _Observation:
     def _call(
         self, operation: str, service: Service = "dynamodb", **arguments: Any
     ) -> dict[str, Any]:
-        return self._control_plane.call(Call(self._region, operation, arguments, service))
+        return self._control_plane.call(
+            ControlPlaneCall(self._region, operation, arguments, service)
+        )

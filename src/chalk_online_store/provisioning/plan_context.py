@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalk_online_store.provisioning.changes import Change, Plain, Sign
-from chalk_online_store.provisioning.control_plane import Call
+from chalk_online_store.provisioning.control_plane import ControlPlaneCall
 from chalk_online_store.provisioning.spec import Provisioned, TableSpec, Units
 from chalk_online_store.provisioning.state import (
     BOTH_IMAGES,
@@ -111,7 +111,7 @@ class PlanContext:
     ) -> Change:
         """A change by UpdateTable in `region`, the home unless stated; `shown` is what it is of."""
         asked = region or self.home
-        call = Call(asked, "UpdateTable", {"TableName": self.spec.name, **arguments})
+        call = ControlPlaneCall(asked, "UpdateTable", {"TableName": self.spec.name, **arguments})
         return Change(shown or asked, what, before, after, call, sign, why, needs)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provisioning import capacity_changes, region_changes
 from chalk_online_store.provisioning.changes import Change, Note, Plan
-from chalk_online_store.provisioning.control_plane import Call
+from chalk_online_store.provisioning.control_plane import ControlPlaneCall
 from chalk_online_store.provisioning.plan_context import PlanContext
 from chalk_online_store.provisioning.spec import TableSpec
 from chalk_online_store.provisioning.state import BOTH_IMAGES, RegionTableState, TableState, Unknown
@@ -119,7 +119,7 @@ def _creation(goal: PlanContext) -> Change:
         **region_changes.at_creation(goal.spec, goal.home),
     }
     keys = ", ".join(f"{key.name} ({key.type})" for key in goal.keys)
-    call = Call(goal.home, "CreateTable", arguments)
+    call = ControlPlaneCall(goal.home, "CreateTable", arguments)
     mode = "provisioned" if goal.provisioned else "on demand"
     return Change(goal.home, "table", None, f"{goal.spec.name} with {keys}, {mode}", call, "+")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from chalk_online_store.provisioning import capacity_changes
 from chalk_online_store.provisioning.changes import Change
-from chalk_online_store.provisioning.control_plane import Call
+from chalk_online_store.provisioning.control_plane import ControlPlaneCall
 from chalk_online_store.provisioning.plan_context import PlanContext
 from chalk_online_store.provisioning.spec import TableSpec
 from chalk_online_store.provisioning.state import (
@@ -96,7 +96,7 @@ def _time_to_live(
 ) -> Change:
     setting = {"Enabled": after is not None, "AttributeName": attribute}
     arguments = {"TableName": goal.spec.name, "TimeToLiveSpecification": setting}
-    call = Call(goal.home, "UpdateTimeToLive", arguments)
+    call = ControlPlaneCall(goal.home, "UpdateTimeToLive", arguments)
     return Change(goal.home, "time to live", before, after, call, "~", _ONE_HOUR)
 
 
@@ -156,7 +156,7 @@ def _recovery(goal: PlanContext, region: str) -> Iterator[Change]:
     if wanted is not None:
         setting["RecoveryPeriodInDays"] = wanted
     arguments = {"TableName": goal.spec.name, "PointInTimeRecoverySpecification": setting}
-    call = Call(region, "UpdateContinuousBackups", arguments)
+    call = ControlPlaneCall(region, "UpdateContinuousBackups", arguments)
     less = found.enabled and (wanted is None or (found.days or 0) > wanted)
     yield Change(
         region,
@@ -177,5 +177,5 @@ def _tags(goal: PlanContext, region: str) -> Iterator[Change]:
     missing = {key: value for key, value in wanted.items() if now.get(key) != value}
     if missing:
         tags = [{"Key": key, "Value": value} for key, value in missing.items()]
-        call = Call(region, "TagResource", {"TableName": goal.spec.name, "Tags": tags})
+        call = ControlPlaneCall(region, "TagResource", {"TableName": goal.spec.name, "Tags": tags})
         yield Change(region, "tags", {key: now.get(key) for key in missing}, missing, call)

@@ -19,14 +19,11 @@ from chalk_online_store.logs import event
 from chalk_online_store.operations.times import ObservedAt, time_of
 from chalk_online_store.schema import Duration, Namespace, seconds
 from chalk_online_store.writer.core import WriterCore, check_store, spool_for
-from chalk_online_store.writer.dead_letters import DeadLetters
-from chalk_online_store.writer.exits import at_exit, not_at_exit
-from chalk_online_store.writer.intake import SPOOL
-from chalk_online_store.writer.logs import LOG
-from chalk_online_store.writer.settings import Writing
-from chalk_online_store.writer.stats import WriterStats
+from chalk_online_store.writer.intake import SPOOL, OnInvalid
+from chalk_online_store.writer.ledger import DeadLetters
+from chalk_online_store.writer.settings import LOG, WriterStats, Writing
+from chalk_online_store.writer.signal import at_exit, not_at_exit
 from chalk_online_store.writer.tickets import AsyncTicket, Priority
-from chalk_online_store.writer.validation import OnInvalid
 
 _JOIN_SECONDS = 5.0
 """How much longer than its requests the task may take to end."""

@@ -42,9 +42,9 @@ from chalk_online_store.operations.write import Ordering, changes_of_rows, row_b
 from chalk_online_store.report import Report
 from chalk_online_store.retry import RetryPolicy
 from chalk_online_store.schema import Namespace
-from chalk_online_store.writer.logs import LOG
 from chalk_online_store.writer.pending import estimated_units
-from chalk_online_store.writer.rate import Retries, WriteRate
+from chalk_online_store.writer.sending import Retries, WriteRate
+from chalk_online_store.writer.settings import LOG
 
 _RETRY = RetryPolicy(base=0.1, cap=5.0)
 _REGISTRY_SECONDS = 10.0

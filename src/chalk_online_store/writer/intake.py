@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any, Literal
 
 from chalk_online_store.backend import Call
 from chalk_online_store.codec.columns import Row
+from chalk_online_store.codec.keys import keys_encoder
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
+from chalk_online_store.codec.results import RESULTS
 from chalk_online_store.effects import NOW, Instant, Operation, Send, Sleep
 from chalk_online_store.errors import (
+    InvalidKey,
     InvalidValue,
     OnlineStoreError,
     RegistryUnavailable,
     RequestError,
+    UnknownFeature,
 )
 from chalk_online_store.logs import event
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.times import check_not_ahead
 from chalk_online_store.operations.write import changes_of_rows, row_by_row
+from chalk_online_store.schema import Namespace
 from chalk_online_store.writer import records
 from chalk_online_store.writer.ledger import Ledger
-from chalk_online_store.writer.logs import LOG, log_mistake
 from chalk_online_store.writer.pending import Entry, Pending
+from chalk_online_store.writer.settings import LOG, log_mistake
 from chalk_online_store.writer.signal import Signal, StopFlag
 from chalk_online_store.writer.spool import Commit
-from chalk_online_store.writer.tickets import PendingRow, Submission
-from chalk_online_store.writer.window import EncodedBatch
+from chalk_online_store.writer.tickets import EncodedBatch, PendingRow, Submission
 
 SPOOL = "spool"
 """What a `Send` to the spool is addressed to: no region is called so."""
@@ -310,3 +315,100 @@ def _chunks(
             rows.append(unit.row or {})
             times.append(submission.times[position])
         yield chunk, rows, times
+
+
+# --- What `submit` can tell of rows before it takes them: names of features, and primary ---
+
+
+OnInvalid = Literal["raise", "dead_letter"]
+"""Whether rows with unknown names or invalid keys are refused at once, or become dead letters."""
+
+_MAX_KNOWN = 1024
+_MAX_PLAIN_INT = 1 << 64
+_MAX_PLAIN_STR = 1024
+
+
+class RowValidator:
+    """Checks the names and keys of rows. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._validators: dict[str, _NamespaceValidator] = {}
+
+    def check(self, namespace: Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Raise `UnknownFeature` or `InvalidKey` for the first bad row; a note names its position.
+
+        Values are not looked at: they are encoded, and so checked, in the background.
+        """
+        if not rows or namespace is RESULTS:  # Rows of results are made here.
+            return
+        validator = self._validators.get(namespace.name)
+        if validator is None or validator.namespace is not namespace:
+            validator = self._validators[namespace.name] = _NamespaceValidator(namespace)
+        validator.check(rows)
+
+
+class _NamespaceValidator:
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        self._key_name = namespace.key_name
+        self._known: set[tuple[str, ...]] = set()
+        encode = keys_encoder(namespace.name, namespace.key)
+        self._check_keys: Callable[[Sequence[Any]], object] = lambda keys: encode("", keys)
+        self._is_plain = _PLAIN_KEYS.get(namespace.key.annotation, _is_never_plain)
+
+    def check(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        known, key_name, is_plain = self._known, self._key_name, self._is_plain
+        last: tuple[str, ...] = ()
+        for position, row in enumerate(rows):
+            names = tuple(row)
+            if names != last:
+                if names not in known:
+                    self._check_names(names, position)
+                last = names
+            key = row[key_name]
+            if not is_plain(key):
+                self._check_key(key, position)
+
+    def _check_names(self, names: tuple[Any, ...], position: int) -> None:
+        namespace = self.namespace
+        try:
+            for name in names:
+                if name != self._key_name and name not in namespace.by_name:
+                    namespace.feature(str(name))
+                    raise UnknownFeature(f"A row calls features by their short name, not {name!r}.")
+            if self._key_name not in names:
+                raise InvalidKey(
+                    f"A row of {namespace.name!r} has no primary key {self._key_name!r}."
+                )
+        except OnlineStoreError as error:
+            raise _at(position, error) from None
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known.add(names)
+
+    def _check_key(self, key: Any, position: int) -> None:
+        try:
+            self._check_keys([key])
+        except InvalidKey as error:
+            raise _at(position, error) from None
+
+
+def _at(position: int, error: OnlineStoreError) -> OnlineStoreError:
+    error.add_note(f"In the row at position {position}; nothing was accepted.")
+    return error
+
+
+def _is_plain_int(key: Any) -> bool:
+    return type(key) is int and -_MAX_PLAIN_INT < key < _MAX_PLAIN_INT
+
+
+def _is_plain_str(key: Any) -> bool:
+    return type(key) is str and len(key) < _MAX_PLAIN_STR and key.isascii()
+
+
+def _is_never_plain(key: Any) -> bool:
+    return False
+
+
+_PLAIN_KEYS: dict[Any, Callable[[Any], bool]] = {int: _is_plain_int, str: _is_plain_str}
+"""Cheap tests by the type of the key: a key that passes is valid, of others nothing is known."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Literal, Protocol, get_args
@@ -13,7 +14,121 @@ from typing import Any, Literal, Protocol, get_args
 from chalk_online_store.arguments import check_choice, optional_timeout
 from chalk_online_store.errors import OnlineStoreError, RowsPending, WriteFailed
 from chalk_online_store.schema import Namespace
-from chalk_online_store.writer.window import EncodedBatch
+from chalk_online_store.writer.signal import OwnerLock
+
+# --- What regions have acknowledged lately: kept, to be written again where a region is l ---
+#
+# AWS: a Global Table replicates asynchronously, usually within a second, without a guarantee. So
+# what a region had acknowledged shortly before it was lost may be nowhere else.
+
+
+class EncodedBatch:
+    """Changes that were encoded, and spooled, together.
+
+    `id` is that of its record in the spool; `body` is the record itself, where there is no spool
+    but it may be needed again. `left` counts the rows that are not done, `regions` says when each
+    region acknowledged some of them last, in seconds on the monotonic clock.
+    """
+
+    __slots__ = ("body", "id", "left", "regions")
+
+    def __init__(self, left: int, body: bytes | None = None) -> None:
+        self.id: int | None = None
+        self.body = body
+        self.left = left
+        self.regions: dict[str, float] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory."""
+        return len(self.body or b"")
+
+
+class ReplayBuffer:
+    """Parcels that are done, of the last `seconds`; at most `max_bytes` of them in memory."""
+
+    def __init__(self, seconds: float, max_bytes: int) -> None:
+        self._seconds = seconds
+        self._max_bytes = max_bytes
+        self._done: deque[tuple[float, EncodedBatch]] = deque()
+        self._fresh: list[EncodedBatch] = []
+        self._owed: dict[str, list[EncodedBatch]] = {}
+        self._reasons: Counter[EncodedBatch] = Counter()
+        self.bytes = 0
+        self.shortened = 0
+        """Parcels that were let go of too early, for want of memory."""
+
+    def add(self, parcel: EncodedBatch, now: float) -> None:
+        """A parcel is done, or was written again."""
+        self._done.append((now, parcel))
+        self._fresh.append(parcel)
+        self._keep(parcel)
+
+    def fresh(self) -> list[EncodedBatch]:
+        """The parcels that were added since this was asked last."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def give_back(self, parcels: Iterable[EncodedBatch]) -> None:
+        """These parcels could not be looked at: `fresh` returns them again."""
+        self._fresh += parcels
+
+    def expire(self, now: float) -> list[EncodedBatch]:
+        """The parcels that need not be kept any longer."""
+        return list(self._expired(now - self._seconds))
+
+    def _expired(self, before: float) -> Iterator[EncodedBatch]:
+        while self._done and (self._done[0][0] < before or self.bytes > self._max_bytes):
+            done_at, parcel = self._done.popleft()
+            self.shortened += done_at >= before
+            yield from self._let_go(parcel)
+
+    def acknowledged(self, region: str, now: float) -> list[EncodedBatch]:
+        """The parcels of which a region has acknowledged something lately."""
+        since = now - self._seconds
+        found = (parcel for _, parcel in self._done)
+        return [parcel for parcel in found if parcel.regions.get(region, since) > since]
+
+    def _keep(self, parcel: EncodedBatch) -> None:
+        """There is one more reason to."""
+        self.bytes += 0 if self._reasons[parcel] else parcel.size
+        self._reasons[parcel] += 1
+
+    def _let_go(self, parcel: EncodedBatch) -> Iterator[EncodedBatch]:
+        """There is one reason less; gives the parcel where that was the last."""
+        self._reasons[parcel] -= 1
+        if not self._reasons[parcel]:
+            del self._reasons[parcel]
+            self.bytes -= parcel.size
+            yield parcel
+
+    # --- what a region is owed that is away ---
+
+    def schedule_replay(self, region: str, parcels: Iterable[EncodedBatch]) -> None:
+        """Keep parcels until a region is back and has them again."""
+        pending_replay = self._owed.setdefault(region, [])
+        for parcel in parcels:
+            pending_replay.append(parcel)
+            self._keep(parcel)
+
+    @property
+    def regions_to_replay(self) -> list[str]:
+        """The regions that are owed something."""
+        return list(self._owed)
+
+    @property
+    def replay_backlog(self) -> int:
+        """How many parcels regions are owed."""
+        return sum(map(len, self._owed.values()))
+
+    def pending_replay(self, region: str) -> list[EncodedBatch]:
+        """What a region is owed."""
+        return self._owed[region]
+
+    def settled(self, region: str) -> list[EncodedBatch]:
+        """A region has what it was owed: the parcels that need not be kept any longer."""
+        return [gone for parcel in self._owed.pop(region) for gone in self._let_go(parcel)]
+
 
 Level = Literal["durable", "done"]
 """Kept on disk or in the table; or in the table or in the dead letters for good."""
@@ -310,3 +425,107 @@ class _NoWriter:
 
 
 _NOBODY = Submission(Ticket(0, 0.0, 0.0, _NoWriter()), "", [None], [0], "live")
+
+
+# --- The bounded queue in front of a writer: rows as they were handed over -----------------
+
+
+_PLAIN = 28
+"""Bytes, about, of a number or its like."""
+
+_ROW = 200
+"""Bytes, about, of a row around its values."""
+
+
+class Inbox:
+    """Rows that wait to be encoded, and the bound of all rows under way. Thread-safe.
+
+    `rows` and `bytes` are what was accepted and is not done: here and further on.
+    """
+
+    def __init__(self, max_rows: int, max_bytes: int) -> None:
+        self.max_rows = max_rows
+        self.max_bytes = max_bytes
+        self.rows = 0
+        self.bytes = 0.0
+        self._waiting: dict[Priority, deque[Submission]] = {"live": deque(), "backfill": deque()}
+        self.lock = OwnerLock()
+
+    def fits(self, rows: int, size: float) -> bool:
+        """Whether so much more is within the bounds; alone, anything is."""
+        if not self.rows:
+            return True
+        return self.rows + rows <= self.max_rows and self.bytes + size <= self.max_bytes
+
+    def put(self, submission: Submission) -> None:
+        """Take rows in; called under the lock."""
+        self._waiting[submission.priority].append(submission)
+
+    def count(self, ticket: Ticket) -> None:
+        """So many rows more are under way; called under the lock."""
+        self.rows += ticket.rows
+        self.bytes += ticket.row_bytes * ticket.rows
+
+    def take(self, rows: int) -> list[Submission]:
+        """The next submissions, of about so many rows; the live ones first."""
+        taken: list[Submission] = []
+        with self.lock:
+            for waiting in self._waiting.values():
+                while waiting and rows > 0:
+                    taken.append(waiting.popleft())
+                    taken[-1].tried += 1
+                    rows -= len(taken[-1].rows)
+        return taken
+
+    def refill(self, submissions: Iterable[Submission]) -> None:
+        """Let these wait, in their order, and no others; called under the lock."""
+        for waiting in self._waiting.values():
+            waiting.clear()
+        for submission in submissions:
+            self._waiting[submission.priority].append(submission)
+
+    def shed(self, rows: int, size: float) -> list[Submission]:
+        """Let the oldest go until so much fits, backfills first; called under the lock."""
+        gone: list[Submission] = []
+        for waiting in reversed(self._waiting.values()):
+            while waiting and not self.fits(rows, size):
+                gone.append(waiting.popleft())
+                ticket = gone[-1].ticket
+                self.release(ticket.pending, ticket.row_bytes)
+        return gone
+
+    def release(self, rows: int, row_bytes: float) -> None:
+        """So many rows are done; called under the lock."""
+        self.rows -= rows
+        self.bytes = max(0.0, self.bytes - rows * row_bytes) if self.rows else 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many rows wait to be encoded."""
+        with self.lock:
+            return sum(len(s.rows) for waiting in self._waiting.values() for s in waiting)
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest of these came, on the monotonic clock."""
+        with self.lock:
+            return min((w[0].ticket.since for w in self._waiting.values() if w), default=None)
+
+
+def bytes_of(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How much memory rows take, about."""
+    return sum(_ROW + sum(map(_bytes, row.values())) for row in rows)
+
+
+def _bytes(value: Any) -> int:
+    kind = type(value)
+    if kind is float or kind is int or kind is bool or value is None:
+        return _PLAIN
+    if kind is str or kind is bytes:
+        return _PLAIN + len(value)
+    if kind is dict:
+        return _ROW + sum(_bytes(k) + _bytes(v) for k, v in value.items())
+    if kind in (list, tuple, set, frozenset):
+        return _ROW + sum(map(_bytes, value))
+    size = getattr(value, "nbytes", None)  # An array.
+    return _PLAIN * 3 + (size if isinstance(size, int) else 0)

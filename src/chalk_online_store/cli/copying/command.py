@@ -22,12 +22,10 @@ from chalk_online_store.cli.copying.run import (
     take_up,
 )
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.options import Json, Yes
-from chalk_online_store.cli.prompts import confirm
+from chalk_online_store.cli.options import Json, Yes, confirm
 from chalk_online_store.cli.signals import terminated_as_interrupted
 from chalk_online_store.cli.stores import OpenedStore, opened_store
-from chalk_online_store.cli.tables import print_table
-from chalk_online_store.cli.terminal import say
+from chalk_online_store.cli.terminal import print_table, say
 from chalk_online_store.connect import table_size
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.copying import Comparison

@@ -6,25 +6,109 @@ which newer environments lack.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from chalk_online_store.cli.demo.features import Aircraft, Route
 from chalk_online_store.errors import MissingDependency
-from chalk_online_store.schema import ChoiceType, FeatureType, VectorType, namespace_of
+from chalk_online_store.schema import (
+    ChoiceType,
+    FeatureType,
+    Namespace,
+    Vector,
+    VectorType,
+    feature,
+    features,
+    namespace_of,
+)
+
+# --- What the demo stores: declared as a user would ----------------------------------------
+#
+# The namespaces' names begin with `demo_`, so that no rows of yours are ever touched.
+
+
+class Engine(Enum):
+    """What drives an aircraft."""
+
+    FAN = "Turbo-fan"
+    JET = "Turbo-jet"
+    PROP = "Turbo-prop"
+    SHAFT = "Turbo-shaft"
+    PISTON = "Reciprocating"
+    FOUR_CYCLE = "4 Cycle"
+
+
+@features(name="demo_aircraft")
+class Aircraft:
+    """One aircraft: what it is, and what it has done this year."""
+
+    tailnum: str = feature(primary=True)
+    airline: str
+    manufacturer: str | None
+    model: str | None
+    engine: Engine | None
+    built: int | None
+    seats: int | None
+    flights: int
+    cancelled: int
+    miles: int
+    airborne: timedelta
+    speed: float | None
+    departure_delay: float | None
+    arrival_delay: float | None
+    arrival_delay_p90: float | None
+    longest_delay: int | None
+    late_share: float | None
+    punctuality: Decimal | None
+    grounded: bool
+    first_seen: date
+    last_departure: datetime
+    last_destination: str
+    departures_by_hour: Annotated[np.ndarray, Vector[24]]
+    delay_by_month: Annotated[np.ndarray, Vector[12, np.float32]]
+
+
+@features(name="demo_route")
+class Route:
+    """One airline's route; its last week is in a group, hence an item, of its own."""
+
+    route: tuple[str, str, str] = feature(primary=True)  # origin, destination, carrier
+    airline: str
+    miles: int
+    flights: int
+    aircraft: int
+    air_time: float | None
+    arrival_delay: float | None
+    late_share: float | None
+    delay_by_month: Annotated[np.ndarray, Vector[12, np.float32]]
+    last_departure: datetime = feature(group="realtime")
+    last_cancelled: bool = feature(group="realtime")
+    flights_7d: int = feature(group="realtime")
+    cancelled_7d: int = feature(group="realtime")
+    arrival_delay_7d: float | None = feature(group="realtime")
+
+
+SCHEMA: tuple[type, ...] = (Aircraft, Route)
+
+
+def key_name(schema: type) -> str:
+    """What rows of a namespace call their primary key."""
+    return namespace_of(schema).key_name
+
 
 Row = dict[str, Any]
 
 AIRCRAFT = ["tailnum"]
 ROUTE = ["origin", "dest", "carrier"]
-LATE = 15
+LATE_MINUTES = 15
 """Minutes after which an arrival counts as late."""
 
 
@@ -62,7 +146,7 @@ def _prepared(flights: pd.DataFrame) -> pd.DataFrame:
         departs=hour + pd.to_timedelta(flights["minute"], unit="min"),
         day=pd.to_datetime(flights[["year", "month", "day"]]),
         cancelled=flights["dep_time"].isna(),
-        late=(flights["arr_delay"] > LATE).astype(float).where(landed),
+        late=(flights["arr_delay"] > LATE_MINUTES).astype(float).where(landed),
         flown=flights["distance"].where(landed, 0),
     ).sort_values("departs", kind="stable")
 
@@ -187,3 +271,85 @@ _PYTHON: dict[str, Callable[[Any], Any]] = {
     "date": pd.Timestamp.date,
     "timedelta": pd.Timedelta.to_pytimedelta,
 }
+
+
+# --- What the demo writes, in which order, and what has to be read afterwards --------------
+#
+# The state at the end of November is loaded in bulk. Then December arrives: first the state at
+# the end of the year, and after it, late, the state of mid-December, which must change nothing.
+
+
+# Midnights in New York.
+LOADED = datetime(2013, 12, 1, 5, tzinfo=UTC)
+LATE = datetime(2013, 12, 16, 5, tzinfo=UTC)
+FINAL = datetime(2014, 1, 1, 5, tzinfo=UTC)
+
+
+class Truth(NamedTuple):
+    """What a feature has to be when it is read; `observed_at` in UTC microseconds."""
+
+    value: Any
+    observed_at: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The writes of one namespace: rows as of `LOADED`, as of `FINAL`, and as of `LATE`."""
+
+    schema: type
+    loaded: list[Row]
+    updates: list[Row]
+    late: list[Row]
+
+    @property
+    def namespace(self) -> Namespace:
+        """What `schema` declares."""
+        return namespace_of(self.schema)
+
+    def key(self, row: Row) -> Any:
+        """The primary key of a row."""
+        return row[self.namespace.key_name]
+
+    def late_items(self) -> int:
+        """How many items the late rows speak of: every one has to be superseded."""
+        groups = self.namespace.groups.values()
+        return sum(any(f.name in row for f in group) for row in self.late for group in groups)
+
+    def truth(self) -> dict[Any, dict[str, Truth]]:
+        """What each feature of each key has to be in the end."""
+        truth: dict[Any, dict[str, Truth]] = {}
+        for rows, moment in ((self.loaded, LOADED), (self.updates, FINAL)):
+            observed_at = int(moment.timestamp()) * 1_000_000
+            for row in rows:
+                known = truth.setdefault(self.key(row), {})
+                known |= {name: Truth(value, observed_at) for name, value in row.items()}
+                del known[self.namespace.key_name]
+        return truth
+
+
+def plan(tables: Tables, entities: int | None) -> list[Workload]:
+    """The writes of both namespaces, for at most so many entities of each."""
+    aircraft = busiest(tables, AIRCRAFT, entities)
+    routes = busiest(tables, ROUTE, entities)
+    return [
+        _workload(Aircraft, *(aircraft_rows(aircraft, until) for until in (LOADED, FINAL, LATE))),
+        _workload(Route, *(route_rows(routes, until) for until in (LOADED, FINAL, LATE))),
+    ]
+
+
+def _workload(schema: type, loaded: list[Row], final: list[Row], late: list[Row]) -> Workload:
+    key = namespace_of(schema).key_name
+    known = {row[key] for row in loaded}
+    updates = list(_flown_since(final, schema, known))
+    return Workload(schema, loaded, updates, list(_flown_since(late, schema, known)))
+
+
+def _flown_since(rows: Iterable[Row], schema: type, known: set[Any]) -> Iterable[Row]:
+    """The rows of what has flown since `LOADED`: of known entities, what a flight changes."""
+    namespace = namespace_of(schema)
+    group = namespace.groups.get("realtime", namespace.features)
+    moving = {namespace.key_name, *(f.name for f in group)}
+    for row in rows:
+        if row["last_departure"] >= LOADED:
+            new = row[namespace.key_name] not in known
+            yield row if new else {name: row[name] for name in row if name in moving}

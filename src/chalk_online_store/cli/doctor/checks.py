@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from itertools import count
+from typing import Any, Literal, TypeAlias
 
 from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.connect import valkey_server
+from chalk_online_store.errors import RequestError
 from chalk_online_store.planning.modes import TARGET, provisioned_units
 from chalk_online_store.planning.sizing import RegionUnits, Sizing
+from chalk_online_store.provisioning.alarms import NAMESPACE
 from chalk_online_store.provisioning.changes import Plan
-from chalk_online_store.provisioning.state import RegionTableState, TableState, Unknown
+from chalk_online_store.provisioning.control_plane import ControlPlane, ControlPlaneCall
+from chalk_online_store.provisioning.state import (
+    DIMENSIONS,
+    ON_DEMAND,
+    Dimension,
+    RegionTableState,
+    TableState,
+    Unknown,
+)
+from chalk_online_store.valkey.commands import Request
+from chalk_online_store.valkey.urls import ValkeyTarget
 
 Verdict: TypeAlias = Literal["ok", "note", "warning", "error"]
 
@@ -321,3 +336,246 @@ def _provisioned(
         advice = f"The mix takes {needed:,.0f}: with no room to speak of. Provision {wanted:,}."
         return Check("warning", region, f"{what} capacity", said, advice)
     return Check("ok", region, f"{what} capacity", f"{said}; the mix takes {needed:,.0f}")
+
+
+# --- Checks of the account around a table: quotas, and CloudWatch alarms on its metrics ----
+
+
+NEARLY_FULL = 0.8
+"""The used share of a quota above which the headroom is small."""
+
+_WATCHED = {
+    "throttles": ("ReadThrottleEvents", "WriteThrottleEvents", "ThrottledRequests"),
+    "system errors": ("SystemErrors",),
+}
+_REPLICATION = {"replication": ("ReplicationLatency",)}
+
+_TITLES: dict[Dimension, str] = {"read": "Read", "write": "Write"}
+
+
+def check_quotas(plane: ControlPlane, state: TableState, regions: Sequence[str]) -> Iterator[Check]:
+    """Compare the provisioned capacity, as far as it may rise, with the account's quotas.
+
+    A table on demand has no quota that DynamoDB tells.
+    """
+    for region in regions:
+        found = state.of(region)
+        if not found.exists or found.billing_mode == ON_DEMAND:
+            continue
+        try:
+            limits = plane.call(ControlPlaneCall(region, "DescribeLimits", {}))
+        except RequestError as error:
+            yield Check("note", region, "quotas", f"not known: {error}")
+            continue
+        for dimension in DIMENSIONS:
+            yield _quota(region, dimension, found, limits)
+
+
+def _quota(
+    region: str, dimension: Dimension, found: RegionTableState, limits: Mapping[str, Any]
+) -> Check:
+    what = f"{dimension} quota"
+    most = _most(found, dimension)
+    of_table = limits[f"TableMax{_TITLES[dimension]}CapacityUnits"]
+    of_account = limits[f"AccountMax{_TITLES[dimension]}CapacityUnits"]
+    said = f"up to {most:,} of {of_table:,} units per table, {of_account:,} per account"
+    lowest = min(of_table, of_account)
+    verdict: Verdict = "ok"
+    advice = ""
+    if most > lowest:
+        verdict = "error"
+        advice = f"Autoscaling stops at {lowest:,}: request a higher quota from Service Quotas."
+    elif most > NEARLY_FULL * lowest:
+        verdict = "warning"
+        advice = "Request a higher quota before the load grows: it can take days."
+    return Check(verdict, region, what, said, advice)
+
+
+def _most(found: RegionTableState, dimension: Dimension) -> int:
+    units = found.read_units if dimension == "read" else found.write_units
+    scaling = {} if isinstance(found.scaling, Unknown) else found.scaling
+    return max(units, scaling[dimension].max) if dimension in scaling else units
+
+
+def check_alarms(plane: ControlPlane, state: TableState, regions: Sequence[str]) -> Iterator[Check]:
+    """Look for alarms on the metrics of the table. Their names do not matter."""
+    for region in regions:
+        if not state.of(region).exists:
+            continue
+        if not plane.serves("cloudwatch", region):
+            yield Check("note", region, "alarms", "not known: no endpoint of cloudwatch is stated")
+            continue
+        try:
+            watched = set(_watched_metrics(plane, state.name, region))
+        except RequestError as error:
+            yield Check("note", region, "alarms", f"not known: {error}")
+            continue
+        wanted = _WATCHED | (_REPLICATION if state.of(region).replicas else {})
+        missing = [what for what, names in wanted.items() if watched.isdisjoint(names)]
+        if missing:
+            advice = "Add [alarms] to the table's description: `terraform` renders them."
+            yield Check("warning", region, "alarms", f"none on {', '.join(missing)}", advice)
+        else:
+            yield Check("ok", region, "alarms", f"on {', '.join(wanted)}")
+
+
+def _watched_metrics(plane: ControlPlane, table: str, region: str) -> Iterator[str]:
+    """Yield the metrics of the table that a metric alarm of the region uses."""
+    more: dict[str, Any] = {}
+    while True:
+        arguments = {"AlarmTypes": ["MetricAlarm"], "MaxRecords": 100, **more}
+        page = plane.call(ControlPlaneCall(region, "DescribeAlarms", arguments, "cloudwatch"))
+        for alarm in page.get("MetricAlarms", ()):
+            queries = (each.get("MetricStat", {}) for each in alarm.get("Metrics", ()))
+            for metric in (alarm, *(each.get("Metric", {}) for each in queries)):
+                dimensions = {one["Name"]: one["Value"] for one in metric.get("Dimensions", ())}
+                if metric.get("Namespace") == NAMESPACE and dimensions.get("TableName") == table:
+                    yield metric["MetricName"]
+        if not page.get("NextToken"):
+            return
+        more = {"NextToken": page["NextToken"]}
+
+
+# --- What servers of Valkey and Redis tell of themselves, judged: a store's, or a shared ---
+
+
+Info: TypeAlias = Mapping[str, str]
+"""What INFO answers: names to values."""
+
+MEMORY_LIMIT = 0.9
+"""The share of its memory from which on a server is said to be nearly full."""
+
+
+def of_servers(target: ValkeyTarget, *, caches: bool) -> Iterator[Check]:
+    """Memory, durability and replicas of each server that is read from; of a cache, memory alone.
+
+    Each may take the target's `read_timeout` to answer.
+    """
+    for number, (name, place) in enumerate(target.places.items()):
+        primary = number == 0
+        try:
+            with closing(valkey_server(place)) as transport:
+                found = list(_infos(name, place, transport))
+        except RequestError as error:
+            # Reads and writes do without a cache, and some without a replica.
+            verdict: Verdict = "error" if primary and not caches else "warning"
+            yield Check(verdict, name, "server", str(error), "Start it, or correct the URL.")
+            continue
+        for where, info in found:
+            yield from _checks(where, info, caches=caches, primary=primary)
+
+
+def _checks(where: str, info: Info, *, caches: bool, primary: bool) -> Iterator[Check]:
+    yield of_role(where, info, primary=primary)
+    if caches:
+        yield of_cache_memory(where, info)
+        return
+    yield of_memory(where, info)
+    yield of_durability(where, info)
+    if primary:
+        yield check_replicas(where, info)
+
+
+def _infos(name: str, target: ValkeyTarget, transport: Any) -> Iterator[tuple[str, Info]]:
+    """Of every node of a cluster that has keys of its own, or of the one server."""
+    for number in count():
+        request = Request([("INFO",)], number if target.clustered else None)
+        (reply,) = transport.send(request, target.read_timeout)
+        if isinstance(reply, RequestError):
+            raise reply
+        if reply is None:  # There are no more nodes.
+            return
+        yield f"{name} node {number}" if target.clustered else name, info_of(reply)
+        if not target.clustered:
+            return
+
+
+def info_of(reply: bytes) -> Info:
+    """INFO's answer by name."""
+    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
+def of_role(where: str, info: Info, *, primary: bool) -> Check:
+    """What it is, against what the URL takes it for."""
+    name = info.get("server_name", "redis")
+    version = info.get(f"{name}_version", info.get("redis_version", "?"))
+    is_primary = info.get("role", "master") == "master"
+    said = f"{name} {version}, {'primary' if is_primary else 'replica'}"
+    if primary and not is_primary:
+        return Check("error", where, "server", said, "Name the primary first, or its sentinels.")
+    if not primary and is_primary:
+        return Check("error", where, "server", said, "It replicates nothing: see REPLICAOF.")
+    if info.get("master_link_status", "up") != "up":
+        advice = "It is behind its primary until it reaches it again."
+        return Check("warning", where, "server", f"{said}, cut off from its primary", advice)
+    return Check("ok", where, "server", said)
+
+
+def of_memory(where: str, info: Info) -> Check:
+    """A store's memory: nothing may be evicted, the registry least of all."""
+    policy = info.get("maxmemory_policy", "noeviction")
+    evicted = int(info.get("evicted_keys", "0"))
+    said = f"{_used(info)}, {policy}"
+    if policy != "noeviction":
+        said += f", {evicted:,} keys evicted"
+        advice = "Set maxmemory-policy noeviction: it would evict values, and the registry."
+        return Check("error", where, "memory", said, advice)
+    share = _share(info)
+    if share is None:
+        advice = "Set maxmemory: without, the system ends the server when memory is short."
+        return Check("warning", where, "memory", said, advice)
+    if share > MEMORY_LIMIT:
+        return Check("warning", where, "memory", said, "Writes fail once it is full: give it more.")
+    return Check("ok", where, "memory", said)
+
+
+def of_cache_memory(where: str, info: Info) -> Check:
+    """A shared cache's memory: it has to make room by itself."""
+    policy = info.get("maxmemory_policy", "noeviction")
+    said = f"{_used(info)}, {policy}"
+    if policy in ("allkeys-lru", "allkeys-lfu"):
+        return Check("ok", where, "shared cache", said)
+    advice = "Set maxmemory, and maxmemory-policy allkeys-lru: else it refuses when it is full."
+    return Check("warning", where, "shared cache", said, advice)
+
+
+def of_durability(where: str, info: Info) -> Check:
+    """Whether what is acknowledged outlives the process."""
+    for name, what in (
+        ("aof_last_write_status", "the append-only file"),
+        ("rdb_last_bgsave_status", "the last snapshot"),
+    ):
+        if info.get(name, "ok") != "ok":
+            said = f"{what} could not be written"
+            return Check("error", where, "durability", said, "Look at the server's disk and log.")
+    if info.get("aof_enabled") == "1":
+        return Check("ok", where, "durability", "append-only file")
+    return Check(
+        "warning",
+        where,
+        "durability",
+        "no append-only file",
+        "A restart loses what came after the last snapshot, and all if there is none: set "
+        "appendonly yes.",
+    )
+
+
+def check_replicas(where: str, info: Info) -> Check:
+    """Whether anything is left when the machine is not."""
+    connected = int(info.get("connected_slaves", "0"))
+    said = f"{connected} connected"
+    if connected:
+        return Check("ok", where, "replicas", said)
+    return Check("warning", where, "replicas", said, "The loss of this machine loses the store.")
+
+
+def _used(info: Info) -> str:
+    used, most = int(info.get("used_memory", "0")), int(info.get("maxmemory", "0"))
+    of = f" of {most / 2**30:.1f}" if most else ""
+    return f"{used / 2**30:.1f}{of} GiB"
+
+
+def _share(info: Info) -> float | None:
+    most = int(info.get("maxmemory", "0"))
+    return int(info.get("used_memory", "0")) / most if most else None

@@ -11,14 +11,16 @@ from typing import Annotated
 import typer
 
 from chalk_online_store.cli import WrongUsage
-from chalk_online_store.cli.capacity.account import sample_of
-from chalk_online_store.cli.doctor.account import check_alarms, check_quotas
+from chalk_online_store.cli.capacity import sample_of
 from chalk_online_store.cli.doctor.checks import (
     ORDER,
     Check,
+    check_alarms,
     check_capacity,
     check_drift,
+    check_quotas,
     check_table,
+    of_servers,
 )
 from chalk_online_store.cli.doctor.live import (
     check_legacy_attributes,
@@ -27,13 +29,10 @@ from chalk_online_store.cli.doctor.live import (
     of_regions,
     of_registry,
 )
-from chalk_online_store.cli.doctor.servers import of_servers
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.options import URL_VARIABLE, Json
+from chalk_online_store.cli.options import URL_VARIABLE, Json, namespace_called
 from chalk_online_store.cli.planes import opened_plane
-from chalk_online_store.cli.schemas import namespace_called
-from chalk_online_store.cli.tables import print_table
-from chalk_online_store.cli.terminal import say
+from chalk_online_store.cli.terminal import print_table, say
 from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import AccessDenied, ConnectionFailed, RequestError, RequestTimeout
 from chalk_online_store.planning.mix import read_mix

@@ -22,8 +22,8 @@ from chalk_online_store.errors import (
 )
 from chalk_online_store.provisioning.control_plane import (
     ApiLacking,
-    Call,
     ControlPlane,
+    ControlPlaneCall,
     denied_action,
 )
 from chalk_online_store.provisioning.policies import READS, WRITES
@@ -126,7 +126,7 @@ def _probe(
     Only a response proves that an action is allowed. A missing table proves nothing.
     """
     try:
-        plane.call(Call(region, action, arguments))
+        plane.call(ControlPlaneCall(region, action, arguments))
     except AccessDenied as error:
         # A request may need another action than its own, such as kms:Decrypt: AWS names it.
         return denied_action(error) or f"dynamodb:{action}"
@@ -144,7 +144,7 @@ def of_clocks(plane: ControlPlane, table: str, regions: Sequence[str]) -> Iterat
     for region in regions:
         asked = time.time()
         try:
-            answer = plane.call(Call(region, "DescribeTable", {"TableName": table}))
+            answer = plane.call(ControlPlaneCall(region, "DescribeTable", {"TableName": table}))
         except RequestError as error:
             # A refusal has a date as well.
             answer = getattr(error.__cause__, "response", {})
@@ -208,7 +208,7 @@ def check_legacy_attributes(
             "Limit": 10,
         }
         try:
-            items = plane.call(Call(region, "Query", arguments)).get("Items", [])
+            items = plane.call(ControlPlaneCall(region, "Query", arguments)).get("Items", [])
         except RequestError:  # The checks `permissions` and `registry` report it.
             return
         if any(name.startswith(LEGACY_ATTRIBUTES) for item in items for name in item):

@@ -19,22 +19,18 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from chalk_online_store.cli import INTERRUPTED, WrongUsage, require
 from chalk_online_store.cli.bars import Description, bars
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.options import Json, Url, Yes, given
-from chalk_online_store.cli.prices import IMPORT_PRICE, PRICE_OF, WRITE_PRICE
-from chalk_online_store.cli.prompts import confirm
-from chalk_online_store.cli.schemas import namespace_called
+from chalk_online_store.cli.options import Json, Url, Yes, confirm, given, namespace_called
+from chalk_online_store.cli.price_files import IMPORT_PRICE, PRICE_OF, WRITE_PRICE
 from chalk_online_store.cli.signals import terminated_as_interrupted
-from chalk_online_store.cli.tables import print_table
-from chalk_online_store.cli.terminal import say
+from chalk_online_store.cli.terminal import print_table, say
 from chalk_online_store.connect import provisioned_wcu
 from chalk_online_store.report import Report
 
 if TYPE_CHECKING:
-    from chalk_online_store.cli.loading import progress as kept
-    from chalk_online_store.cli.loading.estimate import Estimate
+    from chalk_online_store.cli.loading import run as kept
     from chalk_online_store.cli.loading.export import Exported
     from chalk_online_store.cli.loading.formats import TextOptions
-    from chalk_online_store.cli.loading.run import Order, Tell
+    from chalk_online_store.cli.loading.run import Estimate, Order, Tell
     from chalk_online_store.cli.loading.source import Source
 
 
@@ -138,10 +134,8 @@ def load(
     """
     with _interruptible("Interrupted before anything was written: give the same command again."):
         require("arrow", "pyarrow")
-        from chalk_online_store.cli.loading.estimate import estimate
-        from chalk_online_store.cli.loading.formats import TextOptions
-        from chalk_online_store.cli.loading.inputs import beside, input_files
-        from chalk_online_store.cli.loading.run import Order
+        from chalk_online_store.cli.loading.formats import TextOptions, beside, input_files
+        from chalk_online_store.cli.loading.run import Order, estimate
         from chalk_online_store.cli.loading.source import Source
 
         if import_format and not given(context, "url"):
@@ -209,8 +203,8 @@ def _rate(text: str, url: str) -> float | None:
 
 
 def _load(order: Order, as_json: bool) -> None:
-    from chalk_online_store.cli.loading.progress import take_up
     from chalk_online_store.cli.loading.run import load as run
+    from chalk_online_store.cli.loading.run import take_up
 
     source = order.source
     target = f"{source.namespace.name} in {_table_of(order.url)}"

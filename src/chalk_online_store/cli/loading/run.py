@@ -4,24 +4,73 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from chalk_online_store.cli.checkpoint import save_checkpoint
-from chalk_online_store.cli.loading.progress import Progress
+import msgspec
+
+from chalk_online_store.cli.checkpoint import load_checkpoint, save_checkpoint
 from chalk_online_store.cli.loading.source import ROWS_PER_BATCH, Rows, Source
+from chalk_online_store.codec.changes import render_fresh
 from chalk_online_store.codec.columns import Stored
+from chalk_online_store.codec.namespaces import NamespaceCodec
+from chalk_online_store.codec.sizes import item_size
+from chalk_online_store.errors import InvalidValue
 from chalk_online_store.logs import event
+from chalk_online_store.operations.write import row_by_row
+from chalk_online_store.planning.items import draft_codec
+from chalk_online_store.planning.units import write_units
 from chalk_online_store.report import Report
 from chalk_online_store.schema import seconds
 from chalk_online_store.store import OnlineStore
 from chalk_online_store.writer.bulk import BulkWriter
-from chalk_online_store.writer.dead_letters import DeadLetter, DeadLetterFile
-from chalk_online_store.writer.logs import LOG
-from chalk_online_store.writer.settings import Writing
+from chalk_online_store.writer.ledger import DeadLetter, DeadLetterFile
+from chalk_online_store.writer.settings import LOG, Writing
+
+# --- How far a load has come, kept beside its file, so that it goes on after an interrupt ---
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Progress(msgspec.Struct):
+    """The first `rows` rows of a file are written, or dead, in a table.
+
+    `observed_at` (UTC us) is that of all rows, unless a column has it: a load that goes on later
+    keeps it.
+    """
+
+    source: dict[str, Any]
+    target: str
+    observed_at: int
+    rows: int = 0
+    dead: int = 0
+
+    @property
+    def moment(self) -> datetime:
+        """`observed_at` as a datetime."""
+        return _EPOCH + timedelta(microseconds=self.observed_at)
+
+
+def take_up(path: Path, source: dict[str, Any], target: str, now: datetime) -> Progress:
+    """What an interrupted load has left, or a new beginning.
+
+    Raises `InvalidValue` where the file or the table was another one.
+    """
+    found = load_checkpoint(path, Progress, "load")
+    if found is None:
+        return Progress(source, target, (now - _EPOCH) // timedelta(microseconds=1))
+    if (found.source, found.target) != (source, target):
+        what = "table" if found.source == source else "file"
+        raise InvalidValue(
+            f"{path} is the progress of another load: the {what} is not the same. Remove it to "
+            "begin anew, or name another one with --progress."
+        )
+    return found
+
 
 SAVE_EVERY_SECONDS = 1.0
 """Time between two states of the progress on disk."""
@@ -170,3 +219,55 @@ class _Loader:
         )  # fmt: skip
         self._progress.rows, self._progress.dead = first.rows, first.dead
         return True
+
+
+# --- What a load takes, from a sample of its rows, before anything is written --------------
+
+
+_GB = 1e9
+_SAMPLE = 500
+_NOW = 1_800_000_123_456_789
+"""UTC microseconds with 16 digits: DynamoDB does not count trailing zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a load takes; WCU and bytes of all its items, by the mean of `sample` rows.
+
+    An update takes what the item was before, where that was larger: nothing is known of that.
+    """
+
+    rows: int
+    sample: int
+    items: float
+    wcu: float
+    bytes: float
+
+    def price_of_writes(self, a_million: float) -> float:
+        """Dollars, on demand; `a_million` is the price of so many write request units."""
+        return self.wcu / 1e6 * a_million
+
+    def price_of_import(self, a_gigabyte: float) -> float:
+        """Dollars for an import from S3; `a_gigabyte` is the price of one, uncompressed."""
+        return self.bytes / _GB * a_gigabyte
+
+
+def estimate(source: Source) -> Estimate:
+    """What loading a file takes."""
+    sample = next(iter(source.read(rows_per_batch=_SAMPLE)), None)
+    rows: Sequence[Mapping[str, Any]] = sample.rows if sample else []
+    sizes = _sizes(draft_codec(source.namespace), rows)
+    count = max(1, len(rows))
+    return Estimate(
+        source.count,
+        len(rows),
+        len(sizes) / count * source.count,
+        sum(map(write_units, sizes)) / count * source.count,
+        sum(sizes) / count * source.count,
+    )
+
+
+def _sizes(codec: NamespaceCodec, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    planned, _ = row_by_row(codec, rows, [_NOW] * len(rows))
+    decode = msgspec.json.decode
+    return [item_size(decode(render_fresh(codec.layout, change))) for _, change in planned]

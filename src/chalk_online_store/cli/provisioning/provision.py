@@ -11,8 +11,7 @@ import typer
 
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.options import Json, Yes
-from chalk_online_store.cli.prompts import confirm
+from chalk_online_store.cli.options import Json, Yes, confirm
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.dynamodb.sessions import session_of
 from chalk_online_store.provisioning.applying import Progress

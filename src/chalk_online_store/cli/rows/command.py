@@ -17,13 +17,18 @@ from chalk_online_store.backend import Call
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.json_rows import JsonRows
-from chalk_online_store.cli.options import Features, Json, JsonLines, OneSchema, Url
+from chalk_online_store.cli.options import (
+    Features,
+    Json,
+    JsonLines,
+    OneSchema,
+    Url,
+    namespace_called,
+)
 from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.cli.rows.registered import parse_key, registered_namespace
-from chalk_online_store.cli.schemas import namespace_called
 from chalk_online_store.cli.stores import ANSWERS_WITHIN, load_registry
-from chalk_online_store.cli.tables import print_table
-from chalk_online_store.cli.terminal import say
+from chalk_online_store.cli.terminal import print_table, say
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.operations.rows import Row

@@ -25,8 +25,7 @@ from chalk_online_store.cli.scaling.loads import (
     Trace,
     load_of,
 )
-from chalk_online_store.cli.tables import print_table
-from chalk_online_store.cli.terminal import say
+from chalk_online_store.cli.terminal import print_table, say
 from chalk_online_store.planning.autoscaling import BURST_SECONDS, TargetTracking, simulate
 from chalk_online_store.planning.demand import Demand
 from chalk_online_store.planning.on_demand import READ_WARM, WRITE_WARM, OnDemand

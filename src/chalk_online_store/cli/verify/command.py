@@ -14,26 +14,38 @@ import typer
 
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.bars import bars
-from chalk_online_store.cli.bench.command import on_this_machine
+from chalk_online_store.cli.bench import on_this_machine
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.options import URL_VARIABLE, Json, Yes
+from chalk_online_store.cli.options import URL_VARIABLE, Json, Yes, confirm
 from chalk_online_store.cli.planes import opened_plane
-from chalk_online_store.cli.prompts import confirm
 from chalk_online_store.cli.signals import terminated_as_interrupted
-from chalk_online_store.cli.tables import print_table
-from chalk_online_store.cli.terminal import say
-from chalk_online_store.cli.verify.account import ACCOUNT_CHECKS
-from chalk_online_store.cli.verify.checks import VERDICTS, Check, CheckResult
-from chalk_online_store.cli.verify.consumption import CONSUMPTION_CHECKS
-from chalk_online_store.cli.verify.context import CheckContext, Client, Scratch
-from chalk_online_store.cli.verify.expressions import EXPRESSION_CHECKS
-from chalk_online_store.cli.verify.price import Price, price_of
+from chalk_online_store.cli.terminal import print_table, say
+from chalk_online_store.cli.verify.consumption import CONSUMPTION_CHECKS, SIZE_CHECKS
+from chalk_online_store.cli.verify.context import (
+    VERDICTS,
+    Check,
+    CheckContext,
+    CheckResult,
+    Client,
+    Scratch,
+)
+from chalk_online_store.cli.verify.expressions import (
+    EXPRESSION_CHECKS,
+    RESPONSE_CHECKS,
+    TRANSACTION_CHECKS,
+    latency_checks,
+)
 from chalk_online_store.cli.verify.regions import REGION_CHECKS
-from chalk_online_store.cli.verify.responses import RESPONSE_CHECKS, latency_checks
-from chalk_online_store.cli.verify.run import Removal, run_checks, scratch_items
-from chalk_online_store.cli.verify.sizes import SIZE_CHECKS
-from chalk_online_store.cli.verify.tables import scratch_table, write_capacity
-from chalk_online_store.cli.verify.transactions import TRANSACTION_CHECKS
+from chalk_online_store.cli.verify.run import (
+    ACCOUNT_CHECKS,
+    Price,
+    Removal,
+    price_of,
+    run_checks,
+    scratch_items,
+    scratch_table,
+    write_capacity,
+)
 from chalk_online_store.cli.verify.values import VALUE_CHECKS
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.sync import Transport

@@ -7,13 +7,12 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from chalk_online_store.backend import Call, GroupKeys, RowOrError
-from chalk_online_store.cli.verify.checks import NotApplicable
 from chalk_online_store.codec.changes import Attributes, Change, parse_item, render_fresh
 from chalk_online_store.codec.ids import ALPHABET
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
@@ -38,6 +37,24 @@ from chalk_online_store.errors import (
 from chalk_online_store.provisioning.control_plane import ControlPlane
 from chalk_online_store.report import Report
 from chalk_online_store.retry import RetryPolicy
+
+# --- Waiting for a condition, by polling ---------------------------------------------------
+
+
+_FIRST_PAUSE_SECONDS, _PAUSE_SHARE = 0.02, 0.1
+"""Pauses between reads: a lag is measured to a tenth, by a few dozen reads."""
+
+
+def wait_until(is_done: Callable[[], bool], seconds: float) -> float | None:
+    """Wait for a condition, and return the seconds that it took; None after `seconds`."""
+    began = time.monotonic()
+    while not is_done():
+        passed = time.monotonic() - began
+        if passed >= seconds:
+            return None
+        time.sleep(max(_FIRST_PAUSE_SECONDS, passed * _PAUSE_SHARE))
+    return time.monotonic() - began
+
 
 T = TypeVar("T")
 
@@ -331,3 +348,69 @@ def accepted(send: Callable[[], object]) -> str:
     except ConditionFailed:
         return "condition failed"
     return "accepted"
+
+
+# --- The parts of a check: its name, the expected text, and a function that returns a tex ---
+
+
+Verdict: TypeAlias = Literal["ok", "differs", "skipped"]
+
+VERDICTS: list[Verdict] = ["ok", "differs", "skipped"]
+
+
+class Measured(NamedTuple):
+    """A figure, which no text can be compared with."""
+
+    text: str
+    as_expected: bool
+    figures: dict[str, float] | None = None
+    """The same figures for JSON, by name."""
+
+
+class NotApplicable(Exception):
+    """Raised by a check if this URL or account gives it nothing to check. The text says why."""
+
+
+class Units(NamedTuple):
+    """Capacity units that a check consumes, the removal of its items included.
+
+    Refused writes count as well: AWS bills them and does not report them.
+    """
+
+    rcu: float = 0.0
+    wcu: float = 0.0
+
+
+NO_UNITS = Units()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One assumption of the library.
+
+    `run` returns the seen text, which is as expected if it equals `expected`.
+    """
+
+    name: str
+    expected: str
+    run: Callable[[CheckContext], str | Measured]
+    units: Units = NO_UNITS
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of a check. `detail` is the engine's message if a request failed."""
+
+    name: str
+    expected: str
+    seen: str
+    verdict: Verdict
+    seconds: float
+    rcu: float
+    wcu: float
+    detail: str = ""
+    figures: dict[str, float] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the result as JSON has it."""
+        return asdict(self)

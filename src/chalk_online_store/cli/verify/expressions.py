@@ -7,9 +7,16 @@ from functools import partial
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
-from chalk_online_store.cli.verify.checks import Check, Units
-from chalk_online_store.cli.verify.context import CheckContext, accepted
+from chalk_online_store.cli.verify.context import (
+    Check,
+    CheckContext,
+    Measured,
+    ResponseLog,
+    Units,
+    accepted,
+)
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
@@ -255,4 +262,185 @@ EXPRESSION_CHECKS = [
     Check("size of a ConditionExpression", _SIZES, _sizes(_send_long_condition), Units(2, 3)),
     Check("size of a ProjectionExpression", _SIZES, _sizes(_send_long_projection), Units(2.5, 2)),
     Check("operators of a condition", _OPERATORS, _check_operators, Units(1, 4)),
+]
+
+
+# --- Checks of transactions: all of their writes, or none ----------------------------------
+
+
+def _is_accepted(context: CheckContext, swaps: Sequence[ConditionalWrite]) -> bool:
+    return context.client.run(lambda call: context.client.backend.transact(swaps, call))
+
+
+def _fresh(context: CheckContext, key: ItemKey, value: str) -> Attributes:
+    return context.fresh(context.text(key, value))
+
+
+def _count(context: CheckContext, keys: Sequence[ItemKey]) -> int:
+    return sum(context.client.item(key) is not None for key in keys)
+
+
+def _check_transaction(context: CheckContext) -> str:
+    keys = [context.scratch.key() for _ in range(3)]
+    old, *others = (_fresh(context, key, "old") for key in keys)
+    done = _is_accepted(context, [ConditionalWrite(None, item) for item in (old, others[0])])
+    written = _count(context, keys)
+    # The second one exists already.
+    refused = not _is_accepted(
+        context, [ConditionalWrite(None, others[1]), ConditionalWrite(None, others[0])]
+    )
+    unchanged = _count(context, keys) == written
+    new = _fresh(context, keys[0], "new")
+    replaced = _is_accepted(
+        context, [ConditionalWrite(old, new), ConditionalWrite(others[0], None)]
+    )
+    left = _count(context, keys)
+    seen = (
+        f"{'done' if done and written == 2 else 'not done'}",
+        f"{'refused' if refused else 'not refused'} {'as a whole' if unchanged else 'in part'}",
+        f"{'replaced and removed' if replaced and left == 1 else 'neither replaced nor removed'}",
+    )
+    return ", ".join(seen)
+
+
+def _check_single(context: CheckContext) -> str:
+    """A swap that is alone goes by PutItem and DeleteItem, at half the units."""
+    key = context.scratch.key()
+    old, new = _fresh(context, key, "old"), _fresh(context, key, "new")
+    steps = [
+        ConditionalWrite(None, old),
+        ConditionalWrite(None, new),
+        ConditionalWrite(new, None),
+        ConditionalWrite(old, new),
+        ConditionalWrite(new, None),
+    ]
+    done = [_is_accepted(context, [swap]) for swap in steps]
+    return ", ".join("done" if each else "refused" for each in done)
+
+
+TRANSACTION_CHECKS = [
+    Check(
+        "transactions",
+        "done, refused as a whole, replaced and removed",
+        _check_transaction,
+        Units(12, 15),
+    ),
+    Check(
+        "conditional PutItem and DeleteItem",
+        "done, refused, refused, done, done",
+        _check_single,
+        Units(1, 5),
+    ),
+]
+
+
+# --- Checks of the headers of all responses of a run, and of latency -----------------------
+
+
+_PERCENTILES = (50, 95, 99)
+_BATCH = 10
+
+
+def _check_checksums(context: CheckContext) -> str:
+    log = _log(context)
+    if log.damaged:
+        return "wrong on some responses"
+    if log.checksums == log.responses:
+        return "on every response, all correct"
+    return "on some responses" if log.checksums else "on no response"
+
+
+def _check_request_ids(context: CheckContext) -> str:
+    log = _log(context)
+    ids = log.request_ids - {""}
+    if "" in log.request_ids:
+        return "on no response" if not ids else "on some responses"
+    return "on every response, all different" if len(ids) == log.responses else "some twice"
+
+
+def _log(context: CheckContext) -> ResponseLog:
+    """Return the log of the run, after one more request: it is never empty."""
+    context.client.item(context.scratch.key())
+    return context.client.transport.log
+
+
+# --- latency -------------------------------------------------------------------------------
+
+_Send = Callable[[CheckContext, list[ItemKey], int], object]
+"""Sends request number n. All of the keys have items."""
+
+
+def _update(context: CheckContext, keys: list[ItemKey], number: int) -> None:
+    context.client.apply(context.text(keys[0], at=number + 1))
+
+
+def _put(context: CheckContext, keys: list[ItemKey], number: int) -> None:
+    fresh = context.fresh(context.change(context.scratch.beside(keys[0], f"p{number}"), {}))
+    context.client.run(
+        lambda call: context.client.backend.transact([ConditionalWrite(None, fresh)], call)
+    )
+
+
+def _put_two(context: CheckContext, keys: list[ItemKey], number: int) -> None:
+    made = [context.scratch.beside(keys[0], f"{part}{number}") for part in "tu"]
+    swaps = [ConditionalWrite(None, context.fresh(context.change(key, {}))) for key in made]
+    context.client.run(lambda call: context.client.backend.transact(swaps, call))
+
+
+_SENDS: dict[str, _Send] = {
+    "GetItem": lambda c, keys, n: c.client.read(keys[:1], consistent=False),
+    "BatchGetItem": lambda c, keys, n: c.client.read(keys, consistent=False),
+    "Query": lambda c, keys, n: c.client.query(keys[1].pk),
+    "UpdateItem": _update,
+    "PutItem": _put,
+    "BatchWriteItem": lambda c, keys, n: c.client.put_all([c.text(key) for key in keys[1:]]),
+    "TransactWriteItems": _put_two,
+    "DeleteItem": lambda c, keys, n: c.client.delete(keys[:1]),
+}
+
+
+def _latency_check(operation: str, send: _Send, units: Units) -> Callable[[int], Check]:
+    def run(context: CheckContext) -> Measured:
+        keys = [context.scratch.key() for _ in range(_BATCH)]
+        context.client.put_all([context.text(key) for key in keys])
+        latencies = context.client.transport.log.latencies
+        before = len(latencies.get(operation, ()))
+        for count in range(context.requests):
+            send(context, keys, count)
+        seconds = latencies[operation][before:]
+        figures = {
+            f"p{percent}_ms": 1e3 * float(np.percentile(seconds, percent, method="inverted_cdf"))
+            for percent in _PERCENTILES
+        }
+        figures["max_ms"] = 1e3 * max(seconds)
+        shown = ", ".join(f"{name[:-3]} {value:.1f}" for name, value in figures.items())
+        return Measured(f"{shown} ms", True, {**figures, "requests": float(len(seconds))})
+
+    def make(requests: int) -> Check:
+        cost = Units(units.rcu * requests + _BATCH, units.wcu * requests + 2 * _BATCH)
+        return Check(f"latency of {operation}", "measured", run, cost)
+
+    return make
+
+
+_UNITS = {
+    "GetItem": Units(0.5),
+    "BatchGetItem": Units(0.5 * _BATCH),
+    "Query": Units(1),
+    "UpdateItem": Units(0, 1),
+    "PutItem": Units(0, 2),
+    "BatchWriteItem": Units(0, _BATCH - 1),
+    "TransactWriteItems": Units(0, 6),
+    "DeleteItem": Units(0, 1),
+}
+
+
+def latency_checks(requests: int) -> list[Check]:
+    """Return a check for each operation. Each measures `requests` requests."""
+    return [_latency_check(name, send, _UNITS[name])(requests) for name, send in _SENDS.items()]
+
+
+RESPONSE_CHECKS = [
+    Check("CRC32 headers", "on every response, all correct", _check_checksums, Units(2, 1)),
+    Check("request ids", "on every response, all different", _check_request_ids, Units(2, 1)),
 ]

@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from chalk_online_store.cli.verify.checks import Check, Measured, Units
-from chalk_online_store.cli.verify.context import CheckContext, Client
-from chalk_online_store.cli.verify.waiting import wait_until
+from chalk_online_store.cli.verify.context import (
+    Check,
+    CheckContext,
+    Client,
+    Measured,
+    Units,
+    wait_until,
+)
 from chalk_online_store.codec.changes import is_same
 from chalk_online_store.codec.layout import ItemKey
 

@@ -5,23 +5,43 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from chalk_online_store.backend import Call, chunks, fan_out
-from chalk_online_store.cli.verify.checks import (
+from chalk_online_store.cli.verify.context import (
+    ATTEMPT_SECONDS,
+    CALL_SECONDS,
     Check,
+    CheckContext,
     CheckResult,
+    Client,
     Measured,
     NotApplicable,
+    Scratch,
+    Units,
     Verdict,
+    wait_until,
 )
-from chalk_online_store.cli.verify.context import CALL_SECONDS, CheckContext, Client, Scratch
-from chalk_online_store.cli.verify.waiting import wait_until
 from chalk_online_store.codec.changes import key_of
 from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.dynamodb.messages import Request
+from chalk_online_store.dynamodb.sessions import resolve_regions
+from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.effects import Operation
-from chalk_online_store.errors import OnlineStoreError, RequestError
+from chalk_online_store.errors import (
+    InvalidValue,
+    OnlineStoreError,
+    RequestError,
+    TableNotFound,
+    WriteConflict,
+)
+from chalk_online_store.planning.prices import read_prices
+from chalk_online_store.provisioning.applying import apply
+from chalk_online_store.provisioning.control_plane import ApiLacking, ControlPlane, ControlPlaneCall
+from chalk_online_store.provisioning.observing import observe
+from chalk_online_store.provisioning.planning import plan
+from chalk_online_store.provisioning.spec import TableSpec
 
 REPLICATED_SECONDS = 30.0
 """The longest wait for replicated deletes, before a region is cleaned by itself."""
@@ -185,3 +205,143 @@ def _find(client: Client, scratch: Scratch) -> list[ItemKey]:
 def _read_keys(client: Client, pk: str, call: Call) -> Operation[list[ItemKey]]:
     items = yield from client.backend.list_partition(pk, " ", call)
     return [key_of(client.layout, item) for item in items]
+
+
+# --- A scratch table for `--create`: created as `provision` does, and deleted however a r ---
+
+
+_MAX_PREFIX = 200
+"""AWS: a table's name has up to 255 characters."""
+
+_DELETE_SECONDS = 600.0
+
+
+@contextmanager
+def scratch_table(
+    plane: ControlPlane, target: DynamoDBTarget, region: str, token: str, removal: Removal
+) -> Iterator[DynamoDBTarget]:
+    """Create a table on demand in one region, and delete it on leaving.
+
+    Raises as `provisioning.applying.apply`.
+    """
+    name, layout = f"{target.table[:_MAX_PREFIX]}-verify-{token}", target.layout
+    spec = TableSpec(
+        name,
+        (region,),
+        pk=layout.pk,
+        sk=layout.sk,
+        ttl=layout.ttl,
+        recovery_days=None,
+        deletion_protection=False,
+    )
+    wanted = plan(spec, observe(plane, name, spec.regions))
+    delete = partial(_delete_table, plane, name, region)
+    with removal.remove_on_leaving(f"table {name!r} in {region}", delete):
+        apply(wanted, plane)
+        yield replace(target, table=name)
+
+
+def write_capacity(plane: ControlPlane, name: str, region: str) -> float:
+    """Return the provisioned WCU of a table; 0 for a table on demand, and if that is not known."""
+    try:
+        table = plane.call(ControlPlaneCall(region, "DescribeTable", {"TableName": name}))["Table"]
+    except RequestError:
+        return 0.0
+    return float(table.get("ProvisionedThroughput", {}).get("WriteCapacityUnits", 0))
+
+
+def _delete_table(plane: ControlPlane, name: str, region: str) -> int:
+    """Delete a table that may still be in creation; 0 once no table of its name is found."""
+
+    def is_gone() -> bool:
+        try:
+            plane.call(ControlPlaneCall(region, "DeleteTable", {"TableName": name}))
+        except WriteConflict:  # It is being created, or deleted.
+            return False
+        except TableNotFound:
+            return True
+        return False
+
+    return 1 if wait_until(is_gone, _DELETE_SECONDS) is None else 0
+
+
+# --- The price of a run of checks, computed before it begins -------------------------------
+
+
+_EXAMPLE_REGION = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Capacity units in all regions, and dollars on demand by the bundled prices of `region`."""
+
+    rcu: float
+    wcu: float
+    dollars: float
+    region: str
+    as_of: str
+
+    @property
+    def text(self) -> str:
+        """A sentence for people."""
+        return (
+            f"The checks take about {self.rcu:,.0f} RCU and {self.wcu:,.0f} WCU: "
+            f"${self.dollars:,.2f} on demand ({self.region}, {self.as_of})."
+        )
+
+
+def price_of(checks: Sequence[Check], regions: Sequence[str]) -> Price:
+    """Return the price of checks.
+
+    A write is replicated, and billed, in every region. Each region is read after the removal.
+    """
+    prices = read_prices()
+    try:
+        region, found = regions[0], prices.of(regions[0])
+    except InvalidValue:
+        region, found = _EXAMPLE_REGION, prices.of(_EXAMPLE_REGION)
+    rcu = sum(check.units.rcu for check in checks) * len(regions)
+    wcu = sum(check.units.wcu for check in checks) * len(regions)
+    dollars = (rcu * found.standard.million_rru + wcu * found.standard.million_wru) / 1e6
+    return Price(rcu, wcu, dollars, region, f"{prices.as_of:%B %Y}")
+
+
+# --- Checks of the table's TTL attribute, and of credentials that expire -------------------
+
+
+_ON = "on the attribute of the URL"
+_RENEWED = "renewed, and accepted"
+
+
+def _check_ttl(context: CheckContext) -> str:
+    arguments = {"TableName": context.target.table}
+    try:
+        call = ControlPlaneCall(context.client.region, "DescribeTimeToLive", arguments)
+        found = context.plane.call(call)["TimeToLiveDescription"]
+    except ApiLacking:
+        return "the engine has no TTL"
+    if found.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
+        return "off"
+    name = found.get("AttributeName")
+    return _ON if name == context.layout.ttl else f"on {name!r}"
+
+
+def _check_renewal(context: CheckContext) -> str:
+    source = resolve_regions(context.target)[0].credentials
+    if source.current(ATTEMPT_SECONDS).expires_at is None:
+        raise NotApplicable("these credentials do not expire")
+    client, key = context.client, context.scratch.key()
+    request = Request("GetItem", client.bodies.get_whole(key), renew=True)
+    response = client.send_raw(request)
+    if response.status != 200:
+        return "renewed, and refused"
+    expires_at = source.refresh(ATTEMPT_SECONDS).expires_at
+    if expires_at is not None and expires_at <= time.time() + ATTEMPT_SECONDS:
+        return "renewed, and expired"
+    return _RENEWED
+
+
+ACCOUNT_CHECKS = [
+    Check("TTL", _ON, _check_ttl),
+    Check("renewal of credentials", _RENEWED, _check_renewal, Units(2, 1)),
+]

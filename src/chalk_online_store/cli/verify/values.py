@@ -10,8 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from chalk_online_store.cli.verify.checks import Check, Units
-from chalk_online_store.cli.verify.context import CheckContext, accepted
+from chalk_online_store.cli.verify.context import Check, CheckContext, Units, accepted
 from chalk_online_store.codec.changes import key_attributes, render_item
 from chalk_online_store.codec.changes import number as number_attribute
 from chalk_online_store.codec.shapes import Column, Shape

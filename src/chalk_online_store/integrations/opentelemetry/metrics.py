@@ -31,7 +31,7 @@ from chalk_online_store.tiers.filter.reads import FilterStats
 from chalk_online_store.tiers.lru import CacheStats
 from chalk_online_store.tiers.shared_cache import SharedCacheStats
 from chalk_online_store.tiers.tiers import StoreStats
-from chalk_online_store.writer.stats import WriterStats
+from chalk_online_store.writer.settings import WriterStats
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
