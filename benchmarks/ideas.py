@@ -20,8 +20,7 @@ import numpy as np
 from benchmarks.entities import COUNTS, entities, namespace
 from benchmarks.layouts import Item, Row, codec_of, our_layout
 from benchmarks.table import as_table
-from chalk_online_store.codec.ids import ALPHABET
-from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, own
+from chalk_online_store.codec.layout import ALPHABET, BASE, ERASED, LATEST, WIDTH, own
 from chalk_online_store.codec.sizes import item_size, value_size
 from chalk_online_store.planning.units import write_units
 

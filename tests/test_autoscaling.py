@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store import InvalidValue
-from chalk_online_store.planning.autoscaling import TargetTracking, simulate
-from chalk_online_store.planning.decreases import Decreases
+from chalk_online_store.planning.autoscaling import Decreases, TargetTracking, simulate
 from chalk_online_store.planning.demand import Demand, diurnal, steady
 from chalk_online_store.planning.runs import CapacityChange, ProvisionedRun
 

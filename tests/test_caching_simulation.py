@@ -35,8 +35,7 @@ from chalk_online_store.planning.caching import (
     memory_curve,
     simulate,
 )
-from chalk_online_store.planning.traces import read_trace
-from chalk_online_store.planning.traffic import Workload, zipf
+from chalk_online_store.planning.traffic import Workload, read_trace, zipf
 from chalk_online_store.tiers.filter.bloom import KeyFilter, hash_keys
 from chalk_online_store.tiers.lru import MISS, InFlightRead, ItemCache
 from tests.files import Write, check_refused, write_rows

@@ -16,7 +16,7 @@ from chalk_online_store.cli.checkpoint import save_checkpoint
 from chalk_online_store.cli.copying import run as copying
 from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.operations import copying as operations
-from chalk_online_store.planning.typical import typical_rows
+from chalk_online_store.planning.items import typical_rows
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, Valkey, create_table
 from tests.helpers import exit_status

@@ -23,7 +23,7 @@ from chalk_online_store.cli.json_rows import JsonRows
 from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.cli.rows.registered import parse_key, registered_namespace
 from chalk_online_store.codec.registry import Registry
-from chalk_online_store.planning.typical import typical_rows
+from chalk_online_store.planning.items import typical_rows
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, create_table
 from tests.helpers import exit_status

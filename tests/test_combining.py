@@ -6,8 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from chalk_online_store.codec.changes import Attributes, Change, number
-from chalk_online_store.codec.combining import merge_changes, subtract_newer
+from chalk_online_store.codec.changes import (
+    Attributes,
+    Change,
+    merge_changes,
+    number,
+    subtract_newer,
+)
 from tests.helpers import stress
 from tests.test_changes import NEW, OLD, after, erase, part, seen, whole
 

@@ -29,11 +29,9 @@ from chalk_online_store.errors import (
     TableNotFound,
     Throttled,
 )
-from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.items import Sample, typical_rows
 from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
 from chalk_online_store.planning.sizing import Sizing, size
-from chalk_online_store.planning.typical import typical_rows
-from chalk_online_store.provisioning.alarms import table_alarms
 from chalk_online_store.provisioning.applying import apply
 from chalk_online_store.provisioning.control_plane import ControlPlane, ControlPlaneCall
 from chalk_online_store.provisioning.observing import observe
@@ -49,6 +47,7 @@ from chalk_online_store.provisioning.state import (
     TargetTracking,
     Unknown,
 )
+from chalk_online_store.provisioning.terraform import table_alarms
 from chalk_online_store.testing import (
     ClockSkew,
     Dynoxide,

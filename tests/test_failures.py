@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from chalk_online_store import errors
 from chalk_online_store.dynamodb import responses as answers
-from chalk_online_store.dynamodb.failures import failure
+from chalk_online_store.dynamodb.failures import failure, hide_values
 from chalk_online_store.dynamodb.messages import Response
-from chalk_online_store.dynamodb.redaction import hide_values
 from tests.helpers import stress
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)

@@ -26,8 +26,7 @@ from chalk_online_store.codec.changes import (
     parse_item,
     render_item,
 )
-from chalk_online_store.codec.ids import all_ids
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.layout import ItemKey, TableLayout, all_ids
 from chalk_online_store.codec.registry import Registry, read_entry
 from chalk_online_store.codec.shapes import Column, Shape
 from chalk_online_store.drivers.simulated import Reply

@@ -6,10 +6,9 @@ import pytest
 
 from chalk_online_store import Feature, Namespace
 from chalk_online_store.planning.grouping import GroupAdvice, _groupings, advise
-from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.items import Lengths, Sample, typical_rows
 from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
 from chalk_online_store.planning.prices import read_prices
-from chalk_online_store.planning.typical import Lengths, typical_rows
 
 PRICES = read_prices().of("us-east-1").standard
 

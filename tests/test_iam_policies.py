@@ -15,8 +15,8 @@ import pytest
 import chalk_online_store.dynamodb
 from chalk_online_store import OnlineStore, features
 from chalk_online_store.backend import Call
+from chalk_online_store.codec.changes import ConditionalWrite
 from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.wire import Wire
 from chalk_online_store.errors import InvalidValue

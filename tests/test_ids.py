@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalk_online_store.codec.ids import ALPHABET, all_ids, free_ids
+from chalk_online_store.codec.layout import ALPHABET, all_ids, free_ids
 
 first_ids = st.sets(st.sampled_from(list(itertools.islice(all_ids(), 200))))
 

@@ -8,12 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from chalk_online_store import Feature, Namespace
-from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.items import Lengths, Sample, typical_rows
 from chalk_online_store.planning.limits import Finding, findings, partitions
 from chalk_online_store.planning.mix import Extras, Mix, NamespaceMix, Query, Write
-from chalk_online_store.planning.planned import Mode
-from chalk_online_store.planning.sizing import Sizing, size
-from chalk_online_store.planning.typical import Lengths, typical_rows
+from chalk_online_store.planning.sizing import Mode, Sizing, size
 
 USER = Namespace("user", int, [Feature("blob", bytes)])
 

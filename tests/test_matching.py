@@ -9,9 +9,9 @@ import pytest
 
 from chalk_online_store import OnlineStoreError, Status, features
 from chalk_online_store.backend import Call
+from chalk_online_store.codec.changes import ConditionalWrite
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.raw_items import RawItemShape
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.drivers.simulated import Reply, SimulatedDriver
 from chalk_online_store.dynamodb import responses as answers
 from chalk_online_store.dynamodb.backend import DynamoDBBackend

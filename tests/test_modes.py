@@ -14,7 +14,7 @@ import pytest
 
 from chalk_online_store import Feature, Namespace, OnlineStore, Vector
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.items import Sample, typical_rows
 from chalk_online_store.planning.memory import (
     GIB,
     KEY_OVERHEAD,
@@ -27,7 +27,6 @@ from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
 from chalk_online_store.planning.modes import ModeAdvice, autoscaled, compare
 from chalk_online_store.planning.prices import Prices, read_prices
 from chalk_online_store.planning.sizing import Sizing, size
-from chalk_online_store.planning.typical import typical_rows
 from chalk_online_store.testing import Valkey
 
 USER = Namespace("user", int, [Feature("name", str)])

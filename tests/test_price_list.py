@@ -11,8 +11,7 @@ import pytest
 
 from chalk_online_store.cli import main, price_files
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.planning.price_list import OFFER_URL, parse_offer
-from chalk_online_store.planning.prices import ClassPrices, read_prices
+from chalk_online_store.planning.prices import OFFER_URL, ClassPrices, parse_offer, read_prices
 
 US = {
     "ReadCapacityUnit-Hrs": 0.00013,

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalk_online_store import Feature, Namespace, RegistryError, TypeConflict, UnknownFeature
-from chalk_online_store.codec import registry_edits as edits
+from chalk_online_store.codec import registry as edits
 from chalk_online_store.codec.changes import Attributes, key_of, parse_item, render_item
-from chalk_online_store.codec.ids import all_ids
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.layout import ItemKey, TableLayout, all_ids
 from chalk_online_store.codec.registry import (
     ACTIVE,
     ALIAS,

@@ -17,8 +17,7 @@ import pytest
 from chalk_online_store import Feature, Namespace
 from chalk_online_store.backend import Call
 from chalk_online_store.codec.changes import Attributes, key_of
-from chalk_online_store.codec.ids import free_ids
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.layout import ItemKey, TableLayout, free_ids
 from chalk_online_store.codec.registry import PARTITION, Registry, home_mark
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.steps import read_clocks

@@ -13,9 +13,9 @@ from chalk_online_store import InvalidValue, RegionState, Routing
 from chalk_online_store.effects import Instant
 from chalk_online_store.errors import AccessDenied, ConnectionFailed, RequestTimeout, Throttled
 from chalk_online_store.routing.commands import RegionCommands
-from chalk_online_store.routing.hedging import HedgeBudget
-from chalk_online_store.routing.lag import Lag
+from chalk_online_store.routing.replication import Lag
 from chalk_online_store.routing.router import Router
+from chalk_online_store.routing.settings import HedgeBudget
 
 KIND = "Get"
 REGIONS = ("east", "west", "north")

@@ -10,10 +10,9 @@ import pytest
 
 from chalk_online_store import Feature, Namespace
 from chalk_online_store.errors import InvalidValue, UnknownFeature
-from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.items import Lengths, Sample, typical_rows
 from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write, read_mix
 from chalk_online_store.planning.sizing import Sizing, refused_share, size
-from chalk_online_store.planning.typical import Lengths, typical_rows
 
 USER = Namespace(
     "user",

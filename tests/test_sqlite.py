@@ -23,9 +23,8 @@ from chalk_online_store import (
     OnlineStore,
     WriteFailed,
 )
-from chalk_online_store.codec.changes import Change, parse_item
+from chalk_online_store.codec.changes import Change, ConditionalWrite, parse_item
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.embedded import requests
 from chalk_online_store.embedded import transport as sqlite
 from chalk_online_store.embedded.transport import SqliteEngine

@@ -10,12 +10,10 @@ from hypothesis import strategies as st
 
 from chalk_online_store import Feature, Namespace
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.items import Sample, typical_rows
 from chalk_online_store.planning.mix import Mix, NamespaceMix, Query, Write
 from chalk_online_store.planning.sizing import Sizing, size
-from chalk_online_store.planning.typical import typical_rows
 from chalk_online_store.provisioning import spec as module
-from chalk_online_store.provisioning.sizes import spec_for
 from chalk_online_store.provisioning.spec import (
     Autoscaling,
     OnDemand,
@@ -24,6 +22,7 @@ from chalk_online_store.provisioning.spec import (
     Units,
     read_spec,
     render_spec,
+    spec_for,
 )
 
 USER = Namespace("user", int, [Feature("name", str)])

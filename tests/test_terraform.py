@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provisioning import hcl
-from chalk_online_store.provisioning.alarms import table_alarms
 from chalk_online_store.provisioning.policies import policies
 from chalk_online_store.provisioning.spec import (
     Autoscaling,
@@ -27,7 +26,7 @@ from chalk_online_store.provisioning.spec import (
     TableSpec,
     Units,
 )
-from chalk_online_store.provisioning.terraform import INSIGHTS, render
+from chalk_online_store.provisioning.terraform import INSIGHTS, render, table_alarms
 from chalk_online_store.urls import parse_url
 from tests.helpers import stress
 from tests.terraform import ACCOUNT

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
-from chalk_online_store.codec.changes import Attributes, Change
+from chalk_online_store.codec.changes import Attributes, Change, ConditionalWrite
 from chalk_online_store.codec.decoding import Row
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.shapes import Shape
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import All, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
 from chalk_online_store.report import Report

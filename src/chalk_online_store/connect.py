@@ -243,8 +243,7 @@ def table_size(url: str) -> TableSize:
     if isinstance(target, ValkeyTarget):
         with closing(valkey_server(target)) as server:
             return TableSize(*server.size(target.read_timeout))
-    from chalk_online_store.dynamodb.sessions import resolve_regions
-    from chalk_online_store.dynamodb.tables import describe_table
+    from chalk_online_store.dynamodb.sessions import describe_table, resolve_regions
 
     first = resolve_regions(target)[0]
     return TableSize(*describe_table(first, target.table))

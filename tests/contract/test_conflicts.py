@@ -16,10 +16,9 @@ from chalk_online_store import (
     TypeConflict,
     WriteFailed,
 )
-from chalk_online_store.codec.changes import Attributes, key_of
+from chalk_online_store.codec.changes import Attributes, ConditionalWrite, key_of
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.registry import Entry
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.writer.ledger import DeadLetter
 from tests.contract.conftest import AnyStore, Open
 from tests.contract.test_registry import run, soon

@@ -21,8 +21,8 @@ from chalk_online_store import (
     UnknownFeature,
 )
 from chalk_online_store.backend import Call
+from chalk_online_store.codec.changes import ConditionalWrite
 from chalk_online_store.codec.registry import ACTIVE, RETIRED, Entry, Registry
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.connect import connect
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.drivers.sync import SyncDriver

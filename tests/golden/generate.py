@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from chalk_online_store.codec.changes import Attributes, parse_item
-from chalk_online_store.codec.ids import all_ids
+from chalk_online_store.codec.layout import all_ids
 from chalk_online_store.codec.nested import Ids, value_encoder
 from chalk_online_store.schema.annotations import read_annotation
 from chalk_online_store.schema.types import struct_fields

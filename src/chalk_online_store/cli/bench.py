@@ -37,8 +37,8 @@ from chalk_online_store.dynamodb.credentials import is_local
 from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import OnlineStoreError, RequestRefused, WriteFailed
 from chalk_online_store.operations.rows import Status
+from chalk_online_store.planning.items import typical_rows
 from chalk_online_store.planning.traffic import zipf
-from chalk_online_store.planning.typical import typical_rows
 from chalk_online_store.report import Report
 from chalk_online_store.schema import Namespace
 from chalk_online_store.store import OnlineStore

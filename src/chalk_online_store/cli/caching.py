@@ -18,8 +18,7 @@ from chalk_online_store.cli.plots import check_format, plot_curves
 from chalk_online_store.cli.price_files import PRICE, PRICE_OF
 from chalk_online_store.cli.terminal import Cell, make_console, print_table, say
 from chalk_online_store.planning.caching import Cache, Filter, Item, Outcome, memory_curve, simulate
-from chalk_online_store.planning.traces import read_trace
-from chalk_online_store.planning.traffic import READS_PER_SECOND, Workload, zipf
+from chalk_online_store.planning.traffic import READS_PER_SECOND, Workload, read_trace, zipf
 from chalk_online_store.schema.durations import seconds
 
 CACHED_SHARE = 0.1

@@ -18,7 +18,7 @@ from chalk_online_store.cli.terminal import print_table, say
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.planning.bill import Bill
 from chalk_online_store.planning.grouping import GroupAdvice, GroupingCost, advise
-from chalk_online_store.planning.items import Sample
+from chalk_online_store.planning.items import Sample, typical_rows
 from chalk_online_store.planning.limits import Finding, findings, partitions
 from chalk_online_store.planning.memory import (
     ValkeyCost,
@@ -30,9 +30,7 @@ from chalk_online_store.planning.mix import Mix, NamespaceMix, read_mix
 from chalk_online_store.planning.modes import MODES, TARGET, Mode, ModeAdvice, compare
 from chalk_online_store.planning.prices import Prices, ValkeyPrices, read_prices
 from chalk_online_store.planning.sizing import Sizing, size
-from chalk_online_store.planning.typical import typical_rows
-from chalk_online_store.provisioning.sizes import spec_for
-from chalk_online_store.provisioning.spec import render_spec
+from chalk_online_store.provisioning.spec import render_spec, spec_for
 
 # --- All that is reckoned of a mix, as one thing: to print, as JSON, or as a page ----------
 

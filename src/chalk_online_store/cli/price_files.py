@@ -14,8 +14,7 @@ from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import Json
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.planning.price_list import OFFER_URL, parse_offer
-from chalk_online_store.planning.prices import Prices, read_prices
+from chalk_online_store.planning.prices import OFFER_URL, Prices, parse_offer, read_prices
 
 app = typer.Typer(help="Write price files for `capacity` and `autoscale`.", no_args_is_help=True)
 

@@ -5,6 +5,9 @@ One attribute name is one byte wherever it can be: names are paid for in every i
 
 from __future__ import annotations
 
+import itertools
+import string
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -62,3 +65,26 @@ class TableLayout(msgspec.Struct, frozen=True, cache_hash=True):
     def reserved(self) -> frozenset[str]:
         """Names that no feature id may take."""
         return frozenset((self.pk, self.sk, self.ttl))
+
+
+# --- Short stable ids: the shortest base-62 strings, in one fixed order --------------------
+
+
+ALPHABET = string.ascii_lowercase + string.ascii_uppercase + string.digits
+
+
+def all_ids() -> Iterator[str]:
+    """a, b, … 9, aa, ab, …: every id, shortest first. The order is part of the stored form."""
+    for length in itertools.count(1):
+        for letters in itertools.product(ALPHABET, repeat=length):
+            yield "".join(letters)
+
+
+def place(name_id: str) -> tuple[int, list[int]]:
+    """What sorts ids as `all_ids` gives them."""
+    return len(name_id), [ALPHABET.index(letter) for letter in name_id]
+
+
+def free_ids(taken: Container[str]) -> Iterator[str]:
+    """The ids that are not taken, shortest first."""
+    return (candidate for candidate in all_ids() if candidate not in taken)

@@ -18,9 +18,8 @@ from chalk_online_store.backend import (
     chunks,
     fan_out,
 )
-from chalk_online_store.codec.changes import Attributes, Change, key_of
+from chalk_online_store.codec.changes import Attributes, Change, ConditionalWrite, key_of
 from chalk_online_store.codec.layout import TableLayout
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.ordering import OrderedWrites

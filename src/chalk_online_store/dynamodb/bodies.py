@@ -9,12 +9,12 @@ import msgspec
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
+    ConditionalWrite,
     render_fresh,
     render_item,
 )
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.shapes import Shape
-from chalk_online_store.codec.swaps import ConditionalWrite
 
 _json = msgspec.json.encode
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from typing import TypeAlias
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from chalk_online_store.dynamodb.credentials import (
     CredentialSource,
@@ -21,7 +24,7 @@ from chalk_online_store.dynamodb.credentials import (
     resolve_endpoint,
 )
 from chalk_online_store.dynamodb.urls import DynamoDBTarget
-from chalk_online_store.errors import InvalidURL
+from chalk_online_store.errors import ConnectionFailed, InvalidURL, RequestRefused, TableNotFound
 from chalk_online_store.logs import event
 
 logger = logging.getLogger("chalk_online_store.requests")
@@ -124,3 +127,43 @@ def _reopen(profile: str | None, makes_up: bool) -> Session:
 
 def _listing(names: Iterable[str]) -> str:
     return ", ".join(names) or "no region"
+
+
+# --- What the control plane knows of a table, by boto3 -------------------------------------
+
+
+def describe_table(access: RegionAccess, table: str) -> tuple[int, int, int]:
+    """The items of a table and their bytes, on AWS as they were up to six hours ago, and its WCU.
+
+    These are 0 for a table on demand.
+
+    Raises `TableNotFound`, `RequestRefused`, `ConnectionFailed`, `InvalidCredentials`.
+    """
+    keys = access.credentials.current()
+    client = access.session.client(
+        "dynamodb",
+        region_name=access.endpoint.region,
+        endpoint_url=access.endpoint.url,
+        aws_access_key_id=keys.access_key,
+        aws_secret_access_key=keys.secret_key,
+        aws_session_token=keys.token,
+    )
+    with closing(client):
+        try:
+            description = client.describe_table(TableName=table)["Table"]
+        except ClientError as error:
+            raise _refusal(table, error.response.get("Error", {}).get("Code", "")) from error
+        except BotoCoreError as error:
+            raise ConnectionFailed(f"DescribeTable of {table!r}: {error}.") from error
+    throughput = description.get("ProvisionedThroughput", {})
+    return (
+        description.get("ItemCount", 0),
+        description.get("TableSizeBytes", 0),
+        throughput.get("WriteCapacityUnits", 0),
+    )
+
+
+def _refusal(table: str, code: str) -> TableNotFound | RequestRefused:
+    if code == "ResourceNotFoundException":
+        return TableNotFound(f"There is no table {table!r}: check its name and region in the URL.")
+    return RequestRefused(f"DescribeTable of {table!r}: {code}.")

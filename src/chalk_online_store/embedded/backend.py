@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 
 from chalk_online_store.backend import Call, GroupKeys, ItemPage, KeyPage, Outcome, RowOrError
-from chalk_online_store.codec.changes import Attributes, Change, parse_item
+from chalk_online_store.codec.changes import Attributes, Change, ConditionalWrite, parse_item
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.embedded import requests
 from chalk_online_store.errors import RequestTimeout

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chalk_online_store.codec.changes import Change
+from chalk_online_store.codec.changes import Change, ConditionalWrite
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import ConditionalWrite
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from chalk_online_store.backend import WriteOutcome
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
+    ConditionalWrite,
     fresh_item,
     leaves_newer,
     merge,
@@ -45,7 +46,6 @@ from chalk_online_store.codec.changes import (
     render_item,
 )
 from chalk_online_store.codec.layout import ItemKey, TableLayout
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.embedded import requests
 from chalk_online_store.errors import ConnectionFailed, RequestRefused, RequestTimeout, StoreClosed
 

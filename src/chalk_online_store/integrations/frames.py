@@ -31,8 +31,7 @@ except ImportError as error:
     ) from error
 
 from chalk_online_store.integrations.conversion import TableConverter
-from chalk_online_store.integrations.table_keys import Keys, key_columns, keys_of
-from chalk_online_store.integrations.tables import index_names, table_of
+from chalk_online_store.integrations.tables import Keys, index_names, key_columns, keys_of, table_of
 from chalk_online_store.operations.arrays import integers_array
 from chalk_online_store.operations.rows import Rows
 from chalk_online_store.operations.times import ObservedAt

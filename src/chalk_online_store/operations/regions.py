@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chalk_online_store.backend import Backend, Call
-from chalk_online_store.codec.swaps import ConditionalWrite
+from chalk_online_store.codec.changes import ConditionalWrite
 from chalk_online_store.effects import NOW, All, Instant, Operation, Sleep
 from chalk_online_store.errors import OnlineStoreError, RequestError, WriteConflict
 from chalk_online_store.routing import items

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 from chalk_online_store.backend import Backend, Call
-from chalk_online_store.codec import registry_edits as edits
+from chalk_online_store.codec import registry as edits
+from chalk_online_store.codec.changes import MAX_TRANSACT_ITEMS, ConditionalWrite
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.codec.registry import (
     NAMES_AFTER,
@@ -19,7 +20,6 @@ from chalk_online_store.codec.registry import (
     home_mark,
     read_items,
 )
-from chalk_online_store.codec.swaps import MAX_TRANSACT_ITEMS, ConditionalWrite
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
 from chalk_online_store.errors import (
     DamagedItem,
@@ -184,7 +184,7 @@ class RegistryKeeper:
         return edits.entered(entries, layout, births)
 
     def rename(self, old: str, new: str, call: Call) -> Operation[None]:
-        """Give a feature another full name; see `codec.registry_edits.renamed`."""
+        """Give a feature another full name; see `codec.registry.renamed`."""
         registry = yield from self._load_at_home(call)
         registry.check(old, new)
         plan = partial(edits.renamed, old=old, new=new, layout=self._backend.layout)
@@ -193,7 +193,7 @@ class RegistryKeeper:
     def drop(
         self, names: Iterable[str], call: Call, declared: Container[str] = ()
     ) -> Operation[None]:
-        """Retire the ids of features by full name; see `codec.registry_edits.dropped`.
+        """Retire the ids of features by full name; see `codec.registry.dropped`.
 
         Raises `UnknownFeature` for a name that is neither registered nor among the declared.
         """
@@ -219,7 +219,7 @@ class RegistryKeeper:
             self._registry = replace(self._registry, dropped=self._dropped)
 
     def adopt(self, entries: Iterable[Entry], call: Call) -> Operation[None]:
-        """Take over entries with their ids; see `codec.registry_edits.adopted`."""
+        """Take over entries with their ids; see `codec.registry.adopted`."""
         registry = yield from self._load_at_home(call)
         entries = tuple(entries)
         registry.check(*(entry.name for entry in entries))

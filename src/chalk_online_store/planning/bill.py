@@ -35,14 +35,6 @@ from chalk_online_store.planning.demand import diurnal
 from chalk_online_store.planning.memory import GIB, cheapest_nodes, memory_gib
 from chalk_online_store.planning.mix import Mix
 from chalk_online_store.planning.on_demand import READ_WARM, WRITE_WARM
-from chalk_online_store.planning.planned import (
-    TARGET,
-    Mode,
-    PlannedRegion,
-    PlannedUnits,
-    planned_regions,
-    provisioned_units,
-)
 from chalk_online_store.planning.prices import (
     HOURS_A_MONTH,
     SECONDS_A_MONTH,
@@ -53,7 +45,16 @@ from chalk_online_store.planning.prices import (
     ValkeyPrices,
 )
 from chalk_online_store.planning.runs import ProvisionedRun
-from chalk_online_store.planning.sizing import RegionUnits, Sizing
+from chalk_online_store.planning.sizing import (
+    TARGET,
+    Mode,
+    PlannedRegion,
+    PlannedUnits,
+    RegionUnits,
+    Sizing,
+    planned_regions,
+    provisioned_units,
+)
 
 __all__ = [
     "TARGET",

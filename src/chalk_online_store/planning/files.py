@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import csv
 import json
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
 
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.arrays import import_arrow
@@ -147,3 +150,19 @@ _READERS: dict[str, Callable[[Path, FileFormat], Iterator[Row]]] = {
     ".json": _json_lines,
     ".parquet": _parquet,
 }
+
+
+# --- Descriptions in TOML files, checked as they are read ----------------------------------
+
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path, kind: type[T]) -> T:
+    """What a TOML file says, as a struct; raises `InvalidValue` naming the file and the place."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), kind)
+    except OSError as error:
+        raise InvalidValue(f"{path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise InvalidValue(f"{path}: {error}") from None

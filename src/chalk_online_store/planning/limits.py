@@ -17,8 +17,14 @@ from chalk_online_store.planning.items import Sample
 from chalk_online_store.planning.mix import NamespaceMix
 from chalk_online_store.planning.on_demand import READ_WARM, WRITE_WARM
 from chalk_online_store.planning.partitions import READ_LIMIT, WRITE_LIMIT, partition_count
-from chalk_online_store.planning.planned import TARGET, Mode, PlannedRegion, planned_regions
-from chalk_online_store.planning.sizing import GroupSize, Sizing
+from chalk_online_store.planning.sizing import (
+    TARGET,
+    GroupSize,
+    Mode,
+    PlannedRegion,
+    Sizing,
+    planned_regions,
+)
 from chalk_online_store.planning.units import read_units, write_units
 
 Severity: TypeAlias = Literal["error", "warning", "note"]

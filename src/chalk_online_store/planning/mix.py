@@ -30,7 +30,7 @@ from msgspec import Meta, Struct, field
 
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations.write import Ordering
-from chalk_online_store.planning.toml import read_toml
+from chalk_online_store.planning.files import read_toml
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Rate = Annotated[float, Meta(ge=0)]

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from chalk_online_store.planning.bill import Bill, Choice, ModeCost, TableClass, autoscaled, bill
-from chalk_online_store.planning.planned import TARGET, Mode, provisioned_units
 from chalk_online_store.planning.prices import RegionPrices, ServicePrices, ValkeyPrices
-from chalk_online_store.planning.sizing import Sizing
+from chalk_online_store.planning.sizing import TARGET, Mode, Sizing, provisioned_units
 
 __all__ = [
     "MODES",

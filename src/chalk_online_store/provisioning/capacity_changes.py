@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from chalk_online_store.provisioning.changes import Change, Sign
+from chalk_online_store.provisioning.changes import Change, PlanContext, Sign
 from chalk_online_store.provisioning.control_plane import ControlPlaneCall
-from chalk_online_store.provisioning.plan_context import PlanContext
 from chalk_online_store.provisioning.spec import (
     Autoscaling,
     OnDemand,

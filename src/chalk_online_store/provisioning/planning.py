@@ -21,9 +21,8 @@ from collections.abc import Iterator
 
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.provisioning import capacity_changes, region_changes
-from chalk_online_store.provisioning.changes import Change, Note, Plan
+from chalk_online_store.provisioning.changes import Change, Note, Plan, PlanContext
 from chalk_online_store.provisioning.control_plane import ControlPlaneCall
-from chalk_online_store.provisioning.plan_context import PlanContext
 from chalk_online_store.provisioning.spec import TableSpec
 from chalk_online_store.provisioning.state import BOTH_IMAGES, RegionTableState, TableState, Unknown
 

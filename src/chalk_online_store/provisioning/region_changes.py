@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from chalk_online_store.provisioning import capacity_changes
-from chalk_online_store.provisioning.changes import Change
+from chalk_online_store.provisioning.changes import Change, PlanContext
 from chalk_online_store.provisioning.control_plane import ControlPlaneCall
-from chalk_online_store.provisioning.plan_context import PlanContext
 from chalk_online_store.provisioning.spec import TableSpec
 from chalk_online_store.provisioning.state import (
     BOTH_IMAGES,

@@ -26,7 +26,9 @@ from msgspec import Meta, Struct, field
 
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.planning.toml import read_toml
+from chalk_online_store.planning.files import read_toml
+from chalk_online_store.planning.modes import TARGET, Mode
+from chalk_online_store.planning.sizing import PlannedUnits, Sizing, planned_regions
 
 _TABLE = r"^[A-Za-z0-9_.-]{3,255}$"
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
@@ -254,3 +256,27 @@ def _without_none(value: object) -> object:
 def read_spec(path: Path) -> TableSpec:
     """The table that a TOML file describes; raises `InvalidValue` naming the file and the place."""
     return read_toml(path, TableSpec)
+
+
+# --- The table that a sizing asks for ------------------------------------------------------
+
+
+def spec_for(name: str, sizing: Sizing, mode: Mode, target: float = TARGET) -> TableSpec:
+    """Return a table for a sized mix, in a capacity mode: see `planned_regions`."""
+    return TableSpec(name, sizing.mix.regions, _capacity(sizing, mode, target))
+
+
+def _capacity(sizing: Sizing, mode: Mode, target: float) -> Capacity:
+    if mode == "on-demand":
+        return OnDemand()
+    first, *others = planned_regions(sizing, mode, target)
+    differing = {
+        other.region: _units(other.read, target) for other in others if other.read != first.read
+    }
+    return Provisioned(_units(first.read, target), _units(first.write, target), differing)
+
+
+def _units(planned: PlannedUnits, target: float) -> Units:
+    if not planned.is_autoscaled:
+        return Units(planned.units)
+    return Units(planned.units, Autoscaling(planned.minimum, planned.maximum, target))

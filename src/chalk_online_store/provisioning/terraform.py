@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.provisioning.adoption import adopt
-from chalk_online_store.provisioning.alarms import NAMESPACE, Alarm, table_alarms
 from chalk_online_store.provisioning.hcl import (
     Attribute,
     Block,
@@ -25,12 +24,288 @@ from chalk_online_store.provisioning.hcl import (
 )
 from chalk_online_store.provisioning.policies import Arn, Policy, policies, sharing_statements
 from chalk_online_store.provisioning.spec import (
+    Alarms,
     Autoscaling,
     OnDemand,
     Provisioned,
     TableSpec,
     Units,
 )
+
+# --- CloudWatch alarms of a table, as data -------------------------------------------------
+#
+# Source of metrics and dimensions: "DynamoDB metrics and dimensions" in the developer guide.
+# `SystemErrors` exists per operation only, so its alarm adds up the operations of the library.
+# Utilisation is judged against the most that the table can serve: its fixed units, the maximum of
+# its autoscaling, its maximum on demand, or else AWS's quota of a table. The units that are
+# provisioned at the moment have alarms of their own, which Application Auto Scaling makes.
+
+
+NAMESPACE = "AWS/DynamoDB"
+
+TABLE_QUOTA = 40_000
+"""AWS: the units per second, of reads and of writes, that a table may have by default."""
+
+OPERATIONS = (
+    "BatchGetItem",
+    "BatchWriteItem",
+    "DeleteItem",
+    "GetItem",
+    "PutItem",
+    "Query",
+    "Scan",
+    "TransactWriteItems",
+    "UpdateItem",
+)
+"""The operations that the library sends."""
+
+_TITLES = {"read": "Read", "write": "Write"}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric of CloudWatch: `statistic` over periods of `period` seconds."""
+
+    name: str
+    dimensions: Mapping[str, str]
+    statistic: str
+    period: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """An alarm in a region: `metrics` by id, and how they are combined (`expression`).
+
+    It goes off if `datapoints` of the last `periods` values are at `threshold` or above. A period
+    without data is not a breach: DynamoDB reports no value if nothing happened.
+    """
+
+    label: str
+    name: str
+    region: str
+    description: str
+    metrics: Mapping[str, Metric]
+    threshold: float
+    expression: str | None = None
+    periods: int = 5
+    datapoints: int = 3
+
+
+def table_alarms(spec: TableSpec) -> Iterator[Alarm]:
+    """Yield the alarms that a description asks for, in every region of the table."""
+    wanted = spec.alarms
+    if wanted is None:
+        return
+    for region in spec.regions:
+        yield from _throttles(spec, wanted, region)
+        yield from _utilisation(spec, wanted, region)
+        yield _system_errors(spec, region)
+        yield from _replication(spec, wanted, region)
+        if not isinstance(spec.capacity, OnDemand):
+            yield from _account(spec, wanted, region)
+
+
+def _alarm(
+    spec: TableSpec,
+    region: str,
+    what: str,
+    description: str,
+    metrics: Mapping[str, Metric],
+    threshold: float,
+    *,
+    expression: str | None = None,
+    periods: int = 5,
+    datapoints: int = 3,
+) -> Alarm:
+    label = f"{what}_{region}".replace("-", "_")
+    name = f"{spec.name}-{what}"
+    return Alarm(
+        label, name, region, description, metrics, threshold, expression, periods, datapoints
+    )
+
+
+def _throttles(spec: TableSpec, wanted: Alarms, region: str) -> Iterator[Alarm]:
+    for dimension, title in _TITLES.items():
+        metric = Metric(f"{title}ThrottleEvents", {"TableName": spec.name}, "Sum")
+        yield _alarm(
+            spec,
+            region,
+            f"{dimension}-throttles",
+            f"{title}s of {spec.name} are throttled: see Contributor Insights for hot keys.",
+            {"throttles": metric},
+            wanted.throttled_per_minute,
+        )
+
+
+def _utilisation(spec: TableSpec, wanted: Alarms, region: str) -> Iterator[Alarm]:
+    for dimension, title in _TITLES.items():
+        most = _most(spec, region, dimension)
+        consumed = Metric(f"Consumed{title}CapacityUnits", {"TableName": spec.name}, "Sum")
+        yield _alarm(
+            spec,
+            region,
+            f"{dimension}-utilisation",
+            f"{title}s of {spec.name} use {wanted.utilisation:g} % of its {most:,} units/s.",
+            {"consumed": consumed},
+            most * wanted.utilisation / 100,
+            expression="consumed / PERIOD(consumed)",
+        )
+
+
+def _most(spec: TableSpec, region: str, dimension: str) -> int:
+    """Return the most units per second that a table can serve in a region."""
+    capacity = spec.capacity
+    if isinstance(capacity, OnDemand):
+        maximum = capacity.max_read if dimension == "read" else capacity.max_write
+        return TABLE_QUOTA if maximum is None else maximum
+    units: Units = capacity.read_in(region) if dimension == "read" else capacity.write
+    return units.autoscaling.max if units.autoscaling else units.units
+
+
+def _system_errors(spec: TableSpec, region: str) -> Alarm:
+    metrics = {
+        f"m{number}": Metric(
+            "SystemErrors", {"TableName": spec.name, "Operation": operation}, "Sum"
+        )
+        for number, operation in enumerate(OPERATIONS)
+    }
+    return _alarm(
+        spec,
+        region,
+        "system-errors",
+        f"DynamoDB answers requests to {spec.name} with errors of its own (HTTP 500).",
+        metrics,
+        1,
+        expression="SUM(METRICS())",
+    )
+
+
+def _replication(spec: TableSpec, wanted: Alarms, region: str) -> Iterator[Alarm]:
+    for other in spec.regions:
+        if other != region:
+            dimensions = {"TableName": spec.name, "ReceivingRegion": other}
+            yield _alarm(
+                spec,
+                region,
+                f"replication-to-{other}",
+                f"Replication of {spec.name} from {region} to {other} is late.",
+                {"latency": Metric("ReplicationLatency", dimensions, "Average")},
+                wanted.replication_latency_ms,
+            )
+
+
+def _account(spec: TableSpec, wanted: Alarms, region: str) -> Iterator[Alarm]:
+    """Provisioned capacity of all tables of the account, against its quota."""
+    for dimension, title in _TITLES.items():
+        metric = Metric(f"AccountProvisioned{title}CapacityUtilization", {}, "Maximum", 300)
+        yield _alarm(
+            spec,
+            region,
+            f"account-{dimension}-quota",
+            f"The account has provisioned {wanted.utilisation:g} % of its {dimension} quota.",
+            {"utilisation": metric},
+            wanted.utilisation,
+            periods=2,
+            datapoints=2,
+        )
+
+
+# --- Blocks that let Terraform adopt a table which already exists --------------------------
+#
+# A table that another configuration created is in its state: `moved` blocks give its resources
+# our addresses. A table that no state has, because somebody made it by hand, is read by `import`
+# blocks. Replicas are imported in both cases: other configurations have them as blocks of the
+# table.
+#
+# Sources: the import sections of the provider's documentation of `aws_dynamodb_table` and
+# `aws_dynamodb_table_replica` ("table-name:main-region"); "@region" selects another region than the
+# provider's (its version 6).
+
+
+BY_HAND = "import"
+"""What to adopt from if no Terraform state has the table."""
+
+_ADDRESS = re.compile(
+    r"(?P<module>(?:module\.[\w-]+(?:\[[^\]]+\])?\.)*)"
+    r"aws_dynamodb_table\.(?P<name>[\w-]+)(?:\[[^\]]+\])?"
+)
+
+
+_ADOPTED_TABLE = "aws_dynamodb_table.online_store"
+
+# The resources of Application Auto Scaling of other configurations, by the name of their table:
+# the sizing page of Chalk's documentation, and terraform-aws-modules/dynamodb-table. Chalk's
+# module ("main") has no autoscaling.
+_TARGETS = {
+    "chalk_online_store": {"read": "read_target", "write": "write_target"},
+    "autoscaled": {"read": "table_read[0]", "write": "table_write[0]"},
+    "autoscaled_gsi_ignore": {"read": "table_read[0]", "write": "table_write[0]"},
+}
+_POLICIES = {
+    "chalk_online_store": {"read": "read_policy", "write": "write_policy"},
+    "autoscaled": {"read": "table_read_policy[0]", "write": "table_write_policy[0]"},
+    "autoscaled_gsi_ignore": {"read": "table_read_policy[0]", "write": "table_write_policy[0]"},
+}
+
+
+def adopt(spec: TableSpec, source: str, *, module: str = "") -> tuple[Block, ...]:
+    """Return the blocks that adopt an existing table and its replicas.
+
+    `source` is "import" for a table that no state has, otherwise the address of the table in the
+    state, as `terraform state list` prints it, such as `aws_dynamodb_table.chalk_online_store` or
+    `module.online_store.aws_dynamodb_table.main`. All regions of `spec` must already be replicas.
+    `module` is the label of the module call that creates the table, empty for the flat form.
+
+    Raises `InvalidValue` if `source` is neither.
+    """
+    table = f"module.{module}.{_ADOPTED_TABLE}" if module else _ADOPTED_TABLE
+    if source == BY_HAND:
+        imported = block("import", to=Expression(table), id=f"{spec.name}@{spec.regions[0]}")
+        return (imported, *_replicas(spec, module))
+    found = _ADDRESS.fullmatch(source)
+    if found is None:
+        raise InvalidValue(
+            f"--adopt {source!r} is not the address of an aws_dynamodb_table. Pass one that "
+            '`terraform state list` prints, or "import" for a table that was made by hand.'
+        )
+    moved = [(source, table), *_adopted_scaling(spec, found["module"], found["name"], module)]
+    return (
+        *(block("moved", **{"from": Expression(old), "to": Expression(new)}) for old, new in moved),
+        *_replicas(spec, module),
+    )
+
+
+def _replicas(spec: TableSpec, module: str) -> Iterator[Block]:
+    for region in spec.regions[1:]:
+        kind = "aws_dynamodb_table_replica"
+        label = region.replace("-", "_")
+        to = f'module.{module}.{kind}.replica["{region}"]' if module else f"{kind}.{label}"
+        identifier = f"{spec.name}:{spec.regions[0]}@{region}"
+        yield block("import", to=Expression(to), id=identifier)
+
+
+def _adopted_scaling(
+    spec: TableSpec, prefix: str, table: str, module: str
+) -> Iterator[tuple[str, str]]:
+    """The targets and policies of the first region, which the other configuration has too."""
+    if isinstance(spec.capacity, OnDemand) or table not in _TARGETS:
+        return
+    first = spec.regions[0]
+    units = {"read": spec.capacity.read_in(first), "write": spec.capacity.write}
+    for dimension, wanted in units.items():
+        if wanted.autoscaling is None:
+            continue
+        if module:
+            here = f'read["{first}"]' if dimension == "read" else "write[0]"
+        else:
+            here = f"read_{first.replace('-', '_')}" if dimension == "read" else "write"
+        inside = f"module.{module}." if module else ""
+        for kind, names in (
+            ("aws_appautoscaling_target", _TARGETS),
+            ("aws_appautoscaling_policy", _POLICIES),
+        ):
+            yield f"{prefix}{kind}.{names[table][dimension]}", f"{inside}{kind}.{here}"
+
 
 Body: TypeAlias = Iterator[Attribute | Block]
 

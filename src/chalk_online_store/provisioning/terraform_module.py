@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files as resource_files
 
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.provisioning.adoption import adopt
-from chalk_online_store.provisioning.alarms import Alarm, table_alarms
 from chalk_online_store.provisioning.hcl import (
     Block,
     Call,
@@ -28,11 +26,14 @@ from chalk_online_store.provisioning.spec import Autoscaling, OnDemand, TableSpe
 from chalk_online_store.provisioning.terraform import (
     HEADER,
     INSIGHTS,
+    Alarm,
+    adopt,
     backup_name,
     check_renderable,
     iam_sources,
     policy_document,
     resource_policy,
+    table_alarms,
     versions,
 )
 

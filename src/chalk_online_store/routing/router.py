@@ -13,10 +13,8 @@ from chalk_online_store.effects import Instant
 from chalk_online_store.errors import InvalidValue, RequestError, RequestTimeout, StaleConnection
 from chalk_online_store.routing.commands import RegionCommands
 from chalk_online_store.routing.health import RegionHealth, RegionState
-from chalk_online_store.routing.hedging import HedgeBudget
-from chalk_online_store.routing.lag import Lag
-from chalk_online_store.routing.replication import STOPPED_AFTER_SECONDS, ReplicationMonitor
-from chalk_online_store.routing.settings import Routing
+from chalk_online_store.routing.replication import STOPPED_AFTER_SECONDS, Lag, ReplicationMonitor
+from chalk_online_store.routing.settings import HedgeBudget, Routing
 from chalk_online_store.schema import seconds
 
 NEARER = 0.7

@@ -86,3 +86,26 @@ class Routing:
                 raise InvalidValue(f'Routing({name}=...) is a time such as "5s".')
         if self.max_lag is not None and not microseconds(self.max_lag, "Routing(max_lag=...)"):
             raise InvalidValue('Routing(max_lag=...) is a time such as "10s", or None.')
+
+
+# --- How many reads may be asked twice -----------------------------------------------------
+
+
+class HedgeBudget:
+    """A token bucket: each request brings `share` of a hedge, of which `burst` are kept."""
+
+    def __init__(self, share: float, burst: int) -> None:
+        self._share = share
+        self._burst = float(burst)
+        self._left = float(burst)
+
+    def earn(self) -> None:
+        """A request was made."""
+        self._left = min(self._burst, self._left + self._share)
+
+    def take(self) -> bool:
+        """Spend a hedge, if there is one."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -26,12 +26,11 @@ from chalk_online_store.backend import (
     RowOrError,
     WriteOutcome,
 )
-from chalk_online_store.codec.changes import Attributes, Change, render_item
+from chalk_online_store.codec.changes import Attributes, Change, ConditionalWrite, render_item
 from chalk_online_store.codec.decoding import DamagedRow, Row
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.raw_items import ATTRIBUTES, RawItemShape
 from chalk_online_store.codec.shapes import Shape
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem, OnlineStoreError, RequestError, RequestTimeout

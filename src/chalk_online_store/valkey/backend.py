@@ -21,12 +21,17 @@ from chalk_online_store.backend import (
     WriteOutcome,
     chunks,
 )
-from chalk_online_store.codec.changes import Attributes, Change, fresh_item, key_attributes, number
-from chalk_online_store.codec.ids import ALPHABET
-from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
+from chalk_online_store.codec.changes import (
+    Attributes,
+    Change,
+    ConditionalWrite,
+    fresh_item,
+    key_attributes,
+    number,
+)
+from chalk_online_store.codec.layout import ALPHABET, RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.registry import PARTITION as REGISTRY
 from chalk_online_store.codec.shapes import Shape
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem, RequestError, RequestTimeout
 from chalk_online_store.retry import Backoff, RetryPolicy, item_error_or_raise, pause

@@ -7,9 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from chalk_online_store.codec.changes import Attributes, Change, parse_item, render_item
+from chalk_online_store.codec.changes import (
+    Attributes,
+    Change,
+    ConditionalWrite,
+    parse_item,
+    render_item,
+)
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.errors import MalformedResponse, RequestError
 from chalk_online_store.valkey.packing import packed_change
 from chalk_online_store.valkey.resp import Argument, Command

@@ -23,8 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from chalk_online_store.backend import Call
-from chalk_online_store.codec.changes import Change
-from chalk_online_store.codec.combining import subtract_newer
+from chalk_online_store.codec.changes import Change, subtract_newer
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep

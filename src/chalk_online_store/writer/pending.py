@@ -9,8 +9,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 
-from chalk_online_store.codec.changes import Change
-from chalk_online_store.codec.combining import merge_changes, subtract_newer
+from chalk_online_store.codec.changes import Change, merge_changes, subtract_newer
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.namespaces import NamespaceCodec
 from chalk_online_store.writer.tickets import PendingRow, Priority

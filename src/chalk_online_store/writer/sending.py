@@ -21,7 +21,7 @@ from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.report import Report
 from chalk_online_store.retry import RetryPolicy, raise_delay
-from chalk_online_store.routing.hedging import HedgeBudget
+from chalk_online_store.routing.settings import HedgeBudget
 from chalk_online_store.writer.ledger import Ledger
 from chalk_online_store.writer.pending import Entry, Pending
 from chalk_online_store.writer.settings import LOG, log_mistake

@@ -13,7 +13,6 @@ from chalk_online_store.connect import valkey_server
 from chalk_online_store.errors import RequestError
 from chalk_online_store.planning.modes import TARGET, provisioned_units
 from chalk_online_store.planning.sizing import RegionUnits, Sizing
-from chalk_online_store.provisioning.alarms import NAMESPACE
 from chalk_online_store.provisioning.changes import Plan
 from chalk_online_store.provisioning.control_plane import ControlPlane, ControlPlaneCall
 from chalk_online_store.provisioning.state import (
@@ -24,6 +23,7 @@ from chalk_online_store.provisioning.state import (
     TableState,
     Unknown,
 )
+from chalk_online_store.provisioning.terraform import NAMESPACE
 from chalk_online_store.valkey.commands import Request
 from chalk_online_store.valkey.urls import ValkeyTarget
 

@@ -12,13 +12,12 @@ from functools import partial
 
 from chalk_online_store.backend import chunks
 from chalk_online_store.cli.verify.context import Check, CheckContext, Units, accepted
-from chalk_online_store.codec.changes import Change
+from chalk_online_store.codec.changes import MAX_TRANSACT_ITEMS, Change, ConditionalWrite
 from chalk_online_store.codec.keys import MAX_KEY_BYTES
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.raw_items import ATTRIBUTES, RawItemShape
 from chalk_online_store.codec.shapes import Column, Shape
 from chalk_online_store.codec.sizes import MAX_ITEM_BYTES
-from chalk_online_store.codec.swaps import MAX_TRANSACT_ITEMS, ConditionalWrite
 from chalk_online_store.dynamodb import responses as answers
 from chalk_online_store.dynamodb.backend import BATCH_WRITE
 from chalk_online_store.dynamodb.reading import BATCH_GET

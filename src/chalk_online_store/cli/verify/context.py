@@ -14,8 +14,7 @@ import msgspec
 
 from chalk_online_store.backend import Call, GroupKeys, RowOrError
 from chalk_online_store.codec.changes import Attributes, Change, parse_item, render_fresh
-from chalk_online_store.codec.ids import ALPHABET
-from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
+from chalk_online_store.codec.layout import ALPHABET, RESERVED, ItemKey, TableLayout
 from chalk_online_store.codec.raw_items import ATTRIBUTES, RawItemShape
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.sizes import item_size

@@ -20,6 +20,7 @@ from chalk_online_store.cli.verify.context import (
 from chalk_online_store.codec.changes import (
     Attributes,
     Change,
+    ConditionalWrite,
     is_same,
     merge,
     number,
@@ -29,7 +30,6 @@ from chalk_online_store.codec.changes import (
 from chalk_online_store.codec.decoding import FIRST
 from chalk_online_store.codec.layout import BASE, LATEST, ItemKey
 from chalk_online_store.codec.shapes import Column, Shape
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.dynamodb.updates import (
     MAX_EXPRESSION_BYTES,
     MAX_OPERATORS,

@@ -11,10 +11,9 @@ from uuid import UUID
 import msgspec
 
 from chalk_online_store.cli.verify.context import Check, CheckContext, Units, accepted
-from chalk_online_store.codec.changes import key_attributes, render_item
+from chalk_online_store.codec.changes import ConditionalWrite, key_attributes, render_item
 from chalk_online_store.codec.changes import number as number_attribute
 from chalk_online_store.codec.shapes import Column, Shape
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.errors import RequestRefused
 from chalk_online_store.schema import Feature
 

@@ -14,9 +14,8 @@ import msgspec
 import numpy as np
 
 from chalk_online_store.backend import Backend, Call
-from chalk_online_store.codec.changes import key_of
+from chalk_online_store.codec.changes import ConditionalWrite, key_of
 from chalk_online_store.codec.registry import filter_mark
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, All, Instant, Operation, Sleep
 from chalk_online_store.errors import DamagedItem, WriteConflict
 from chalk_online_store.report import Report

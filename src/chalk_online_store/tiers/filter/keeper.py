@@ -24,9 +24,9 @@ import numpy as np
 
 from chalk_online_store._fork import reset_after_fork
 from chalk_online_store.backend import Call
+from chalk_online_store.codec.changes import ConditionalWrite
 from chalk_online_store.codec.layout import TableLayout
 from chalk_online_store.codec.registry import filter_mark
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, Instant, Operation, Sleep
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.schema import Namespace

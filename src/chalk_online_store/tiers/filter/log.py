@@ -9,9 +9,8 @@ from functools import partial
 import numpy as np
 
 from chalk_online_store.backend import Backend, Call, fan_out
-from chalk_online_store.codec.changes import Attributes, key_of
+from chalk_online_store.codec.changes import Attributes, ConditionalWrite, key_of
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.tiers.filter.bloom import Hashes, KeyFilter

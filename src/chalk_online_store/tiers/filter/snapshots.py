@@ -15,9 +15,8 @@ from functools import partial
 import msgspec
 
 from chalk_online_store.backend import Call, fan_out
-from chalk_online_store.codec.changes import Attributes, Change
+from chalk_online_store.codec.changes import Attributes, Change, ConditionalWrite
 from chalk_online_store.codec.layout import ItemKey
-from chalk_online_store.codec.swaps import ConditionalWrite
 from chalk_online_store.effects import NOW, Instant, Operation
 from chalk_online_store.errors import DamagedItem
 from chalk_online_store.tiers.filter.bloom import Layer
