@@ -17,6 +17,9 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 pytest_plugins = ["chalk_online_store.testing.fixtures"]
 
+# Importing Feast takes a minute in a process that has many tests: see tests/test_feast_suite.py.
+collect_ignore = ["docs/feast.md"] if "PYTEST_XDIST_WORKER" in os.environ else []
+
 
 def _enter_empty_directory(namespace: dict[str, Any]) -> None:
     namespace["__name__"] = "__main__"  # chalkpy looks at the module that uses a reference.

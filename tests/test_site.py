@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import inspect
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
+from typing import TypeAlias
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PACKAGE = "chalk_online_store"
-# By name: importing Feast takes seconds, and each worker of a parallel run imports this file.
 OFFERING = [
     PACKAGE,
     f"{PACKAGE}.testing",
@@ -32,6 +30,37 @@ PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 ELSEWHERE = re.compile(r"(?:https?:)?//")
 LOADED = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]*)""")
 UNRENDERED = re.compile(r"\]\[|\]\(|--8<--|^!!!|^:::|\*\*", re.MULTILINE)
+Origins: TypeAlias = dict[tuple[str, str], str]
+
+# In a process of its own: importing Feast takes seconds, and a minute in one that has many tests.
+ORIGINS = """
+import importlib, inspect, json, sys
+
+
+def offered(module):
+    if hasattr(module, "__all__"):
+        return module.__all__
+    return [name for name, thing in vars(module).items() if is_defined_by(module, name, thing)]
+
+
+def is_defined_by(module, name, thing):
+    is_code = inspect.isfunction(thing) or inspect.isclass(thing)
+    return is_code and thing.__module__ == module.__name__ and not name.startswith("_")
+
+
+def origin(module, name):
+    if not hasattr(module, name):  # It is a module, which nobody has imported yet.
+        importlib.import_module(f"{module.__name__}.{name}")
+    thing = getattr(module, name)
+    defines = module if inspect.ismodule(thing) else inspect.getmodule(thing)
+    return getattr(defines, "__name__", "")
+
+
+modules, pairs = map(json.loads, sys.argv[1:])
+pairs += [[module, name] for module in modules for name in offered(importlib.import_module(module))]
+print(json.dumps([[*pair, origin(importlib.import_module(pair[0]), pair[1])] for pair in pairs]))
+"""
+
 ESCAPED_IN_CODE = re.compile(r"<td[^>]*>(?:[^<]|</?code>)*\\\|")
 
 
@@ -138,45 +167,38 @@ def test_examples_are_shown(site: Path) -> None:
         assert path.read_text().partition("\n")[0].strip('"') in shown, path
 
 
-@pytest.mark.parametrize("name", OFFERING)
-def test_what_a_module_offers_is_in_the_reference(name: str, pages: dict[str, Page]) -> None:
+@pytest.fixture(scope="module")
+def origins() -> Origins:
+    """The module that defines each public name, and each name that the documentation imports."""
+    command = [sys.executable, "-c", ORIGINS, json.dumps(OFFERING), json.dumps(sorted(USED))]
+    found = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    return {(module, name): origin for module, name, origin in json.loads(found)}
+
+
+def test_what_a_module_offers_is_in_the_reference(origins: Origins, pages: dict[str, Page]) -> None:
     """Every public name of the package, of its helpers for tests and of its integrations."""
-    module = importlib.import_module(name)
-    assert [name for name in offered(module) if not documented(module, name, pages)] == []
+    offered = {pair for pair in origins if pair[0] in OFFERING}
+    assert {module for module, _ in offered} == set(OFFERING)
+    assert undescribed(offered, origins, pages) == set()
 
 
-def test_what_the_documentation_imports_is_in_the_reference(pages: dict[str, Page]) -> None:
+def test_what_the_documentation_imports_is_in_the_reference(
+    origins: Origins, pages: dict[str, Page]
+) -> None:
     """No example uses what nobody described, beside numbers and the command line itself."""
-    used = {pair for text in TEXTS for pair in imported(text.read_text())}
-    undescribed = {
-        f"{module}.{name}"
-        for module, name in used
-        if not documented(importlib.import_module(module), name, pages) and not name.isupper()
-    }
-    assert undescribed == {f"{PACKAGE}.cli.main"}
+    used = {pair for pair in USED if not pair[1].isupper()}
+    assert undescribed(used, origins, pages) == {f"{PACKAGE}.cli.main"}
 
 
-def documented(module: ModuleType, name: str, pages: dict[str, Page]) -> bool:
-    """Whether the reference has a name, under the module that offers it or that defines it."""
-    if not hasattr(module, name):  # It is a module, which nobody has imported yet.
-        importlib.import_module(f"{module.__name__}.{name}")
-    thing = getattr(module, name)
-    defines = module if inspect.ismodule(thing) else inspect.getmodule(thing)
-    modules = {module.__name__, getattr(defines, "__name__", "")}
+def undescribed(pairs: set[tuple[str, str]], origins: Origins, pages: dict[str, Page]) -> set[str]:
+    """The names that the reference has neither under their module nor where they are defined."""
     described = pages["reference/index.html"].ids
-    return any(f"{each}.{name}" in described for each in modules)
-
-
-def offered(module: ModuleType) -> list[str]:
-    """The names of `__all__`, or else of the functions and classes that a module defines."""
-    if hasattr(module, "__all__"):
-        return [*module.__all__]
-    return [name for name, thing in vars(module).items() if defined_by(module, name, thing)]
-
-
-def defined_by(module: ModuleType, name: str, thing: object) -> bool:
-    is_code = inspect.isfunction(thing) or inspect.isclass(thing)
-    return is_code and thing.__module__ == module.__name__ and not name.startswith("_")
+    return {
+        f"{module}.{name}"
+        for module, name in pairs
+        if f"{module}.{name}" not in described
+        and f"{origins[module, name]}.{name}" not in described
+    }
 
 
 def imported(text: str) -> Iterator[tuple[str, str]]:
@@ -185,3 +207,6 @@ def imported(text: str) -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
                 yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+USED = {pair for text in TEXTS for pair in imported(text.read_text())}
