@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from chalk_online_store import OnlineStore, features
 from chalk_online_store.cli import main
 from chalk_online_store.cli.bars import bars
-from chalk_online_store.cli.terminal import draw_table, make_console, say, visible
+from chalk_online_store.cli.terminal import draw_table, make_console, say
+from chalk_online_store.cli.visible import visible
 
 CLI = Path(__file__).parents[1] / "src" / "chalk_online_store" / "cli"
 HOSTILE = "[/red] [bold]x[/] :smile: \x1b[31m\x1b]0;title\x07 \r\n\t \u202etxt.exe \x9b2J"

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from chalk_online_store.cli.terminal import visible_lines
+from chalk_online_store.cli.visible import visible_lines
 from chalk_online_store.errors import InvalidURL, InvalidValue, MissingDependency, OnlineStoreError
 
 FAILED = 1

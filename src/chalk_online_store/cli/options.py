@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from chalk_online_store.cli.terminal import say, visible_lines
+from chalk_online_store.cli.terminal import say
+from chalk_online_store.cli.visible import visible_lines
 from chalk_online_store.errors import InvalidSchema, OnlineStoreError
 from chalk_online_store.schema import Namespace, namespaces
 

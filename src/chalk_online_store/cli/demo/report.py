@@ -9,7 +9,8 @@ from rich.text import Text
 
 from chalk_online_store.cli.demo.account import Account, Phase, Sizes
 from chalk_online_store.cli.demo.steps import READERS
-from chalk_online_store.cli.terminal import print_table, visible_lines, visible_text
+from chalk_online_store.cli.terminal import print_table, visible_text
+from chalk_online_store.cli.visible import visible_lines
 from chalk_online_store.report import Report
 from chalk_online_store.schema import namespace_of
 
