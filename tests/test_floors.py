@@ -33,6 +33,7 @@ FLOORS = [
     "store async_store",
     "planning",
     "writer",
+    "migration",
     "provisioning",
     "integrations",
     "testing",

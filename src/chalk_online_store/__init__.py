@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         UnsupportedPlatform,
         WriteFailed,
         WriterFailed,
+        WritesOutstanding,
     )
     from chalk_online_store.operations.prepared import ReadRequest
     from chalk_online_store.operations.regions import Health, RegionCheck
@@ -135,6 +136,7 @@ _NAMES_BY_MODULE = {
         "UnsupportedPlatform",
         "WriteFailed",
         "WriterFailed",
+        "WritesOutstanding",
     ),
     "operations.prepared": ("ReadRequest",),
     "operations.regions": ("Health", "RegionCheck"),
@@ -251,6 +253,7 @@ __all__ = [
     "WriteFailed",
     "WriterFailed",
     "WriterStats",
+    "WritesOutstanding",
     "Writing",
     "compiled",
     "explain",

@@ -79,9 +79,10 @@ class StoreClosed(OnlineStoreError, RuntimeError):
 
 
 class InvalidStore(OnlineStoreError, TypeError):
-    """Raised if a persistence writer is given a store that it cannot write to.
+    """Raised if a persistence writer or a `DualStore` is given a store that it cannot use.
 
-    `PersistenceWriter` takes an `OnlineStore`, `AsyncPersistenceWriter` an `AsyncOnlineStore`.
+    `PersistenceWriter` takes an `OnlineStore`, `AsyncPersistenceWriter` an `AsyncOnlineStore`. A
+    `FeastStore` raises it for deletes.
     """
 
 
@@ -329,6 +330,17 @@ class SpoolDamaged(SpoolError):
 
 class QueueFull(OnlineStoreError):
     """A persistence writer has as many rows under way as it may, or had to let old ones go."""
+
+
+class WritesOutstanding(OnlineStoreError):
+    """Raised by `DualStore.switch_to` if the store to switch to lacks writes of this process.
+
+    `entities` is the number of entities to copy again.
+    """
+
+    def __init__(self, message: str, entities: int) -> None:
+        super().__init__(message)
+        self.entities = entities
 
 
 class WriteFailed(OnlineStoreError):

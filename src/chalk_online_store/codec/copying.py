@@ -62,10 +62,16 @@ class _Item:
 
 
 def hash_item(layout: TableLayout, item: Attributes) -> int:
-    """64 bits of all that an item says, however its engine writes that down."""
+    """64 bits of all that an item says, however its engine writes that down.
+
+    When a tombstone expires depends on the clock of the process that has deleted the entity, and so
+    differs between two stores that both were asked to. Of a tombstone it counts only that it does.
+    """
     times, features = Times(item), features_of(item, layout)
     said = [(name, times.of(name), _value(item.get(name))) for name in features]
     expires_at = read_number(item.get(layout.ttl))
+    if expires_at is not None and not features:
+        expires_at = 0
     whole = (*key_of(layout, item), times.erased, expires_at, said)
     return xxhash.xxh3_64_intdigest(msgspec.json.encode(whole))
 

@@ -110,7 +110,7 @@ def read(
     call: Call,
 ) -> Operation[Rows]:
     """Read the planned features of every key, each key once."""
-    pks, positions = _distinct(partition_keys)
+    pks, positions = distinct_keys(partition_keys)
     wanted = [GroupKeys(group.sk, group.shape, pks) for group in plan.groups]
     if not pks or not wanted:
         found: list[list[RowOrError]] = [[] for _ in wanted]
@@ -122,7 +122,7 @@ def read(
     return Rows(keys, plan.sources, positions, found, now.wall, call.report)
 
 
-def _distinct(partition_keys: Sequence[str]) -> tuple[list[str], list[int] | None]:
+def distinct_keys(partition_keys: Sequence[str]) -> tuple[list[str], list[int] | None]:
     """Return the distinct keys and each key's position among them, None if no key repeats."""
     pks = list(dict.fromkeys(partition_keys))
     if len(pks) == len(partition_keys):
@@ -148,7 +148,7 @@ class PlannedRead:
 
 def read_together(reads: Sequence[PlannedRead], call: Call) -> Operation[tuple[Rows, ...]]:
     """Perform several reads at once."""
-    distinct = [_distinct(read.partition_keys) for read in reads]
+    distinct = [distinct_keys(read.partition_keys) for read in reads]
     wanted: dict[int, list[tuple[int, GroupKeys]]] = {}
     for place, (read, (pks, _)) in enumerate(zip(reads, distinct, strict=True)):
         for group in read.plan.groups if pks else ():

@@ -104,11 +104,17 @@ def _keys(view: FeatureView, rows: Sequence[Mapping[str, Any]]) -> Iterator[Enti
         if any(name not in row for row in rows):
             raise InvalidKey(f"{view.name!r} is keyed by {name!r}, which a row does not have.")
     distinct = list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
+    yield from entity_keys(view, [dict(zip(names, key, strict=True)) for key in distinct])
+
+
+def entity_keys(view: FeatureView, rows: Sequence[Mapping[str, Any]]) -> Iterator[EntityKey]:
+    """The entity key of each row, which has all join keys of the view."""
+    names = [column.name for column in view.entity_columns]
     columns = [
         python_values_to_proto_values(
-            [key[place] for key in distinct], column.dtype.to_value_type()
+            [row[column.name] for row in rows], column.dtype.to_value_type()
         )
-        for place, column in enumerate(view.entity_columns)
+        for column in view.entity_columns
     ]
     for values in zip(*columns, strict=True):
         yield EntityKey(join_keys=names, entity_values=values)
@@ -125,7 +131,7 @@ def _read(
             some = left[start : start + at_once]
             found = source._get_provider().online_read(source.config, view, some)
             for key, (when, values) in zip(some, found, strict=True):
-                moment = _moment(when)
+                moment = event_time(when)
                 if values and moment is not None:
                     yield key, values, moment
                 else:
@@ -133,7 +139,7 @@ def _read(
         left = missed
 
 
-def _moment(when: datetime | None) -> datetime | None:
+def event_time(when: datetime | None) -> datetime | None:
     """An event time; None for none, which Feast's Redis store answers as 1970."""
     if when is None:
         return None

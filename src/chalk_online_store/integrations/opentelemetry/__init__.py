@@ -10,6 +10,10 @@ OpenTelemetry SDK to say. See docs/observability.md.
 """
 
 from chalk_online_store.integrations.opentelemetry.instrumenting import instrument
-from chalk_online_store.integrations.opentelemetry.metrics import observe, observe_writer
+from chalk_online_store.integrations.opentelemetry.metrics import (
+    observe,
+    observe_dual_store,
+    observe_writer,
+)
 
-__all__ = ["instrument", "observe", "observe_writer"]
+__all__ = ["instrument", "observe", "observe_dual_store", "observe_writer"]

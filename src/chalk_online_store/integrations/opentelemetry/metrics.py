@@ -15,6 +15,10 @@ Of each region, with the attribute `cloud.region`, and `chalk.online_store.regio
 
 `observe_writer(writer)` has every figure of `writer.stats()` collected as
 `chalk.online_store.writer.<name>`.
+
+`observe_dual_store(store)` exports the report of a `DualStore`, under
+`chalk.online_store.migration.`: its counts of reads and writes; `outstanding` by `chalk.store`; and
+`values` by `chalk.feature` and `chalk.result`: `equal`, `status`, `value`, ….
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from chalk_online_store.errors import MissingDependency
@@ -36,11 +41,16 @@ from chalk_online_store.writer.settings import WriterStats
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+    from chalk_online_store.migration.report import DualReport
+
 PREFIX = "chalk.online_store"
 NAMESPACE = "chalk.namespace"
 REGION = "cloud.region"
 STATE = "chalk.region.state"
 SOURCE = "chalk.source.region"
+STORE = "chalk.store"
+FEATURE = "chalk.feature"
+RESULT = "chalk.result"
 
 Figures: TypeAlias = Iterable[tuple[float, dict[str, str]]]
 """Numbers, each with its attributes."""
@@ -76,6 +86,10 @@ _GAUGES_OF_WRITERS = frozenset(
         "spool_bytes",
     )
 )
+_COUNTS_OF_DUAL_STORES = (
+    *("reads_sampled", "reads_compared", "reads_dropped", "reads_failed"),
+    *("writes", "writes_failed", "writes_skipped", "outstanding_dropped"),
+)
 _UNITS = {
     "bytes": "By",
     "bits_set": "bit",
@@ -94,6 +108,14 @@ class HasWriterStats(Protocol):
 
     def stats(self) -> WriterStats:
         """What it did so far."""
+        ...
+
+
+class HasDualReport(Protocol):
+    """A `DualStore` or an `AsyncDualStore`."""
+
+    def report(self) -> DualReport:
+        """What it has counted."""
         ...
 
 
@@ -132,6 +154,46 @@ def observe_writer(writer: HasWriterStats, meter: Meter | None = None) -> None:
         callback = _account_reader(writer.stats, found.name, metrics.Observation)
         gauge = found.name in _GAUGES_OF_WRITERS
         _observe(meter, f"writer.{found.name}", found.name, callback, gauge=gauge)
+
+
+def observe_dual_store(store: HasDualReport, meter: Meter | None = None) -> None:
+    """As `observe`, for a `DualStore`. Raises `MissingDependency`."""
+    metrics = _metrics()
+    meter = meter or metrics.get_meter("chalk_online_store")
+    for name in _COUNTS_OF_DUAL_STORES:
+        callback = _dual_reader(store, partial(_count_of, name), metrics.Observation)
+        _observe(meter, f"migration.{name}", name, callback, gauge=False)
+    for name, figures, gauge in (("outstanding", _outstanding, True), ("values", _values, False)):
+        callback = _dual_reader(store, figures, metrics.Observation)
+        _observe(meter, f"migration.{name}", name, callback, gauge=gauge)
+
+
+def _count_of(name: str, report: DualReport) -> Figures:
+    return [(getattr(report, name), {})]
+
+
+def _outstanding(report: DualReport) -> Figures:
+    return [(count, {STORE: side}) for side, count in report.outstanding.items()]
+
+
+def _values(report: DualReport) -> Figures:
+    return [
+        (getattr(counts, result.name), {FEATURE: name, RESULT: result.name})
+        for name, counts in report.features.items()
+        for result in fields(counts)
+    ]
+
+
+def _dual_reader(
+    store: HasDualReport,
+    figures: Callable[[DualReport], Figures],
+    observation: type[Observation],
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterator[Observation]:
+        for value, attributes in figures(store.report()):
+            yield observation(value, attributes)
+
+    return read
 
 
 def _metrics() -> Any:
