@@ -5,9 +5,11 @@ exception is thrown into it. Drivers perform effects: with threads (`drivers.syn
 (`drivers.aio`), or in virtual time (`drivers.simulated`). So every operation is written once,
 and knows no socket, no clock and no thread.
 
-An operation performs one effect in two ways only: `result = yield effect`, or
-`result = yield from other_operation(...)`. One that is cancelled is closed: `GeneratorExit` is
-thrown in where it waits, and it must not ask for anything more.
+An operation performs one effect in two ways only: `result: Type = yield effect`, or
+`result = yield from other_operation(...)`. A type checker takes the result of `yield` for `Any`,
+and a forgotten `yield from` for no error: `tests/test_effects.py` finds both. One that is
+cancelled is closed: `GeneratorExit` is thrown in where it waits, and it must not ask for anything
+more.
 """
 
 from __future__ import annotations

@@ -57,16 +57,12 @@ def keys_encoder(namespace: str, key: PrimaryKey) -> Callable[[str, Sequence[Any
                 pks = [f"{prefix}{value}" for value in values]
             except ValueError:  # Thousands of digits.
                 pks = []
-            if pks and _surely_fit(pks):
+            # ASCII and short: what `partition_key` finds for most, all at once.
+            if pks and max(map(len, pks)) <= MAX_KEY_BYTES and all(map(str.isascii, pks)):
                 return pks
         return [partition_key(prefix, encode_key(value)) for value in values]
 
     return encode_keys
-
-
-def _surely_fit(pks: list[str]) -> bool:
-    """Whether all are ASCII and short: what `partition_key` finds for most, all at once."""
-    return max(map(len, pks)) <= MAX_KEY_BYTES and all(map(str.isascii, pks))
 
 
 def partition_key(prefix: str, text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from chalk_online_store.backend import Call, RequestInfo, Route
 from chalk_online_store.dynamodb import responses as answers
 from chalk_online_store.dynamodb.matching import Expected
-from chalk_online_store.dynamodb.messages import Request
+from chalk_online_store.dynamodb.messages import Request, Response
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.errors import (
     CredentialsExpired,
@@ -61,6 +61,7 @@ class Wire:
         Raises `RequestTimeout` with nothing sent where the deadline has passed.
         """
         what = f"{operation} on table {self._table!r}"
+        now: Instant | None
         now, call.as_of = call.as_of, None
         if now is None:
             now = yield NOW
@@ -99,7 +100,7 @@ class Wire:
                 if left <= 0:
                     raise RequestTimeout(f"{what}: no time was left before the call's deadline.")
                 call.report.requests += 1
-                response = yield Send(request, min(left, self._attempt_timeout), region)
+                response: Response = yield Send(request, min(left, self._attempt_timeout), region)
                 try:
                     answer = answers.read(
                         response, expected, what, expected.check_failure, now.wall, request.body
@@ -144,22 +145,25 @@ class Wire:
         `step` sends a batch and answers what the engine left unprocessed. Answers what is
         still left at the end, and why; raises errors that no retry mends.
         """
-        backoff = self._backoff()
+        backoff = None
         while True:
             quota = None
             try:
                 left = yield from step(pending)
-                backoff.succeed()
+                if backoff is not None:
+                    backoff.succeed()
                 if not left:
                     return (), None
                 # Not charged to the quota, as this response is a success, and what is sent again
                 # was not processed.
                 failure: RequestError = self._left_over(left, call)
+                backoff = backoff or self._backoff()
                 if len(left) < len(pending):
                     backoff.reset()
                 pending = left
             except RequestError as error:
                 failure = error
+                backoff = backoff or self._backoff()
                 quota = self._quota(error.region)
             try:
                 yield from pause(failure, call, backoff, quota)

@@ -323,8 +323,9 @@ class Core:
         own: Mapping[int, Any] = {}
         if not isinstance(rows, ColumnBatch):
             rows, own = rows_of(namespace, row_list(rows))
-        call = yield from self._call(timeout)
+        seconds = self._timeout if timeout is None else timeout_seconds(timeout)
         now: Instant = yield NOW
+        call = Call(now.monotonic + seconds)
         times = times_of_rows(observed_at, len(rows), own, now.wall)
         if observed_at is not None or own:
             check_not_ahead(times, self.latest_time(namespace, now))

@@ -75,12 +75,17 @@ class RegistryKeeper:
 
     def known(self, namespace: Namespace) -> NamespaceCodec | None:
         """The namespace if the present reading of the registry has all of it, as it is declared."""
-        codec = self._codec(namespace)
+        codec = self.present(namespace)
         return codec if codec.agrees else None
 
     def present(self, namespace: Namespace) -> NamespaceCodec:
         """The namespace by the present reading of the registry, whatever that lacks."""
-        return self._codec(namespace)
+        codec = self._codecs.get(namespace.name)
+        current = codec is not None and codec.registry is self._registry
+        if codec is None or not current or codec.namespace is not namespace:
+            codec = NamespaceCodec(namespace, self._registry, self._backend.layout)
+            self._codecs[namespace.name] = codec
+        return codec
 
     def draft(self, namespace: Namespace) -> NamespaceCodec:
         """The namespace with whatever ids would be next, to check keys and rows against.
@@ -88,7 +93,7 @@ class RegistryKeeper:
         With it, bad input is refused before anything is sent. It is the real codec where that
         lacks nothing.
         """
-        codec = self._codec(namespace)
+        codec = self.present(namespace)
         if codec.agrees:
             return codec
         known = self._drafts.get(namespace.name)
@@ -117,7 +122,7 @@ class RegistryKeeper:
         return self._checked(namespace)
 
     def _refresh_if_due(self, namespace: Namespace, call: Call) -> Operation[None]:
-        if not self._codec(namespace).agrees:
+        if not self.present(namespace).agrees:
             now: Instant = yield NOW
             if not self._loaded:
                 yield from self._load_first(call)
@@ -125,7 +130,7 @@ class RegistryKeeper:
                 yield from self._refresh(now.monotonic, call)
 
     def _checked(self, namespace: Namespace) -> NamespaceCodec:
-        codec = self._codec(namespace)
+        codec = self.present(namespace)
         codec.check()
         return codec
 
@@ -156,14 +161,14 @@ class RegistryKeeper:
         """
         if not self._loaded:
             yield from self._load_first(call)
-        elif self._conflicts(namespace):
-            yield from self._refresh_if_due(namespace, call)
+        else:
+            codec = self.present(namespace)
+            if codec.agrees:
+                return codec
+            if codec.compared.conflicts or codec.compared.damage is not None:
+                yield from self._refresh_if_due(namespace, call)
         yield from self._register(namespace, call)
         return self._checked(namespace)
-
-    def _conflicts(self, namespace: Namespace) -> bool:
-        compared = self._codec(namespace).compared
-        return bool(compared.conflicts) or compared.damage is not None
 
     def _register(self, namespace: Namespace, call: Call) -> Operation[None]:
         if self._checked(namespace).missing:
@@ -321,14 +326,6 @@ class RegistryKeeper:
             raise RequestTimeout("other processes kept changing the registry until the deadline.")
         call.report.retries += 1
         yield Sleep(seconds)
-
-    def _codec(self, namespace: Namespace) -> NamespaceCodec:
-        codec = self._codecs.get(namespace.name)
-        current = codec is not None and codec.registry is self._registry
-        if codec is None or not current or codec.namespace is not namespace:
-            codec = NamespaceCodec(namespace, self._registry, self._backend.layout)
-            self._codecs[namespace.name] = codec
-        return codec
 
     def load(self, call: Call) -> Operation[Registry]:
         """Read the registry."""

@@ -73,9 +73,11 @@ class RoutedAttempts:
             until = trip.begin(first, others, now)
             answer = yield from trip.attempt(first.region, until)
         except RequestError as error:
-            trip.fail(first, error, (yield NOW))
+            now = yield NOW
+            trip.fail(first, error, now)
             return (yield from trip.fail_over(list(regions[1:]), error, first))
-        trip.succeed(first, (yield NOW))
+        now = yield NOW
+        trip.succeed(first, now)
         return answer
 
 
@@ -163,7 +165,8 @@ class _RoutedRequest(Generic[T]):
         try:
             answer = yield from self.attempt(leg.region, self.begin(leg, others, now))
         except RequestError as error:
-            self.fail(leg, error, (yield NOW))
+            failed_at: Instant = yield NOW
+            self.fail(leg, error, failed_at)
             raise
         leg.ended = True
         return answer
@@ -181,15 +184,16 @@ class _RoutedRequest(Generic[T]):
             self._second(second, first, len(set(untried) - {second.region})),
         ]
         try:
-            answer = yield Race(legs, after)
+            answer: T | RequestError = yield Race(legs, after)
             if isinstance(answer, RequestError):
                 raise answer
         except RequestError as error:
             if second.ended and second.region in untried:
                 untried.remove(second.region)
             return (yield from self.fail_over(untried, error, first, second))
-        self._settle(first, second, (yield NOW))
-        return answer  # type: ignore[no-any-return] # an operation's T
+        now = yield NOW
+        self._settle(first, second, now)
+        return answer
 
     def _hedge_to(self, region: str, untried: list[str]) -> str:
         """The next region that is well; where there is none, the same by another connection."""

@@ -39,6 +39,7 @@ class Nodes:
 
         A `strong` one goes to the primary, as one that writes does: never to a replica.
         """
+        now: Instant | None
         now, call.as_of = call.as_of, None
         if now is None:
             now = yield NOW

@@ -93,7 +93,7 @@ class SharedItems:
         unknown = [i for i, r in enumerate(replies) if isinstance(r, commands.ScriptUnknown)]
         if unknown:
             by_text = Request([commands.with_text(asked[i]) for i in unknown])
-            again = yield Send(by_text, timeout, self._to)
+            again: list[Reply] = yield Send(by_text, timeout, self._to)
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
         for reply in replies:
