@@ -149,7 +149,7 @@ def _part(microseconds: float | None) -> str:
 
 def tips(results: Results) -> str:
     """What each is worth."""
-    head = ["tip", "CPU us of a", "without", "with", "times less"]
+    head = ["tip", "CPU us per", "without", "with", "times less"]
     body = (
         [r["tip"], r["of"], f"{r['plain_us']:,.1f}", f"{r['better_us']:,.1f}", _times(r["ratio"])]
         for r in results
@@ -171,13 +171,13 @@ def caching_rcu(results: Results) -> str:
     head = [
         "with",
         "RCU",
-        "RCU of refreshing",
+        "RCU for refreshing",
         "saved",
         "cache hits",
         "Bloom skips",
         "false positives",
         "of absent keys' RCU, the filter saved",
-        "CPU us a key",
+        "CPU us per key",
     ]
     return as_table(head, map(_units_cells, _of("rcu", results)), texts=1)
 
@@ -202,7 +202,7 @@ def caching_paths(results: Results) -> str:
         [r["path"], *(f"{r['cpu_us'][size]:.2f}" if size in r["cpu_us"] else "" for size in sizes)]
         for r in lines
     ]
-    return as_table(["CPU us a key, in a read of", *sizes], body, texts=1)
+    return as_table(["CPU us per key, in a read of", *sizes], body, texts=1)
 
 
 def caching_bloom(results: Results) -> str:
@@ -210,7 +210,7 @@ def caching_bloom(results: Results) -> str:
     lines = _of("bloom", results)
     sizes = list(lines[0]["check_us"])
     heads = [head for size in sizes for head in (f"check of {size}", "x ours")]
-    head = ["library", *heads, "adding", "false positives", "bits a key", "same bytes elsewhere"]
+    head = ["library", *heads, "adding", "false positives", "bits per key", "same bytes elsewhere"]
     body = [
         [
             r["library"],
@@ -263,7 +263,7 @@ CACHING = {
 
 def streams(results: Results) -> str:
     """What each client takes for a row of a stream, on each engine, the least first."""
-    head = ["engine", "client", "CPU us a row", "rows/s", "x ours", "quartiles"]
+    head = ["engine", "client", "CPU us per row", "rows/s", "x ours", "quartiles"]
     found = sorted((r for r in results if "engine" in r), key=lambda r: (r["engine"], r["cpu_us"]))
     body = [
         [
@@ -281,7 +281,7 @@ def streams(results: Results) -> str:
 
 def handing_over(results: Results) -> str:
     """What a row takes to be handed over."""
-    head = ["until it is", "p50 us", "p99 us", "p99.9 us", "rows/s", "CPU us a row"]
+    head = ["until it is", "p50 us", "p99 us", "p99.9 us", "rows/s", "CPU us per row"]
     body = [
         [
             r["what"],
@@ -326,7 +326,7 @@ def _latency(result: Mapping[str, Any]) -> list[str]:
 
 def valkey_writes(results: Results) -> str:
     """Rows into one Valkey server."""
-    head = ["writer", "CPU us a row", "x ours", "quartiles", "server us", "rows/s"]
+    head = ["writer", "CPU us per row", "x ours", "quartiles", "server us", "rows/s"]
     body = [
         [r["client"], *_beside_ours(r), f"{r['rows_per_second']:,.0f}"]
         for r in _of("writes", results)

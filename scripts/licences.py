@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 PAGE = Path("docs/licences.md")
-HEAD = """# Licences of what is installed
+HEAD = """# Licences of dependencies
 
-chalk-online-store is under the Apache-2.0. It bundles nothing: these are the packages that it
-names, under the licences that their own metadata state. Written by `make licences`; what they
-install in their turn is not listed.
+chalk-online-store is licensed under Apache-2.0 and bundles no other package. The table lists the
+packages that it installs, with the licences in their metadata. Their own dependencies are not
+listed. `make licences` writes this page.
 """
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 CLASSIFIER = "License :: OSI Approved :: "

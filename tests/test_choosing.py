@@ -11,7 +11,7 @@ from pathlib import Path
 PAGE = (Path(__file__).parents[1] / "docs" / "choosing.md").read_text()
 CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d[\d,_]*(?:\.\d+)?")
-PRICED = ("| a month |", "| entities | queries/s")
+PRICED = ("| per month |", "| entities | queries/s")
 
 
 def table(head: str) -> list[list[str]]:

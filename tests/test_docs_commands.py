@@ -1,6 +1,7 @@
 """What the documentation shows beside Python is right: every command parses, every file is read.
 
 The Python of each page runs by itself (conftest.py); docs/cli.md's commands run in test_cli_docs.
+docs/troubleshooting.md has a cause and a remedy for every exception.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import typer
 
+from chalk_online_store import errors
 from chalk_online_store.cli.app import app
 from chalk_online_store.planning.mix import read_mix
 from chalk_online_store.provisioning.spec import read_spec
@@ -87,3 +89,16 @@ def test_toml_is_read(tmp_path: Path) -> None:
                 mixes += bool(read_mix(file).namespaces)
     assert tables >= 2
     assert mixes >= 1
+
+
+def test_every_exception_has_a_remedy() -> None:
+    """docs/troubleshooting.md has one row with cause and remedy per public exception."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    exceptions = {
+        name
+        for name, thing in vars(errors).items()
+        if isinstance(thing, type) and issubclass(thing, errors.OnlineStoreError)
+    }
+    assert sorted(name for name, _, _ in rows) == sorted(exceptions)
+    assert [name for name, cause, remedy in rows if not (cause and remedy)] == []

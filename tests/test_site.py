@@ -192,7 +192,9 @@ def test_what_the_documentation_imports_is_in_the_reference(
 
 def undescribed(pairs: set[tuple[str, str]], origins: Origins, pages: dict[str, Page]) -> set[str]:
     """The names that the reference has neither under their module nor where they are defined."""
-    described = pages["reference/index.html"].ids
+    described = {
+        name for path, page in pages.items() if path.startswith("reference/") for name in page.ids
+    }
     return {
         f"{module}.{name}"
         for module, name in pairs

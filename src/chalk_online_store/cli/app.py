@@ -25,7 +25,7 @@ from chalk_online_store.cli.terminal import make_console, say
 from chalk_online_store.cli.verify.command import verify
 
 app = typer.Typer(
-    help="Serve machine-learning features from DynamoDB.",
+    help="A low-latency online feature store on DynamoDB, Valkey/Redis and SQLite.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -52,29 +52,34 @@ def options(
     _version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Take the options before a command."""
 
 
 @app.command()
 def demo(
     engine: Annotated[
         str,
-        typer.Option(help="sqlite, dynoxide, or the URL of a store, whose table has to exist."),
+        typer.Option(
+            help="Engine: sqlite, dynoxide, or the URL of a store with an existing table."
+        ),
     ] = "sqlite",
     entities: Annotated[
         int | None,
-        typer.Option(min=1, help="At most so many aircraft, and as many routes: the busiest."),
+        typer.Option(
+            min=1,
+            help="Maximum number of aircraft and of routes, the busiest first. Default: no limit.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Serve features of 336,776 real flights, and check every value that is read.
+    """Serve features of 336,776 real flights and check every value.
 
-    Leaves nothing behind: local engines are temporary, and from a store that you name the
-    rows are deleted (the registry keeps their names). Exits with status 1 where a value is wrong.
+    Local engines are temporary. In a store that you name, the rows are deleted at the end; the
+    registry keeps their names. Exits with status 1 if a value is wrong.
 
     Example: chalk-online-store demo --entities 30
     """

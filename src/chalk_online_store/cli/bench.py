@@ -310,29 +310,31 @@ def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def bench(
     url: Url,
     schema: OneSchema,
-    entities: Annotated[int, typer.Option(min=1, help="How many to make up and write.")] = 100,
+    entities: Annotated[
+        int, typer.Option(min=1, help="Number of entities to generate and write.")
+    ] = 100,
     feature: Features = None,
-    queries: Annotated[int, typer.Option(min=1, help="How many calls to measure.")] = 500,
-    batch: Annotated[int, typer.Option(min=1, help="The entities of one call.")] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, help="Threads that call at once.")] = 8,
+    queries: Annotated[int, typer.Option(min=1, help="Number of calls to measure.")] = 500,
+    batch: Annotated[int, typer.Option(min=1, help="Number of entities per call.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, help="Number of threads.")] = 8,
     exponent: Annotated[
         float,
-        typer.Option("--zipf", min=0, help="The exponent of Zipf's law by which they are drawn."),
+        typer.Option("--zipf", min=0, help="Exponent of the Zipf distribution of keys."),
     ] = 1.0,
-    write: Annotated[bool, typer.Option("--write", help="Measure writes as well.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Measure writes too.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the latencies into this .png or .svg.")
+        Path | None, typer.Option(help="File for a chart of the latencies (.png or .svg).")
     ] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Measure reads, and perhaps writes: latency, rate, CPU and capacity units.
+    """Measure latency, rate, CPU and capacity units of reads and writes.
 
-    It makes up rows of the schema under keys of its own, and deletes them in the end. No other
-    row is touched. The registry keeps the names of features, and a Bloom filter the keys, until
-    it is built anew. A store that is not on this machine is asked for first.
+    Generates rows of the schema under separate keys and deletes them at the end. No other row is
+    changed. The registry keeps the names of the features, and a Bloom filter keeps the keys until
+    it is rebuilt. Asks first if the store is not on this machine.
 
-    Exits with status 1 where a row could not be read or written.
+    Exits with status 1 if a row could not be read or written.
 
     Example: chalk-online-store bench --schema app:User --url sqlite:///features.db --write
     """

@@ -23,7 +23,7 @@ from chalk_online_store.tiers.filter.reads import FilterStats
 _SCAN_BYTES_A_UNIT = 8 * 1024
 """AWS: half an RCU for each 4 KB of an eventually consistent Scan."""
 
-app = typer.Typer(help="The Bloom filters of namespaces.", no_args_is_help=True)
+app = typer.Typer(help="Build and inspect Bloom filters.", no_args_is_help=True)
 
 
 @app.command()
@@ -32,28 +32,30 @@ def build(
     schema: Schemas,
     rcu_per_second: Annotated[
         float | None,
-        typer.Option(min=0.5, help="At most so many RCU a second."),
+        typer.Option(min=0.5, help="Maximum RCU per second. Default: no limit."),
     ] = None,
-    segments: Annotated[int, typer.Option(min=1, help="Parts that are scanned at once.")] = 4,
+    segments: Annotated[
+        int, typer.Option(min=1, help="Number of segments that are scanned in parallel.")
+    ] = 4,
     wait: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Seconds until every writer knows, 0 only where none is running; "
-            "unless stated 70, and with several regions 130.",
+            help="Seconds to wait until every writer uses the filter; 0 only if no writer "
+            "is running. Default: 70, or 130 with several regions.",
         ),
     ] = None,
     price: Annotated[
         float,
-        typer.Option(help=f"Dollars for a million read request units; the default is {PRICE_OF}."),
+        typer.Option(help=f"Dollars per million read request units ({PRICE_OF})."),
     ] = PRICE,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Build filters anew, beside reads and writes, by one Scan of the whole table.
+    """Rebuild filters with one Scan of the whole table, while reads and writes continue.
 
-    First every process that writes to the namespaces must declare the filter and be restarted:
-    one that does not know of it would write entities that the filter does not have.
+    Before you run it, every process that writes to the namespaces must declare the filter and be
+    restarted. Otherwise it would write entities that the filter does not contain.
 
     Example: chalk-online-store bloom build --schema app:User --url sqlite:///features.db
     """
@@ -81,9 +83,9 @@ def build(
 
 @app.command()
 def status(url: Url, schema: Schemas, as_json: Json = False) -> None:
-    """Load filters as a query server does, and say what is known of them.
+    """Load filters as a query server does, and show their state.
 
-    Exits with status 1 where one cannot be trusted.
+    Exits with status 1 if a filter cannot be trusted.
 
     Example: chalk-online-store bloom status --schema app:User --url sqlite:///features.db
     """

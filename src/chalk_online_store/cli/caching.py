@@ -26,7 +26,9 @@ CACHED_SHARE = 0.1
 
 BAR_WIDTH = 10
 
-app = typer.Typer(help="The cache and the Bloom filter before a table.", no_args_is_help=True)
+app = typer.Typer(
+    help="Simulate a cache and a Bloom filter in front of a table.", no_args_is_help=True
+)
 
 
 @app.callback()
@@ -39,57 +41,61 @@ def simulate_cache(
     trace: Annotated[
         Path | None,
         typer.Option(
-            help="Recorded reads: .csv, .jsonl or .parquet with a column key, and perhaps "
-            "timestamp (seconds or ISO 8601) and present (0 or 1).",
+            help="Recorded reads: .csv, .jsonl or .parquet with the column key, and "
+            "optionally timestamp (seconds or ISO 8601) and present (0 or 1).",
         ),
     ] = None,
     entities: Annotated[
-        int | None, typer.Option(help="Instead of a trace: reads of so many entities.")
+        int | None,
+        typer.Option(help="Number of entities to generate reads for, instead of --trace."),
     ] = None,
     exponent: Annotated[
         float,
-        typer.Option("--zipf", help="The exponent of Zipf's law by which entities are read."),
+        typer.Option("--zipf", help="Exponent of the Zipf distribution of generated reads."),
     ] = 1.0,
     absent: Annotated[
-        float, typer.Option(help="The share of reads whose entity does not exist, 0 to 1.")
+        float, typer.Option(help="Share of reads of entities that do not exist, 0 to 1.")
     ] = 0.3,
-    reads: Annotated[int, typer.Option(help="How many reads to draw.")] = 1_000_000,
+    reads: Annotated[int, typer.Option(help="Number of reads to generate.")] = 1_000_000,
     reads_per_second: Annotated[
-        float, typer.Option(help="How fast reads follow each other, where a trace does not tell.")
+        float, typer.Option(help="Reads per second, if the trace has no timestamps.")
     ] = READS_PER_SECOND,
-    item_bytes: Annotated[int, typer.Option(help="The stored bytes of one item.")] = 300,
-    groups: Annotated[int, typer.Option(help="How many items a read of an entity takes.")] = 1,
+    item_bytes: Annotated[int, typer.Option(help="Size of an item in bytes.")] = 300,
+    groups: Annotated[int, typer.Option(help="Number of items per entity that a read takes.")] = 1,
     consistent: Annotated[
-        bool, typer.Option("--consistent", help="Strong reads: twice the units, past both.")
+        bool,
+        typer.Option(
+            "--consistent",
+            help="Strongly consistent reads, which cost twice the RCU and bypass cache and filter.",
+        ),
     ] = False,
     max_size: Annotated[
         int | None,
-        typer.Option(help="The items that the cache holds; a tenth of all, unless stated."),
+        typer.Option(help="Maximum number of cached items. Default: a tenth of all items."),
     ] = None,
-    ttl: Annotated[str, typer.Option(help="How long an item is served: 30s, 1h.")] = "infinity",
-    store_cache_misses: Annotated[
-        bool, typer.Option(help="Let the cache remember that an entity does not exist.")
-    ] = False,
+    ttl: Annotated[
+        str, typer.Option(help="Time for which an item is served, such as 30s or 1h.")
+    ] = "infinity",
+    store_cache_misses: Annotated[bool, typer.Option(help="Cache absent entities too.")] = False,
     false_positive_rate: Annotated[
-        float, typer.Option(help="The filter's target: the share of absent entities it lets by.")
+        float, typer.Option(help="Target share of absent entities that pass the filter.")
     ] = 0.01,
     expected_entities: Annotated[
         int | None,
-        typer.Option(help="What the filter is made for; as many as there are, unless stated."),
+        typer.Option(
+            help="Number of entities that the filter is built for. Default: the existing entities."
+        ),
     ] = None,
     price: Annotated[
         float,
-        typer.Option(
-            help=f"Dollars for a million read request units. Nothing is looked up: the default is "
-            f"that of {PRICE_OF}."
-        ),
+        typer.Option(help=f"Dollars per million read request units ({PRICE_OF})."),
     ] = PRICE,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw what memory buys into this .png or .svg.")
+        Path | None, typer.Option(help="File for a chart of RCU by memory (.png or .svg).")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Simulate reads behind a cache and a Bloom filter: which RCUs remain, and what memory buys.
+    """Simulate reads with a cache and a Bloom filter, and estimate the saved RCU.
 
     Example: chalk-online-store cache simulate --entities 1000 --reads 20000 --ttl 10m
     """

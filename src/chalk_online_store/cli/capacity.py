@@ -343,30 +343,39 @@ def _valkey(account: SizingReport) -> None:
 
 
 def capacity(
-    mix: Annotated[Path, typer.Argument(help="What the table is asked to do, as TOML.")],
+    mix: Annotated[Path, typer.Argument(help="Workload file (TOML).")],
     prices: Annotated[
-        Path | None, typer.Option(help="A file of prices, in place of those that come along.")
+        Path | None, typer.Option(help="Price file. Default: the bundled prices.")
     ] = None,
     target: Annotated[
         float,
-        typer.Option(min=20, max=90, help="Percent of provisioned capacity that a peak uses."),
+        typer.Option(
+            min=20,
+            max=90,
+            help="Target utilization of provisioned capacity at the peak, in percent.",
+        ),
     ] = TARGET,
     table: Annotated[
         Path | None,
-        typer.Option(help="Write the recommended table here, for `terraform` and `provision`."),
+        typer.Option(help="File for the recommended table, for `terraform` and `provision`."),
     ] = None,
-    name: Annotated[str, typer.Option(help="What that table is called.")] = "chalk-online-store",
+    name: Annotated[
+        str, typer.Option(help="Name of the table in that file.")
+    ] = "chalk-online-store",
     mode: Annotated[
-        str, typer.Option(help="Its capacity mode; the recommended one unless stated.")
+        str,
+        typer.Option(
+            help="Capacity mode of the table in that file. Default: the recommended mode."
+        ),
     ] = "",
     report: Annotated[
-        Path | None, typer.Option(help="Write a page with charts here, as HTML.")
+        Path | None, typer.Option(help="File for an HTML report with charts.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Size a table: units, bytes, limits, groups, and what each capacity mode costs.
+    """Estimate capacity units, bytes, limits, groups and cost of a workload.
 
-    Exits with status 1 where the mix cannot be served by a table.
+    Exits with status 1 if no table can serve the workload.
 
     Example: chalk-online-store capacity mix.toml --table table.toml
     """

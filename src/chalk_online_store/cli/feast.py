@@ -16,20 +16,22 @@ from chalk_online_store.cli.terminal import say
 
 def copy_feast(
     source: Annotated[
-        Path, typer.Argument(help="The Feast repository to copy from: with feature_store.yaml.")
+        Path, typer.Argument(help="Feast repository to copy from, with feature_store.yaml.")
     ],
-    target: Annotated[Path, typer.Argument(help="The Feast repository to copy to, applied.")],
+    target: Annotated[
+        Path, typer.Argument(help="Feast repository to copy to, after `feast apply`.")
+    ],
     entities: Annotated[
-        Path, typer.Argument(help="A Parquet file with the join keys of all entities.")
+        Path, typer.Argument(help="Parquet file with the join keys of all entities.")
     ],
     view: Annotated[
-        list[str] | None, typer.Option(help="A feature view to copy; all, unless named.")
+        list[str] | None, typer.Option(help="Feature view to copy. Can be repeated. Default: all.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Copy all values of these entities from one Feast online store to another.
+    """Copy all values of the given entities from one Feast online store to another.
 
-    What the target has of a later event time stays, so that a copy may be repeated.
+    Newer values in the target remain, so you can repeat a copy.
 
     Example: chalk-online-store copy-feast old_repo new_repo drivers.parquet --view driver_stats
     """

@@ -16,16 +16,17 @@ from chalk_online_store.schema import Namespace, namespaces
 URL_VARIABLE = "CHALK_ONLINE_STORE_URL"
 """The environment variable that `--url` is read from where it is not given."""
 
-Url = Annotated[str, typer.Option(envvar=URL_VARIABLE, help="The URL of the store.")]
+Url = Annotated[str, typer.Option(envvar=URL_VARIABLE, help="URL of the store.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-JsonLines = Annotated[bool, typer.Option("--json", help="Print JSON lines, one for each entity.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON line per entity.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")]
 Schemas = Annotated[
-    list[str], typer.Option("--schema", help="A schema, as module:Class. Can be repeated.")
+    list[str], typer.Option("--schema", help="Schema, as module:Class. Can be repeated.")
 ]
-OneSchema = Annotated[str, typer.Option("--schema", help="The schema, as module:Class.")]
+OneSchema = Annotated[str, typer.Option("--schema", help="Schema, as module:Class.")]
 Features = Annotated[
-    list[str] | None, typer.Option("--feature", help="Only this one. Can be repeated.")
+    list[str] | None,
+    typer.Option("--feature", help="Feature to use. Can be repeated. Default: all."),
 ]
 
 

@@ -37,7 +37,7 @@ def fetch(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read AWS's public price list of DynamoDB and write it as a price file.
+    """Download AWS's public price list of DynamoDB and write it as a price file.
 
     Needs no AWS account. Pass the file to `capacity` and `autoscale` with --prices.
 

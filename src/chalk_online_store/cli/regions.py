@@ -32,15 +32,17 @@ _HOME = ("region", "home", "entries", "error")
 _KINDS = ("pinned", "drained", "evacuated")
 
 app = typer.Typer(
-    help="The regions of a Global Table: how they are, and which of them are asked.",
+    help="Show and control the regions of a Global Table.",
     no_args_is_help=True,
 )
 
 Url = Annotated[
     str,
-    typer.Option(envvar=URL_VARIABLE, help="The URL of the store, with all of its regions."),
+    typer.Option(envvar=URL_VARIABLE, help="URL of the store, with all of its regions."),
 ]
-Some = Annotated[list[str], typer.Argument(metavar="REGION", help="Such as us-east-1.")]
+Some = Annotated[
+    list[str], typer.Argument(metavar="REGION", help="Region, such as us-east-1. Can be repeated.")
+]
 
 
 # --- how they are --------------------------------------------------------------------------
@@ -49,20 +51,20 @@ Some = Annotated[list[str], typer.Argument(metavar="REGION", help="Such as us-ea
 @app.command()
 def status(
     url: Url,
-    watch: Annotated[bool, typer.Option(help="Look again and again, until Ctrl-C.")] = False,
-    every: Annotated[str, typer.Option(help="The time between two looks of --watch.")] = "2s",
+    watch: Annotated[bool, typer.Option(help="Repeat until Ctrl-C.")] = False,
+    every: Annotated[str, typer.Option(help="Interval of --watch.")] = "2s",
     beat: Annotated[
         bool,
         typer.Option(
-            help="Measure replication by a heartbeat in each region; --no-beat writes nothing, and "
-            "tells what heartbeats of others say."
+            help="Measure replication with a heartbeat in each region. --no-beat writes "
+            "nothing and uses the heartbeats of other processes."
         ),
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Read every region now, and measure the replication between them.
+    """Show the health of every region and the replication lag between them.
 
-    Exits with status 1 where the preferred region, the first one of the URL, does not answer.
+    Exits with status 1 if the preferred region, the first one in the URL, does not respond.
 
     Example: chalk-online-store regions status --url "dynamodb:///t1?region=us-east-1,us-west-2"
     """
@@ -112,11 +114,11 @@ def _print(found: RegionSurvey, as_json: bool) -> None:
 
 @app.command()
 def pin(
-    region: Annotated[str, typer.Argument(help="Such as us-east-1.")],
+    region: Annotated[str, typer.Argument(help="Region, such as us-east-1.")],
     url: Url,
     as_json: Json = False,
 ) -> None:
-    """Have the whole fleet ask this region alone, whatever becomes of it.
+    """Send all requests of all processes to this region, regardless of its health.
 
     Example: chalk-online-store regions pin us-west-2 --url "$URL"
     """
@@ -125,7 +127,9 @@ def pin(
 
 @app.command()
 def drain(names: Some, url: Url, as_json: Json = False) -> None:
-    """Drain regions as well: they lose their traffic gradually, and serve where others are down.
+    """Move traffic away from regions gradually; they serve only if the others are down.
+
+    Regions that are already drained stay drained.
 
     Example: chalk-online-store regions drain us-east-1 --url "$URL"
     """
@@ -134,7 +138,9 @@ def drain(names: Some, url: Url, as_json: Json = False) -> None:
 
 @app.command()
 def evacuate(names: Some, url: Url, yes: Yes = False, as_json: Json = False) -> None:
-    """Evacuate regions as well: nobody asks them at all, not even where all others are down.
+    """Stop all requests to regions at once, even if all other regions are down.
+
+    Regions that are already evacuated stay evacuated.
 
     Example: chalk-online-store regions evacuate us-east-1 --url "$URL" --yes
     """
@@ -146,11 +152,12 @@ def evacuate(names: Some, url: Url, yes: Yes = False, as_json: Json = False) -> 
 def release(
     url: Url,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="REGION", help="All, unless named.")
+        list[str] | None,
+        typer.Argument(metavar="REGION", help="Region to release. Can be repeated. Default: all."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take orders back: the routers of all processes decide again.
+    """Cancel the commands pin, drain and evacuate; routers decide again.
 
     Example: chalk-online-store regions release us-east-1 --url "$URL"
     """
@@ -209,14 +216,17 @@ def _row(when: str, orders: RegionCommands) -> list[str]:
 @app.command()
 def home(
     url: Url,
-    region: Annotated[str | None, typer.Argument(help="Move it here.")] = None,
+    region: Annotated[
+        str | None, typer.Argument(help="New home region. Default: only show the current one.")
+    ] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Show in which region the registry is written, as each region has it, or move that.
+    """Show the registry's home region as each region has it, or move it.
 
-    It moves only where its home is lost for good, or the table moves. First no process may
-    register features through the old home any more: two homes give one id to two features.
+    Move it only if the home region is lost for good, or if the table moves. First stop all
+    processes that register features in the old home region: two home regions would assign one
+    id to two features.
 
     Example: chalk-online-store regions home us-west-2 --url "$URL" --yes
     """

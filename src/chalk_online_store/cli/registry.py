@@ -25,20 +25,18 @@ T = TypeVar("T")
 TIMEOUT = 60.0
 """Seconds that a change of the registry may take."""
 
-app = typer.Typer(
-    help="The registry of a table: which short id stands for which name.", no_args_is_help=True
-)
+app = typer.Typer(help="List and change the feature ids of a table.", no_args_is_help=True)
 
-LockFile = Annotated[Path, typer.Argument(help="A lock file.")]
+LockFile = Annotated[Path, typer.Argument(help="Lock file.")]
 
 
 @app.command("list")
 def list_entries(
     url: Url,
-    prefix: Annotated[str, typer.Option(help="Only names that begin with this.")] = "",
+    prefix: Annotated[str, typer.Option(help="Prefix of the names to list.")] = "",
     as_json: Json = False,
 ) -> None:
-    """List what is registered, retired ids included.
+    """List the registered features, including retired ids.
 
     Example: chalk-online-store registry list --prefix user. --url sqlite:///features.db
     """
@@ -52,12 +50,12 @@ def list_entries(
 
 @app.command()
 def rename(
-    old: Annotated[str, typer.Argument(help="Such as user.risk.")],
-    new: Annotated[str, typer.Argument(help="Such as user.risk_score.")],
+    old: Annotated[str, typer.Argument(help="Full name, such as user.risk.")],
+    new: Annotated[str, typer.Argument(help="New full name, such as user.risk_score.")],
     url: Url,
     as_json: Json = False,
 ) -> None:
-    """Rename a feature. It keeps its id and values; the old name stays an alias.
+    """Rename a feature. It keeps its id and values; the old name remains an alias.
 
     Example: chalk-online-store registry rename user.risk user.score --url sqlite:///features.db
     """
@@ -71,7 +69,7 @@ def drop(
     url: Url,
     as_json: Json = False,
 ) -> None:
-    """Drop features: their names become free, also for another type; their ids never again.
+    """Drop features. Their names can be used again, with any type; their ids cannot.
 
     Example: chalk-online-store registry drop user.risk --url sqlite:///features.db
     """
@@ -83,10 +81,10 @@ def drop(
 def export(
     url: Url,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write here, not to the terminal.")
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")
     ] = None,
 ) -> None:
-    """Write the registry as a lock file, which is JSON, to check it in.
+    """Write the registry as a lock file (JSON) for version control.
 
     Example: chalk-online-store registry export --output registry.lock --url sqlite:///features.db
     """
@@ -101,7 +99,7 @@ def export(
 
 @app.command("import")
 def import_lock(lock: LockFile, url: Url, as_json: Json = False) -> None:
-    """Register what a lock file has, with its ids, in a table that has nothing against it.
+    """Register the features of a lock file, with their ids, if nothing contradicts them.
 
     Example: chalk-online-store registry import registry.lock --url sqlite:///features.db
     """
@@ -117,18 +115,19 @@ def check(
         str | None,
         typer.Option(
             envvar=URL_VARIABLE,
-            help="The URL of a store; from the environment only where one more is needed.",
+            help="URL of the store. The environment variable is used only if fewer than "
+            "two of --url, --lock and --schema are given.",
         ),
     ] = None,
-    lock: Annotated[Path | None, typer.Option(help="A lock file.")] = None,
+    lock: Annotated[Path | None, typer.Option(help="Lock file.")] = None,
     schema: Annotated[
-        list[str] | None, typer.Option(help="A schema, as module:Class. Can be repeated.")
+        list[str] | None, typer.Option(help="Schema, as module:Class. Can be repeated.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare lock file and table, or schemas with either. Writes nothing.
+    """Compare a lock file with the table, or schemas with either. Writes nothing.
 
-    Exits with status 1 where something is missing or other than it should be.
+    Exits with status 1 if something is missing or differs.
 
     Example: chalk-online-store registry check --lock registry.lock --schema app:User
     """

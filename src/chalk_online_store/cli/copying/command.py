@@ -32,28 +32,28 @@ from chalk_online_store.operations.copying import Comparison
 
 
 def copy(
-    source: Annotated[str, typer.Argument(help="The URL of the store to copy.")],
-    target: Annotated[str, typer.Argument(help="The URL of the store to copy into.")],
+    source: Annotated[str, typer.Argument(help="URL of the source store.")],
+    target: Annotated[str, typer.Argument(help="URL of the target store.")],
     items_per_second: Annotated[
-        float, typer.Option(min=0.1, help="At most so many items a second.")
+        float, typer.Option(min=0.1, help="Maximum number of items per second.")
     ] = math.inf,
     progress: Annotated[
-        Path, typer.Option(help="Where to keep how far it is, to go on after an interruption.")
+        Path, typer.Option(help="Checkpoint file, used to resume after an interruption.")
     ] = Path("copy.progress"),
     verify: Annotated[
-        bool, typer.Option(help="Compare both stores afterwards, item by item.")
+        bool, typer.Option(help="Compare both stores at the end, item by item.")
     ] = True,
     only_verify: Annotated[
-        bool, typer.Option("--only-verify", help="Copy nothing, compare alone.")
+        bool, typer.Option("--only-verify", help="Compare the stores without copying.")
     ] = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Copy a store into another one: a table, SQLite, Valkey, in any direction.
+    """Copy a store to another store on any engine.
 
-    Items are merged by event time: both stores may be written meanwhile, and what is newer in
-    the target stays. Query servers can then be moved one by one. Bloom filters are built anew.
-    Exits with status 1 where the stores differ afterwards.
+    Items are merged by event time. Both stores can be written during the copy, and newer values in
+    the target remain. You can then switch query servers one by one. Bloom filters are rebuilt.
+    Exits with status 1 if the stores differ at the end.
 
     Example: chalk-online-store copy sqlite:///features.db "dynamodb:///features?region=us-east-1"
     """

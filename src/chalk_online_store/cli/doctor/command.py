@@ -49,30 +49,29 @@ from chalk_online_store.valkey.urls import ValkeyTarget
 def doctor(
     url: Annotated[
         str,
-        typer.Argument(envvar=URL_VARIABLE, help="The URL of the store, with all of its regions."),
+        typer.Argument(envvar=URL_VARIABLE, help="URL of the store, with all of its regions."),
     ],
     schema: Annotated[
         list[str] | None,
-        typer.Option(help="A schema, as module:Class, to hold against the registry. Repeatable."),
+        typer.Option(help="Schema to compare with the registry, as module:Class. Can be repeated."),
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(help="The table as it should be, as TOML: what differs?")
+        Path | None, typer.Option(help="Description of the table (TOML), to find differences.")
     ] = None,
     mix: Annotated[
-        Path | None, typer.Option(help="What it is asked to do, as TOML: is its capacity enough?")
+        Path | None, typer.Option(help="Workload file (TOML), to check the capacity.")
     ] = None,
     writes: Annotated[
-        bool, typer.Option(help="Look for the permissions of a writer; else of a reader.")
+        bool, typer.Option(help="Check the permissions of a writer; --no-writes for a reader.")
     ] = True,
     beat: Annotated[
-        bool, typer.Option(help="Measure replication by a heartbeat in each region.")
+        bool, typer.Option(help="Measure replication with a heartbeat in each region.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Look a store over: table or servers, safety, capacity, replicas, permissions, registry.
+    """Check a store: table or servers, security, capacity, replicas, permissions, registry.
 
-    Nothing is changed; only --beat writes a heartbeat. Exits with status 1 where something is
-    wrong.
+    Changes nothing; only --beat writes a heartbeat. Exits with status 1 if there is an error.
 
     Example: chalk-online-store doctor "dynamodb:///features?region=us-east-1" --table table.toml
     """

@@ -56,79 +56,88 @@ def load(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Parquet, Arrow, CSV or JSON Lines: files, globs, directories, URLs such as "
-            "s3://bucket/path, or - for standard input.",
+            help="Parquet, Arrow, CSV or JSON Lines: files, globs, directories, URLs such "
+            "as s3://bucket/path, or - for standard input.",
         ),
     ],
     url: Url = "",
-    namespace: Annotated[str, typer.Option(help="The namespace, as the table shall know it.")] = "",
+    namespace: Annotated[str, typer.Option(help="Namespace to write to, with --key.")] = "",
     key: Annotated[
-        list[str] | None, typer.Option(help="A column of the primary key. Can be repeated.")
+        list[str] | None, typer.Option(help="Column of the primary key. Can be repeated.")
     ] = None,
     schema: Annotated[
-        str, typer.Option(help="A schema, as module:Class, instead of --namespace and --key.")
+        str, typer.Option(help="Schema, as module:Class, instead of --namespace and --key.")
     ] = "",
     observed_at: Annotated[
-        str | None, typer.Option(help="The column of when rows were true; unless given, now.")
+        str | None,
+        typer.Option(
+            help="Column with the observed-at of each row. Default: the time of the load."
+        ),
     ] = None,
     time_zone: Annotated[
         str | None,
-        typer.Option(help="The time zone of timestamps that have none, as in CSV: UTC."),
+        typer.Option(help="Time zone of timestamps without one, such as UTC."),
     ] = None,
     file_format: Annotated[
         Format | None,
-        typer.Option("--format", help="The format of the files, unless their names say it."),
+        typer.Option("--format", help="Format of the files. Default: from their names."),
     ] = None,
-    encoding: Annotated[str, typer.Option(help="The encoding of CSV and JSON Lines.")] = "utf8",
-    delimiter: Annotated[str, typer.Option(help="What separates the cells of CSV files.")] = ",",
+    encoding: Annotated[str, typer.Option(help="Encoding of CSV and JSON Lines.")] = "utf8",
+    delimiter: Annotated[str, typer.Option(help="Separator of CSV cells.")] = ",",
     null: Annotated[
         list[str] | None,
         typer.Option(
-            help="A text of a CSV cell, without quotes, that means a null; unless stated, the "
-            "empty one. Can be repeated."
+            help="Text of an unquoted CSV cell that means null. Can be repeated. Default: "
+            "the empty cell."
         ),
     ] = None,
     ordering: Annotated[
         Ordering,
         typer.Option(
-            help="event: the newest observed-at wins. arrival: rows replace whatever is there, "
-            "25 a request, for a third of the CPU."
+            help="event: the newest observed-at wins. arrival: replace stored values "
+            "regardless of it, which takes a third of the CPU."
         ),
     ] = Ordering.event,
     wcu_per_second: Annotated[
         str,
-        typer.Option(help="At most so many WCU a second; table for what the table has."),
+        typer.Option(help='Maximum WCU per second, or "table" for the provisioned capacity.'),
     ] = "",
     progress: Annotated[
-        Path | None, typer.Option(help="Where to keep how far it is: beside the file, if not said.")
+        Path | None, typer.Option(help="Checkpoint file. Default: next to the input file.")
     ] = None,
     dead_letters: Annotated[
-        Path | None, typer.Option(help="Where rows go that can never be written: beside the file.")
+        Path | None,
+        typer.Option(help="File for rows that cannot be written. Default: next to the input file."),
     ] = None,
     import_format: Annotated[
         Path | None,
-        typer.Option(help="Write the files of a DynamoDB import from S3 into this directory."),
+        typer.Option(
+            help="Write the files of a DynamoDB import from S3 to this directory, instead "
+            "of loading."
+        ),
     ] = None,
-    table: Annotated[str, typer.Option(help="The table that an import makes.")] = "features",
-    s3_bucket: Annotated[str, typer.Option(help="The bucket to import from.")] = "BUCKET",
-    s3_prefix: Annotated[str, typer.Option(help="What its keys begin with.")] = "data/",
+    table: Annotated[
+        str, typer.Option(help="Name of the table that the import creates.")
+    ] = "features",
+    s3_bucket: Annotated[str, typer.Option(help="S3 bucket of the import.")] = "BUCKET",
+    s3_prefix: Annotated[str, typer.Option(help="Key prefix in the S3 bucket.")] = "data/",
     write_price: Annotated[
         float,
-        typer.Option(help=f"Dollars for a million write request units; as of {PRICE_OF}."),
+        typer.Option(help=f"Dollars per million write request units ({PRICE_OF})."),
     ] = WRITE_PRICE,
     import_price: Annotated[
-        float, typer.Option(help=f"Dollars for a GB that is imported; as of {PRICE_OF}.")
+        float, typer.Option(help=f"Dollars per imported GB ({PRICE_OF}).")
     ] = IMPORT_PRICE,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Load files of rows into a table, after showing what that costs.
+    """Load files of rows into a table, after showing the cost.
 
-    Types are those of the --schema. Without one they are those of the file; a column of text is
-    numbers, truth values or times only if all of it is.
+    Types come from --schema. Without it they come from the file; a text column becomes numbers,
+    bools or times only if every cell has that type.
 
-    An interrupted load goes on where it was when the same command is given again. Rows that can
-    never be written end in a file of dead letters, with the reason, and make the exit status 1.
+    Run the same command to resume an interrupted load. Rows that cannot be written go to a file of
+    dead letters with the reason, and the exit status is 1.
 
     Example: chalk-online-store load users.csv --schema app:User --url sqlite:///features.db
     """

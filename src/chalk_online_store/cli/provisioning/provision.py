@@ -25,27 +25,32 @@ from chalk_online_store.provisioning.spec import TableSpec, read_spec
 DIFFERENCES = 2
 
 app = typer.Typer(
-    help="Make a table as its description wants it, by AWS's API. Nothing is destroyed unnamed.",
+    help="Create or change a table through AWS's API. Nothing is destroyed without --destroy.",
     no_args_is_help=True,
 )
 
 TablePath = Annotated[
-    Path, typer.Argument(metavar="TABLE", help="The table as it should be, as TOML.")
+    Path, typer.Argument(metavar="TABLE", help="Description of the table (TOML).")
 ]
 Destroy = Annotated[
     list[str] | None,
-    typer.Option(help="Allow this to be destroyed: replica:us-west-2. Can be repeated."),
+    typer.Option(
+        help="Resource that may be destroyed, such as replica:us-west-2. Can be repeated."
+    ),
 ]
-Profile = Annotated[str | None, typer.Option(help="The AWS profile.")]
+Profile = Annotated[str | None, typer.Option(help="AWS profile. Default: boto3's.")]
 Endpoints = Annotated[
     list[str] | None,
     typer.Option(
-        "--endpoint-url", help="For engines: REGION=URL, or a URL for all. Can be repeated."
+        "--endpoint-url",
+        help="Endpoint of an engine: REGION=URL, or one URL for all regions. Can be repeated.",
     ),
 ]
 ScalingEndpoints = Annotated[
     list[str] | None,
-    typer.Option("--autoscaling-url", help="As --endpoint-url, of Application Auto Scaling."),
+    typer.Option(
+        "--autoscaling-url", help="Endpoint of Application Auto Scaling, as for --endpoint-url."
+    ),
 ]
 
 
@@ -60,7 +65,7 @@ def show_plan(
 ) -> None:
     """Show how the table differs from its description, and change nothing.
 
-    Exits with status 2 where it does.
+    Exits with status 2 if it differs.
 
     Example: chalk-online-store provision plan table.toml
     """
@@ -81,9 +86,9 @@ def apply_changes(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Make the table as its description wants it, after showing what that changes.
+    """Create or change the table to match its description, after showing the plan.
 
-    It can be interrupted, and given again. Exits with status 2 where differences remain.
+    Run the same command to resume after an interruption. Exits with status 2 if differences remain.
 
     Example: chalk-online-store provision apply table.toml
     """

@@ -22,34 +22,35 @@ def terraform(
         list[Path],
         typer.Argument(
             metavar="TABLE...",
-            help="The table as it should be, as TOML. With --module, one file per environment.",
+            help="Description of the table (TOML). With --module, one file per environment.",
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the files into this directory.")
+        Path | None, typer.Option("--output", "-o", help="Directory for the files.")
     ] = None,
     module: Annotated[
         bool,
         typer.Option(
-            "--module", help="A module, and an environment for each TABLE, named after its file."
+            "--module", help="Render a module, and an environment per TABLE, named after its file."
         ),
     ] = False,
     adopt: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help='Adopt an existing table: its address in the state, or "import" if it has none.',
+            help='Adopt an existing table: its address in the state, or "import" if it is '
+            "in no state.",
         ),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove rendered files that are no longer rendered.")
+        bool, typer.Option("--prune", help="Remove old files that are no longer rendered.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
     """Render a table, its autoscaling and its IAM policies as Terraform.
 
-    Change the description, not the files: rendering again replaces them. A manifest beside the
-    files records what was rendered.
+    Change the description, not the files: rendering again replaces them. A manifest next to the
+    files records their names and checksums.
 
     Example: chalk-online-store terraform table.toml --output infra/features
     """

@@ -42,8 +42,8 @@ Given = Annotated[
     str | None,
     typer.Option(
         "--schema",
-        help="The schema, as module:Class. Without, what the table's registry knows: then nothing "
-        "counts as stale.",
+        help="Schema, as module:Class. Default: the features in the table's registry, "
+        "without staleness.",
     ),
 ]
 
@@ -75,19 +75,23 @@ def _shown(value: Any) -> Any:
 
 
 def get(
-    namespace: Annotated[str, typer.Argument(help="Such as user.")],
-    keys: Annotated[list[str], typer.Argument(help="Primary keys: 7, or 7:abc for a tuple.")],
+    namespace: Annotated[str, typer.Argument(help="Namespace, such as user.")],
+    keys: Annotated[
+        list[str], typer.Argument(help="Primary keys, such as 7, or 7:abc for a tuple.")
+    ],
     url: Url,
     schema: Given = None,
     feature: Features = None,
-    consistent: Annotated[bool, typer.Option("--consistent", help="A strong read.")] = False,
+    consistent: Annotated[
+        bool, typer.Option("--consistent", help="Request strongly consistent reads.")
+    ] = False,
     as_json: JsonLines = False,
 ) -> None:
-    """Show features of entities: each with its value, status and observed-at.
+    """Show the features of entities with value, status and observed-at.
 
-    Exits with status 1 where a feature could not be read.
+    Exits with status 1 if a feature could not be read.
 
-    A key that begins with a dash and is not a number stands after two dashes: -- -abc.
+    Put a key that begins with a dash and is not a number after two dashes: -- -abc.
 
     Example: chalk-online-store get user 7 8 --url "dynamodb:///features?region=us-east-1"
     """
@@ -107,19 +111,20 @@ def put(
     rows: Annotated[
         list[str],
         typer.Argument(
-            metavar="ROW", help='JSON, such as \'{"id": 7, "risk": 0.5}\'; - for stdin.'
+            metavar="ROW",
+            help='Rows in JSON, such as \'{"id": 7, "risk": 0.5}\'; - for standard input.',
         ),
     ],
     url: Url,
     schema: OneSchema,
     observed_at: Annotated[
-        str | None, typer.Option(help="When the values were true, in ISO 8601; unless stated, now.")
+        str | None, typer.Option(help="Observed-at of the rows, in ISO 8601. Default: now.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write rows, each a JSON object or, from standard input, a JSON line.
+    """Write rows, each a JSON object, or a JSON line on standard input.
 
-    Bytes are base64, moments ISO 8601.
+    Bytes are base64, timestamps ISO 8601.
 
     Example: chalk-online-store put '{"id": 7, "risk": 0.5}' --schema app:User --url sqlite:///features.db
     """
@@ -139,18 +144,19 @@ def put(
 
 
 def scan(
-    namespace: Annotated[str, typer.Argument(help="Such as user.")],
+    namespace: Annotated[str, typer.Argument(help="Namespace, such as user.")],
     url: Url,
     schema: Given = None,
     feature: Features = None,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many entities; 0 for all.")] = 20,
-    keys_only: Annotated[bool, typer.Option("--keys", help="Primary keys alone.")] = False,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Maximum number of entities; 0 for no limit.")
+    ] = 20,
+    keys_only: Annotated[bool, typer.Option("--keys", help="Show only the primary keys.")] = False,
     as_json: JsonLines = False,
 ) -> None:
     """Show entities of a namespace, in no order.
 
-    It scans the table, the other namespaces included, and pays for all that it passes: half an
-    RCU for each 4 KB.
+    Scans the table, including other namespaces, and consumes 0.5 RCU per 4 KB that it passes.
 
     Example: chalk-online-store scan user --limit 5 --url "dynamodb:///features?region=us-east-1"
     """

@@ -35,26 +35,31 @@ from chalk_online_store.planning.runs import ProvisionedRun, Run
 from chalk_online_store.planning.search import search
 
 app = typer.Typer(
-    help="How capacity follows a load: simulated, one dimension at a time.", no_args_is_help=True
+    help="Simulate how capacity follows a load, for reads or writes.", no_args_is_help=True
 )
 
 Plot = Annotated[
-    Path | None, typer.Option(help="Draw load, capacity and throttles into this .png or .svg.")
+    Path | None,
+    typer.Option(help="File for a chart of load, capacity and throttles (.png or .svg)."),
 ]
-Burst = Annotated[bool, typer.Option(help="Count on burst capacity, which AWS does not promise.")]
-Region = Annotated[str, typer.Option(help="The region whose prices count.")]
-PriceFile = Annotated[
-    Path | None, typer.Option(help="A file of prices, in place of those that come along.")
-]
+Burst = Annotated[bool, typer.Option(help="Use burst capacity, which AWS does not promise.")]
+Region = Annotated[str, typer.Option(help="Region of the prices.")]
+PriceFile = Annotated[Path | None, typer.Option(help="Price file. Default: the bundled prices.")]
 
 
 @app.command("simulate")
 def simulate_autoscaling(
-    minimum: Annotated[int, typer.Option("--min", min=1, help="The least capacity.")],
-    maximum: Annotated[int, typer.Option("--max", min=1, help="The most.")],
-    target: Annotated[float, typer.Option(min=20, max=90, help="Percent.")] = 70.0,
-    scale_in_cooldown: Annotated[float, typer.Option(min=0, help="Seconds.")] = 60.0,
-    scale_out_cooldown: Annotated[float, typer.Option(min=0, help="Seconds.")] = 60.0,
+    minimum: Annotated[int, typer.Option("--min", min=1, help="Minimum capacity, in units.")],
+    maximum: Annotated[int, typer.Option("--max", min=1, help="Maximum capacity, in units.")],
+    target: Annotated[
+        float, typer.Option(min=20, max=90, help="Target utilization, in percent.")
+    ] = 70.0,
+    scale_in_cooldown: Annotated[
+        float, typer.Option(min=0, help="Scale-in cooldown, in seconds.")
+    ] = 60.0,
+    scale_out_cooldown: Annotated[
+        float, typer.Option(min=0, help="Scale-out cooldown, in seconds.")
+    ] = 60.0,
     burst: Burst = True,
     trace: Trace = None,
     shape: ShapeOption = Shape.diurnal,
@@ -69,7 +74,7 @@ def simulate_autoscaling(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Simulate target tracking: what it throttles, costs and leaves unused.
+    """Simulate target tracking, and show throttles, cost and utilization.
 
     Example: chalk-online-store autoscale simulate --min 1000 --max 10000 --peak 7000 --plot run.png
     """
@@ -86,7 +91,7 @@ def simulate_autoscaling(
 @app.command("search")
 def search_settings(
     bound: Annotated[
-        float, typer.Option(min=0, max=1, help="The share of the load that may be throttled.")
+        float, typer.Option(min=0, max=1, help="Maximum share of the load that may be throttled.")
     ] = 0.001,
     burst: Burst = False,
     trace: Trace = None,
@@ -102,11 +107,11 @@ def search_settings(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Search for the minimum, maximum and target that cost least within a bound of throttles.
+    """Find the cheapest minimum, maximum and target that keep throttles below a bound.
 
-    Does not rely on burst capacity, unless --burst is passed. The range shows what the setting
-    throttles if capacity follows an alarm sooner or later. Exits with status 1 if no setting
-    that was tried keeps the bound.
+    Burst capacity is ignored unless --burst is passed. The range shows the throttles of the setting
+    if capacity follows an alarm sooner or later. Exits with status 1 if no tested setting keeps
+    the bound.
 
     Example: chalk-online-store autoscale search --trace reads.csv --bound 0.0001
     """
@@ -134,10 +139,14 @@ def search_settings(
 def on_demand(
     warm: Annotated[
         float | None,
-        typer.Option(help="Warm throughput, in units a second; that of a new table if not stated."),
+        typer.Option(help="Warm throughput, in units per second. Default: that of a new table."),
     ] = None,
     maximum: Annotated[
-        float, typer.Option("--max", help="The most, by the table's own setting or its quota.")
+        float,
+        typer.Option(
+            "--max",
+            help="Maximum throughput, in units per second: the table's setting or its quota.",
+        ),
     ] = 40_000.0,
     trace: Trace = None,
     shape: ShapeOption = Shape.diurnal,
@@ -152,7 +161,7 @@ def on_demand(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Simulate an on-demand table: it serves twice its last peak at once, and no more.
+    """Simulate an on-demand table, which serves up to twice its previous peak at once.
 
     Example: chalk-online-store autoscale on-demand --shape flash-crowd --peak 30000
     """

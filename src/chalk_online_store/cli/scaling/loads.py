@@ -37,24 +37,30 @@ class Dimension(StrEnum):
 
 Trace: TypeAlias = Annotated[
     Path | None,
-    typer.Option(help="A recorded load: .csv, .jsonl or .parquet with columns time and units."),
+    typer.Option(help="Recorded load: .csv, .jsonl or .parquet with the columns time and units."),
 ]
 Peak: TypeAlias = Annotated[
-    float | None, typer.Option(help="Instead of a trace: the highest units a second.")
+    float | None, typer.Option(help="Highest load in units per second, instead of --trace.")
 ]
 Base: TypeAlias = Annotated[
-    float | None, typer.Option(help="The lowest units a second; a tenth of the peak if not stated.")
+    float | None,
+    typer.Option(help="Lowest load in units per second. Default: a tenth of the peak."),
 ]
 ShapeOption: TypeAlias = Annotated[
     Shape,
-    typer.Option(help="A wave a day, or beside that wave a spike or a crowd on the last day."),
+    typer.Option(
+        help="Shape of the load: a daily wave, or a wave with a spike or a flash crowd"
+        " on the last day."
+    ),
 ]
-Days: TypeAlias = Annotated[float, typer.Option(min=0.1, max=400, help="How long it lasts.")]
-Minutes: TypeAlias = Annotated[float, typer.Option(min=1, help="How long a spike lasts.")]
+Days: TypeAlias = Annotated[float, typer.Option(min=0.1, max=400, help="Duration of the load.")]
+Minutes: TypeAlias = Annotated[float, typer.Option(min=1, help="Duration of a spike.")]
 Noise: TypeAlias = Annotated[
-    float, typer.Option(min=0, help="Noise from minute to minute, as a share: 0.1.")
+    float, typer.Option(min=0, help="Noise from minute to minute, as a share such as 0.1.")
 ]
-Of: TypeAlias = Annotated[Dimension, typer.Option(help="What the units are of: their price.")]
+Of: TypeAlias = Annotated[
+    Dimension, typer.Option(help="Kind of the units, which selects the price.")
+]
 
 
 def load_of(

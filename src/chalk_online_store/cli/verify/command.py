@@ -78,23 +78,23 @@ def all_checks(requests: int) -> list[Check]:
 def verify(
     url: Annotated[
         str,
-        typer.Argument(envvar=URL_VARIABLE, help="The URL of the table, with all of its regions."),
+        typer.Argument(envvar=URL_VARIABLE, help="URL of the table, with all of its regions."),
     ],
     create: Annotated[
-        bool, typer.Option("--create", help="Use a scratch table, which is deleted afterwards.")
+        bool, typer.Option("--create", help="Use a temporary table and delete it afterwards.")
     ] = False,
     only: Annotated[
         list[str] | None, typer.Option(help="Name of a check to run alone. Can be repeated.")
     ] = None,
     requests: Annotated[
-        int, typer.Option(min=1, help="Requests per operation whose latency is measured.")
+        int, typer.Option(min=1, help="Number of requests per operation whose latency is measured.")
     ] = 50,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Check in your own account what the library relies on of DynamoDB.
+    """Test in your own account that DynamoDB behaves as the library assumes.
 
-    Writes into a scratch partition of the table and removes all of it, however the run ends. Shows
+    Writes to a scratch partition of the table and removes everything, however the run ends. Shows
     the price and asks first, unless the engine is on this machine. Exits with status 1 if a check
     differs from the expected text.
 
