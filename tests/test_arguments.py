@@ -121,6 +121,7 @@ WRONG: dict[str, list[Any]] = {
     "share": [-0.1, 1.1, float("nan"), "0.5", True, [], None],
     "settings": [7, "writing", {}, object()],
     "function": [7, "letters.jsonl", []],
+    "predicate": [7, "letters.jsonl", [], None],
     "url": [7, None, b"sqlite://", ["sqlite://"], "file.db", ""],
     "time": ["2026-01-01", 7, pd.NaT],
 }
@@ -303,6 +304,49 @@ def store_cases(store: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]:
             wrap(store.rename),
             {"schema": User, "old": "v", "new": "w"},
             {"schema": "schema", "old": "text", "new": "text", "timeout": "timeout"},
+        ),
+        "scan": Case(
+            store.scan,
+            {"schema": User},
+            {
+                "schema": "schema",
+                "features": "names",
+                "max_staleness": "overrides",
+                "defaults": "flag",
+                "segments": "count",
+                "page_items": "count",
+                "rcu_per_second": "number",
+                "token": "optional text",
+                "timeout": "timeout",
+            },
+        ),
+        "count": Case(
+            wrap(store.count),
+            {"schema": User},
+            {
+                "schema": "schema",
+                "segments": "count",
+                "rcu_per_second": "number",
+                "timeout": "timeout",
+            },
+        ),
+        "delete_where": Case(
+            wrap(store.delete_where),
+            {"schema": User, "predicate": bool},
+            {
+                "schema": "schema",
+                "predicate": "predicate",
+                "features": "names",
+                "dry_run": "flag",
+                "segments": "count",
+                "rcu_per_second": "number",
+                "timeout": "timeout",
+            },
+        ),
+        "forget": Case(
+            wrap(store.forget),
+            {"schema": User, "key": "a"},
+            {"schema": "schema", "key": "key", "timeout": "timeout"},
         ),
         "build_bloom_filters": Case(
             wrap(store.build_bloom_filters),

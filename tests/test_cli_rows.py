@@ -21,7 +21,8 @@ from chalk_online_store import Document, Namespace, OnlineStore, Vector, feature
 from chalk_online_store.cli import main
 from chalk_online_store.cli.json_rows import JsonRows
 from chalk_online_store.cli.rows.plain import to_plain
-from chalk_online_store.cli.rows.registered import parse_key, registered_namespace
+from chalk_online_store.cli.rows.registered import registered_namespace
+from chalk_online_store.codec.keys import parse_key
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.planning.items import typical_rows
 from chalk_online_store.schema import namespace_of

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chalk_online_store.async_store import AsyncOnlineStore, AsyncPreparedRead
+    from chalk_online_store.async_store import AsyncOnlineStore, AsyncPreparedRead, AsyncScan
     from chalk_online_store.codec.decoding import compiled
     from chalk_online_store.connect import provisioned_wcu
     from chalk_online_store.errors import (
@@ -57,10 +57,12 @@ if TYPE_CHECKING:
         WriterFailed,
         WritesOutstanding,
     )
+    from chalk_online_store.operations.erasure import ErasureReport
     from chalk_online_store.operations.prepared import ReadRequest
     from chalk_online_store.operations.regions import Health, RegionCheck
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Answer, Row, Rows, Status
+    from chalk_online_store.operations.scan import CountReport, DeletedWhere
     from chalk_online_store.planning.explain import explain
     from chalk_online_store.report import Report
     from chalk_online_store.routing.health import RegionState
@@ -78,7 +80,7 @@ if TYPE_CHECKING:
         feature,
         features,
     )
-    from chalk_online_store.store import OnlineStore, PreparedRead
+    from chalk_online_store.store import OnlineStore, PreparedRead, Scan
     from chalk_online_store.tiers.filter.build import BuildReport
     from chalk_online_store.tiers.filter.reads import FilterStats
     from chalk_online_store.tiers.lru import CacheStats
@@ -91,7 +93,7 @@ if TYPE_CHECKING:
     from chalk_online_store.writer.writer import PersistenceWriter
 
 _NAMES_BY_MODULE = {
-    "async_store": ("AsyncOnlineStore", "AsyncPreparedRead"),
+    "async_store": ("AsyncOnlineStore", "AsyncPreparedRead", "AsyncScan"),
     "codec.decoding": ("compiled",),
     "connect": ("provisioned_wcu",),
     "errors": (
@@ -138,10 +140,12 @@ _NAMES_BY_MODULE = {
         "WriterFailed",
         "WritesOutstanding",
     ),
+    "operations.erasure": ("ErasureReport",),
     "operations.prepared": ("ReadRequest",),
     "operations.regions": ("Health", "RegionCheck"),
     "operations.results": ("QueryResult",),
     "operations.rows": ("Answer", "Row", "Rows", "Status"),
+    "operations.scan": ("CountReport", "DeletedWhere"),
     "planning.explain": ("explain",),
     "report": ("Report",),
     "routing.health": ("RegionState",),
@@ -159,7 +163,7 @@ _NAMES_BY_MODULE = {
         "feature",
         "features",
     ),
-    "store": ("OnlineStore", "PreparedRead"),
+    "store": ("OnlineStore", "PreparedRead", "Scan"),
     "tiers.filter.build": ("BuildReport",),
     "tiers.filter.reads": ("FilterStats",),
     "tiers.lru": ("CacheStats",),
@@ -179,16 +183,20 @@ __all__ = [
     "AsyncOnlineStore",
     "AsyncPersistenceWriter",
     "AsyncPreparedRead",
+    "AsyncScan",
     "AsyncTicket",
     "BloomFilter",
     "BuildReport",
     "CacheStats",
     "ConnectionFailed",
+    "CountReport",
     "DamagedItem",
     "DamagedValue",
     "DeadLetter",
     "DeadLetterFile",
+    "DeletedWhere",
     "Document",
+    "ErasureReport",
     "Feature",
     "FeatureReference",
     "FilterStats",
@@ -233,6 +241,7 @@ __all__ = [
     "Rows",
     "RowsAbandoned",
     "RowsPending",
+    "Scan",
     "ServerError",
     "SharedCacheStats",
     "SpoolDamaged",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.aio import AsyncDriver, AsyncTransport
     from chalk_online_store.dynamodb.sessions import Sessions
-    from chalk_online_store.operations.core import Core, Schema
+    from chalk_online_store.operations.core import Core, ScanStart, Schema
+    from chalk_online_store.operations.erasure import ErasureReport
     from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Row, Rows
+    from chalk_online_store.operations.scan import CountReport, DeletedWhere
     from chalk_online_store.operations.times import ObservedAt
     from chalk_online_store.operations.write import Ordering
     from chalk_online_store.report import Report
@@ -474,6 +476,104 @@ class AsyncOnlineStore:
         )
         return await self._driver.run(operation)
 
+    @overload
+    def scan(
+        self,
+        schema: type[C],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
+        segments: int = ...,
+        page_items: int = ...,
+        rcu_per_second: float | None = ...,
+        token: str | None = ...,
+        timeout: float | None = ...,
+    ) -> AsyncScan[C]: ...
+    @overload
+    def scan(
+        self,
+        schema: Namespace,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
+        segments: int = ...,
+        page_items: int = ...,
+        rcu_per_second: float | None = ...,
+        token: str | None = ...,
+        timeout: float | None = ...,
+    ) -> AsyncScan[Any]: ...
+    def scan(
+        self,
+        schema: Namespace | type[Any],
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+        defaults: bool = False,
+        segments: int = 1,
+        page_items: int = 500,
+        rcu_per_second: float | None = None,
+        token: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncScan[Any]:
+        """As `OnlineStore.scan`."""
+        scan = self._core.scan(
+            schema,
+            features,
+            max_staleness=max_staleness,
+            defaults=defaults,
+            segments=segments,
+            page_items=page_items,
+            rcu_per_second=rcu_per_second,
+            token=token,
+            timeout=timeout,
+        )
+        return AsyncScan(scan, self._driver)
+
+    async def count(
+        self,
+        schema: Namespace | type[Any],
+        *,
+        segments: int = 1,
+        rcu_per_second: float | None = None,
+        timeout: float | None = None,
+    ) -> CountReport:
+        """As `OnlineStore.count`."""
+        operation = self._core.count(
+            schema, segments=segments, rcu_per_second=rcu_per_second, timeout=timeout
+        )
+        return await self._driver.run(operation)
+
+    async def delete_where(
+        self,
+        schema: Namespace | type[C],
+        predicate: Callable[[Row[C]], bool],
+        features: Sequence[Any] | None = None,
+        *,
+        dry_run: bool = True,
+        segments: int = 1,
+        rcu_per_second: float | None = None,
+        timeout: float | None = None,
+    ) -> DeletedWhere:
+        """As `OnlineStore.delete_where`."""
+        operation = self._core.delete_where(
+            schema,
+            predicate,
+            features,
+            dry_run=dry_run,
+            segments=segments,
+            rcu_per_second=rcu_per_second,
+            timeout=timeout,
+        )
+        return await self._driver.run(operation)
+
+    async def forget(
+        self, schema: Namespace | type[Any], key: Any, *, timeout: float | None = 30.0
+    ) -> ErasureReport:
+        """As `OnlineStore.forget`."""
+        return await self._driver.run(self._core.forget(schema, key, timeout=timeout))
+
     async def write_result(
         self,
         query: str,
@@ -593,3 +693,30 @@ class AsyncPreparedRead(Generic[S]):
         """As `OnlineStore.get`."""
         operation = self._core.read(self._prepared, [key], consistent, timeout, raise_failed)
         return (await self._driver.run(operation))[0]
+
+
+class AsyncScan(Generic[S]):
+    """A scan in progress: an async iterator of `Rows`; made by `AsyncOnlineStore.scan`."""
+
+    def __init__(self, scan: ScanStart, driver: AsyncDriver) -> None:
+        self._scan = scan
+        self._driver = driver
+
+    @property
+    def token(self) -> str:
+        """As `Scan.token`."""
+        return self._scan.pages.token
+
+    @property
+    def report(self) -> Report:
+        """What the scan has cost so far."""
+        return self._scan.pages.report
+
+    def __aiter__(self) -> AsyncScan[S]:
+        return self
+
+    async def __anext__(self) -> Rows[S]:
+        rows = await self._driver.run(self._scan.next_rows())
+        if rows is None:
+            raise StopAsyncIteration
+        return rows

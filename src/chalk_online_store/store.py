@@ -6,7 +6,7 @@ opens it: an import while serving would delay a call, and a fork during an impor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
 
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.sync import SyncDriver, Transport
     from chalk_online_store.dynamodb.sessions import Sessions
-    from chalk_online_store.operations.core import Core, Schema
+    from chalk_online_store.operations.core import Core, ScanStart, Schema
+    from chalk_online_store.operations.erasure import ErasureReport
     from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Row, Rows
+    from chalk_online_store.operations.scan import CountReport, DeletedWhere
     from chalk_online_store.operations.times import ObservedAt
     from chalk_online_store.operations.write import Ordering
     from chalk_online_store.report import Report
@@ -567,6 +569,140 @@ class OnlineStore:
         )
         return self._driver.run(operation)
 
+    @overload
+    def scan(
+        self,
+        schema: type[C],
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
+        segments: int = ...,
+        page_items: int = ...,
+        rcu_per_second: float | None = ...,
+        token: str | None = ...,
+        timeout: float | None = ...,
+    ) -> Scan[C]: ...
+    @overload
+    def scan(
+        self,
+        schema: Namespace,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        defaults: bool = ...,
+        segments: int = ...,
+        page_items: int = ...,
+        rcu_per_second: float | None = ...,
+        token: str | None = ...,
+        timeout: float | None = ...,
+    ) -> Scan[Any]: ...
+    def scan(
+        self,
+        schema: Namespace | type[Any],
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+        defaults: bool = False,
+        segments: int = 1,
+        page_items: int = 500,
+        rcu_per_second: float | None = None,
+        token: str | None = None,
+        timeout: float | None = None,
+    ) -> Scan[Any]:
+        """Scan a namespace: iterate over pages of its entities, as rows in no order.
+
+        Returns an iterator of `Rows`. Nothing is sent before the first page is taken. Entities
+        without any of the `features` are left out. An entity can be returned twice (see
+        docs/scanning.md). Values and statuses are those of an eventually consistent `read`.
+
+        The scan reads the items of **all** namespaces of the table, `page_items` of each of
+        `segments` at once (default: 500 of 1), and consumes at most `rcu_per_second` on average.
+        `token` continues the scan that had this `Scan.token`. `timeout` bounds each page, in
+        seconds (default: the store's).
+
+        Raises `UnknownFeature`, `InvalidValue`, `StoreClosed` at once, and `RequestError`,
+        `DamagedItem` when a page is taken; a page that failed can be taken again.
+        """
+        scan = self._core.scan(
+            schema,
+            features,
+            max_staleness=max_staleness,
+            defaults=defaults,
+            segments=segments,
+            page_items=page_items,
+            rcu_per_second=rcu_per_second,
+            token=token,
+            timeout=timeout,
+        )
+        return Scan(scan, self._driver)
+
+    def count(
+        self,
+        schema: Namespace | type[Any],
+        *,
+        segments: int = 1,
+        rcu_per_second: float | None = None,
+        timeout: float | None = None,
+    ) -> CountReport:
+        """Count the entities of a namespace that have a stored value, stale or not.
+
+        Scans the whole table, as `scan` does, with 8 bytes of memory per item of the namespace.
+        `timeout` bounds each page, in seconds.
+
+        Raises `InvalidValue`, `RequestError`, `DamagedItem`, `StoreClosed`.
+        """
+        operation = self._core.count(
+            schema, segments=segments, rcu_per_second=rcu_per_second, timeout=timeout
+        )
+        return self._driver.run(operation)
+
+    def delete_where(
+        self,
+        schema: Namespace | type[C],
+        predicate: Callable[[Row[C]], bool],
+        features: Sequence[Any] | None = None,
+        *,
+        dry_run: bool = True,
+        segments: int = 1,
+        rcu_per_second: float | None = None,
+        timeout: float | None = None,
+    ) -> DeletedWhere:
+        """Delete the entities for whose row `predicate` returns True; by default, only count them.
+
+        Rows have `features` (default: all); the whole entity is deleted, as by `delete` at the time
+        the scan began, so that values observed later stay. Pass `dry_run=False` to delete.
+        `timeout` bounds each page and each delete, in seconds.
+
+        Raises as `scan` and `delete` do, and `ReadFailed` if a row could not be read: the
+        pages before it were handled.
+        """
+        operation = self._core.delete_where(
+            schema,
+            predicate,
+            features,
+            dry_run=dry_run,
+            segments=segments,
+            rcu_per_second=rcu_per_second,
+            timeout=timeout,
+        )
+        return self._driver.run(operation)
+
+    def forget(
+        self, schema: Namespace | type[Any], key: Any, *, timeout: float | None = 30.0
+    ) -> ErasureReport:
+        """Erase all values of an entity, whatever their time, and verify that in every region.
+
+        Deletes every group in the registry, whichever schema declares it, then reads the entity
+        with strongly consistent reads in each region until no value is left, or `timeout`
+        seconds have passed (None: the store's timeout). Check `verified` of the result. A
+        tombstone with the primary key, but without values, stays for a week. docs/scanning.md
+        says what is not covered.
+
+        Raises as `delete` does.
+        """
+        return self._driver.run(self._core.forget(schema, key, timeout=timeout))
+
     def write_result(
         self,
         query: str,
@@ -727,3 +863,33 @@ class PreparedRead(Generic[S]):
         """As `OnlineStore.get`."""
         operation = self._core.read(self._prepared, [key], consistent, timeout, raise_failed)
         return self._driver.run(operation)[0]
+
+
+class Scan(Generic[S]):
+    """A scan in progress: an iterator of `Rows`; made by `OnlineStore.scan`. Not thread-safe."""
+
+    def __init__(self, scan: ScanStart, driver: SyncDriver) -> None:
+        self._scan = scan
+        self._driver = driver
+
+    @property
+    def token(self) -> str:
+        """The position after the last page that was taken, for `scan(..., token=...)`.
+
+        It can contain primary keys of any namespace: do not log it.
+        """
+        return self._scan.pages.token
+
+    @property
+    def report(self) -> Report:
+        """What the scan has cost so far."""
+        return self._scan.pages.report
+
+    def __iter__(self) -> Scan[S]:
+        return self
+
+    def __next__(self) -> Rows[S]:
+        rows = self._driver.run(self._scan.next_rows())
+        if rows is None:
+            raise StopIteration
+        return rows

@@ -27,7 +27,11 @@ from moto import mock_aws
 
 from chalk_online_store import (
     AsyncOnlineStore,
+    AsyncScan,
     BuildReport,
+    CountReport,
+    DeletedWhere,
+    ErasureReport,
     Health,
     OnlineStore,
     QueryResult,
@@ -36,6 +40,7 @@ from chalk_online_store import (
     Report,
     Row,
     Rows,
+    Scan,
     StoreStats,
 )
 from chalk_online_store.effects import Operation
@@ -136,6 +141,25 @@ class AnyStore:
         else:
             self._runner.run(asyncio.sleep(seconds))
 
+    def scan(self, *args: Any, **options: Any) -> AnyScan:
+        """`scan` of either store."""
+        return AnyScan(self._store.scan(*args, **options), self._settle)
+
+    def count(self, *args: Any, **options: Any) -> CountReport:
+        """`count` of either store."""
+        report: CountReport = self._settle(self._store.count(*args, **options))
+        return report
+
+    def delete_where(self, *args: Any, **options: Any) -> DeletedWhere:
+        """`delete_where` of either store."""
+        report: DeletedWhere = self._settle(self._store.delete_where(*args, **options))
+        return report
+
+    def forget(self, *args: Any, **options: Any) -> ErasureReport:
+        """`forget` of either store."""
+        report: ErasureReport = self._settle(self._store.forget(*args, **options))
+        return report
+
     def write_result(self, *args: Any, **options: Any) -> Report:
         """`write_result` of either store."""
         report: Report = self._settle(self._store.write_result(*args, **options))
@@ -161,6 +185,30 @@ class AnyStore:
 
     def _settle(self, result: Any) -> Any:
         return self._runner.run(result) if asyncio.iscoroutine(result) else result
+
+
+class AnyScan:
+    """A sync or async scan as a plain iterator."""
+
+    def __init__(self, scan: Scan[Any] | AsyncScan[Any], settle: Callable[[Any], Any]) -> None:
+        self._scan = scan
+        self._settle = settle
+
+    @property
+    def token(self) -> str:
+        """`token` of either scan."""
+        return self._scan.token
+
+    def __iter__(self) -> Iterator[Rows]:
+        if isinstance(self._scan, Scan):
+            yield from self._scan
+            return
+        while (rows := self._settle(self._next(self._scan))) is not None:
+            yield rows
+
+    @staticmethod
+    async def _next(scan: AsyncScan[Any]) -> Rows | None:
+        return await anext(scan, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,6 +19,8 @@ from chalk_online_store import (
     AsyncOnlineStore,
     AsyncPersistenceWriter,
     AsyncTicket,
+    CountReport,
+    DeletedWhere,
     Namespace,
     OnlineStore,
     PersistenceWriter,
@@ -104,6 +106,11 @@ def reads(store: OnlineStore, namespace: Namespace, name: str) -> None:
     assert_type(store.get(User, 1), Row[User])
     assert_type(store.get(Account, "a", defaults=True)[Account.limit], float | None)
     assert_type(store.prepare(Order).get(1), Row[Order])
+    assert_type(next(store.scan(Account, [Account.limit])), Rows[Account])
+    assert_type(store.count(Account), CountReport)
+    found = store.delete_where(Account, lambda row: row[Account.limit] is None)
+    assert_type(found, DeletedWhere)
+    assert_type(store.forget(Account, "a").verified, bool)
     both = store.read_many(ReadRequest(User, [1]), ReadRequest(Account, ["a"], [Account.limit]))
     assert_type(both, tuple[Rows[User], Rows[Account]])
     many = [ReadRequest(User, [1]) for _ in range(9)]

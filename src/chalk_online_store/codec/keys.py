@@ -8,15 +8,18 @@ namespaces share one either.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 from chalk_online_store.errors import InvalidKey
-from chalk_online_store.schema import PrimaryKey
+from chalk_online_store.schema import Namespace, PrimaryKey
 
 MAX_KEY_BYTES = 2048
 """AWS: Quotas in Amazon DynamoDB, "Partition key length: 1 to 2048 bytes"."""
+
+_KEY_PART = re.compile(r"(?:^|(?<=:))(?:\\.|[^:\\])*")
 
 _Encoder = Callable[[Any], str]
 
@@ -63,6 +66,22 @@ def keys_encoder(namespace: str, key: PrimaryKey) -> Callable[[str, Sequence[Any
         return [partition_key(prefix, encode_key(value)) for value in values]
 
     return encode_keys
+
+
+def parse_key(text: str, namespace: Namespace) -> Any:
+    r"""A primary key from its text, as it lies in a partition key: `7`, or `7:a\:b` for a tuple.
+
+    Raises `InvalidKey` where it is none of the namespace.
+    """
+    key = namespace.key
+    texts = [*_KEY_PART.findall(text)] if key.composite else [text]
+    texts = [re.sub(r"\\(.)", r"\1", part) for part in texts] if key.composite else texts
+    try:
+        parts = tuple(kind(part) for kind, part in zip(key.parts, texts, strict=True))
+    except ValueError:
+        expected = ":".join(part.__name__ for part in key.parts)
+        raise InvalidKey(f"A primary key of {namespace.name!r} is written as {expected}.") from None
+    return parts if key.composite else parts[0]
 
 
 def partition_key(prefix: str, text: str) -> str:

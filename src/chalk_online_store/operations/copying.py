@@ -44,7 +44,7 @@ def read_page(table: Backend, start: bytes) -> Operation[Page]:
     call = Call(now.monotonic + _PAGE_SECONDS)
     page: ItemPage = yield from table.scan_items(0, 1, start, PAGE_ITEMS, call)
     found = list(_entities(table.layout, page.items))
-    live = [item for item in found if _is_live(table.layout, item, now)]
+    live = [item for item in found if is_live(table.layout, item, now)]
     return Page(live, len(found) - len(live), page.next, page.units)
 
 
@@ -58,7 +58,8 @@ def _entities(layout: TableLayout, items: Sequence[Attributes]) -> Iterator[Attr
             yield item
 
 
-def _is_live(layout: TableLayout, item: Attributes, now: Instant) -> bool:
+def is_live(layout: TableLayout, item: Attributes, now: Instant) -> bool:
+    """Return True if an item has not expired."""
     expires_at = read_number(item.get(layout.ttl))
     return expires_at is None or expires_at * 1_000_000 > now.wall
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -35,12 +35,21 @@ from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations import write as writing
+from chalk_online_store.operations.erasure import ErasureReport, verify_erased
 from chalk_online_store.operations.hooks import CallHook, hooked
 from chalk_online_store.operations.prepared import Prepared, ReadRequest, prepare
 from chalk_online_store.operations.regions import Health, RegionKeeper
 from chalk_online_store.operations.registry import RegistryKeeper
 from chalk_online_store.operations.results import QueryResult, ResultCodec, found_result
-from chalk_online_store.operations.rows import Rows
+from chalk_online_store.operations.rows import Row, Rows
+from chalk_online_store.operations.scan import (
+    MAX_PAGE_ITEMS,
+    CountReport,
+    DeletedWhere,
+    SegmentedScan,
+    TableScan,
+    count_entities,
+)
 from chalk_online_store.operations.times import (
     ObservedAt,
     check_not_ahead,
@@ -66,6 +75,9 @@ from chalk_online_store.tiers.filter.build import BuildReport, Progress, build_f
 from chalk_online_store.tiers.tiers import StoreStats, Tiers
 
 Schema: TypeAlias = Iterable[Namespace | type]
+
+_ERASING: tuple[writing.Ordering, ...] = ("event", "arrival", "event")
+"""How `forget` deletes: if values of a later time remain, they go too, and a tombstone follows."""
 
 _PREPARED_KEPT = 1024
 _LONGEST_WINDOW = 1_000_000
@@ -379,6 +391,142 @@ class Core:
         )
         return (yield from self.apply(codec, planned, ordering, call))
 
+    def scan(
+        self,
+        schema: Namespace | type,
+        features: Sequence[str] | None,
+        *,
+        max_staleness: reading.Overrides | None,
+        defaults: bool,
+        segments: int,
+        page_items: int,
+        rcu_per_second: float | None,
+        token: str | None,
+        timeout: float | None,
+    ) -> ScanStart:
+        """See `OnlineStore.scan`. Checks the arguments at once; nothing is sent."""
+        prepared = self.prepare(schema, features, max_staleness, defaults)
+        pages = self._pages(
+            prepared.namespace, segments, rcu_per_second, timeout, page_items, token
+        )
+        return ScanStart(self, prepared, pages)
+
+    def _pages(
+        self,
+        namespace: Namespace,
+        segments: int,
+        rcu_per_second: float | None,
+        timeout: float | None,
+        page_items: int = 500,
+        token: str | None = None,
+    ) -> SegmentedScan:
+        if rcu_per_second is not None:
+            rcu_per_second = finite_number(rcu_per_second, "rcu_per_second", least=0.001)
+        if token is not None:
+            check_text(token, "token")
+        return SegmentedScan(
+            self.backend,
+            namespace.name,
+            segments=whole_number(segments, "segments", most=_MOST_SEGMENTS),
+            page_items=whole_number(page_items, "page_items", most=MAX_PAGE_ITEMS),
+            rcu_per_second=rcu_per_second,
+            timeout=self._timeout if timeout is None else timeout_seconds(timeout),
+            token=token,
+        )
+
+    def begin_scan(self, prepared: Prepared, pages: SegmentedScan) -> Operation[TableScan]:
+        """Resolve what a scan reads by the registry."""
+        call = yield from pages.new_call()
+        codec = yield from self.registry.for_read(prepared.namespace, call)
+        plan = reading.plan_read(
+            codec, prepared.names, prepared.overrides, False, prepared.defaults
+        )
+        return TableScan(self.backend, plan, pages)
+
+    @hooked
+    def count(
+        self,
+        schema: Namespace | type,
+        *,
+        segments: int,
+        rcu_per_second: float | None,
+        timeout: float | None,
+    ) -> Operation[CountReport]:
+        """See `OnlineStore.count`."""
+        namespace = self.namespace(schema)
+        pages = self._pages(namespace, segments, rcu_per_second, timeout)
+        call = yield from pages.new_call()
+        codec = yield from self.registry.for_read(namespace, call)
+        return (yield from count_entities(self.backend, codec, pages))
+
+    @hooked
+    def delete_where(
+        self,
+        schema: Namespace | type,
+        predicate: Callable[[Row[Any]], bool],
+        features: Sequence[str] | None,
+        *,
+        dry_run: bool,
+        segments: int,
+        rcu_per_second: float | None,
+        timeout: float | None,
+    ) -> Operation[DeletedWhere]:
+        """See `OnlineStore.delete_where`."""
+        prepared = self.prepare(schema, features, None)
+        check_callable(predicate, "predicate", "a function of a row that returns a bool")
+        if predicate is None:
+            raise InvalidValue("predicate must be a function of a row that returns a bool.")
+        check_flag(dry_run, "dry_run")
+        pages = self._pages(prepared.namespace, segments, rcu_per_second, timeout)
+        began: Instant = yield NOW
+        scan = yield from self.begin_scan(prepared, pages)
+        scanned = matched = 0
+        report = Report()
+        while (rows := (yield from scan.next_rows())) is not None:
+            rows.raise_failed()  # A predicate cannot judge a row that was not read.
+            keys = [row.key for row in rows if predicate(row)]
+            scanned, matched = scanned + len(rows), matched + len(keys)
+            if keys and not dry_run:
+                report.add(
+                    (
+                        yield from self.delete(
+                            schema,
+                            keys,
+                            None,
+                            # What is written after the scan began was not judged, and stays.
+                            observed_at=moment(began.wall),
+                            ordering="event",
+                            timeout=timeout,
+                        )
+                    )
+                )
+        report.add(scan.report)
+        return DeletedWhere(scanned, matched, dry_run, report)
+
+    @hooked
+    def forget(
+        self, schema: Namespace | type, key: Any, *, timeout: float | None
+    ) -> Operation[ErasureReport]:
+        """See `OnlineStore.forget`."""
+        namespace = self.namespace(schema)
+        call = yield from self._call(timeout)
+        report = Report()
+        for ordering in _ERASING:
+            now: Instant = yield NOW
+            left = call.deadline - now.monotonic
+            deleted = yield from self.delete(
+                schema, [key], None, observed_at=None, ordering=ordering, timeout=max(left, 0.001)
+            )
+            report.add(deleted)
+            if ordering == "event" and not deleted.superseded:
+                break
+        (pk,) = self.registry.present(namespace).partition_keys([key])
+        home = self.backend.home
+        regions = list(self.router.regions) if self.router and home else [home]
+        verified = yield from verify_erased(self.backend, pk, regions, call)
+        report.add(call.report)
+        return ErasureReport(verified, report)
+
     def write_result(
         self,
         query: str,
@@ -543,6 +691,28 @@ class Core:
                 f"{namespace.name!r} is not in this store's schema: open(url, schema=[...])."
             )
         return namespace
+
+
+class ScanStart:
+    """A scan of which nothing has been read yet."""
+
+    def __init__(self, core: Core, prepared: Prepared, pages: SegmentedScan) -> None:
+        self._core = core
+        self._prepared = prepared
+        self._pages = pages
+        self._scan: TableScan | None = None
+
+    @property
+    def pages(self) -> SegmentedScan:
+        """The position and the report."""
+        return self._pages
+
+    def next_rows(self) -> Operation[Rows[Any] | None]:
+        """Return the rows of the next page that has any; None at the end."""
+        self._core.check_open()
+        if self._scan is None:
+            self._scan = yield from self._core.begin_scan(self._prepared, self._pages)
+        return (yield from self._scan.next_rows())
 
 
 def checked(

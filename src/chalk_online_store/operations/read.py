@@ -117,7 +117,7 @@ def read(
     else:
         found = yield from through.get(wanted, call)
     for group in found:
-        _count(group, call)
+        count_found(group, call)
     now: Instant = yield NOW
     return Rows(keys, plan.sources, positions, found, now.wall, call.report)
 
@@ -162,7 +162,7 @@ def read_together(reads: Sequence[PlannedRead], call: Call) -> Operation[tuple[R
     found: list[list[list[RowOrError]]] = [[] for _ in reads]
     for wants, groups in zip(wanted.values(), results, strict=True):
         for (place, _), items in zip(wants, groups, strict=True):
-            _count(items, call)
+            count_found(items, call)
             found[place].append(items)
     now: Instant = yield NOW
     return tuple(
@@ -181,7 +181,8 @@ def read_together(reads: Sequence[PlannedRead], call: Call) -> Operation[tuple[R
 _ROWS = frozenset((tuple, type(None)))
 
 
-def _count(found: Sequence[RowOrError], call: Call) -> None:
+def count_found(found: Sequence[RowOrError], call: Call) -> None:
+    """Count the items that a read found, and those that failed, in its report."""
     failed = 0
     if not _ROWS.issuperset(map(type, found)):
         failed = sum(isinstance(row, OnlineStoreError | DamagedRow) for row in found)

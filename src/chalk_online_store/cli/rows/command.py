@@ -26,9 +26,10 @@ from chalk_online_store.cli.options import (
     namespace_called,
 )
 from chalk_online_store.cli.rows.plain import to_plain
-from chalk_online_store.cli.rows.registered import parse_key, registered_namespace
+from chalk_online_store.cli.rows.registered import registered_namespace
 from chalk_online_store.cli.stores import ANSWERS_WITHIN, load_registry
 from chalk_online_store.cli.terminal import print_table, say
+from chalk_online_store.codec.keys import parse_key
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.operations.rows import Row

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 from uuid import UUID
 
 from chalk_online_store.codec.registry import ACTIVE, Entry, Registry
-from chalk_online_store.errors import InvalidKey, InvalidSchema
+from chalk_online_store.errors import InvalidSchema
 from chalk_online_store.schema import Feature, Namespace
 from chalk_online_store.schema.annotations import Document
 from chalk_online_store.schema.types import SCALARS, Vector
@@ -21,7 +21,6 @@ from chalk_online_store.schema.types import SCALARS, Vector
 _SCALARS: dict[str, Any] = {scalar.name: kind for kind, scalar in SCALARS.items()}
 _KEYS: dict[str, type] = {"int": int, "str": str, "uuid": UUID}
 _VECTOR = re.compile(r"vector\[(\d+),(f\d)\]")
-_KEY_PART = re.compile(r"(?:^|(?<=:))(?:\\.|[^:\\])*")
 _GENERIC = re.compile(r"(list|tuple|set|dict)\[(.*)\]")
 
 
@@ -113,19 +112,3 @@ def _split(text: str) -> Iterator[str]:
         else:
             part += character
     yield part
-
-
-def parse_key(text: str, namespace: Namespace) -> Any:
-    r"""A primary key from its text, as it lies in a partition key: `7`, or `7:a\:b` for a tuple.
-
-    Raises `InvalidKey` where it is none of the namespace.
-    """
-    key = namespace.key
-    texts = [*_KEY_PART.findall(text)] if key.composite else [text]
-    texts = [re.sub(r"\\(.)", r"\1", part) for part in texts] if key.composite else texts
-    try:
-        parts = tuple(kind(part) for kind, part in zip(key.parts, texts, strict=True))
-    except ValueError:
-        expected = ":".join(part.__name__ for part in key.parts)
-        raise InvalidKey(f"A primary key of {namespace.name!r} is written as {expected}.") from None
-    return parts if key.composite else parts[0]
