@@ -19,11 +19,11 @@ import pytest
 
 from chalk_online_store import Document, Namespace, OnlineStore, Vector, feature, features
 from chalk_online_store.cli import main
-from chalk_online_store.cli.json_rows import JsonRows
 from chalk_online_store.cli.rows.plain import to_plain
 from chalk_online_store.cli.rows.registered import registered_namespace
 from chalk_online_store.codec.keys import parse_key
 from chalk_online_store.codec.registry import Registry
+from chalk_online_store.integrations.json_rows import JsonRows
 from chalk_online_store.planning.items import typical_rows
 from chalk_online_store.schema import namespace_of
 from chalk_online_store.testing import Dynoxide, create_table

@@ -19,7 +19,10 @@ from chalk_online_store.cli.app import app
 from chalk_online_store.cli.options import URL_VARIABLE
 
 # A command is here for a reason, or prints JSON.
-WITHOUT_JSON = {"registry export": "what it prints is JSON already: a lock file"}
+WITHOUT_JSON = {
+    "registry export": "what it prints is JSON already: a lock file",
+    "persist": "it runs until it is stopped, and logs JSON lines",
+}
 
 # Options that mean the same are called the same.
 NAMES = {"url": "--url", "as_json": "--json", "yes": "--yes", "plot": "--plot"}

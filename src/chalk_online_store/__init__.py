@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from chalk_online_store.connect import provisioned_wcu
     from chalk_online_store.errors import (
         AccessDenied,
+        BusFailed,
         ConnectionFailed,
         DamagedItem,
         DamagedValue,
@@ -98,6 +99,7 @@ _NAMES_BY_MODULE = {
     "connect": ("provisioned_wcu",),
     "errors": (
         "AccessDenied",
+        "BusFailed",
         "ConnectionFailed",
         "DamagedItem",
         "DamagedValue",
@@ -187,6 +189,7 @@ __all__ = [
     "AsyncTicket",
     "BloomFilter",
     "BuildReport",
+    "BusFailed",
     "CacheStats",
     "ConnectionFailed",
     "CountReport",

@@ -312,6 +312,10 @@ class WriterFailed(OnlineStoreError, RuntimeError):
     """Raised if a persistence writer cannot start the thread that writes."""
 
 
+class BusFailed(OnlineStoreError):
+    """Raised if a message bus refuses a consumer or producer, and retries cannot help."""
+
+
 class SpoolError(OnlineStoreError):
     """The spool of a persistence writer cannot be used."""
 

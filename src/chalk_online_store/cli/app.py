@@ -16,6 +16,7 @@ from chalk_online_store.cli.feast import copy_feast
 from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.loading.command import load
 from chalk_online_store.cli.options import Json
+from chalk_online_store.cli.persist import persist
 from chalk_online_store.cli.provisioning import provision
 from chalk_online_store.cli.provisioning.terraform import terraform
 from chalk_online_store.cli.rows.command import NegativeKeys, get, put, scan
@@ -37,7 +38,9 @@ app.add_typer(scaling.app, name="autoscale")
 app.add_typer(price_files.app, name="prices")
 app.add_typer(provision.app, name="provision")
 app.command(cls=NegativeKeys)(get)
-for command in (put, scan, load, copy, copy_feast, bench, capacity, terraform, doctor, verify):
+for command in (
+    put, scan, load, copy, copy_feast, persist, bench, capacity, terraform, doctor, verify
+):  # fmt: skip
     app.command()(command)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from typing import Annotated
 
 import typer
 
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.cli.visible import visible_lines
-from chalk_online_store.errors import InvalidSchema, OnlineStoreError
-from chalk_online_store.schema import Namespace, namespaces
+from chalk_online_store.integrations.modules import load_namespace
+from chalk_online_store.schema import Namespace
 
 URL_VARIABLE = "CHALK_ONLINE_STORE_URL"
 """The environment variable that `--url` is read from where it is not given."""
@@ -62,16 +60,4 @@ def confirm(question: str, yes: bool) -> None:
 
 def namespace_called(name: str) -> Namespace:
     """The namespace called `module:Class`; modules of the working directory are found, too."""
-    module, _, attribute = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except OnlineStoreError:
-        raise
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidSchema(f"--schema {name}: {error}; it is module:Class.") from error
-    except Exception as error:  # Whatever a module of the user's does as it is imported.
-        what = f"{type(error).__name__}: {error}"
-        raise InvalidSchema(f"--schema {name}: {module} cannot be imported: {what}.") from error
-    return next(iter(namespaces([found]).values()))
+    return load_namespace(name, "--schema")

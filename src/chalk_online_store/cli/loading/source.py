@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from chalk_online_store.cli.json_rows import JsonRows, read_object
 from chalk_online_store.cli.loading.formats import Block, InputFile, Opened, TextOptions, open_file
 from chalk_online_store.codec.columns import Stored
 from chalk_online_store.errors import InvalidSchema, InvalidValue
@@ -23,6 +22,7 @@ from chalk_online_store.integrations.conversion import (
     check_names,
     slice_of,
 )
+from chalk_online_store.integrations.json_rows import JsonRows, read_object
 from chalk_online_store.integrations.texts import Texts
 from chalk_online_store.schema import Document, Feature, Namespace
 

@@ -16,7 +16,6 @@ from typer.core import TyperCommand
 from chalk_online_store.backend import Call
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.json_rows import JsonRows
 from chalk_online_store.cli.options import (
     Features,
     Json,
@@ -32,6 +31,7 @@ from chalk_online_store.cli.terminal import print_table, say
 from chalk_online_store.codec.keys import parse_key
 from chalk_online_store.codec.registry import Registry
 from chalk_online_store.drivers.steps import read_clocks
+from chalk_online_store.integrations.json_rows import JsonRows
 from chalk_online_store.operations.rows import Row
 from chalk_online_store.schema import Namespace
 from chalk_online_store.store import OnlineStore

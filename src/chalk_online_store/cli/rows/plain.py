@@ -1,6 +1,6 @@
 """Values as JSON has them: bytes as base64, moments and Decimals as text.
 
-`chalk_online_store.cli.json_rows` reads them.
+`chalk_online_store.integrations.json_rows` reads them.
 """
 
 from __future__ import annotations

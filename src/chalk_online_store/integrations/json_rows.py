@@ -1,4 +1,7 @@
-"""Rows of JSON: objects whose names are features. `load` and `put` read them in one way."""
+"""Rows of JSON: objects whose names are features.
+
+`load`, `put` and the persistence service read them in one way.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ class JsonRows:
 
     `key` names the members of the primary key, one for each part. By default it is the member
     with the name of the key, which is a list if the key has several parts. `observed_at` names the
-    member of the observed-at. Timestamps without a time zone are in `zone`.
+    member of the observed-at. Timestamps without a time zone are in `zone`. With `native_values`,
+    a value that JSON does not have, such as a datetime of an Avro record, is passed on as it is.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class JsonRows:
         key: Sequence[str] | None = None,
         observed_at: str | None = None,
         zone: str | None = None,
+        *,
+        native_values: bool = False,
     ) -> None:
         self._namespace = namespace
         self._key = list(key or [namespace.key_name])
@@ -51,6 +57,7 @@ class JsonRows:
         self._parts = [self._converter(SCALARS[part]) for part in namespace.key.parts]
         self._moment = self._converter(SCALARS[datetime])
         self._members: dict[str, _Member] = {}
+        self._native_values = native_values
 
     def _converter(self, kind: FeatureType) -> Callable[[Any], Any]:
         return json_converter(kind, self._zone)
@@ -61,20 +68,37 @@ class JsonRows:
         observed_at = None
         if self._observed_at is not None:
             observed_at = self._moment_of(given.pop(self._observed_at, None), row)
+        return self.convert_object(given, row), observed_at
+
+    def convert_object(self, given: dict[str, Any], row: int | None = None) -> dict[str, Any]:
+        """Return the row of an object without its observed-at, which is used up.
+
+        Raises `InvalidValue` naming what cannot be read, and the number of the row, if it has one.
+        """
         found = {self._namespace.key_name: self._key_of(given, row)}
         for name, value in given.items():
             member = self._member(name)
             if member.feature in found:
-                raise InvalidValue(f"{name!r} is a feature that the line has twice (row {row}).")
+                raise InvalidValue(f"{name!r} is a feature that the row has twice{_at(row)}.")
             if value is None and member.nullable:
                 found[member.feature] = None
             else:
-                found[member.feature] = _converted(
+                found[member.feature] = self._converted(
                     value, member.convert, name, member.kind.name, row
                 )
-        return found, observed_at
+        return found
 
-    def _key_of(self, given: dict[str, Any], row: int) -> Any:
+    def _converted(
+        self, value: Any, convert: Callable[[Any], Any], name: str, what: str, row: int | None
+    ) -> Any:
+        try:
+            return _converted(value, convert, name, what, row)
+        except InvalidValue:
+            if self._native_values and value is not None:
+                return value  # The writer checks it, as any value.
+            raise
+
+    def _key_of(self, given: dict[str, Any], row: int | None) -> Any:
         """Take the primary key out of an object."""
         values = [given.pop(name, None) for name in self._key]
         names = self._key
@@ -84,13 +108,13 @@ class JsonRows:
             if len(values) != len(names):
                 raise InvalidValue(
                     f"The primary key {names[0]!r} has {len(names)} parts: write it as a list of "
-                    f"these (row {row})."
+                    f"these{_at(row)}."
                 )
         parts = []
         for name, value, convert in zip(names, values, self._parts, strict=True):
             if value is None:
-                raise InvalidValue(f"The primary key {name!r} is null or missing (row {row}).")
-            parts.append(_converted(value, convert, name, "primary key", row))
+                raise InvalidValue(f"The primary key {name!r} is null or missing{_at(row)}.")
+            parts.append(self._converted(value, convert, name, "primary key", row))
         return tuple(parts) if self._namespace.key.composite else parts[0]
 
     def _member(self, name: str) -> _Member:
@@ -109,25 +133,31 @@ class JsonRows:
         name = self._observed_at or ""
         found: datetime = _converted(value, self._moment, name, "datetime", row)
         if microseconds_utc(found) < 0:
-            raise InvalidValue(f"{name!r} is a time before 1970 as observed-at (row {row}).")
+            raise InvalidValue(f"{name!r} is a time before 1970 as observed-at{_at(row)}.")
         return found
 
 
-def read_object(line: str, row: int) -> dict[str, Any]:
+def read_object(line: str, row: int | None = None) -> dict[str, Any]:
     """Read a line. Raises `InvalidValue` if it is not a JSON object."""
     try:
         found = read_json(line)
     except Unexact as error:
-        raise InvalidValue(f"The line cannot be read: {error} (row {row}).") from None
+        raise InvalidValue(f"The line cannot be read: {error}{_at(row)}.") from None
     if not isinstance(found, Mapping):
-        raise InvalidValue(f"The line is not a JSON object (row {row}).")
+        raise InvalidValue(f"The line is not a JSON object{_at(row)}.")
     return dict(found)
 
 
-def _converted(value: Any, convert: Callable[[Any], Any], name: str, what: str, row: int) -> Any:
+def _at(row: int | None) -> str:
+    return "" if row is None else f" (row {row})"
+
+
+def _converted(
+    value: Any, convert: Callable[[Any], Any], name: str, what: str, row: int | None
+) -> Any:
     if value is None:
-        raise InvalidValue(f"{name!r} is null or missing, and must be {what} (row {row}).")
+        raise InvalidValue(f"{name!r} is null or missing, and must be {what}{_at(row)}.")
     try:
         return convert(value)
     except CONVERSION_ERRORS as error:
-        raise InvalidValue(f"{name!r} is no {what}{reason_of(error)} (row {row}).") from None
+        raise InvalidValue(f"{name!r} is no {what}{reason_of(error)}{_at(row)}.") from None
