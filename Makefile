@@ -8,6 +8,7 @@ STAMPS := .venv/.stamps
 DECODER := src/chalk_online_store/codec/_decoder.c
 BENCH := .bench-venv
 FEAST_SUITE := .feast-venv
+DISTRIBUTED := .distributed-venv
 SOURCES := pyproject.toml setup.py $(shell find src -type f ! -name '*.pyc' ! -name '*.so')
 
 # Each worker and each command that a test starts would compile every module again without this.
@@ -24,7 +25,7 @@ COVERED ?= 90
 
 TESTED = $(STAMPS)/dev $(STAMPS)/engines $(STAMPS)/ministack $(STAMPS)/redis $(STAMPS)/provider-schema
 
-.PHONY: demo test test-all coverage matrix lock ruff test-feast licences fuzz sanitize lint bench bench-feast bench-valkey chaos wheels docs clean
+.PHONY: demo test test-all coverage matrix lock ruff test-feast test-distributed licences fuzz sanitize lint bench bench-feast bench-valkey chaos wheels docs clean
 
 demo: $(STAMPS)/demo $(STAMPS)/engines
 	$(BIN)/chalk-online-store demo --engine dynoxide
@@ -36,6 +37,7 @@ test: ruff $(TESTED)
 # The same tests with many more rounds: nightly, and before a release.
 test-all: ruff $(TESTED)
 	CHALK_STRESS=$(STRESS) $(BIN)/python -m pytest $(PARALLEL) --durations 25
+	$(MAKE) test-distributed
 	$(BIN)/python -m scripts.matrix
 
 # The same tests, with the lines counted that they run in any process.
@@ -57,6 +59,11 @@ lock: $(STAMPS)/dev
 # Feast's own tests of online stores: FEAST=DIR is a checkout of it, URL=... a store to test.
 test-feast: $(STAMPS)/dev $(STAMPS)/engines $(FEAST_SUITE)/.ours
 	$(BIN)/python scripts/feast_suite.py $(FEAST) --python $(FEAST_SUITE)/bin/python $(URL:%=--url "%")
+
+# Spark needs Java 17. The engines have other requirements than the rest, so they have an environment.
+test-distributed: $(STAMPS)/engines $(DISTRIBUTED)/.ours
+	CHALK_DYNOXIDE="$$(ls $(CURDIR)/.venv/engines/node_modules/@dynoxide/*/dynoxide)" \
+		$(DISTRIBUTED)/bin/python -m pytest -W default tests/distributed
 
 fuzz: $(STAMPS)/dev
 	CHALK_STRESS=$${CHALK_STRESS:-50} $(BIN)/python -m pytest tests/test_fuzz.py
@@ -97,7 +104,7 @@ licences: $(STAMPS)/dev
 	$(BIN)/python -m scripts.licences
 
 clean:
-	rm -rf .venv .try .coverage .coverage.* $(BENCH) $(FEAST_SUITE) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
+	rm -rf .venv .try .coverage .coverage.* $(BENCH) $(FEAST_SUITE) $(DISTRIBUTED) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 
 # A stamp is newer than what it was made from; so a second run is quick, and an edited
 # pyproject.toml or decoder is installed again.
@@ -167,6 +174,17 @@ $(BENCH)/.feast-ours: $(BENCH)/.feast $(SOURCES)
 $(FEAST_SUITE)/.feast: tests/feast_suite/requirements.txt
 	$(PYTHON) -m venv $(FEAST_SUITE)
 	$(FEAST_SUITE)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+$(DISTRIBUTED)/.engines: tests/distributed/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(DISTRIBUTED)
+	$(DISTRIBUTED)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(DISTRIBUTED)/bin/python -m pip install --quiet --requirement $< --group tests
+	touch $@
+
+$(DISTRIBUTED)/.ours: $(DISTRIBUTED)/.engines $(SOURCES)
+	$(DISTRIBUTED)/bin/python -m pip install --quiet ".[arrow,testing]"
+	$(DISTRIBUTED)/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	touch $@
 
 $(FEAST_SUITE)/.ours: $(FEAST_SUITE)/.feast $(SOURCES)

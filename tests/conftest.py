@@ -8,6 +8,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from tests.helpers import STRESS, stress
 
 # Each worker of a parallel run would import Feast: see `tests/feast`.
 collect_ignore = ["feast"] if "PYTEST_XDIST_WORKER" in os.environ else []
+if find_spec("pyspark") is None:  # They have an environment of their own: `make test-distributed`.
+    collect_ignore.append("distributed")
 
 # CI tests one commit with the same examples each time; other runs and longer ones draw new ones.
 # No example has a deadline and none is refused as slow: both would depend on the machine.

@@ -45,13 +45,17 @@ def pieces_of(
     seen: list[list[int]] = []
 
     def faulty(
-        codec: NamespaceCodec, planned: Sequence[Planned], ordering: Ordering, call: Call
+        codec: NamespaceCodec,
+        planned: Sequence[Planned],
+        ordering: Ordering,
+        call: Call,
+        superseded: set[int] | None = None,
     ) -> Operation[Report]:
         number = len(seen)
         seen.append([position for position, _ in planned])
         failed = faults[number](planned, call) if number < len(faults) else {}
         left = [each for position, each in enumerate(planned) if position not in failed]
-        report = yield from apply(codec, left, ordering, call)
+        report = yield from apply(codec, left, ordering, call, superseded)
         if failed:
             raise WriteFailed("some", failed, report)
         return report

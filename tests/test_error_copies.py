@@ -15,6 +15,7 @@ from chalk_online_store.errors import (
     ConditionFailed,
     IncompleteRow,
     InvalidValue,
+    LoadIncomplete,
     OnlineStoreError,
     RowsAbandoned,
     RowsPending,
@@ -24,6 +25,7 @@ from chalk_online_store.report import Report
 
 SPECIAL: dict[type, tuple[Any, ...]] = {
     IncompleteRow: ("message", {3: {"risk": "missing"}}),
+    LoadIncomplete: ("message", (5, 4)),
     RowsPending: ("message", 7),
     RowsAbandoned: ("message", 7),
     WriteFailed: ("message", {2: InvalidValue("bad")}, Report(requests=3)),

@@ -41,6 +41,9 @@ WITHOUT_EXTRAS = [
     ("rows.to_arrow()", "[arrow]"),
     ("import chalk_online_store.integrations.frames", "[arrow]"),
     ("import chalk_online_store.integrations.arrow", "[arrow]"),
+    ("import chalk_online_store.integrations.bulk", "[arrow]"),
+    ("import chalk_online_store.integrations.ray", "[arrow]"),
+    ("import chalk_online_store.integrations.spark", "[arrow]"),
     ("from chalk_online_store.integrations import opentelemetry as o; o.observe(store)", "[otel]"),
     ("from chalk_online_store.testing import Moto; Moto().start()", "moto[dynamodb,server]"),
 ]

@@ -22,7 +22,7 @@ OFFERING = [
     f"{PACKAGE}.testing",
     *(
         f"{PACKAGE}.integrations.{name}"
-        for name in ("arrow", "chalkpy", "feast", "frames", "health", "opentelemetry")
+        for name in ("arrow", "bulk", "chalkpy", "feast", "frames", "health", "opentelemetry")
     ),
 ]
 

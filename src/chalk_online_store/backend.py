@@ -179,6 +179,11 @@ class Backend(Protocol):
     layout: TableLayout
 
     @property
+    def scans_in_order(self) -> bool:
+        """True if `scan_items` gives the items of a partition key together, and each item once."""
+        ...
+
+    @property
     def identity(self) -> str:
         """Which table this is: for what is kept elsewhere and means something only there."""
         ...
@@ -238,6 +243,7 @@ class Backend(Protocol):
     ) -> Operation[ItemPage]:
         """As `scan_keys`, of whole items; those of reserved partitions may be among them.
 
-        An item may come twice.
+        An item may come twice, unless the engine `scans_in_order`. All items of a partition key
+        are in one segment.
         """
         ...

@@ -347,6 +347,18 @@ class WritesOutstanding(OnlineStoreError):
         self.entities = entities
 
 
+class LoadIncomplete(OnlineStoreError):
+    """Raised if a load in several tasks, or one of its tasks, has not written all of its rows.
+
+    Either more rows can never be written than the load allows, or the write region was lost, and
+    the task has to run again. `written` are the counts: see `integrations.bulk.Written`.
+    """
+
+    def __init__(self, message: str, written: Any = None) -> None:
+        super().__init__(message)
+        self.written = written
+
+
 class WriteFailed(OnlineStoreError):
     """Some rows were not written before the call's deadline.
 

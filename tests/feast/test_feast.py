@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import subprocess
 import sys
 import time
@@ -20,10 +21,17 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Float64, Int64, String, UnixTimestamp
 
-from chalk_online_store import InvalidSchema, InvalidURL, OnlineStoreError, UnknownFeature
+from chalk_online_store import (
+    InvalidSchema,
+    InvalidURL,
+    OnlineStore,
+    OnlineStoreError,
+    UnknownFeature,
+)
 from chalk_online_store.drivers.sync import SyncDriver
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import InvalidKey, InvalidValue, TypeConflict, WriteFailed
+from chalk_online_store.integrations.feast import ChalkOnlineStore
 from chalk_online_store.integrations.feast.writes import FeastRow
 from chalk_online_store.testing import Dynoxide, create_table
 from tests.feast.world import (
@@ -431,6 +439,41 @@ def test_a_server_may_open_its_connections_first(start: Start) -> None:
     assert project.store.async_supported.read
     assert project.store.async_supported.write
     project.close()
+
+
+def test_an_online_store_per_batch_opens_one_store(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Feast's engines make an online store for each batch: one store is opened for all of them."""
+    with asyncio.Runner() as runner:
+        project = Project(url, tmp_path, runner, False)
+        project.close()
+    opened = []
+    original = OnlineStore.open.__func__  # type: ignore[attr-defined]
+
+    def counting(cls: Any, url: str, *more: Any, **options: Any) -> OnlineStore:
+        opened.append(url)
+        found: OnlineStore = original(cls, url, *more, **options)
+        return found
+
+    monkeypatch.setattr(OnlineStore, "open", classmethod(counting))
+    config = project.config
+    stores = [ChalkOnlineStore() for _ in range(10)]
+    for number, store in enumerate(stores):
+        table = copy.deepcopy(STATS)
+        data: list[FeastRow] = [(key({"driver_id": number}), trips(number), NOW, None)]
+        store.online_write_batch(config, table, data, None)
+    assert len(opened) == 1
+    entities = [key({"driver_id": number}) for number in range(10)]
+    found = stores[0].online_read(config, STATS, entities, ["trips"])
+    assert [values["trips"].int64_val for _, values in found if values] == [*range(10)]
+    for store in stores[1:]:
+        asyncio.run(store.close())
+    assert stores[0].online_read(config, STATS, entities[:1], ["trips"])[0][1]
+    asyncio.run(stores[0].close())
+    stores[1].online_read(config, STATS, entities[:1], ["trips"])
+    assert len(opened) == 2
+    asyncio.run(stores[1].close())
 
 
 def test_nothing_else_needs_feast() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,9 @@ WEATHER = view("weather", [Field(name="degrees", dtype=Float64)], entities=[CITY
 VISITS = view("visits", [Field(name="count", dtype=Int64)], entities=[DRIVER, CITY])
 
 
+_numbers = itertools.count()
+
+
 @dataclass
 class Project:
     """A project whose online store is ours, sync or async."""
@@ -65,6 +69,8 @@ class Project:
             online_store={
                 "type": "chalk_online_store.integrations.feast.ChalkOnlineStore",
                 "url": self.url,
+                # Stores of one configuration are shared. A project stands for a process.
+                "timeout": 10 + next(_numbers) / 1000,
                 **self.options,
             },
             offline_store="file",

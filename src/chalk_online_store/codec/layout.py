@@ -11,6 +11,7 @@ from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 import msgspec
+import xxhash
 
 LATEST = "@"
 """N, UTC microseconds: the newest observed-at of anything in the item."""
@@ -52,6 +53,11 @@ class ItemKey(NamedTuple):
 
     pk: str
     sk: str
+
+
+def segment_of(pk: str, segments: int) -> int:
+    """The segment of a scan that a partition key is in, for engines that have no segments."""
+    return xxhash.xxh3_64_intdigest(pk.encode()) % segments
 
 
 class TableLayout(msgspec.Struct, frozen=True, cache_hash=True):

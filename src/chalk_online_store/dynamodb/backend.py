@@ -57,6 +57,7 @@ class DynamoDBBackend:
         rng: random.Random | None = None,
     ) -> None:
         self.layout = layout or TableLayout()
+        self.scans_in_order = True
         self.identity = " ".join((table, self.layout.pk, self.layout.sk, self.layout.ttl))
         self._region = region
         self._route = route

@@ -55,10 +55,15 @@ class ScanKeys:
 
 @dataclass(frozen=True, slots=True)
 class ScanItems:
-    """Some items, in the order of their keys, after one of them; answered by their JSON by key."""
+    """Some items, in the order of their keys, after one of them; answered by their JSON by key.
+
+    They are those of one of so many segments: see `segment_of`.
+    """
 
     after: ItemKey
     limit: int
+    segment: int = 0
+    segments: int = 1
 
 
 Request = Get | Merge | Replace | ListPartition | Transact | ScanKeys | ScanItems

@@ -45,7 +45,7 @@ from chalk_online_store.codec.changes import (
     read_number,
     render_item,
 )
-from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.layout import ItemKey, TableLayout, segment_of
 from chalk_online_store.embedded import requests
 from chalk_online_store.errors import ConnectionFailed, RequestRefused, RequestTimeout, StoreClosed
 
@@ -63,6 +63,10 @@ _SELECT = "SELECT item FROM items WHERE pk = ? AND sk = ?"
 _SELECT_PARTITION = "SELECT item FROM items WHERE pk = ? AND sk > ? ORDER BY sk"
 _SCAN_KEYS = "SELECT pk, sk FROM items WHERE (pk, sk) > (?, ?) ORDER BY pk, sk LIMIT ?"
 _SCAN_ITEMS = "SELECT pk, sk, item FROM items WHERE (pk, sk) > (?, ?) ORDER BY pk, sk LIMIT ?"
+_SCAN_SEGMENT = (
+    "SELECT pk, sk, item FROM items WHERE (pk, sk) > (?, ?) AND segment_of(pk, ?) = ? "
+    "ORDER BY pk, sk LIMIT ?"
+)
 _REPLACE = "REPLACE INTO items (pk, sk, item, expires) VALUES (?, ?, ?, ?)"
 _DELETE = "DELETE FROM items WHERE pk = ? AND sk = ?"
 
@@ -149,6 +153,7 @@ class _Database:
             # it changes nothing.
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA fullfsync = ON")
+            connection.create_function("segment_of", 2, segment_of, deterministic=True)
         except BaseException:
             connection.close()
             raise
@@ -272,8 +277,12 @@ class SqliteEngine:
             case requests.ScanKeys(after, limit):
                 found = connection.execute(_SCAN_KEYS, (*after, limit)).fetchall()
                 return list(starmap(ItemKey, found))
-            case requests.ScanItems(after, limit):
-                found = connection.execute(_SCAN_ITEMS, (*after, limit)).fetchall()
+            case requests.ScanItems(after, limit, segment, segments):
+                if segments == 1:
+                    found = connection.execute(_SCAN_ITEMS, (*after, limit)).fetchall()
+                else:
+                    asked = (*after, segments, segment, limit)
+                    found = connection.execute(_SCAN_SEGMENT, asked).fetchall()
                 return {ItemKey(pk, sk): item for pk, sk, item in found}
             case requests.Transact(swaps):
                 return _transact(connection, lambda: self._swap_all(connection, swaps))

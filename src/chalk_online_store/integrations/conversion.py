@@ -73,6 +73,11 @@ class TableConverter:
         self._features = {n: namespace.feature(n) for n in names if n not in needed}
         _check_features(f.name for f in self._features.values())
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the features that the columns are."""
+        return [feature.name for feature in self._features.values()]
+
     def convert(self, columns: Mapping[str, Column], first: int) -> Converted:
         """Convert rows, the first of which is at `first`. Raises `InvalidValue` for a bad one."""
 
@@ -201,3 +206,16 @@ def slice_of(column: Column, start: int, count: int) -> Column:
 def _chosen(column: Sequence[Any], good: Sequence[bool]) -> Any:
     chosen = compress(column, good)
     return Stored(chosen, column.make) if isinstance(column, Stored) else list(chosen)
+
+
+def original_row(columns: Mapping[str, Column], row: int) -> dict[str, Any]:
+    """Return a row as its file or table has it."""
+    found: dict[str, Any] = {}
+    for name, column in columns.items():
+        one = slice_of(column, row, 1)
+        array: Any = one.array if isinstance(one, Texts) else one
+        try:
+            found[name] = (array if isinstance(array, list) else array.to_pylist())[0]
+        except (ValueError, pa.ArrowException):
+            found[name] = "?"
+    return found

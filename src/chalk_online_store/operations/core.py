@@ -653,15 +653,19 @@ class Core:
         planned: Sequence[Planned],
         ordering: writing.Ordering,
         call: Call,
+        superseded: set[int] | None = None,
     ) -> Operation[Report]:
-        """Write planned changes; raises `WriteFailed`, and what no retry mends."""
+        """Write planned changes; raises `WriteFailed`, and what no retry mends.
+
+        Adds the positions of changes that newer values have superseded to `superseded`.
+        """
         tiers = self._tiers
         self._regions.writing = True
         if planned:
             yield from tiers.announce(codec, planned, call)
             cache = tiers.caches.get(codec.namespace.name)
             yield from writing.write(
-                self.backend, cache, codec, planned, ordering, call, tiers.coalescer
+                self.backend, cache, codec, planned, ordering, call, tiers.coalescer, superseded
             )
         return call.report
 

@@ -137,10 +137,12 @@ def write(
     ordering: Ordering,
     call: Call,
     coalescer: Coalescer | None = None,
+    superseded: set[int] | None = None,
 ) -> Operation[None]:
     """Send planned changes; those of one item one after the other, in the order given.
 
-    Raises `WriteFailed` where some could not be written before the deadline.
+    Adds the positions of changes that newer values have superseded to `superseded`. Raises
+    `WriteFailed` where some could not be written before the deadline.
     """
     apply = backend.change if ordering == "event" else backend.replace
     failed: dict[int, OnlineStoreError] = {}
@@ -161,6 +163,12 @@ def write(
                     whole = _left_whole(changes, outcomes)
                     cache.written(writing, dict(_reads_of(codec, whole)), now.monotonic)
         failed |= _count(wave, outcomes, call.report)
+        if superseded is not None and WriteOutcome.SUPERSEDED in outcomes:
+            superseded.update(
+                position
+                for (position, _), outcome in zip(wave, outcomes, strict=True)
+                if outcome is WriteOutcome.SUPERSEDED
+            )
     if failed:
         call.report.failed += len(failed)
         example = next(iter(failed.values()))

@@ -84,6 +84,11 @@ class SharedCacheBackend:
         self._away = False
 
     @property
+    def scans_in_order(self) -> bool:
+        """The table's."""
+        return self._table.scans_in_order
+
+    @property
     def identity(self) -> str:
         """The table's."""
         return self._table.identity

@@ -29,7 +29,7 @@ from chalk_online_store.codec.changes import (
     key_attributes,
     number,
 )
-from chalk_online_store.codec.layout import ALPHABET, RESERVED, ItemKey, TableLayout
+from chalk_online_store.codec.layout import ALPHABET, RESERVED, ItemKey, TableLayout, segment_of
 from chalk_online_store.codec.registry import PARTITION as REGISTRY
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.effects import NOW, Instant, Operation
@@ -96,6 +96,7 @@ class ValkeyBackend:
         route: Route | None = None,
     ) -> None:
         self.layout = TableLayout()
+        self.scans_in_order = False
         self.home = self.origin = ""
         self.identity = f"valkey {server} {prefix}"
         self._keys = Keys(prefix)
@@ -240,11 +241,17 @@ class ValkeyBackend:
     def scan_items(
         self, segment: int, segments: int, start: bytes, limit: int, call: Call
     ) -> Operation[ItemPage]:
-        """One SCAN, then requests for values, and for when they expire."""
-        if segment:
-            return ItemPage([], b"", 0.0)
+        """One SCAN, then requests for values, and for when they expire.
+
+        Every segment scans all keys, and asks for the values of those that are in it by the hash
+        of their partition key. A server has no cursors that begin in the middle.
+        """
         here = yield from self._here(call)
         keys, more = yield from self._page(here, start, limit, call)
+        if segments > 1:
+            keys = [
+                key for key in keys if segment_of(here.split(key.encode()).pk, segments) == segment
+            ]
         values = yield from self._values(keys, call)
         asked: list[Command] = [("EXPIRETIME", key) for key in keys]
         expiries = yield from self._ask_all(asked, _LIGHT, call)

@@ -55,7 +55,10 @@ _PROBE = 16
 
 
 class _Outgoing:
-    """A change that is not written yet, and the positions of the rows that it is for."""
+    """A change that is not written yet, and the positions of the rows that it is for.
+
+    The first row is the one that the change is of. Those after it have nothing that it replaces.
+    """
 
     __slots__ = ("change", "is_suspect", "rows")
 
@@ -71,6 +74,9 @@ class BulkWriter:
 
     `ordering` is as for `OnlineStore.write`. `wcu_per_second` bounds the rate; throttles lower it,
     as they do for a backfill of a `PersistenceWriter`. `report` counts all batches.
+
+    The rate begins without saved units, and `finish` waits until all that was sent is paid for. So
+    writers that follow each other, in any number of processes, keep the rate together.
     """
 
     def __init__(
@@ -84,9 +90,14 @@ class BulkWriter:
         self._core = core
         self._namespace = namespace
         self._ordering: Ordering = ordering
-        self._rate = WriteRate(wcu_per_second)
+        self._rate = WriteRate(wcu_per_second, prepaid=True)
         self._retries = Retries(_RETRY, rng or random.Random())
         self.report = Report()
+        self.superseded_rows = 0
+        """Rows so far of which nothing was stored, because the table or the batch has newer ones.
+
+        A row of several groups counts if none of its items was changed.
+        """
 
     def write(
         self, rows: Sequence[Mapping[str, Any]], observed_at: ObservedAt, *, is_replay: bool = False
@@ -101,6 +112,7 @@ class BulkWriter:
         times = times_of_rows(observed_at, len(rows), {}, now.wall)
         latest = self._core.latest_time(codec.namespace, now)
         refused: dict[int, OnlineStoreError] = {}
+        stored: set[int] = set()
         try:
             check_not_ahead(times, latest)
             planned = changes_of_rows(codec, rows, times)
@@ -109,12 +121,20 @@ class BulkWriter:
         waiting = deque(_combined(planned, self._ordering))
         while waiting:
             piece = yield from self._next_piece(waiting)
-            for outgoing, error in (yield from self._send(codec, piece, is_replay)):
+            for outgoing, error in (yield from self._send(codec, piece, is_replay, stored)):
                 if error is None:
                     waiting.appendleft(outgoing)
                 else:
                     refused |= dict.fromkeys(outgoing.rows, error)
+        self.superseded_rows += len({row for row, _ in planned} - stored - refused.keys())
         return refused
+
+    def finish(self) -> Operation[None]:
+        """Wait until the rate allows for all that was sent."""
+        now: Instant = yield NOW
+        while (wait := self._rate.debt(now.monotonic)) > 0:
+            yield Sleep(wait)
+            now = yield NOW
 
     def _codec(self) -> Operation[NamespaceCodec]:
         known = self._core.registry.known(self._namespace)
@@ -164,15 +184,26 @@ class BulkWriter:
     # --- sending ---------------------------------------------------------------------------
 
     def _send(
-        self, codec: NamespaceCodec, piece: Sequence[_Outgoing], is_replay: bool
+        self,
+        codec: NamespaceCodec,
+        piece: Sequence[_Outgoing],
+        is_replay: bool,
+        stored: set[int],
     ) -> Operation[list[tuple[_Outgoing, OnlineStoreError | None]]]:
-        """Send a piece; return the changes to send again (None), and those that were refused."""
+        """Send a piece; return the changes to send again (None), and those that were refused.
+
+        Adds the positions of the rows of which something was stored to `stored`.
+        """
         bounded = self._rate.bounded
         estimated = sum(estimated_units(each.change) for each in piece) if bounded else 0.0
         self._rate.spend(estimated)
         now: Instant = yield NOW
         call = Call(now.monotonic + _PIECE_SECONDS, replay=is_replay, retries=False)
-        failed = yield from self._apply(codec, piece, call)
+        superseded: set[int] = set()
+        failed = yield from self._apply(codec, piece, call, superseded)
+        for position, outgoing in enumerate(piece):
+            if position not in failed and position not in superseded:
+                stored.add(outgoing.rows[0])
         now = yield NOW
         throttled = call.report.throttles > 0
         self._rate.settle(estimated, call.report.wcu, throttled, now.monotonic)
@@ -196,11 +227,15 @@ class BulkWriter:
         return found
 
     def _apply(
-        self, codec: NamespaceCodec, piece: Sequence[_Outgoing], call: Call
+        self,
+        codec: NamespaceCodec,
+        piece: Sequence[_Outgoing],
+        call: Call,
+        superseded: set[int],
     ) -> Operation[dict[int, OnlineStoreError]]:
         """Return the errors of the changes that failed, by position in the piece."""
         planned = [(position, each.change) for position, each in enumerate(piece)]
-        writing = self._core.apply(codec, planned, self._ordering, call)
+        writing = self._core.apply(codec, planned, self._ordering, call, superseded)
         watcher = self._core.watcher
         try:
             yield from (
@@ -244,7 +279,7 @@ def _combined(planned: Sequence[tuple[int, Change]], ordering: Ordering) -> Iter
         if len(changes) == 1:
             yield _Outgoing(changes[0][1], [changes[0][0]])
         elif ordering == "arrival":
-            yield _Outgoing(changes[-1][1], [position for position, _ in changes])
+            yield _Outgoing(changes[-1][1], [position for position, _ in reversed(changes)])
         else:
             yield from _combined_by_event_time(changes)
 

@@ -94,7 +94,7 @@ class DeadLetterFile:
 
     def __call__(self, letters: Sequence[DeadLetter]) -> None:
         """Append letters; raises `OSError`."""
-        lines = "".join(_line(letter) for letter in letters)
+        lines = "".join(letter_line(letter) for letter in letters)
         with self._lock:
             fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with os.fdopen(fd, "w", encoding="utf-8") as file:
@@ -103,7 +103,8 @@ class DeadLetterFile:
                 os.fsync(file.fileno())
 
 
-def _line(letter: DeadLetter) -> str:
+def letter_line(letter: DeadLetter) -> str:
+    """Return a letter as a line of JSON."""
     found = {
         "namespace": letter.namespace,
         "observed_at": letter.observed_at.isoformat(),

@@ -37,6 +37,9 @@ _A_SECOND = 1.0
 _SLOWEST = 1.0
 """WCU a second: throttles do not lower the rate below this."""
 
+_RESOLUTION = 1e-6
+"""Seconds."""
+
 _RECOVERY = 30.0
 """Seconds, about, from nothing to the full rate."""
 
@@ -48,12 +51,19 @@ class WriteRate:
     multiplicative decrease: D.-M. Chiu and R. Jain, "Analysis of the Increase and Decrease
     Algorithms for Congestion Avoidance in Computer Networks", 1989. Units are spent as they are
     estimated, and settled once the engine has told: the bucket may owe.
+
+    The bucket begins empty. A full one would allow a second's units at once, and a process that
+    starts many short writers, as a task of Spark does, would exceed the rate by that much each
+    time. With `prepaid` units are saved up before they are spent, nothing is reserved for live
+    rows, and `debt` says how long to wait at the end: such writers keep the rate together when
+    they run one after the other.
     """
 
-    def __init__(self, ceiling: float | None) -> None:
+    def __init__(self, ceiling: float | None, *, prepaid: bool = False) -> None:
         self._ceiling = math.inf if ceiling is None else ceiling
         self.rate = self._ceiling
-        self._level = 0.0 if self.rate == math.inf else self.rate
+        self._prepaid = prepaid and self.rate < math.inf
+        self._level = -self.most if self._prepaid else 0.0
         self._at: float | None = None
         self._slowed_at = -math.inf
         self._increase = 0.0 if self.rate == math.inf else self.rate / _RECOVERY
@@ -69,7 +79,7 @@ class WriteRate:
             return 0.0
         self._refill(now)
         held_back = self._slowed_at + _A_SECOND - now if backfill else 0.0
-        reserve = self.rate / 2 if backfill else 0.0
+        reserve = self.rate / 2 if backfill and not self._prepaid else 0.0
         missing = reserve - self._level
         return max(0.0, held_back, (missing + 1e-9) / self.rate if missing >= 0 else 0.0)
 
@@ -82,6 +92,15 @@ class WriteRate:
     def most(self) -> float:
         """WCU that may be sent in one go: a tenth of a second's."""
         return self.rate / 10
+
+    def debt(self, now: float) -> float:
+        """Seconds until all that was sent is paid for; 0 if nothing bounds the rate."""
+        if not self.bounded or not self._prepaid:
+            return 0.0
+        self._refill(now)
+        seconds = (-self.most - self._level) / self.rate
+        # A wait that is smaller than the clock's resolution would never end.
+        return seconds if seconds > _RESOLUTION else 0.0
 
     def _refill(self, now: float) -> None:
         passed = 0.0 if self._at is None else max(0.0, now - self._at)

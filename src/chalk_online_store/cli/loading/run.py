@@ -115,6 +115,7 @@ def load(order: Order, progress: Progress, tell: Tell) -> Report:
                     if loader.go_back_after_lost_region():
                         break
                 else:
+                    loader.finish()
                     return loader.report
         finally:
             if progress.rows:
@@ -199,6 +200,10 @@ class _Loader:
         if now - self._saved_at > SAVE_EVERY_SECONDS:
             save_checkpoint(self._order.progress, progress)
             self._saved_at = now
+
+    def finish(self) -> None:
+        """Wait until the rate allows for all that was written."""
+        self._driver.run(self._writer.finish())
 
     def go_back_after_lost_region(self) -> bool:
         """Set the progress back to the first batch that may be lost; return False if none is."""

@@ -17,9 +17,9 @@ from chalk_online_store.codec.columns import Stored
 from chalk_online_store.errors import InvalidSchema, InvalidValue
 from chalk_online_store.integrations.arrow import moment_type, namespace_of
 from chalk_online_store.integrations.conversion import (
-    Column,
     TableConverter,
     check_names,
+    original_row,
     slice_of,
 )
 from chalk_online_store.integrations.json_rows import JsonRows, read_object
@@ -381,7 +381,7 @@ class Source:
             return self._rows_of_lines(first, block.lines[offset : offset + count])
         columns = {name: slice_of(c, offset, count) for name, c in block.columns.items()}
         found = self._converter(list(columns)).convert_rows(columns, first)
-        refused = [(_original(columns, row), error) for row, error in found.refused.items()]
+        refused = [(original_row(columns, row), error) for row, error in found.refused.items()]
         return Rows(first, found.rows, found.observed_at, refused)
 
     def _rows_of_lines(self, first: int, lines: Sequence[str]) -> Rows:
@@ -444,16 +444,3 @@ def _check_columns(schema: pa.Schema | None) -> None:
                 f"Column {name!r} is the index of a pandas data frame, which has no name: write "
                 "the file with index=False, or give the index a name."
             )
-
-
-def _original(columns: Mapping[str, Column], row: int) -> dict[str, Any]:
-    """A row as the file has it."""
-    found: dict[str, Any] = {}
-    for name, column in columns.items():
-        one = slice_of(column, row, 1)
-        array: Any = one.array if isinstance(one, Texts) else one
-        try:
-            found[name] = array.to_pylist()[0]
-        except (ValueError, pa.ArrowException):
-            found[name] = "?"
-    return found

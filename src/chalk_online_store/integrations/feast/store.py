@@ -26,6 +26,7 @@ from chalk_online_store.integrations.feast import reads, writes
 from chalk_online_store.integrations.feast.reads import Ask, Column, OnlineRow
 from chalk_online_store.integrations.feast.views import Catalogue, View, entity_of, view_of
 from chalk_online_store.integrations.feast.writes import FeastRow
+from chalk_online_store.integrations.stores import SharedObjects
 from chalk_online_store.operations.write import Ordering
 from chalk_online_store.schema import LRUCache
 from chalk_online_store.schema.durations import microseconds
@@ -94,14 +95,37 @@ class _Work(NamedTuple):
     places: Sequence[int]
 
 
+class _Opened(NamedTuple):
+    """An open store, and the views that it has met."""
+
+    store: OnlineStore
+    catalogue: Catalogue
+
+    def close(self) -> None:
+        self.store.close()
+
+
+# Feast's engines for Spark and Ray make a new ChalkOnlineStore for each batch, and never close it.
+_opened: SharedObjects[_Opened] = SharedObjects()
+
+
+def _open(online: ChalkOnlineStoreConfig) -> _Opened:
+    store = OnlineStore.open(online.url, [], **online.options())
+    return _Opened(store, Catalogue(store.core))
+
+
 class ChalkOnlineStore(FeastOnlineStore):
-    """A Feast online store on any engine of this library, sync and async."""
+    """A Feast online store on any engine of this library, sync and async.
+
+    Sync calls of one configuration share one open store in a process.
+    """
 
     _versioned_read_supported = True
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._opened: tuple[OnlineStore, Catalogue] | None = None
+        self._opened: _Opened | None = None
+        self._key = ""
         self._opened_async: tuple[AsyncOnlineStore, Catalogue] | None = None
 
     @property
@@ -278,11 +302,11 @@ class ChalkOnlineStore(FeastOnlineStore):
         if opened is None:
             with self._lock:
                 if self._opened is None:
-                    online = config.online_store
-                    store = OnlineStore.open(online.url, [], **online.options())
-                    self._opened = store, Catalogue(store.core)
+                    online: ChalkOnlineStoreConfig = config.online_store
+                    self._key = online.model_dump_json()
+                    self._opened = _opened.acquire(self._key, lambda: _open(online))
                 opened = self._opened
-        return opened
+        return opened.store, opened.catalogue
 
     def _async(self, config: RepoConfig) -> tuple[AsyncOnlineStore, Catalogue]:
         opened = self._opened_async
@@ -301,12 +325,12 @@ class ChalkOnlineStore(FeastOnlineStore):
         await store.warm(timeout=config.online_store.timeout)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, unless other stores of this configuration use it as well."""
         with self._lock:
             opened, self._opened = self._opened, None
             opened_async, self._opened_async = self._opened_async, None
         if opened:
-            opened[0].close()
+            _opened.release(self._key)
         if opened_async:
             await opened_async[0].close()
 

@@ -1,0 +1,1 @@
+"""Bulk work on real engines: `make test-distributed`."""
