@@ -5,7 +5,7 @@ BENCH_PYTHON ?= $(PYTHON)
 
 BIN := .venv/bin
 STAMPS := .venv/.stamps
-DECODER := src/chalk_online_store/codec/_decoder.c
+KERNELS := $(wildcard src/chalk_online_store/codec/_kernels*.[ch])
 BENCH := .bench-venv
 FEAST_SUITE := .feast-venv
 DISTRIBUTED := .distributed-venv
@@ -107,7 +107,7 @@ clean:
 	rm -rf .venv .try .coverage .coverage.* $(BENCH) $(FEAST_SUITE) $(DISTRIBUTED) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 
 # A stamp is newer than what it was made from; so a second run is quick, and an edited
-# pyproject.toml or decoder is installed again.
+# pyproject.toml or kernel is installed again.
 
 $(STAMPS)/venv:
 	$(PYTHON) -m venv .venv
@@ -115,15 +115,15 @@ $(STAMPS)/venv:
 	mkdir -p $(STAMPS)
 	touch $@
 
-$(STAMPS)/demo: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
+$(STAMPS)/demo: pyproject.toml setup.py $(KERNELS) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable ".[demo]"
 	touch $@
 
-$(STAMPS)/dev: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
+$(STAMPS)/dev: pyproject.toml setup.py $(KERNELS) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable ".[aioboto3,arrow,demo,feast,testing]" --group dev
 	touch $@
 
-$(STAMPS)/docs: pyproject.toml setup.py $(DECODER) $(STAMPS)/venv
+$(STAMPS)/docs: pyproject.toml setup.py $(KERNELS) $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet --editable . --group docs
 	touch $@
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from benchmarks import (
     curves,
     e2e,
     ideas,
+    instructions,
     memory,
     plots,
     report,
@@ -30,6 +32,7 @@ def main() -> None:
     parts: dict[str, Callable[[argparse.Namespace], None]] = {
         "bytes": weigh,
         "cpu": time_calls,
+        "instructions": count_instructions,
         "e2e": time_single_calls,
         "curves": draw_curves,
         "memory": read_a_million_rows,
@@ -69,6 +72,19 @@ def time_calls(options: argparse.Namespace) -> None:
     found, versions = cpu.run(rounds=rounds, seed=options.seed)
     results.save("cpu", found, rounds=rounds, versions=versions)
     print(report.cpu(found))
+
+
+def count_instructions(_: argparse.Namespace) -> None:
+    """Instructions per call, compared with the committed counts."""
+    if shutil.which("valgrind") is None:
+        print("valgrind is not installed: apt-get install valgrind")
+        return
+    counts = instructions.run()
+    print(instructions.as_text(counts))
+    more = instructions.compared(counts)
+    instructions.save(counts)
+    if more:
+        raise SystemExit("\n".join(["More instructions than committed:", *more]))
 
 
 def time_single_calls(options: argparse.Namespace) -> None:

@@ -109,7 +109,7 @@ class Json(Packed):
         compiled = self.shape.decoder.compiled
         if compiled is None:
             return self.shape.decode_items(replies[0])
-        found: list[Any] = compiled(b'{"Responses":{"t":[%b]}}' % b",".join(replies[0]))[0]
+        found: list[Any] = list(compiled(b'{"Responses":{"t":[%b]}}' % b",".join(replies[0]))[0])
         return found
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes the decoder in C under the address and undefined-behaviour sanitizers of gcc.
+# Fuzzes the compiled kernels under the address and undefined-behaviour sanitizers of gcc.
 #
 # PYTHON has the test dependencies; CHALK_STRESS multiplies the examples of each test (100).
 set -euo pipefail
@@ -15,7 +15,7 @@ codec=$copy/chalk_online_store/codec
 include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
 suffix=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 gcc -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
-    -Wall -Wextra -shared -fPIC -I"$include" "$codec/_decoder.c" -o "$codec/_decoder$suffix"
+    -Wall -Wextra -shared -fPIC -I"$include" "$codec"/_kernels_*.c -o "$codec/_kernels$suffix"
 
 cd "$copy"
 # Python itself never frees some of what it allocates, and hides bytes from the address sanitizer
@@ -23,4 +23,5 @@ cd "$copy"
 env LD_PRELOAD="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH="$copy" \
     CHALK_STRESS="${CHALK_STRESS:-20}" \
-    "$python" -m pytest -p no:cacheprovider --capture=no -q tests/test_decoder.py # or it is silent
+    "$python" -m pytest -p no:cacheprovider --capture=no -q tests/test_decoder.py tests/test_kernels.py \
+    tests/test_matrix.py # or it is silent

@@ -1,4 +1,4 @@
-"""A simple reading of the contract of `codec._decoder`, which shares nothing with it."""
+"""A simple reading of the contract of `codec._kernels.Decoder`, which shares nothing with it."""
 
 from __future__ import annotations
 

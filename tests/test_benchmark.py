@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from benchmarks import (
     cpu,
     curves,
     ideas,
+    instructions,
     memory,
     report,
     results,
@@ -33,6 +36,8 @@ from benchmarks.layouts import feast_value
 from benchmarks.server import CannedServer
 from benchmarks.tables import KEYS, Tables
 from benchmarks.workloads import READ_MANY, STREAM, WORKLOADS, Workload
+
+from tests.helpers import STRESS
 
 SMALL = [Workload(w.action, min(w.entities, 10), 20) for w in WORKLOADS if w.features == 20]
 
@@ -278,3 +283,35 @@ def test_layouts_in_valkey_are_measured() -> None:
     assert all(ours.bytes < other.bytes for other in others)
     table = valkey_layouts.report(found)
     assert all(measured.layout in table for measured in found)
+
+
+def test_more_instructions_than_committed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that takes 2 % more instructions than the committed count is named."""
+    monkeypatch.setattr(instructions, "COMMITTED", tmp_path / "counts.json")
+    assert instructions.compared({"read": 100}) == []
+    instructions.save({"read": 100, "write": 100})
+    assert instructions.compared({"read": 102, "write": 103, "new": 5}) == [
+        "write: 103 instructions, 100 before"
+    ]
+
+
+def test_the_counted_calls_work() -> None:
+    """Each call whose instructions are counted reads or writes what it says."""
+    calls = instructions.calls()
+    found = {name: call() for name, call in calls.items()}
+    assert len(found["BatchGetItem 100 x 20, rows"]) == 100
+    assert found["BatchGetItem 100 x 20, matrix"].values.shape == (100, 48)
+    assert found["cached 100 x 20, matrix"].statuses.shape == (100, 17)
+    assert len(found["GetItem 1 x 20, columns"]) == 20
+    assert len(found["BatchWriteItem 25 x 20"]) == 25
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(STRESS <= 1 or not shutil.which("valgrind"), reason="takes 10 s of CPU")
+def test_instructions_are_counted() -> None:
+    """Callgrind counts the same calls twice within 2 %."""
+    once, twice = instructions.run(), instructions.run()
+    assert once.keys() == twice.keys() == instructions.calls().keys()
+    assert all(abs(twice[name] / count - 1) < 0.02 for name, count in once.items())

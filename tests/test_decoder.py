@@ -19,7 +19,6 @@ import sysconfig
 import threading
 import tracemalloc
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -39,12 +38,12 @@ from tests.decoder_reference import Column, Row, Unsure, column, parse, referenc
 from tests.helpers import stress
 
 try:
-    from chalk_online_store.codec import _decoder
+    from chalk_online_store.codec import _kernels
 except ImportError:
-    _decoder = None  # type: ignore[assignment]
+    _kernels = None  # type: ignore[assignment]
 
-MODULE = "chalk_online_store.codec._decoder"
-needs_decoder = pytest.mark.skipif(_decoder is None, reason="the C extension is not built")
+MODULE = "chalk_online_store.codec._kernels"
+needs_decoder = pytest.mark.skipif(_kernels is None, reason="the C extension is not built")
 EXAMPLES = stress(40)
 fuzz = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
@@ -62,7 +61,27 @@ Decoder = Callable[[bytes], tuple[list[Row], int, int]]
 
 
 def decoder(columns: list[Column]) -> Decoder:
-    return partial(_decoder.decode, described(columns, TableLayout()), len(columns))
+    made = _kernels.Decoder(described(columns, TableLayout()), len(columns))
+
+    def decode(body: bytes) -> tuple[list[Row], int, int]:
+        frame, cut, resume = made.decode(body)
+        rows = list(frame)
+        check_columns(frame, rows, len(columns))
+        return rows, cut, resume
+
+    return decode
+
+
+def check_columns(frame: _kernels.Frame, rows: list[Row], width: int) -> None:
+    """Columns, times and extremes are those of the rows."""
+    assert len(frame) == frame.present == len(rows)
+    times = [row[3] or (row[2],) * width for row in rows]
+    for place in range(width):
+        assert exact(frame.contents(place)) == exact([row[4 + place] for row in rows])
+        assert frame.times(place) == [row[place] for row in times]
+    known = [time for row in times for time in row if time is not None]
+    assert frame.oldest == min(known + [row[2] for row in rows], default=None)
+    assert frame.has_times == any(row[3] is not None for row in rows)
 
 
 def exact(value: Any) -> Any:

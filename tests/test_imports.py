@@ -69,7 +69,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 WITHOUT_C = """
 import logging, sys
-sys.modules["chalk_online_store.codec._decoder"] = None  # Importing it raises ImportError.
+sys.modules["chalk_online_store.codec._kernels"] = None  # Importing it raises ImportError.
 logging.basicConfig(level="INFO", format="%(levelname)s %(event.name)s", stream=sys.stdout)
 from chalk_online_store import Feature, Namespace, OnlineStore, compiled
 user = Namespace("user", int, [Feature("a", int)])

@@ -17,7 +17,7 @@ from scripts.licences import page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "chalk_online_store"
-DECODER = f"chalk_online_store/codec/_decoder{sysconfig.get_config_var('EXT_SUFFIX')}"
+KERNELS = f"chalk_online_store/codec/_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
 NOT_PUBLISHED = (".*", "__pycache__", "*.py[cod]", "*.so", "*.egg-info", "build", "dist", "site")
 """What a work tree has beside the project's own files."""
 
@@ -91,15 +91,15 @@ def test_the_sdist_holds_the_project(sdist: Path, tree: Path) -> None:
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     """Every module, the data, the types and the decoder are in it; no test and no C is."""
-    expected = files(PACKAGE, PACKAGE.parent) - {"chalk_online_store/codec/_decoder.c"}
-    assert {name for name in contents(wheel) if ".dist-info/" not in name} == expected | {DECODER}
+    expected = {name for name in files(PACKAGE, PACKAGE.parent) if not name.endswith((".c", ".h"))}
+    assert {name for name in contents(wheel) if ".dist-info/" not in name} == expected | {KERNELS}
 
 
 def test_the_tree_builds_the_wheel_of_the_sdist(wheel: Path, tree: Path) -> None:
     """An installation from the repository is the published one."""
     own, published = contents(build(tree, "--wheel", ".whl")), contents(wheel)
     assert own.keys() == published.keys()
-    binary = (DECODER, "RECORD")  # Debug information has the path of the source.
+    binary = (KERNELS, "RECORD")  # Debug information has the path of the source.
     assert [
         name for name in own if own[name] != published[name] and not name.endswith(binary)
     ] == []
@@ -112,7 +112,7 @@ def test_an_index_takes_both(sdist: Path, wheel: Path) -> None:
 
 def test_the_wheel_works_alone(python: Path, tmp_path: Path) -> None:
     """Without any extra it writes, reads, and decodes in C."""
-    decoder = "from chalk_online_store.codec import _decoder\nassert _decoder.__file__\n"
+    decoder = "from chalk_online_store.codec import _kernels\nassert _kernels.__file__\n"
     assert ask(python, tmp_path, BEGINNING + decoder + "print(rows[0]['risk'])") == "0.5\n"
 
 

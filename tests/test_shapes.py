@@ -238,7 +238,7 @@ def test_the_compiled_decoder_agrees(annotation: Any, attribute: dict[str, Any])
     except ValueError:
         assert (annotation, attribute) not in NOT_PLAIN
     else:
-        assert repr(rows) == repr(shape.decode_items([item.encode()]))
+        assert repr(list(rows)) == repr(shape.decode_items([item.encode()]))
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chalk_online_store.async_store import AsyncOnlineStore, AsyncPreparedRead, AsyncScan
+    from chalk_online_store.codec.compiled import compiled
     from chalk_online_store.codec.decoding import compiled
     from chalk_online_store.connect import provisioned_wcu
     from chalk_online_store.errors import (
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         WritesOutstanding,
     )
     from chalk_online_store.operations.erasure import ErasureReport
+    from chalk_online_store.operations.matrix import FeatureMatrix
     from chalk_online_store.operations.prepared import ReadRequest
     from chalk_online_store.operations.regions import Health, RegionCheck
     from chalk_online_store.operations.results import QueryResult
@@ -95,7 +97,14 @@ if TYPE_CHECKING:
     from chalk_online_store.writer.writer import PersistenceWriter
 
 _NAMES_BY_MODULE = {
-    "async_store": ("AsyncOnlineStore", "AsyncPreparedRead", "AsyncScan"),
+    "async_store": (
+        "AsyncOnlineStore",
+        "AsyncOnlineStore",
+        "AsyncPreparedRead",
+        "AsyncPreparedRead",
+        "AsyncScan",
+    ),
+    "codec.compiled": ("compiled",),
     "codec.decoding": ("compiled",),
     "connect": ("provisioned_wcu",),
     "errors": (
@@ -145,6 +154,7 @@ _NAMES_BY_MODULE = {
         "WritesOutstanding",
     ),
     "operations.erasure": ("ErasureReport",),
+    "operations.matrix": ("FeatureMatrix",),
     "operations.prepared": ("ReadRequest",),
     "operations.regions": ("Health", "RegionCheck"),
     "operations.results": ("QueryResult",),
@@ -203,6 +213,7 @@ __all__ = [
     "Document",
     "ErasureReport",
     "Feature",
+    "FeatureMatrix",
     "FeatureReference",
     "FilterStats",
     "FutureTimestamp",

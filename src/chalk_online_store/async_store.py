@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from chalk_online_store.dynamodb.sessions import Sessions
     from chalk_online_store.operations.core import Core, ScanStart, Schema
     from chalk_online_store.operations.erasure import ErasureReport
+    from chalk_online_store.operations.matrix import FeatureMatrix
     from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
@@ -681,6 +683,21 @@ class AsyncPreparedRead(Generic[S]):
         """As `OnlineStore.read`."""
         operation = self._core.read(self._prepared, keys, consistent, timeout, raise_failed)
         return await self._driver.run(operation)
+
+    async def matrix(
+        self,
+        keys: Iterable[Any],
+        *,
+        dtype: Any = "f4",
+        missing: float = math.nan,
+        skip_failed: bool = False,
+        consistent: bool = False,
+        timeout: float | None = None,
+    ) -> FeatureMatrix:
+        """As `PreparedRead.matrix`."""
+        self._prepared.check_matrix(dtype, missing)
+        rows = await self.read(keys, consistent=consistent, timeout=timeout)
+        return rows.matrix(dtype=dtype, missing=missing, skip_failed=skip_failed)
 
     async def get(
         self,

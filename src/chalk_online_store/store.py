@@ -6,6 +6,7 @@ opens it: an import while serving would delay a call, and a fork during an impor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from chalk_online_store.dynamodb.sessions import Sessions
     from chalk_online_store.operations.core import Core, ScanStart, Schema
     from chalk_online_store.operations.erasure import ErasureReport
+    from chalk_online_store.operations.matrix import FeatureMatrix
     from chalk_online_store.operations.prepared import Prepared, ReadRequest
     from chalk_online_store.operations.regions import Health
     from chalk_online_store.operations.results import QueryResult
@@ -851,6 +853,26 @@ class PreparedRead(Generic[S]):
         """As `OnlineStore.read`."""
         operation = self._core.read(self._prepared, keys, consistent, timeout, raise_failed)
         return self._driver.run(operation)
+
+    def matrix(
+        self,
+        keys: Iterable[Any],
+        *,
+        dtype: Any = "f4",
+        missing: float = math.nan,
+        skip_failed: bool = False,
+        consistent: bool = False,
+        timeout: float | None = None,
+    ) -> FeatureMatrix:
+        """Read the features of many entities as one numpy matrix, with their statuses.
+
+        All features of this read must be float, int, bool, datetime, date, timedelta or vector.
+        The arguments, and what is raised, are those of `Rows.matrix` and `OnlineStore.read`;
+        what they refuse is refused before anything is sent.
+        """
+        self._prepared.check_matrix(dtype, missing)
+        rows = self.read(keys, consistent=consistent, timeout=timeout)
+        return rows.matrix(dtype=dtype, missing=missing, skip_failed=skip_failed)
 
     def get(
         self,

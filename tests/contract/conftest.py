@@ -32,6 +32,7 @@ from chalk_online_store import (
     CountReport,
     DeletedWhere,
     ErasureReport,
+    FeatureMatrix,
     Health,
     OnlineStore,
     QueryResult,
@@ -90,6 +91,13 @@ class AnyStore:
         """`prepare` of either store, and `read` of what it gives."""
         rows: Rows = self._settle(self._store.prepare(schema, names).read(keys))
         return rows
+
+    def matrix_prepared(self, schema: Any, names: Any, keys: Any, **options: Any) -> FeatureMatrix:
+        """`prepare` of either store, and `matrix` of what it gives."""
+        matrix: FeatureMatrix = self._settle(
+            self._store.prepare(schema, names).matrix(keys, **options)
+        )
+        return matrix
 
     def warm(self, connections: int) -> int:
         """`warm` of either store."""

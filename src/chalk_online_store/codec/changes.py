@@ -10,14 +10,16 @@ arrive. A removal is a write in time too: the feature's own observed-at stays be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
+from chalk_online_store.codec.compiled import kernels
 from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, ItemKey, TableLayout, own
 from chalk_online_store.codec.values import UNREADABLE, Integer, Text
 from chalk_online_store.errors import DamagedItem
@@ -228,7 +230,13 @@ def render_fresh(layout: TableLayout, change: Change) -> bytes:
     """`render_item(fresh_item(layout, change))`, by a template for all changes of the form."""
     if change.erases:
         return render_item(fresh_item(layout, change))
-    template = _fresh_template(layout, change.form, change.expires_at is not None)
+    expires = change.expires_at is not None
+    render = _fresh_renderer(layout, change.form, expires)
+    if render is not None:
+        made = render(*change.key, change.times, change.attributes)
+        if made is not None:
+            return made
+    template = _fresh_template(layout, change.form, expires)
     pk, sk = map(msgspec.json.encode, change.key)
     return template % (pk, sk, *change.times, *change.attributes)
 
@@ -241,6 +249,20 @@ def _fresh_template(layout: TableLayout, form: ChangeTemplate, expires: bool) ->
     if expires:
         item[layout.ttl] = time
     return template_of(item | dict.fromkeys(form.kept, b"%b"))
+
+
+@lru_cache(maxsize=4096)
+def _fresh_renderer(
+    layout: TableLayout, form: ChangeTemplate, expires: bool
+) -> Callable[[str, str, tuple[int, ...], tuple[bytes, ...]], bytes | None] | None:
+    """Return the compiled form of a template: the parts between its values, and what joins them."""
+    compiled = kernels()
+    if compiled is None:
+        return None
+    template = _fresh_template(layout, form, expires)
+    # JSON holds no NUL.
+    marked = re.sub(rb"%(.)", lambda found: b"%" if found[1] == b"%" else b"\0", template)
+    return partial(compiled.render, tuple(marked.split(b"\0")))
 
 
 def template_of(members: Mapping[str, bytes]) -> bytes:

@@ -6,25 +6,24 @@ None in the ordinary case, in which every column is there and was observed at `l
 has the observed-at of each column, None for a column that is absent. Values are None where they
 are absent or null, else what `Reading.convert` makes the feature's value of.
 
-The compiled decoder, `_decoder`, makes just such rows where it was built, and hands over to the
-pure one whatever it does not know for sure.
+The compiled decoder, `_kernels.Decoder`, returns a `Frame` if it was built: the same rows, without
+a Python object for each value until one is asked for. It refuses every response that it cannot
+read exactly, and the decoder in Python then reads it.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, TypeAlias
 
 import msgspec
 
 from chalk_online_store.codec.changes import Times, key_of, parse_item
+from chalk_online_store.codec.compiled import Frame, kernels
 from chalk_online_store.codec.layout import BASE, LATEST, TableLayout, own
 from chalk_online_store.codec.values import (
     Attribute,
@@ -37,9 +36,6 @@ from chalk_online_store.codec.values import (
     ValueCodec,
 )
 from chalk_online_store.errors import DamagedItem
-from chalk_online_store.logs import event
-
-logger = logging.getLogger(__name__)
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -131,12 +127,15 @@ class RowDecoder:
         self._ordinary = attrgetter("pk.S", "sk.S", "latest.N", "base", *plains)
 
     @cached_property
-    def compiled(self) -> Callable[[bytes], tuple[list[Row], int, int]] | None:
-        """The same in C; None where that was not built, or is not wanted."""
-        if _compiled is None or os.environ.get("CHALK_ONLINE_STORE_PURE"):
+    def compiled(self) -> Callable[[bytes], tuple[Frame, int, int]] | None:
+        """The compiled decoder's `decode`; None if it was not built, or is disabled."""
+        compiled = kernels()
+        if compiled is None:
             return None
         columns = [(r.id, r.kind, r.read) for r in self.readings]
-        return partial(_compiled.decode, described(columns, self._layout), len(columns))
+        decode: Callable[[bytes], tuple[Frame, int, int]]
+        decode = compiled.Decoder(described(columns, self._layout), len(columns)).decode
+        return decode
 
     @cached_property
     def struct(self) -> type[msgspec.Struct]:
@@ -250,21 +249,3 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     if len(names) > 1:
         return attrgetter(*names)
     return lambda item: tuple(getattr(item, name) for name in names)
-
-
-def _import_compiled() -> Any:
-    try:
-        return importlib.import_module("chalk_online_store.codec._decoder")
-    except ImportError:  # No C compiler was there when the library was installed.
-        logger.info(
-            "The compiled decoder is not installed; the Python decoder reads the same items in"
-            " more CPU time.",
-            extra=event("compiled.absent"),
-        )
-        return None
-
-
-_compiled = _import_compiled()
-
-compiled: bool = _compiled is not None
-"""True if the part in C was built when the library was installed."""

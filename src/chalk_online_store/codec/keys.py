@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+from chalk_online_store.codec.compiled import kernels
 from chalk_online_store.errors import InvalidKey
 from chalk_online_store.schema import Namespace, PrimaryKey
 
@@ -53,8 +54,13 @@ def keys_encoder(namespace: str, key: PrimaryKey) -> Callable[[str, Sequence[Any
     encode_key = key_encoder(namespace, key)
     # The very types whose text is what a format makes of them: no bool, no member of an Enum.
     common = {key.annotation} if key.annotation in (int, str) else set()
+    compiled = kernels() if common else None
 
     def encode_keys(prefix: str, values: Sequence[Any]) -> list[str]:
+        if compiled is not None:
+            found: list[str] | None = compiled.partition_keys(prefix, values, key.annotation)
+            if found is not None:
+                return found
         if common and common == {*map(type, values)}:
             try:
                 pks = [f"{prefix}{value}" for value in values]

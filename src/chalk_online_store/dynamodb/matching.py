@@ -33,6 +33,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from chalk_online_store.codec.changes import key_of, parse_item
+from chalk_online_store.codec.compiled import Frame
 from chalk_online_store.codec.decoding import SK, Row
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.dynamodb import responses as answers
@@ -65,9 +66,12 @@ class Expected(Generic[T]):
 
 
 class BatchRead(NamedTuple):
-    """The rows of a BatchGetItem, by partition key, and the partition keys left unprocessed."""
+    """The rows of a BatchGetItem, and the partition keys left unprocessed.
 
-    found: dict[str, Row | DamagedItem]
+    Rows are by partition key, or are a `Frame` that has a row for each requested key.
+    """
+
+    found: dict[str, Row | DamagedItem] | Frame
     left: list[str]
     units: float
     size: int
@@ -114,8 +118,7 @@ class Matcher:
     def _accept_item(self, pk: str, sk: str, found: answers.ReadAnswer) -> answers.ReadAnswer:
         rows = found.rows
         if rows:
-            row = rows[0]
-            if row[0] != pk or row[1] != sk or len(rows) > 1:
+            if not _is_of_key(rows, pk, sk):
                 raise Mismatch(_OTHER_KEY)
             if found.answer.Item is None:
                 raise Mismatch(_OTHER_OPERATION)
@@ -151,6 +154,12 @@ class Matcher:
     def _accept_batch(self, sk: str, pks: Sequence[str], answer: answers.ReadAnswer) -> BatchRead:
         parts, rows = answer.answer, answer.rows
         self._check_tables(parts.Responses, parts.UnprocessedKeys)
+        if isinstance(rows, Frame) and not parts.UnprocessedKeys:
+            if not rows.place(pks, sk):
+                raise Mismatch(_OTHER_KEY)
+            if self._table not in parts.Responses and (rows.present or pks):
+                raise Mismatch(_NO_TABLE)
+            return BatchRead(rows, [], answer.units, answer.size)
         found: dict[str, Row | DamagedItem] = dict(zip(map(_PK, rows), rows, strict=True))
         count = len(rows)
         matching = list(map(_SK, rows)).count(sk)
@@ -167,7 +176,7 @@ class Matcher:
         if not requested == matching == count:
             raise Mismatch(_OTHER_KEY)
         if self._table not in parts.Responses and (rows or count < len(pks)):
-            raise Mismatch("it does not name the table")
+            raise Mismatch(_NO_TABLE)
         return BatchRead(found, left, answer.units, answer.size)
 
     def items(
@@ -187,7 +196,7 @@ class Matcher:
             if len({*found, *left}.intersection(keys)) != count:
                 raise Mismatch(_OTHER_KEY)
             if self._table not in parts.Responses and (found or count < len(keys)):
-                raise Mismatch("it does not name the table")
+                raise Mismatch(_NO_TABLE)
             return ItemsRead(found, left, answer.units)
 
         return Expected(decoder, accept, check_read_failure)
@@ -357,6 +366,14 @@ def check_read_failure(code: str, _: Failure) -> None:
         raise Mismatch(_OTHER_OPERATION)
 
 
+def _is_of_key(rows: Sequence[Row], pk: str, sk: str) -> bool:
+    """Return True if there is one row, of this key."""
+    if isinstance(rows, Frame):
+        return rows.place((pk,), sk)
+    row = rows[0]
+    return bool(row[0] == pk and row[1] == sk and len(rows) == 1)
+
+
 def _parsed(item: bytes) -> dict[str, bytes]:
     try:
         return parse_item(item)
@@ -369,5 +386,6 @@ _REFUSED = "ConditionalCheckFailedException"
 _CANCELED = "TransactionCanceledException"
 
 _OTHER_KEY = "a key was not requested"
+_NO_TABLE = "it does not name the table"
 _OTHER_TABLE = "it is of another table"
 _OTHER_OPERATION = "it is of another operation"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from chalk_online_store.backend import Call, GroupKeys, RowOrError, chunks, fan_out
 from chalk_online_store.codec.changes import render_item
+from chalk_online_store.codec.compiled import Frame
 from chalk_online_store.codec.decoding import FIRST, SK, TIMES, Row
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.raw_items import ATTRIBUTES, RawItemShape
@@ -46,8 +47,10 @@ class ItemReader:
         if len(wanted) > 1 and self._costs.favour_query(wanted):
             return (yield from self._query_all(wanted, call))
         if len(wanted) == 1 and len(wanted[0].pks) <= BATCH_GET:
-            want = wanted[0]
-            return [(yield from self._get_batch(self._prepare(wanted), want.pks, False, call))]
+            prepared = self._prepare(wanted)
+            rows = yield from self._get_batch(prepared, wanted[0].pks, False, call)
+            # A frame can stand for the list: nobody changes the rows of a read.
+            return [cast("list[Found]", rows)]
         learns = len(wanted) > 1  # What items cost matters only where there is a choice.
         tasks = [
             partial(self._get_batch, self._prepare((want,)), pks, learns)
@@ -71,40 +74,48 @@ class ItemReader:
 
     def _get_batch(
         self, prepared: _Prepared, pks: Sequence[str], learns: bool, call: Call
-    ) -> Operation[list[RowOrError]]:
+    ) -> Operation[Sequence[RowOrError]]:
         if len(pks) == 1:
-            return [(yield from self._get_one(prepared, pks[0], learns, call))]
+            return (yield from self._get_one(prepared, pks[0], learns, call))
         found: dict[str, RowOrError] = {}
+        whole: list[Frame] = []
 
         def step(pending: Sequence[str]) -> Operation[list[str]]:
             body = prepared.reads.batch_get(pending, call.consistent)
             expected = self._matcher.batch(prepared.batch, prepared.wanted[0][0], pending)
             read = yield from self._wire.attempt("BatchGetItem", body, expected, call)
-            found.update(read.found)
+            if not isinstance(read.found, Frame):
+                found.update(read.found)
+            elif len(pending) == len(pks):
+                whole.append(read.found)
+            else:
+                found.update(zip(pending, read.found, strict=True))
             if learns:
                 done = len(pending) - len(read.left)
                 self._learn(prepared, read.units, read.size, done, call)
             return read.left
 
         left, error = yield from self._wire.send_until_processed(step, pks, call)
+        if whole:
+            return whole[0]
         if left:
             found.update(dict.fromkeys(left, error))
         return list(map(found.get, pks))
 
     def _get_one(
         self, prepared: _Prepared, pk: str, learns: bool, call: Call
-    ) -> Operation[RowOrError]:
+    ) -> Operation[Sequence[RowOrError]]:
         body = prepared.reads.get(pk, call.consistent)
         expected = self._matcher.item(prepared.one, pk, prepared.wanted[0][0])
         try:
             answer = yield from self._wire.ask("GetItem", body, expected, call)
         except RequestError as error:
-            return item_error_or_raise(error)
+            return [item_error_or_raise(error)]
         if learns:
             self._learn(prepared, answer.units, answer.size, 1, call)
         if answer.damaged:
-            return answer.damaged[0][1]
-        return answer.rows[0] if answer.rows else None
+            return [answer.damaged[0][1]]
+        return answer.rows or [None]
 
     def _learn(self, prepared: _Prepared, units: float, size: int, count: int, call: Call) -> None:
         shape = prepared.wanted[0][1]

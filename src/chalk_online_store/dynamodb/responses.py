@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -13,6 +15,7 @@ import msgspec
 
 from chalk_online_store import errors
 from chalk_online_store.codec.changes import key_of, parse_item
+from chalk_online_store.codec.compiled import Frame
 from chalk_online_store.codec.decoding import Row
 from chalk_online_store.codec.layout import ItemKey
 from chalk_online_store.codec.shapes import Shape
@@ -207,11 +210,12 @@ raw_item = msgspec.json.Decoder(GetItemResponse[RawItem])
 class ReadAnswer(NamedTuple):
     """An answer with its items read as rows, and what is wrong with those that are none.
 
-    `size` is that of the whole answer, in bytes of JSON.
+    `rows` is a `Frame` if the compiled decoder read all of them. `size` is that of the whole
+    answer, in bytes of JSON.
     """
 
     answer: Any
-    rows: list[Row]
+    rows: list[Row] | Frame
     damaged: list[tuple[ItemKey, errors.DamagedItem]]
     size: int
 
@@ -235,9 +239,9 @@ class RowsDecoder:
         """The answer in a body; an item that is damaged harms no other one."""
         if self._compiled is not None:
             try:
-                rows, cut, resume = self._compiled(body)
+                frame, cut, resume = self._compiled(body)
                 answer = self._raw.decode(body[:cut] + body[resume:])
-                return ReadAnswer(answer, rows, [], len(body))
+                return ReadAnswer(answer, frame, [], len(body))
             except ValueError:  # Something out of the ordinary, perhaps damage.
                 pass
         try:
@@ -248,13 +252,14 @@ class RowsDecoder:
         return ReadAnswer(answer, rows, [], len(body))
 
     def _one_by_one(self, body: bytes) -> ReadAnswer:
-        found = ReadAnswer(self._raw.decode(body), [], [], len(body))
+        rows: list[Row] = []
+        found = ReadAnswer(self._raw.decode(body), rows, [], len(body))
         for item in map(bytes, found.answer.items()):
             (row,) = self._shape.decode_each([item])
             if isinstance(row, errors.DamagedItem):
                 found.damaged.append((self._key(item), row))
             else:
-                found.rows.append(row)
+                rows.append(row)
         return found
 
     def _key(self, item: bytes) -> ItemKey:
@@ -262,6 +267,22 @@ class RowsDecoder:
             return key_of(self._shape.layout, parse_item(item))
         except errors.DamagedItem as error:
             raise Mismatch("an item has no readable key") from error
+
+
+def find_crc32() -> Callable[[bytes], int]:
+    """Return the fastest CRC32 that is installed.
+
+    zlib computes it without SIMD: 9 % of a BatchGetItem of 70 KB. Those of isal and zlib-ng take a
+    twentieth of that, and come with the extra `speed`.
+    """
+    for name in ("isal.isal_zlib", "zlib_ng.zlib_ng"):
+        with suppress(ImportError):
+            found: Callable[[bytes], int] = importlib.import_module(name).crc32
+            return found
+    return zlib.crc32
+
+
+crc32 = find_crc32()
 
 
 def read(
@@ -284,7 +305,7 @@ def read(
     checksum = response.headers.get("x-amz-crc32")
     damaged: errors.RequestError
     try:
-        if checksum is not None and str(zlib.crc32(response.body)) != checksum.strip():
+        if checksum is not None and str(crc32(response.body)) != checksum.strip():
             damaged = errors.ChecksumMismatch(f"{what}: the answer was damaged on its way.")
             cause: Exception | None = None
         elif response.status != 200:

@@ -38,7 +38,7 @@ _NUMPY = {
 _DAY_ZERO = date(1970, 1, 1).toordinal()
 _FIRST_DAY, _LAST_DAY = 1 - _DAY_ZERO, date.max.toordinal() - _DAY_ZERO
 _DAY = timedelta(days=1) // timedelta(microseconds=1)
-_RANGES = {
+RANGES = {
     "datetime": (_FIRST_DAY * _DAY, (_LAST_DAY + 1) * _DAY - 1),
     "date": (_FIRST_DAY, _LAST_DAY),
     "time": (0, _DAY - 1),
@@ -65,7 +65,7 @@ def arrow_takes_stored(kind: FeatureType) -> bool:
 
 def _check_range(kind: FeatureType, contents: Sequence[Any]) -> None:
     """Raise ValueError for contents that are none of the feature's values, but fit into arrays."""
-    bounds = _RANGES.get(stored_kind(kind))
+    bounds = RANGES.get(stored_kind(kind))
     present = [content for content in contents if content is not None] if bounds else ()
     if bounds and present and not bounds[0] <= min(present) <= max(present) <= bounds[1]:
         raise ValueError(f"out of the range of {stored_kind(kind)}")

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations import read as reading
+from chalk_online_store.operations.matrix import check_numeric, matrix_form
 from chalk_online_store.schema import Duration, Namespace, microseconds
 
 C = TypeVar("C")
@@ -38,6 +39,13 @@ class Prepared:
     overrides: reading.Overrides
     defaults: bool = False
     plan: reading.ReadPlan | None = None
+
+    def check_matrix(self, dtype: Any, missing: Any) -> None:
+        """Check a matrix of these features before it is read. Raises `InvalidValue`."""
+        matrix_form(dtype, missing)
+        for name in self.names:
+            feature = self.namespace.feature(name)
+            check_numeric(self.namespace.full_name(feature), feature.type)
 
 
 def prepare(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from chalk_online_store.backend import Call, GroupKeys, RowOrError, fan_out
+from chalk_online_store.codec.compiled import Frame
 from chalk_online_store.codec.decoding import DamagedRow
 from chalk_online_store.codec.namespaces import GroupCodec, NamespaceCodec
 from chalk_online_store.codec.shapes import MOST_PROJECTED, Column, Shape
@@ -184,7 +185,7 @@ _ROWS = frozenset((tuple, type(None)))
 def count_found(found: Sequence[RowOrError], call: Call) -> None:
     """Count the items that a read found, and those that failed, in its report."""
     failed = 0
-    if not _ROWS.issuperset(map(type, found)):
+    if not isinstance(found, Frame) and not _ROWS.issuperset(map(type, found)):
         failed = sum(isinstance(row, OnlineStoreError | DamagedRow) for row in found)
     call.report.failed += failed
     call.report.items_read += len(found) - found.count(None) - failed

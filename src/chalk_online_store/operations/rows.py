@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import enum
+import math
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
-from chalk_online_store.arguments import plain_name
+from chalk_online_store.arguments import name_list, plain_name
 from chalk_online_store.backend import RowOrError
+from chalk_online_store.codec.compiled import Frame, kernels
 from chalk_online_store.codec.decoding import FIRST, LATEST_AT, TIMES
-from chalk_online_store.codec.shapes import Column, Columns, Shape
+from chalk_online_store.codec.shapes import Column, Columns, Shape, columns_of
 from chalk_online_store.errors import (
     DamagedItem,
     DamagedValue,
+    InvalidValue,
     OnlineStoreError,
     ReadFailed,
     UnknownFeature,
 )
 from chalk_online_store.operations import arrays
 from chalk_online_store.operations.instances import NOTHING, instances
+from chalk_online_store.operations.matrix import (
+    FeatureMatrix,
+    MatrixPlan,
+    filled_by_answers,
+    matrix_form,
+)
 from chalk_online_store.operations.notebooks import rows_table
 from chalk_online_store.report import Report
 from chalk_online_store.schema import Feature, PrimaryKey
@@ -48,6 +57,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SHOWN_ROWS = 10
 _MAX_SHOWN_FEATURES = 20
 _MAX_HTML_ROWS = 20
+_MOST_MATRIX_PLANS = 256
 
 
 class Status(enum.StrEnum):
@@ -100,6 +110,7 @@ class ColumnSources(dict[str, ColumnSource]):
         super().__init__(sources or {})
         self.features: dict[str, Feature] = {}
         self.defaults: dict[str, Column] = {}
+        self._matrix_plans: dict[tuple[str, ...], MatrixPlan] = {}
         self.namespace = namespace
         self.key = PrimaryKey("id", str) if key is None else key
 
@@ -150,15 +161,37 @@ class ColumnSources(dict[str, ColumnSource]):
         return found
 
     @cached_property
-    def readers(self) -> list[tuple[str, int, int, Callable[[Any], list[Any]]]] | None:
-        """Each feature's name, group, place in a row and converter; None where one is not read."""
+    def readers(self) -> list[tuple[str, int, int]] | None:
+        """Each feature's name, group and position; None if one is not read, or has a default."""
         if self.defaults or any(source.shape is None for source in self.values()):
             return None
-        return [
-            (name, group, FIRST + position, shape.converters[position].all)
-            for name, (group, shape, position, _) in self.items()
-            if shape is not None
-        ]
+        return [(name, group, position) for name, (group, _, position, _) in self.items()]
+
+    def matrix_plan(self, names: Sequence[Any] | None) -> MatrixPlan:
+        """Return the plan of a matrix of features of this read, of all of them for None.
+
+        Raises `UnknownFeature`, and `InvalidValue` for a feature that has no place in a matrix.
+        """
+        wanted = tuple(self) if names is None else tuple(map(self.short_name, name_list(names)))
+        plan = self._matrix_plans.get(wanted)
+        if plan is None:
+            if len(set(wanted)) < len(wanted):
+                raise InvalidValue("features names a feature twice. Keep one of them.")
+            if len(self._matrix_plans) >= _MOST_MATRIX_PLANS:
+                self._matrix_plans.clear()
+            plan = self._matrix_plans[wanted] = MatrixPlan(self, wanted)
+        return plan
+
+    def short_name(self, name: Any) -> str:
+        """Return the short name of a feature of this read. Raises `UnknownFeature`."""
+        self[name]
+        short: str = plain_name(name).removeprefix(f"{self.namespace}.")
+        return short
+
+    @cached_property
+    def kernels(self) -> Any:
+        """The compiled kernels; None if they were not built, or are disabled."""
+        return kernels()
 
 
 def _restored_sources(
@@ -409,7 +442,11 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
 
     def raise_failed(self) -> None:
         """Raise `ReadFailed` for the first failed value, by feature and then by key, if any."""
-        for name in self.features if self.report.failed else ():
+        if self.report.failed:
+            self._raise_failed(self.features)
+
+    def _raise_failed(self, names: Sequence[str]) -> None:
+        for name in names:
             if Status.FAILED in self._statuses(name):
                 raise self._first_failure(name)
 
@@ -426,9 +463,9 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         columns = self._columns.get(group)
         if columns is None:
             rows: Any = self._found[group]
-            if self.report.failed:
+            if self.report.failed and not isinstance(rows, Frame):
                 rows = [None if isinstance(row, OnlineStoreError) else row for row in rows]
-            columns = self._columns[group] = Columns(shape, rows)
+            columns = self._columns[group] = columns_of(shape, rows)
         return columns
 
     def _refuse_failed(self, group: int, name: str) -> None:
@@ -482,7 +519,7 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         if readers is not None and self._are_plain():
             columns = self._columns
             with suppress(DamagedItem):  # Column by column it is found where.
-                return {n: read(columns[group].places[place]) for n, group, place, read in readers}
+                return {name: columns[group].plain(place) for name, group, place in readers}
         return {
             name: self._column(name, source, skip_failed=skip_failed)
             for name, source in self._sources.items()
@@ -508,6 +545,11 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         columns = self.to_dict(skip_failed=skip_failed)
         if with_key:
             columns = {self._sources.key.name: list(self.keys), **columns}
+        if self._sources.kernels is not None:
+            made: list[dict[str, Any]] = self._sources.kernels.dicts(
+                tuple(columns), tuple(columns.values()), len(self.keys)
+            )
+            return made
         blank = dict.fromkeys(columns)
         rows = [blank.copy() for _ in self.keys]
         for name, column in columns.items():  # Half the time of row by row.
@@ -535,6 +577,42 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
         columns = partial(self.column, skip_failed=skip_failed)
         kinds = self._sources.kinds
         return instances(self, columns, self._sources.key.name, kinds, cls, default)
+
+    def matrix(
+        self,
+        features: Sequence[Any] | None = None,
+        *,
+        dtype: Any = "f4",
+        missing: float = math.nan,
+        skip_failed: bool = False,
+    ) -> FeatureMatrix:
+        """Features of all keys as one numpy matrix, with a matrix of their statuses.
+
+        `features` are float, int, bool, datetime, date, timedelta or vector features of this read,
+        in the order of the columns (default: all features that were read). A vector has a column
+        for each element. Datetimes and dates are in seconds since 1970 in UTC, timedeltas in
+        seconds. `dtype` is "f4" or "f8": numbers are rounded to it, as numpy rounds them. Where a
+        feature has no value that may be served, there is `missing`, or its served default.
+
+        Raises `InvalidValue` for other features and arguments, `UnknownFeature`, and `ReadFailed`
+        for the first failed value. With `skip_failed` a failed value counts as missing and has
+        the status `failed`.
+        """
+        form = matrix_form(dtype, missing)
+        plan = self._sources.matrix_plan(features)
+        if self._positions is None:
+            filled = plan.fill(self._found, len(self), self._now, form)
+        else:  # Each distinct key is filled once.
+            count = max(self._positions, default=-1) + 1
+            filled = plan.fill(self._found, count, self._now, form)
+            if filled is not None:
+                values, statuses = filled
+                filled = values[self._positions], statuses[self._positions]
+        if filled is None:
+            if not skip_failed:
+                self._raise_failed(plan.features)
+            filled = filled_by_answers(self, plan, form)
+        return FeatureMatrix(self.keys, plan.features, plan.columns, *filled, self.report)
 
     def to_numpy(self, name: Any, missing: Any = None, *, skip_failed: bool = False) -> Any:
         """One feature as a numpy array; raises as `value` does, and `InvalidValue`.

@@ -17,12 +17,14 @@ from __future__ import annotations
 import struct
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
 from msgspec.msgpack import Ext
 
 from chalk_online_store.codec.changes import Attributes, Change, number, read_number
+from chalk_online_store.codec.compiled import kernels
 from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, TableLayout
 from chalk_online_store.codec.values import NULL, UNREADABLE
 from chalk_online_store.errors import DamagedItem
@@ -129,8 +131,13 @@ def packed_item(layout: TableLayout, item: Attributes) -> bytes:
 
     Raises as msgspec does, or a `ValueError`, for what is no item.
     """
-    times, values = {LATEST: 0}, {}
     left_out = layout.reserved
+    compiled = _kernels()
+    if compiled is not None and type(item) is dict:
+        packed: bytes | None = compiled.pack(item, left_out)
+        if packed is not None:
+            return packed
+    times, values = {LATEST: 0}, {}
     for name, attribute in item.items():
         if name in left_out:
             continue
@@ -140,6 +147,11 @@ def packed_item(layout: TableLayout, item: Attributes) -> bytes:
             values[name] = value_of(attribute)
     # In the order of most changes: what is alike is merged without being parsed.
     return _packed(times, {name: values[name] for name in sorted(values)})
+
+
+@cache
+def _kernels() -> Any:
+    return kernels()
 
 
 def _packed(times: Mapping[str, int], values: Mapping[str, Any]) -> bytes:

@@ -123,9 +123,8 @@ class FilteredReads:
         call: Call,
     ) -> None:
         """Count; what was let through and then not found was a false positive."""
-        false = (
-            0 if all(map(all, found)) else _count_absent(asked, found)
-        )  # A row is no empty tuple.
+        absent = any(rows.count(None) for rows in found)
+        false = _count_absent(asked, found) if absent else 0
         call.report.bloom_false_positives += false
         with self._lock:
             stats = self._stats
