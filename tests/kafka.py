@@ -119,7 +119,7 @@ def running(servers: str, config: Path, url: str) -> Iterator[PersistenceService
 
 def create_topics(servers: str) -> None:
     """Make `users`, with four partitions, and its dead letters."""
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
     admin = AdminClient({"bootstrap.servers": servers})
     topics = [NewTopic("users", PARTITIONS, 1), NewTopic("users.dead", 1, 1)]
@@ -215,7 +215,7 @@ def dead_letters(servers: str, wanted: set[bytes]) -> list[Any]:
         "enable.auto.commit": False,
     }
     found: list[Any] = []
-    seen: set[bytes] = set()
+    seen: set[bytes | None] = set()
     with closing(Consumer(options)) as consumer:
         consumer.subscribe(["users.dead"])
 

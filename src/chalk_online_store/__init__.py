@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chalk_online_store.async_store import AsyncOnlineStore, AsyncPreparedRead, AsyncScan
     from chalk_online_store.codec.compiled import compiled
-    from chalk_online_store.codec.decoding import compiled
     from chalk_online_store.connect import provisioned_wcu
     from chalk_online_store.errors import (
         AccessDenied,
@@ -105,7 +104,6 @@ _NAMES_BY_MODULE = {
         "AsyncScan",
     ),
     "codec.compiled": ("compiled",),
-    "codec.decoding": ("compiled",),
     "connect": ("provisioned_wcu",),
     "errors": (
         "AccessDenied",

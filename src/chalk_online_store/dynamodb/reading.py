@@ -50,7 +50,7 @@ class ItemReader:
             prepared = self._prepare(wanted)
             rows = yield from self._get_batch(prepared, wanted[0].pks, False, call)
             # A frame can stand for the list: nobody changes the rows of a read.
-            return [cast("list[Found]", rows)]
+            return [cast("list[RowOrError]", rows)]
         learns = len(wanted) > 1  # What items cost matters only where there is a choice.
         tasks = [
             partial(self._get_batch, self._prepare((want,)), pks, learns)

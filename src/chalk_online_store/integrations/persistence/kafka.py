@@ -171,7 +171,8 @@ class KafkaBus:
         for where, partition in self._assigned.items():
             committed = self._committed.get(partition)
             with suppress(KafkaException):
-                marks = self._consumer.get_watermark_offsets(TopicPartition(*where), cached=True)
+                place = TopicPartition(*where)
+                marks: Any = self._consumer.get_watermark_offsets(place, cached=True)
                 if marks is not None and marks[1] >= 0 and committed is not None:
                     base = max(marks[0], 0) if committed < 0 else committed
                     found[partition] = max(0, marks[1] - base)
@@ -307,7 +308,7 @@ class KafkaDeadLetters:
             "reason": letter.error,
         }
         added = [(f"dead_letter.{name}", str(value).encode()) for name, value in context.items()]
-        headers = [*message.headers, *added]
+        headers: Any = [*message.headers, *added]
         deadline = time.monotonic() + _FLUSH_SECONDS
         while True:
             try:
