@@ -40,6 +40,8 @@ from chalk_online_store import (
     Row,
     Rows,
     Ticket,
+    Vector,
+    VectorIndex,
     Writing,
     explain,
     feature,
@@ -66,6 +68,9 @@ FILTERED = Namespace(
     [Feature("v", int)],
     online_store_config=OnlineStoreConfig(bloom_filter=BloomFilter(10)),
 )
+
+
+SEARCHED = Namespace("searched", str, [Feature("v", Vector[2], index=VectorIndex())])
 
 
 class Model(pydantic.BaseModel):
@@ -122,6 +127,9 @@ WRONG: dict[str, list[Any]] = {
     "settings": [7, "writing", {}, object()],
     "function": [7, "letters.jsonl", []],
     "predicate": [7, "letters.jsonl", [], None],
+    "feature": [7, None, b"v", ["v"], "w"],
+    "vector": [*TEXTS, 7, None, [], [1], [1, "a"], [[1, 0], [1]], [float("nan"), 1], [0, 0]],
+    "optional mapping": [*TEXTS, 7, [("a", 1)], {7: 1}, {"v": [1, 0]}],
     "url": [7, None, b"sqlite://", ["sqlite://"], "file.db", ""],
     "time": ["2026-01-01", 7, pd.NaT],
 }
@@ -130,7 +138,7 @@ WRONG: dict[str, list[Any]] = {
 OPTIONAL = frozenset(
     [
         *["names", "overrides", "timeout", "observed_at", "observed_at of one", "number"],
-        *["settings", "requests"],
+        *["settings", "requests", "optional mapping"],
     ]
 )
 
@@ -169,8 +177,8 @@ class AsyncRecorder(Recorder):
 
 RECORDER, ASYNC_RECORDER = Recorder(), AsyncRecorder()
 _BACKEND = DynamoDBBackend("recorded", rng=random.Random(7))
-STORE = OnlineStore(_BACKEND, {"": RECORDER}, [User, FILTERED])
-ASYNC_STORE = AsyncOnlineStore(_BACKEND, {"": ASYNC_RECORDER}, [User, FILTERED])
+STORE = OnlineStore(_BACKEND, {"": RECORDER}, [User, FILTERED, SEARCHED])
+ASYNC_STORE = AsyncOnlineStore(_BACKEND, {"": ASYNC_RECORDER}, [User, FILTERED, SEARCHED])
 WRITER = PersistenceWriter(STORE)
 ROUTED = OnlineStore.open(
     "dynamodb:///features?region=us-east-1,us-west-2"
@@ -257,6 +265,20 @@ def store_cases(store: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]:
             {
                 "requests": "requests",
                 **{name: kind for name, kind in READ_ROWS.items() if name != "max_staleness"},
+            },
+        ),
+        "search": Case(
+            wrap(store.search),
+            {"schema": SEARCHED, "feature": "v", "vector": [1, 0]},
+            {
+                "schema": "schema",
+                "feature": "feature",
+                "vector": "vector",
+                "k": "count",
+                "where": "optional mapping",
+                "features": "names",
+                "max_scanned": "count",
+                **{name: kind for name, kind in READ_ROWS.items() if name != "consistent"},
             },
         ),
         "prepare": Case(
@@ -505,6 +527,7 @@ CASES: dict[str, dict[str, Case]] = {
                 "group": "name",
                 "cache_nulls": "caching",
                 "cache_defaults": "caching",
+                "index": "settings",
             },
         ),
         "Namespace": Case(

@@ -153,7 +153,7 @@ def test_calls_of_tasks_end_and_recover(dynoxide: Dynoxide, table: str, new_loop
 def pool_of(store: AsyncOnlineStore) -> Pool:
     driver: Any = store._driver
     assert isinstance(driver, AsyncDriver)
-    (transport,) = driver.transports.values()
+    transport = driver.transports[""]
     assert isinstance(transport, AsyncHttpTransport)
     return transport._pool()
 

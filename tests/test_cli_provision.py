@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import boto3
 import pytest
 
 from chalk_online_store import OnlineStore, features
-from chalk_online_store.testing import Dynoxide
+from chalk_online_store.testing import Dynoxide, create_table
 from tests.helpers import exit_status
 
 TABLE = """
@@ -44,6 +45,28 @@ def table(tmp_path: Path) -> Path:
 def run(command: str, table: Path, engine: Dynoxide, *options: str) -> int:
     arguments = ["provision", command, str(table), "--endpoint-url", engine.endpoint_url]
     return exit_status(*arguments, *options)
+
+
+def test_vector_indexes_are_created(
+    engine: Dynoxide,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command names what it created, and has nothing to do where all indexes are there."""
+    schema = (
+        "from chalk_online_store import Feature, Namespace, Vector, VectorIndex\n"
+        "Point = Namespace('point', int, [Feature('at', Vector[2], index=VectorIndex())])\n"
+    )
+    (tmp_path / "points_of_a_command.py").write_text(schema)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    points = importlib.import_module("points_of_a_command")
+    create_table(engine.endpoint_url, "features", schema=[points.Point])
+    command = ["provision", "vector-indexes", "--schema", "points_of_a_command:Point"]
+    assert exit_status(*command, "--url", engine.url("features"), "--yes", "--json") == 0
+    assert told(capsys) == {"created": []}
+    assert exit_status(*command, "--url", "sqlite://", "--yes") != 0
+    assert "Only tables of DynamoDB" in capsys.readouterr().err
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> Any:

@@ -449,6 +449,25 @@ def test_the_handler_answers_before_lambda_ends_it(
     assert context.get_remaining_time_in_millis() > 0
 
 
+# --- similar users -------------------------------------------------------------------------
+
+
+def test_users_like_one_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The nearest user is the one that was asked for; the others are further and of its country."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(sys, "argv", ["similar_users.py", "8"])
+    runpy.run_path(str(EXAMPLES / "similar_users.py"), run_name="__main__")
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "user 8 in de: 0.000"
+    distances = [float(line.rpartition(" ")[2]) for line in others]
+    assert len(others) == 5
+    assert distances[0] > 0
+    assert distances == sorted(distances)
+    assert all(" in de: " in line for line in others)
+
+
 # --- the tour ------------------------------------------------------------------------------
 
 

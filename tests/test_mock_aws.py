@@ -177,9 +177,7 @@ def test_without_moto_nothing_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> Non
     """A process that has not imported moto sends through the HTTP transport itself."""
     monkeypatch.delitem(sys.modules, "moto")
     with OnlineStore.open(URL, [User]) as store:
-        assert [type(each).__name__ for each in store.driver.transports.values()] == [
-            "HttpTransport"
-        ]
+        assert type(store.driver.transports[""]).__name__ == "HttpTransport"
 
 
 @features

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         RequestTimeout,
         RowsAbandoned,
         RowsPending,
+        SearchTooLarge,
         ServerError,
         SpoolDamaged,
         SpoolError,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         TypeConflict,
         UnknownFeature,
         UnsupportedPlatform,
+        VectorIndexUnavailable,
         WriteFailed,
         WriterFailed,
         WritesOutstanding,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Answer, Row, Rows, Status
     from chalk_online_store.operations.scan import CountReport, DeletedWhere
+    from chalk_online_store.operations.search import SearchRows
     from chalk_online_store.planning.explain import explain
     from chalk_online_store.report import Report
     from chalk_online_store.routing.health import RegionState
@@ -80,6 +83,7 @@ if TYPE_CHECKING:
         Namespace,
         OnlineStoreConfig,
         Vector,
+        VectorIndex,
         feature,
         features,
     )
@@ -135,6 +139,7 @@ _NAMES_BY_MODULE = {
         "RequestTimeout",
         "RowsAbandoned",
         "RowsPending",
+        "SearchTooLarge",
         "ServerError",
         "SpoolDamaged",
         "SpoolError",
@@ -147,6 +152,7 @@ _NAMES_BY_MODULE = {
         "TypeConflict",
         "UnknownFeature",
         "UnsupportedPlatform",
+        "VectorIndexUnavailable",
         "WriteFailed",
         "WriterFailed",
         "WritesOutstanding",
@@ -158,6 +164,7 @@ _NAMES_BY_MODULE = {
     "operations.results": ("QueryResult",),
     "operations.rows": ("Answer", "Row", "Rows", "Status"),
     "operations.scan": ("CountReport", "DeletedWhere"),
+    "operations.search": ("SearchRows",),
     "planning.explain": ("explain",),
     "report": ("Report",),
     "routing.health": ("RegionState",),
@@ -172,6 +179,7 @@ _NAMES_BY_MODULE = {
         "Namespace",
         "OnlineStoreConfig",
         "Vector",
+        "VectorIndex",
         "feature",
         "features",
     ),
@@ -257,6 +265,8 @@ __all__ = [
     "RowsAbandoned",
     "RowsPending",
     "Scan",
+    "SearchRows",
+    "SearchTooLarge",
     "ServerError",
     "SharedCacheStats",
     "SpoolDamaged",
@@ -274,6 +284,8 @@ __all__ = [
     "UnknownFeature",
     "UnsupportedPlatform",
     "Vector",
+    "VectorIndex",
+    "VectorIndexUnavailable",
     "WriteFailed",
     "WriterFailed",
     "WriterStats",

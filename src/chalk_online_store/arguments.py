@@ -40,6 +40,9 @@ DEFAULT_TIMEOUT = 10.0
 MAX_FUTURE_SKEW = "5m"
 """The default of a store's `max_future_skew`."""
 
+MAX_SCANNED = 100_000
+"""The default of the items that an exact vector search may read."""
+
 MAX_TIMEOUT_SECONDS = 1_000_000.0
 """The longest timeout, 11 days: poll(2) and SQLite count milliseconds in 32 bits."""
 

@@ -11,6 +11,7 @@ from chalk_online_store.arguments import (
     DEFAULT_TIMEOUT,
     MAX_CONNECTIONS,
     MAX_FUTURE_SKEW,
+    MAX_SCANNED,
     whole_number,
 )
 from chalk_online_store.drivers.steps import read_clocks
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Row, Rows
     from chalk_online_store.operations.scan import CountReport, DeletedWhere
+    from chalk_online_store.operations.search import SearchRows
     from chalk_online_store.operations.times import ObservedAt
     from chalk_online_store.operations.write import Ordering
     from chalk_online_store.report import Report
@@ -366,6 +368,69 @@ class AsyncOnlineStore:
         operation = self._core.read_many(
             requests,
             consistent=consistent,
+            timeout=timeout,
+            defaults=defaults,
+            raise_failed=raise_failed,
+        )
+        return await self._driver.run(operation)
+
+    @overload
+    async def search(
+        self,
+        schema: type[C],
+        feature: Any,
+        vector: Any,
+        k: int = ...,
+        where: Mapping[Any, Any] | None = ...,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        max_scanned: int = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> SearchRows[C]: ...
+    @overload
+    async def search(
+        self,
+        schema: Namespace,
+        feature: Any,
+        vector: Any,
+        k: int = ...,
+        where: Mapping[Any, Any] | None = ...,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        max_scanned: int = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> SearchRows[Any]: ...
+    async def search(
+        self,
+        schema: Namespace | type[Any],
+        feature: Any,
+        vector: Any,
+        k: int = 10,
+        where: Mapping[Any, Any] | None = None,
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+        max_scanned: int = MAX_SCANNED,
+        timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> Any:
+        """As `OnlineStore.search`."""
+        operation = self._core.search(
+            schema,
+            feature,
+            vector,
+            k=k,
+            where=where,
+            features=features,
+            max_staleness=max_staleness,
+            max_scanned=max_scanned,
             timeout=timeout,
             defaults=defaults,
             raise_failed=raise_failed,

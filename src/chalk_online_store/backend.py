@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 from chalk_online_store.codec.changes import Attributes, Change, ConditionalWrite
 from chalk_online_store.codec.decoding import Row
 from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.codec.nearest import Nearest, VectorQuery
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.effects import All, Instant, Operation
 from chalk_online_store.errors import OnlineStoreError
@@ -52,6 +53,17 @@ class ItemPage(NamedTuple):
     items: Sequence[Attributes]
     next: bytes
     units: float
+
+
+class Searched(NamedTuple):
+    """What a vector query found: for each of its vectors, and whether the search was exact.
+
+    `items` has the projected items, in DynamoDB's JSON, of an index that copies attributes.
+    """
+
+    nearest: list[Nearest]
+    exact: bool
+    items: dict[str, bytes] | None = None
 
 
 class WriteOutcome(Enum):
@@ -245,5 +257,19 @@ class Backend(Protocol):
 
         An item may come twice, unless the engine `scans_in_order`. All items of a partition key
         are in one segment.
+        """
+        ...
+
+    def check_search(self, call: Call) -> Operation[None]:
+        """Ask the endpoint for searches of a region whether it answers; raises `RequestError`.
+
+        Does nothing for an engine that has no such endpoint.
+        """
+        ...
+
+    def search(self, query: VectorQuery, call: Call) -> Operation[Searched]:
+        """Find the entities whose vectors are nearest; raises `RequestError`.
+
+        An exact search leaves out what must not be served. An index may return it all the same.
         """
         ...

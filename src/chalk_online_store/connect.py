@@ -19,6 +19,7 @@ from chalk_online_store.errors import InvalidValue, UnsupportedPlatform
 from chalk_online_store.routing.attempts import RoutedAttempts
 from chalk_online_store.routing.logs import log_change, log_replication
 from chalk_online_store.routing.router import Router
+from chalk_online_store.routing.searches import SearchRoute
 from chalk_online_store.routing.settings import Routing
 from chalk_online_store.urls import SqliteTarget, parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from chalk_online_store.backend import Backend
     from chalk_online_store.drivers.aio import AsyncTransport
     from chalk_online_store.drivers.sync import Transport
+    from chalk_online_store.dynamodb.credentials import CredentialSource, Endpoint
     from chalk_online_store.dynamodb.sessions import RegionAccess, Sessions
     from chalk_online_store.valkey.sharing import SharedItems
     from chalk_online_store.valkey.transport import (
@@ -70,17 +72,22 @@ def connect(
     from chalk_online_store.dynamodb.credentials import is_local
     from chalk_online_store.dynamodb.http.blocking import HttpTransport
     from chalk_online_store.dynamodb.http.mocked import MockedTransport, is_moto_imported
-    from chalk_online_store.dynamodb.sessions import resolve_regions
+    from chalk_online_store.dynamodb.http.on_demand import OnDemandTransport
+    from chalk_online_store.dynamodb.sessions import resolve_regions, search_endpoint
+
+    def transport(endpoint: Endpoint, credentials: CredentialSource) -> Transport:
+        made = HttpTransport(endpoint, credentials, **_limits_of(target))
+        mockable = is_moto_imported() and not is_local(endpoint.url)
+        return MockedTransport(made, endpoint) if mockable else made
 
     regions = resolve_regions(target, session)
-    transports: list[Transport] = []
-    for region in regions:
-        endpoint = region.endpoint
-        transport = HttpTransport(endpoint, region.credentials, **_limits_of(target))
-        mockable = is_moto_imported() and not is_local(endpoint.url)
-        transports.append(MockedTransport(transport, endpoint) if mockable else transport)
+    transports = [transport(each.endpoint, each.credentials) for each in regions]
+    searches: list[Transport] = [
+        OnDemandTransport(partial(transport, search_endpoint(each), each.credentials))
+        for each in regions
+    ]
     cache = valkey_server(target.shared_cache) if target.shared_cache else None
-    return _connected(target, regions, transports, routing, cache)
+    return _connected(target, regions, transports, searches, routing, cache)
 
 
 def connect_async(
@@ -104,17 +111,22 @@ def connect_async(
     from chalk_online_store.dynamodb.credentials import is_local
     from chalk_online_store.dynamodb.http.aio import AsyncHttpTransport
     from chalk_online_store.dynamodb.http.mocked import AsyncMockedTransport, is_moto_imported
-    from chalk_online_store.dynamodb.sessions import resolve_regions
+    from chalk_online_store.dynamodb.http.on_demand import AsyncOnDemandTransport
+    from chalk_online_store.dynamodb.sessions import resolve_regions, search_endpoint
+
+    def transport(endpoint: Endpoint, credentials: CredentialSource) -> AsyncTransport:
+        made = AsyncHttpTransport(endpoint, credentials, **_limits_of(target))
+        mockable = is_moto_imported() and not is_local(endpoint.url)
+        return AsyncMockedTransport(made, endpoint) if mockable else made
 
     regions = resolve_regions(target, session)
-    transports: list[AsyncTransport] = []
-    for region in regions:
-        endpoint = region.endpoint
-        transport = AsyncHttpTransport(endpoint, region.credentials, **_limits_of(target))
-        mockable = is_moto_imported() and not is_local(endpoint.url)
-        transports.append(AsyncMockedTransport(transport, endpoint) if mockable else transport)
+    transports = [transport(each.endpoint, each.credentials) for each in regions]
+    searches: list[AsyncTransport] = [
+        AsyncOnDemandTransport(partial(transport, search_endpoint(each), each.credentials))
+        for each in regions
+    ]
     cache = _async_server(target.shared_cache) if target.shared_cache else None
-    return _connected(target, regions, transports, routing, cache)
+    return _connected(target, regions, transports, searches, routing, cache)
 
 
 def _check_platform() -> None:
@@ -182,10 +194,12 @@ def _connected(
     target: DynamoDBTarget,
     accesses: Sequence[RegionAccess],
     transports: Sequence[T],
+    searches: Sequence[T],
     routing: Routing | None,
     cache: T | None,
 ) -> Connected[T]:
     from chalk_online_store.dynamodb.backend import DynamoDBBackend
+    from chalk_online_store.dynamodb.wire import SEARCH
 
     regions = [access.endpoint.region for access in accesses]
     route = None
@@ -198,8 +212,10 @@ def _connected(
         attempt_timeout=target.read_timeout,
         region=regions[0],
         route=route,
+        search_route=SearchRoute(route.router) if route else None,
     )
     by_name = dict(zip(regions if route else [""], transports, strict=True))
+    by_name |= {f"{name}{SEARCH}": each for name, each in zip([*by_name], searches, strict=True)}
     if target.shared_cache and cache:
         from chalk_online_store.tiers.shared_cache import SharedCacheBackend
 

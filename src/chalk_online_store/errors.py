@@ -256,6 +256,16 @@ class RegionUnavailable(RequestError):
     """No region may be asked: all are evacuated, or too far behind for `max_lag`."""
 
 
+class VectorIndexUnavailable(RequestError):
+    """Raised by a search if the table has no such vector index in a region, or is building it."""
+
+    regional = True
+
+
+class SearchTooLarge(RequestError):
+    """Raised by an exact search of more items than its `max_scanned`."""
+
+
 class ConditionFailed(RequestError):
     """A conditional write found another state than it asked for."""
 

@@ -26,6 +26,11 @@ class Report:
     `items_written`, `superseded` or `failed`. Of a read, `failed` counts the items that could not
     be read, and those of which a value could not be decoded.
 
+    Of a search, `search_bytes` are the bytes that the vector index examined and returned, as
+    DynamoDB bills them, and `search_dropped` counts entities that it found and that were left out,
+    because their vector or a filter is stale, gone or changed. Of a write, `index_write_bytes` are
+    the bytes that vector indexes were written, as billed.
+
     Of a store on several regions: `hedges` counts requests that were sent a second time because
     the first answer took long, `failovers` those that another region answered after one had
     failed, and `regions` the answers of each region. `behind` is by how many seconds, about, the
@@ -50,6 +55,9 @@ class Report:
     items_written: int = 0
     superseded: int = 0
     failed: int = 0
+    search_bytes: float = 0.0
+    search_dropped: int = 0
+    index_write_bytes: float = 0.0
     hedges: int = 0
     failovers: int = 0
     regions: dict[str, int] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from chalk_online_store.arguments import (
     DEFAULT_TIMEOUT,
     MAX_CONNECTIONS,
     MAX_FUTURE_SKEW,
+    MAX_SCANNED,
     whole_number,
 )
 from chalk_online_store.drivers.steps import read_clocks
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from chalk_online_store.operations.results import QueryResult
     from chalk_online_store.operations.rows import Row, Rows
     from chalk_online_store.operations.scan import CountReport, DeletedWhere
+    from chalk_online_store.operations.search import SearchRows
     from chalk_online_store.operations.times import ObservedAt
     from chalk_online_store.operations.write import Ordering
     from chalk_online_store.report import Report
@@ -416,6 +418,86 @@ class OnlineStore:
         operation = self._core.read_many(
             requests,
             consistent=consistent,
+            timeout=timeout,
+            defaults=defaults,
+            raise_failed=raise_failed,
+        )
+        return self._driver.run(operation)
+
+    @overload
+    def search(
+        self,
+        schema: type[C],
+        feature: Any,
+        vector: Any,
+        k: int = ...,
+        where: Mapping[Any, Any] | None = ...,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        max_scanned: int = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> SearchRows[C]: ...
+    @overload
+    def search(
+        self,
+        schema: Namespace,
+        feature: Any,
+        vector: Any,
+        k: int = ...,
+        where: Mapping[Any, Any] | None = ...,
+        features: Sequence[Any] | None = ...,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = ...,
+        max_scanned: int = ...,
+        timeout: float | None = ...,
+        defaults: bool = ...,
+        raise_failed: bool = ...,
+    ) -> SearchRows[Any]: ...
+    def search(
+        self,
+        schema: Namespace | type[Any],
+        feature: Any,
+        vector: Any,
+        k: int = 10,
+        where: Mapping[Any, Any] | None = None,
+        features: Sequence[Any] | None = None,
+        *,
+        max_staleness: Mapping[Any, Duration] | None = None,
+        max_scanned: int = MAX_SCANNED,
+        timeout: float | None = None,
+        defaults: bool = False,
+        raise_failed: bool = False,
+    ) -> Any:
+        """Find the `k` entities (1 to 100) whose vectors are nearest to `vector`, best first.
+
+        `feature` is a `Vector` with an index: `feature(index=VectorIndex(...))`. `vector` has as
+        many numbers as it has dimensions, or is a matrix with one row per search. `where` names
+        values of the index's filters: only entities that have all of them are found. `features`
+        are read of what was found (default: all). `timeout` is in seconds.
+
+        On DynamoDB the index answers, approximately and eventually consistent, and what it does not
+        hold is read by a batch. SQLite and Valkey compare every stored vector. That is exact, reads
+        at most `max_scanned` items, and raises `SearchTooLarge` for more.
+
+        The rows have scores, statuses and observed-ats. Entities whose vector is deleted, stale or
+        null are never returned, so there may be fewer than `k` rows.
+
+        Raises `InvalidValue` for a vector of another length, with NaN, or of zeros for a cosine
+        distance, for `k` and for `where`; `VectorIndexUnavailable` if the table has no such index
+        or is building it; and as `read` does.
+        """
+        operation = self._core.search(
+            schema,
+            feature,
+            vector,
+            k=k,
+            where=where,
+            features=features,
+            max_staleness=max_staleness,
+            max_scanned=max_scanned,
             timeout=timeout,
             defaults=defaults,
             raise_failed=raise_failed,

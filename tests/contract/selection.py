@@ -32,6 +32,17 @@ ENGINE_DEPENDENT = {
 
 REPEATED = {("moto", "async"), ("mock_aws", "sync"), ("mock_aws", "async"), ("mock_aws", None)}
 LEFT_OUT = {("ministack", "async")}
+WITHOUT_VECTOR_INDEXES = ("moto", "mock_aws")
+"""Engines that refuse the API of vector indexes: `test_search.py` is not for them."""
+SEARCHED_BY_ONE_STORE = ("shared_cache", "redis_server", "valkey_cluster")
+"""Engines that search as another one does: `test_search.py` is not repeated by tasks there."""
+
+
+def is_search_left_out(engine: object, kind: object) -> bool:
+    """Return True if the tests of searches do not run for an engine and a kind of store."""
+    if engine in WITHOUT_VECTOR_INDEXES:
+        return True
+    return STRESS <= 1 and kind == "async" and engine in SEARCHED_BY_ONE_STORE
 
 
 def is_left_out(test: str, engine: object, kind: object) -> bool:

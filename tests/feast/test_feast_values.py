@@ -110,7 +110,7 @@ TYPES: dict[str, tuple[FeastType, list[Value]]] = {
 }
 FIELDS = [Field(name=name, dtype=dtype) for name, (dtype, _) in TYPES.items()]
 VECTORS = [
-    Field(name="near", dtype=Array(Float32), vector_index=True, vector_length=3),
+    Field(name="near", dtype=Array(Float32), vector_length=3),
     Field(name="far", dtype=Array(Float64), vector_length=2),
 ]
 EVERYTHING = view("everything", [*FIELDS, *VECTORS])

@@ -53,7 +53,7 @@ def encoder_of_stored(nullable: bool) -> EncodeAll:
 def encoder_of_all(kind: FeatureType, encode: Encode, nullable: bool) -> EncodeAll:
     """An encoder of many values of a type, of which `encode` stores one."""
     encode_all = encode_each(encode)
-    if isinstance(kind, VectorType):
+    if isinstance(kind, VectorType) and not kind.listed:
         encode_all = _where_plain(np.ndarray, _plain_vectors(kind), encode)
     elif isinstance(kind, Scalar) and kind.name in _PLAIN:
         encode_all = _where_plain(*_PLAIN[kind.name], encode)

@@ -52,7 +52,14 @@ _KINDS: dict[type[Attribute], str] = {
     Integer: "int",
     Double: "float",
 }
-_NUMBERS = {"S": 0, "B": 1, "BOOL": 2, "int": 3, "float": 4, "other": 5}
+_NUMBERS = {
+    "S": 0,
+    "B": 1,
+    "BOOL": 2,
+    "int": 3,
+    "float": 4,
+    "other": 5,
+}
 """What the compiled decoder knows the kinds by."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from chalk_online_store.codec.compiled import kernels
-from chalk_online_store.errors import InvalidKey
+from chalk_online_store.errors import DamagedItem, InvalidKey
 from chalk_online_store.schema import Namespace, PrimaryKey
 
 MAX_KEY_BYTES = 2048
@@ -90,6 +90,44 @@ def parse_key(text: str, namespace: Namespace) -> Any:
     return parts if key.composite else parts[0]
 
 
+def keys_decoder(key: PrimaryKey) -> Callable[[str, Sequence[str]], list[Any]]:
+    """A function from a prefix and partition keys to their primary keys.
+
+    It raises `DamagedItem` for a partition key that no primary key of this type has.
+    """
+    readers = [_READERS[part] for part in key.parts]
+
+    def read(text: str) -> Any:
+        if not key.composite:
+            return readers[0](text)
+        return tuple(reader(part) for reader, part in zip(readers, _split(text), strict=True))
+
+    def decode_keys(prefix: str, pks: Sequence[str]) -> list[Any]:
+        try:
+            return [read(pk.removeprefix(prefix)) for pk in pks]
+        except ValueError:
+            raise DamagedItem(
+                f"A partition key does not hold a primary key of type {key.annotation}."
+            ) from None
+
+    return decode_keys
+
+
+_PART = re.compile(r"(?:[^:\\]|\\.)*", re.DOTALL)
+
+
+def _split(text: str) -> list[str]:
+    """The parts of a tuple's text, without escapes."""
+    parts, at = [], 0
+    while True:
+        found = _PART.match(text, at)
+        assert found is not None
+        parts.append(re.sub(r"\\(.)", r"\1", found[0], flags=re.DOTALL))
+        at = found.end() + 1
+        if at > len(text):
+            return parts
+
+
 def partition_key(prefix: str, text: str) -> str:
     """`prefix + text`, if DynamoDB can hold it; else `InvalidKey`."""
     pk = prefix + text
@@ -150,3 +188,5 @@ def _kind_of(value: Any) -> str:
 
 
 _PARTS: dict[type, _Encoder] = {int: _from_int, str: _from_str, UUID: _from_uuid}
+
+_READERS: dict[type, Callable[[str], Any]] = {int: int, str: str, UUID: lambda text: UUID(hex=text)}

@@ -5,6 +5,7 @@ One attribute name is one byte wherever it can be: names are paid for in every i
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import string
 from collections.abc import Container, Iterator
@@ -73,7 +74,12 @@ class TableLayout(msgspec.Struct, frozen=True, cache_hash=True):
         return frozenset((self.pk, self.sk, self.ttl))
 
 
-# --- Short stable ids: the shortest base-62 strings, in one fixed order --------------------
+# --- Stable ids of names in the table ------------------------------------------------------
+#
+# Most ids are the shortest base-62 strings, in one fixed order, and unique within a scope. Ids of
+# indexed features are unique within the table: DynamoDB checks the type of an indexed attribute
+# in every item, whatever namespace the item belongs to. They are made of the feature's name, so
+# that an index can be created with the table, before anything is registered.
 
 
 ALPHABET = string.ascii_lowercase + string.ascii_uppercase + string.digits
@@ -86,9 +92,29 @@ def all_ids() -> Iterator[str]:
             yield "".join(letters)
 
 
+INDEXED = "x_"
+"""Begins the id of an indexed feature. "_" is in no other id."""
+
+_INDEXED_DIGITS = 10
+
+
+def indexed_id(full_name: str, taken: Container[str] = ()) -> str:
+    """The id of an indexed feature; another one if a retired feature of that name has it."""
+    for attempt in itertools.count():
+        text = full_name if not attempt else f"{full_name}#{attempt}"
+        number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+        letters = ""
+        for _ in range(_INDEXED_DIGITS):
+            number, digit = divmod(number, len(ALPHABET))
+            letters += ALPHABET[digit]
+        if f"{INDEXED}{letters}" not in taken:
+            return f"{INDEXED}{letters}"
+    raise AssertionError
+
+
 def place(name_id: str) -> tuple[int, list[int]]:
-    """What sorts ids as `all_ids` gives them."""
-    return len(name_id), [ALPHABET.index(letter) for letter in name_id]
+    """What sorts ids as `all_ids` gives them; ids of indexed features come last."""
+    return len(name_id), [ALPHABET.find(letter) for letter in name_id]
 
 
 def free_ids(taken: Container[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from chalk_online_store.codec.layout import INDEXED
 from chalk_online_store.codec.registry import (
     ACTIVE,
     ALIAS,
@@ -24,7 +25,7 @@ from chalk_online_store.codec.registry import (
 from chalk_online_store.errors import RegistryError
 
 _VERSION = 1
-_ID = re.compile(r"[A-Za-z0-9]+")
+_ID = re.compile(rf"({INDEXED})?[A-Za-z0-9]+")
 
 
 class _LockFile(msgspec.Struct):
@@ -94,7 +95,7 @@ def differences(wanted: Iterable[Entry], found: Registry) -> list[Difference]:
 def _compared(wanted: Entry, found: Entry | None) -> list[Difference]:
     if found is None:
         return [Difference(wanted.name, "missing", wanted.type, "")]
-    if not wanted.id:
+    if wanted.id in ("", INDEXED):
         wanted = replace(wanted, id=found.id, state=found.state)
     pairs = ((what, getattr(wanted, what), getattr(found, what)) for what in _COMPARED)
     return [Difference(wanted.name, f"other {w}", a, b) for w, a, b in pairs if a != b]

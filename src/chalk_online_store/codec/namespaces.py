@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from chalk_online_store.codec.bulk import EncodeAll, encoder_of_all, encoder_of_stored
 from chalk_online_store.codec.changes import Change, ChangeTemplate
 from chalk_online_store.codec.columns import ColumnBatch, Row, Stored
-from chalk_online_store.codec.keys import keys_encoder
+from chalk_online_store.codec.keys import keys_decoder, keys_encoder
 from chalk_online_store.codec.layout import ItemKey, TableLayout
 from chalk_online_store.codec.policies import Action, Policy, policy_of
 from chalk_online_store.codec.registry import ACTIVE, RETIRED, Comparison, Entry, Registry
@@ -254,6 +254,10 @@ class NamespaceCodec:
     def partition_keys(self, keys: Sequence[Any]) -> list[str]:
         """The partition key of each primary key; raises `InvalidKey`."""
         return self._encode_keys(self.prefix or "", keys)
+
+    def primary_keys(self, pks: Sequence[str]) -> list[Any]:
+        """The primary key of each partition key; raises `DamagedItem`."""
+        return keys_decoder(self.namespace.key)(self.prefix or "", pks)
 
     @cached_property
     def groups(self) -> dict[str, GroupCodec]:

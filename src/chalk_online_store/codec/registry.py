@@ -34,10 +34,12 @@ from chalk_online_store.codec.changes import (
 )
 from chalk_online_store.codec.layout import (
     ALPHABET,
+    INDEXED,
     RESERVED,
     ItemKey,
     TableLayout,
     free_ids,
+    indexed_id,
     place,
 )
 from chalk_online_store.codec.values import UNREADABLE
@@ -73,7 +75,7 @@ UNREADABLE_HOME = "?"
 
 _NAME = "[A-Za-z_][A-Za-z0-9_@-]*"
 _FULL_NAME = re.compile(rf"{_NAME}([./]{_NAME}([./][^./!]+)*)?")
-_ID = re.compile(rf"[{ALPHABET}]{{1,16}}")
+_ID = re.compile(rf"({INDEXED})?[{ALPHABET}]{{1,16}}")
 _MOST_SHOWN = 100
 _REMEDY = (
     "Correct that item of the partition '!registry', or remove it and run `chalk-online-store "
@@ -339,15 +341,24 @@ class Registry:
                 yield entry.id, features[entry.name.removeprefix(entry.scope)]
 
     def allocate(self, wanted: Iterable[Entry], reserved: frozenset[str]) -> list[Entry]:
-        """The wanted entries, each with the shortest id that is free in its scope."""
+        """The wanted entries, each with the shortest id that is free in its scope.
+
+        Entries that are wanted with the id `INDEXED` get one that is unique in the table.
+        """
         sources: dict[str, Iterator[str]] = {}
+        table = {e.id for e in self.entries if e.id.startswith(INDEXED)} | reserved
         allocated = []
         for entry in wanted:
             scope = entry.scope
             if scope not in sources:
                 taken = {e.id for e in self.entries if e.scope == scope}
                 sources[scope] = free_ids(taken | reserved)
-            new = Entry(entry.name, next(sources[scope]), entry.type, entry.group, entry.state)
+            if entry.id == INDEXED:
+                id_ = indexed_id(entry.name, table)
+                table.add(id_)
+            else:
+                id_ = next(sources[scope])
+            new = Entry(entry.name, id_, entry.type, entry.group, entry.state)
             allocated.append(new)
         return allocated
 
@@ -391,12 +402,20 @@ class Registry:
 
 
 def entries_of(namespace: Namespace) -> list[Entry]:
-    """What a namespace needs in the registry, its own entry first; the ids are empty."""
+    """What a namespace needs in the registry, its own entry first.
+
+    The ids are empty, or `INDEXED` for features that vector indexes cover.
+    """
     key = ",".join(part.__name__.lower() for part in namespace.key.parts)
     own = Entry(namespace.name, "", f"({key})" if namespace.key.composite else key)
     groups = [Entry(f"{namespace.name}/{group}", "", "group") for group in namespace.groups]
     features = [
-        Entry(namespace.full_name(feature), "", feature.type.name, feature.group)
+        Entry(
+            namespace.full_name(feature),
+            INDEXED if feature.name in namespace.indexed else "",
+            feature.type.name,
+            feature.group,
+        )
         for feature in namespace.features
     ]
     fields = [

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 from uuid import UUID
 
 import msgspec
@@ -98,6 +99,40 @@ class Double(Attribute, gc=False, frozen=True):
 
     N: float | None = None
     B: bytes = None  # type: ignore[assignment]
+
+
+class _Number(msgspec.Struct, gc=False, frozen=True):
+    """An element of a list of numbers."""
+
+    N: float
+
+
+class HalfList(Attribute, gc=False, frozen=True):
+    """A list of numbers that are the elements of a vector of float16."""
+
+    dtype: ClassVar[str] = "<f2"
+
+    L: list[_Number] | None = None
+
+    @property
+    def packed(self) -> bytes | None:
+        """The vector's bytes, little-endian; None for a null."""
+        if self.L is None:
+            return None
+        with np.errstate(over="ignore"):
+            return np.array([each.N for each in self.L], "f8").astype(self.dtype).tobytes()
+
+
+class SingleList(HalfList, gc=False, frozen=True):
+    """The same of float32."""
+
+    dtype = "<f4"
+
+
+class DoubleList(HalfList, gc=False, frozen=True):
+    """The same of float64."""
+
+    dtype = "<f8"
 
 
 class Exact(Attribute, gc=False, frozen=True):
@@ -379,10 +414,11 @@ def is_masked(value: Any) -> bool:
 def _vector_codec(vector: VectorType) -> ValueCodec:
     stored = np.dtype(f"<{vector.dtype}")
     shape = (vector.size,)
+    write = _number_list if vector.listed else _vector_bytes
 
     def encode(value: Any) -> bytes:
         if type(value) is np.ndarray and value.dtype == stored and value.shape == shape:
-            return b'{"B":%b}' % _json(value.tobytes())
+            return write(value)
         if is_masked(value):
             raise ValueRefused("a masked element, which a vector cannot hold")
         given = np.asarray(value)
@@ -392,14 +428,103 @@ def _vector_codec(vector: VectorType) -> ValueCodec:
             rounded = given.astype(stored)
         if not np.array_equal(np.isfinite(given), np.isfinite(rounded)):
             raise ValueRefused(f"an element too large for {vector.dtype}; declare a wider dtype")
-        return b'{"B":%b}' % _json(rounded.tobytes())
+        return write(rounded)
 
     def decode(raw: bytes) -> Any:
         if len(raw) != vector.size * stored.itemsize:
             raise DamagedItem("another size")
         return np.frombuffer(raw, stored)
 
+    if vector.listed:
+        return _plain(encode, _LISTS[vector.dtype], "packed", decode)
     return _plain(encode, Binary, "B", decode)
+
+
+_LISTS: dict[str, type[HalfList]] = {"f2": HalfList, "f4": SingleList, "f8": DoubleList}
+
+
+def _vector_bytes(vector: Any) -> bytes:
+    return b'{"B":%b}' % _json(vector.tobytes())
+
+
+def _number_list(vector: Any) -> bytes:
+    """A vector as a list of numbers, with as few digits as make the same vector again.
+
+    A negative zero becomes zero, as DynamoDB has none.
+    """
+    # AWS: a vector index holds 32-bit floats, and a number outside of their range is refused.
+    finite = np.isfinite(vector)
+    if not finite.all() or (vector.dtype.itemsize == 8 and np.abs(vector).max() > _MAX_SINGLE):
+        raise ValueRefused("NaN, an infinity, or an element beyond 3.4E38, which cannot be indexed")
+    return b'{"L":[{"N":"%b"}]}' % b'"},{"N":"'.join(_digits(vector + 0.0))
+
+
+def list_of_vector(dtype: str, raw: bytes) -> bytes:
+    """The list of numbers that a vector is stored as, from its little-endian bytes."""
+    return _number_list(np.frombuffer(raw, f"<{dtype}"))
+
+
+def vector_of_list(attribute: bytes) -> tuple[str, bytes] | None:
+    """The dtype and the bytes of the vector that is stored as just this list of numbers.
+
+    None for any other attribute, also for the same numbers in other digits.
+    """
+    try:
+        numbers = _list_decoder.decode(attribute).L
+    except UNREADABLE:
+        return None
+    if not numbers:
+        return None
+    exact = np.array([number.N for number in numbers], "f8")
+    for dtype in _LISTS:
+        with np.errstate(over="ignore"):
+            vector = exact.astype(f"<{dtype}")
+        if not np.isfinite(vector).all():
+            continue
+        # Few elements are enough to find most that are of a wider dtype.
+        start = _number_list(vector[:_ENOUGH])[: -len(b"]}")]
+        if attribute.startswith(start) and _number_list(vector) == attribute:
+            return dtype, vector.tobytes()
+    return None
+
+
+_ENOUGH = 8
+_list_decoder = msgspec.json.Decoder(HalfList, strict=False)
+_MAX_SINGLE = float(np.finfo("f4").max)
+
+
+def _digits(vector: Any) -> list[bytes]:
+    """The shortest decimal digits of each element; `vector` has no negative zero."""
+    if vector.dtype.itemsize == 2:  # There are few enough to keep all texts.
+        return list(map(_half_digits().__getitem__, vector.view("u2").tolist()))
+    numbers = _shortened(vector) if vector.dtype.itemsize == 4 else vector.tolist()
+    return _json(numbers)[1:-1].split(b",")
+
+
+def _shortened(vector: Any) -> list[float]:
+    """The float64 with the fewest digits, from 6 to 9, that is rounded to each float32."""
+    exact = vector.astype("f8")
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        exponents = np.floor(np.log10(np.abs(exact)))
+        found = exact.copy()
+        for digits in (9, 8, 7, 6):
+            scale = np.power(10.0, digits - 1 - exponents)
+            shorter = np.rint(exact * scale) / scale
+            found = np.where(shorter.astype("f4") == vector, shorter, found)
+    numbers: list[float] = found.tolist()
+    return numbers
+
+
+@cache
+def _half_digits() -> list[bytes]:
+    """The digits of every float16, by its 16 bits."""
+    halves = np.arange(1 << 16, dtype="u2").view("f2")
+    texts: list[bytes] = np.char.encode(halves.astype("U"), "ascii").tolist()
+    for place, text in enumerate(texts):
+        if b"e" in text:  # With an exponent, which has more bytes and is read more slowly.
+            positional = np.format_float_positional(halves[place], unique=True, trim="-")
+            texts[place] = positional.encode()
+    return texts
 
 
 def _choice_codec(choice: ChoiceType) -> ValueCodec:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.async_race import AsyncRace
 from chalk_online_store.drivers.loops import DeadlineTimer, PerLoop, Wait
-from chalk_online_store.drivers.steps import WorkQueue, idle_in_all, read_clocks
+from chalk_online_store.drivers.steps import WorkQueue, idle_in_all, read_clocks, warmed
 from chalk_online_store.drivers.sync import Transport
 from chalk_online_store.effects import (
     NOW,
@@ -98,7 +98,7 @@ class AsyncDriver:
 
     async def warm(self, connections: int, timeout: float) -> int:
         """As `SyncDriver.warm`."""
-        warming = (_warm(each, connections, timeout) for each in self.transports.values())
+        warming = (_warm(each, connections, timeout) for each in warmed(self.transports))
         return idle_in_all(await asyncio.gather(*warming))
 
     async def close(self) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from chalk_online_store.effects import Instant, Operation
 from chalk_online_store.errors import RequestError
+
+T = TypeVar("T")
 
 
 class WorkQueue:
@@ -60,6 +62,11 @@ _instant = Instant._make
 def read_clocks() -> Instant:
     """Both clocks of this machine."""
     return _instant((time.monotonic(), time.time_ns() // 1000))
+
+
+def warmed(transports: Mapping[str, T]) -> list[T]:
+    """Return the transports that `warm` opens connections of: all but those made on demand."""
+    return [each for each in transports.values() if getattr(each, "opens_on_warm", True)]
 
 
 def idle_in_all(found: Sequence[int | RequestError]) -> int:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from chalk_online_store.drivers.poll_loop import NonBlockingTransport, PendingRequest, PollLoop
-from chalk_online_store.drivers.steps import idle_in_all, read_clocks
+from chalk_online_store.drivers.steps import idle_in_all, read_clocks, warmed
 from chalk_online_store.drivers.tasks import Loop, RaceRun, StartedEffect, Task, resumed
 from chalk_online_store.drivers.workers import Workers
 from chalk_online_store.effects import (
@@ -80,9 +80,9 @@ class SyncDriver:
 
         Fails where no region can be reached.
         """
-        transports = self.transports.values()
+        transports = warmed(self.transports)
         if len(transports) == 1:
-            return next(iter(transports)).warm(connections, timeout)
+            return transports[0].warm(connections, timeout)
         pool = self._pools().sending
         warming = [pool.submit(partial(_warm, each, connections, timeout)) for each in transports]
         return idle_in_all([each.result(math.inf) for each in warming])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from chalk_online_store.backend import (
@@ -14,22 +15,32 @@ from chalk_online_store.backend import (
     Outcome,
     Route,
     RowOrError,
+    Searched,
     WriteOutcome,
     chunks,
     fan_out,
 )
-from chalk_online_store.codec.changes import Attributes, Change, ConditionalWrite, key_of
+from chalk_online_store.codec.changes import (
+    Attributes,
+    Change,
+    ConditionalWrite,
+    key_of,
+    render_item,
+)
 from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.codec.nearest import Nearest, VectorQuery
 from chalk_online_store.dynamodb.bodies import Bodies
 from chalk_online_store.dynamodb.matching import Matcher
 from chalk_online_store.dynamodb.ordering import OrderedWrites
 from chalk_online_store.dynamodb.reading import ItemReader
-from chalk_online_store.dynamodb.wire import Wire
+from chalk_online_store.dynamodb.responses import SearchResult
+from chalk_online_store.dynamodb.wire import SEARCH, Wire
 from chalk_online_store.effects import Operation
 from chalk_online_store.errors import (
     ConditionFailed,
     ItemTooLarge,
     RequestError,
+    VectorIndexUnavailable,
 )
 from chalk_online_store.retry import RetryPolicy, item_error_or_raise
 
@@ -41,7 +52,8 @@ class DynamoDBBackend:
     """One table, in one region or in several. Keeps no state between calls but its settings.
 
     `concurrency` is how many requests one call may have under way; `attempt_timeout`, in
-    seconds, bounds each of them. `region` is the one that is asked, unless there is a `route`.
+    seconds, bounds each of them. `region` is the one that is asked, unless there is a `route`,
+    and a `search_route` for searches, which have endpoints of their own.
     """
 
     def __init__(
@@ -54,6 +66,7 @@ class DynamoDBBackend:
         concurrency: int = 16,
         region: str = "",
         route: Route | None = None,
+        search_route: Route | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.layout = layout or TableLayout()
@@ -64,6 +77,15 @@ class DynamoDBBackend:
         self._bodies = Bodies(table, self.layout)
         self._wire = Wire(
             table, retry or RetryPolicy(), attempt_timeout, rng or random.Random(), region, route
+        )
+        self._searches = Wire(
+            table,
+            retry or RetryPolicy(),
+            attempt_timeout,
+            rng or random.Random(),
+            region,
+            search_route,
+            endpoint=SEARCH,
         )
         self._matcher = Matcher(table, self.layout)
         self._reader = ItemReader(self._wire, self._bodies, self._matcher, concurrency)
@@ -129,6 +151,43 @@ class DynamoDBBackend:
         if error is None or not failed:
             return [WriteOutcome.APPLIED] * len(changes)
         return [error if change.key in failed else WriteOutcome.APPLIED for change in changes]
+
+    def check_search(self, call: Call) -> Operation[None]:
+        """A SearchVectors of an index that does not exist: whoever says so answers searches."""
+        body, expected = self._bodies.search_of_no_index(), self._matcher.search("", "", 0)
+        with suppress(VectorIndexUnavailable):
+            yield from self._searches.ask("SearchVectors", body, expected, call)
+
+    def search(self, query: VectorQuery, call: Call) -> Operation[Searched]:
+        """A SearchVectors for each vector, all under way at once, on the endpoint for searches."""
+        tasks = [partial(self._search, query, vector) for vector in query.vectors.tolist()]
+        found = yield from fan_out(call, tasks, self._concurrency)
+        nearest = [
+            Nearest(
+                [key_of(self.layout, each.Item).pk for each in results],
+                [each.Score for each in results],
+            )
+            for results in found
+        ]
+        items = None
+        if query.projected:
+            items = {
+                key_of(self.layout, each.Item).pk: render_item(
+                    {name: bytes(raw) for name, raw in each.Item.items()}
+                )
+                for results in found
+                for each in results
+            }
+        return Searched(nearest, exact=False, items=items)
+
+    def _search(
+        self, query: VectorQuery, vector: Sequence[float], call: Call
+    ) -> Operation[list[SearchResult]]:
+        body = self._bodies.search(query, vector)
+        expected = self._matcher.search(query.prefix, query.sk, query.k)
+        answer = yield from self._searches.ask("SearchVectors", body, expected, call)
+        call.report.search_bytes += answer.search_bytes
+        return answer.SearchResults
 
     def list_partition(self, pk: str, after: str, call: Call) -> Operation[list[Attributes]]:
         """Strong Queries, page by page."""

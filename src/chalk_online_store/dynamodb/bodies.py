@@ -15,6 +15,7 @@ from chalk_online_store.codec.changes import (
 )
 from chalk_online_store.codec.compiled import kernels
 from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.nearest import VectorQuery
 from chalk_online_store.codec.shapes import Shape
 
 _json = msgspec.json.encode
@@ -99,6 +100,43 @@ class Bodies:
         """TransactWriteItems of at most 100 swaps."""
         actions = b",".join(map(self._action, swaps))
         return b'{"TransactItems":[%b],"ReturnConsumedCapacity":"TOTAL"}' % actions
+
+    def search_of_no_index(self) -> bytes:
+        """SearchVectors of an index that no table has."""
+        return b'{"TableName":%b,"IndexName":"%b","SearchVector":[{"N":"1"}],"TopK":1}' % (
+            self._table,
+            _NO_INDEX,
+        )
+
+    def search(self, query: VectorQuery, vector: Sequence[float]) -> bytes:
+        """SearchVectors for one vector: keys, and the attributes that the query wants."""
+        names = {"#p": self.layout.pk, "#s": self.layout.sk}
+        names |= {f"#{i}": name for i, name in enumerate(query.projected)}
+        projection = ",".join(names)
+        names |= {f"#c{i}": each.id for i, each in enumerate(query.conditions)}
+        conditions = b""
+        if query.conditions:
+            places = range(len(query.conditions))
+            conditions = b'"SearchConditionExpression":%b,"ExpressionAttributeValues":{%b},' % (
+                _json(" AND ".join(f"#c{i} = :c{i}" for i in places)),
+                b",".join(
+                    b'":c%d":%b' % (i, each.attribute) for i, each in enumerate(query.conditions)
+                ),
+            )
+        numbers = b'"},{"N":"'.join(_json(vector)[1:-1].split(b","))
+        return (
+            b'{"TableName":%b,"IndexName":%b,"SearchVector":[{"N":"%b"}],"TopK":%d,'
+            b'"ProjectionExpression":%b,"ExpressionAttributeNames":%b,%b'
+            b'"ReturnConsumedCapacity":"INDEXES"}'
+        ) % (
+            self._table,
+            _json(query.index),
+            numbers,
+            query.k,
+            _json(projection),
+            _json(names),
+            conditions,
+        )
 
     def _action(self, swap: ConditionalWrite) -> bytes:
         operation, members = self._members(swap)
@@ -214,6 +252,9 @@ class ReadBodies:
         page = b'"ExclusiveStartKey":%b,' % start if start else b""
         return b"".join((self._query, _json(pk), b"}},", page, _STRONG[consistent], _COUNTED))
 
+
+_NO_INDEX = b"health-check"
+"""Names of indexes have a dot."""
 
 _COUNTED = b'"ReturnConsumedCapacity":"TOTAL"}'
 

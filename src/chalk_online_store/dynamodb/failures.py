@@ -183,6 +183,9 @@ _CLASSES_BY_STATUS: dict[int, type[errors.RequestError]] = {
 
 _REMEDIES: dict[type[errors.RequestError], str] = {
     errors.TableNotFound: "Create the table, or check its name and region in the URL.",
+    errors.VectorIndexUnavailable: (
+        "Create the index with `provision`, or wait until it is built; `doctor` shows its state."
+    ),
     errors.AccessDenied: "Grant the credentials this action on the table.",
     errors.InvalidCredentials: "Check the profile or the AWS_* variables that they come from.",
     errors.ProxyRefused: "Set user and password in the proxy's URL: http://USER:PASSWORD@HOST:PORT.",
@@ -198,7 +201,13 @@ _THROTTLE_REMEDIES = {
 }
 """By the end of AWS's throttling reason; the start names the table or an index, read or write."""
 
-_QUOTED = (errors.AccessDenied, errors.InvalidCredentials, errors.TableNotFound, errors.ServerError)
+_QUOTED = (
+    errors.AccessDenied,
+    errors.InvalidCredentials,
+    errors.TableNotFound,
+    errors.VectorIndexUnavailable,
+    errors.ServerError,
+)
 """Errors whose message by AWS names principals and resources, and never keys or values. The
 message of any other error is quoted without the values of its request."""
 
@@ -278,6 +287,10 @@ def _retry_after(response: Response) -> float | None:
     return milliseconds / 1000 if 0 <= milliseconds <= _MAX_RETRY_AFTER_MS else None
 
 
+_NO_INDEX = re.compile(r"does not have the specified index|Cannot search backfilling vector index")
+"""AWS's reasons for a search of an index that does not exist, or is being built. The endpoint for
+searches can lag behind DescribeTable."""
+
 _ITEM_TOO_LARGE = re.compile(r"Item size.* exceeded the maximum allowed size")
 """DynamoDB says the same of an expression, which is a bug here and not the caller's."""
 
@@ -287,6 +300,8 @@ def _class_of(code: str, status: int, answer: Failure) -> type[Any]:
         return _class_of_cancellation(answer)
     if code == "ValidationException" and _ITEM_TOO_LARGE.search(answer.text):
         return errors.ItemTooLarge
+    if code == "ValidationException" and _NO_INDEX.search(answer.text):
+        return errors.VectorIndexUnavailable
     if code in _CLASSES:
         return _CLASSES[code]
     if status in _CLASSES_BY_STATUS:

@@ -246,6 +246,21 @@ class Matcher:
 
         return Expected(answers.queried, accept, check_read_failure)
 
+    def search(self, prefix: str, sk: str, most: int) -> Expected[answers.Found]:
+        """SearchVectors' response, with at most so many items of a namespace and a group."""
+
+        def accept(answer: answers.Found) -> answers.Found:
+            keys = [self._key(result.Item) for result in answer.SearchResults]
+            if any(key.sk != sk or not key.pk.startswith(prefix) for key in keys):
+                raise Mismatch(_OTHER_KEY)
+            if len(set(keys)) != len(keys) or len(keys) > most:
+                raise Mismatch("its items are not the result of one search")
+            if answer.is_foreign():
+                raise Mismatch(_OTHER_OPERATION)
+            return answer
+
+        return Expected(answers.found, accept, check_read_failure)
+
     def _ends(self, answer: answers.QueryResponse[T]) -> list[ItemKey]:
         """The key after which the next page begins; empty for the last page."""
         last = bytes(answer.LastEvaluatedKey)

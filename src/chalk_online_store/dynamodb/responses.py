@@ -45,12 +45,24 @@ class Decoder(Protocol[T_co]):
         ...
 
 
+class IndexCapacity(msgspec.Struct, gc=False):
+    """Bytes that were written to one vector index."""
+
+    VectorWriteRequestBytes: float = 0.0
+
+
 class Capacity(msgspec.Struct, gc=False):
-    """Consumed capacity units of one table."""
+    """Consumed capacity units of one table, and the bytes of its vector indexes."""
 
     CapacityUnits: float = 0.0
     TableName: str | None = None
     Table: msgspec.Raw = _ABSENT
+    VectorIndexes: dict[str, IndexCapacity] = {}
+
+    @property
+    def index_bytes(self) -> float:
+        """The bytes that were written to vector indexes."""
+        return sum(index.VectorWriteRequestBytes for index in self.VectorIndexes.values())
 
     @property
     def has_detail(self) -> bool:
@@ -70,6 +82,7 @@ class Answer(msgspec.Struct, kw_only=True):
     Responses: msgspec.Raw = _ABSENT
     UnprocessedKeys: msgspec.Raw = _ABSENT
     UnprocessedItems: msgspec.Raw = _ABSENT
+    SearchResults: msgspec.Raw = _ABSENT
 
     def is_foreign(self) -> bool:
         """Return True if it has members of the answer to another operation."""
@@ -112,6 +125,43 @@ class WriteResponse(OneTable):
     """PutItem, UpdateItem, DeleteItem."""
 
     own = frozenset({"Attributes"})
+
+    @property
+    def index_bytes(self) -> float:
+        """The bytes that were written to vector indexes."""
+        return self.ConsumedCapacity.index_bytes if self.ConsumedCapacity else 0.0
+
+
+class SearchCapacity(msgspec.Struct, gc=False):
+    """The bytes that a search examined and returned."""
+
+    VectorSearchRequestBytes: float = 0.0
+
+
+class SearchResult(msgspec.Struct):
+    """An item of a vector index, and how near it is."""
+
+    Item: RawItem
+    Score: float
+
+
+class Found(Answer, kw_only=True):
+    """SearchVectors."""
+
+    own = frozenset({"SearchResults"})
+
+    SearchResults: list[SearchResult]  # type: ignore[assignment]
+    ConsumedCapacity: SearchCapacity | None = None
+
+    @property
+    def units(self) -> float:
+        """A search takes no capacity units: it is billed by its bytes."""
+        return 0.0
+
+    @property
+    def search_bytes(self) -> float:
+        """The bytes that are billed; 0 for an engine that counts none."""
+        return self.ConsumedCapacity.VectorSearchRequestBytes if self.ConsumedCapacity else 0.0
 
 
 class Transacted(Tables):
@@ -203,6 +253,7 @@ class BatchWritten(Tables, kw_only=True):
 written = msgspec.json.Decoder(WriteResponse, strict=False)
 transacted = msgspec.json.Decoder(Transacted, strict=False)
 queried = msgspec.json.Decoder(QueryResponse[RawItem], strict=False)
+found = msgspec.json.Decoder(Found, strict=False)
 batch_written = msgspec.json.Decoder(BatchWritten, strict=False)
 raw_item = msgspec.json.Decoder(GetItemResponse[RawItem])
 

@@ -6,12 +6,14 @@ boto3 is slow to import, so it is imported only when a session is needed.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -26,6 +28,7 @@ from chalk_online_store.dynamodb.credentials import (
 from chalk_online_store.dynamodb.urls import DynamoDBTarget
 from chalk_online_store.errors import ConnectionFailed, InvalidURL, RequestRefused, TableNotFound
 from chalk_online_store.logs import event
+from chalk_online_store.network.settings import resolve_network
 
 logger = logging.getLogger("chalk_online_store.requests")
 
@@ -73,6 +76,37 @@ def resolve_regions(target: DynamoDBTarget, given: Sessions | None = None) -> li
     if not target.endpoint_urls:
         _warn_of_shared_endpoint([access.endpoint for access in accesses])
     return accesses
+
+
+_AWS_HOST = re.compile(
+    r"(?P<account>\d{12}\.ddb|dynamodb(?:-fips)?)"
+    r"(?P<region>\.[a-z]+(?:-[a-z]+)+-\d\.(?:amazonaws\.(?:com(?:\.cn)?|eu)|api\.[a-z0-9.-]+"
+    r"|s?c2s\.(?:ic|sgov)\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov))"
+)
+
+
+def search_host(host: str) -> str:
+    """Return the host that answers searches, given that of a region; a host of others stays.
+
+    AWS: `ACCOUNT.ddb.REGION` has `ACCOUNT.search-ddb.REGION`, `dynamodb.REGION` has
+    `search-dynamodb.REGION`, also for dual stack and FIPS.
+    """
+    found = _AWS_HOST.fullmatch(host)
+    if found is None:
+        return host
+    account, _, service = found["account"].rpartition(".")
+    return f"{account}{'.' if account else ''}search-{service}{found['region']}"
+
+
+def search_endpoint(access: RegionAccess) -> Endpoint:
+    """Return the endpoint for vector searches of a region."""
+    endpoint = access.endpoint
+    parts = urlsplit(endpoint.url)
+    host = search_host(parts.hostname or "")
+    if host == parts.hostname:
+        return endpoint
+    url = parts._replace(netloc=host if parts.port is None else f"{host}:{parts.port}").geturl()
+    return replace(endpoint, url=url, network=resolve_network(access.session, url))
 
 
 def _warn_of_shared_endpoint(endpoints: Sequence[Endpoint]) -> None:

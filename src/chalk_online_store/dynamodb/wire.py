@@ -27,6 +27,9 @@ K = TypeVar("K")
 
 _WRITES = frozenset(("BatchWriteItem", "UpdateItem", "PutItem", "DeleteItem", "TransactWriteItems"))
 
+SEARCH = " search"
+"""Ends the name of the transport to a region's endpoint for searches."""
+
 _FULL = RetryQuota()
 """Stands for the quota of a region to which no retry was sent yet. Nothing is taken from it."""
 
@@ -42,14 +45,19 @@ class Wire:
         rng: random.Random,
         region: str = "",
         route: Route | None = None,
+        endpoint: str = "",
     ) -> None:
-        """Send to `region`, or where a `route` says."""
+        """Send to `region`, or where a `route` says.
+
+        `endpoint` is `SEARCH` for a region's endpoint for searches.
+        """
         self._table = table
         self._retry = retry
         self._attempt_timeout = attempt_timeout
         self._rng = rng
         self._region = region
         self._route = route
+        self._endpoint = endpoint
         self._quotas: dict[str, RetryQuota] = {}
         """By region. AWS's SDKs have a client per region, with a quota each."""
 
@@ -100,7 +108,8 @@ class Wire:
                 if left <= 0:
                     raise RequestTimeout(f"{what}: no time was left before the call's deadline.")
                 call.report.requests += 1
-                response: Response = yield Send(request, min(left, self._attempt_timeout), region)
+                timeout = min(left, self._attempt_timeout)
+                response: Response = yield Send(request, timeout, region + self._endpoint)
                 try:
                     answer = answers.read(
                         response, expected, what, expected.check_failure, now.wall, request.body
@@ -120,6 +129,7 @@ class Wire:
     def _account(self, operation: str, answer: Any, call: Call) -> None:
         if operation in _WRITES:
             call.report.wcu += answer.units
+            call.report.index_write_bytes += getattr(answer, "index_bytes", 0.0)
         else:
             call.report.rcu += answer.units
 

@@ -7,12 +7,24 @@ from typing import Any
 
 import msgspec
 
-from chalk_online_store.backend import Call, GroupKeys, ItemPage, KeyPage, Outcome, RowOrError
+from chalk_online_store.backend import (
+    Call,
+    GroupKeys,
+    ItemPage,
+    KeyPage,
+    Outcome,
+    RowOrError,
+    Searched,
+)
 from chalk_online_store.codec.changes import Attributes, Change, ConditionalWrite, parse_item
 from chalk_online_store.codec.layout import ItemKey, TableLayout
+from chalk_online_store.codec.nearest import ExactSearch, VectorQuery, search_too_large
 from chalk_online_store.effects import NOW, Instant, Operation, Send
 from chalk_online_store.embedded import requests
 from chalk_online_store.errors import RequestTimeout
+
+_SEARCHED_AT_ONCE = 1000
+"""Items of one request of a search."""
 
 
 class EmbeddedBackend:
@@ -83,6 +95,26 @@ class EmbeddedBackend:
         request = requests.ScanItems(_after(start), limit, segment, segments)
         found: dict[ItemKey, bytes] = yield from self._ask(request, call)
         return ItemPage(list(map(parse_item, found.values())), _next(list(found), limit), 0.0)
+
+    def check_search(self, call: Call) -> Operation[None]:
+        """Nothing: searches are reads."""
+        yield from ()
+
+    def search(self, query: VectorQuery, call: Call) -> Operation[Searched]:
+        """An exact search of the whole group, some items at a time."""
+        now: Instant = yield NOW
+        search = ExactSearch(query, now.wall)
+        last = query.prefix[:-1] + chr(ord(query.prefix[-1]) + 1)
+        after: str | None = query.prefix
+        while after is not None:
+            limit = min(_SEARCHED_AT_ONCE, query.max_scanned - search.scanned + 1)
+            request = requests.SearchGroup(
+                query.sk, after, last, limit, search, query.shape.decode_stored
+            )
+            after = yield from self._ask(request, call)
+            if search.scanned > query.max_scanned:
+                raise search_too_large(query, "SQLite")
+        return Searched(search.result(), exact=True)
 
     def _ask(self, request: requests.Request, call: Call) -> Operation[Any]:
         now: Instant = yield NOW

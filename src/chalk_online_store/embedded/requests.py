@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chalk_online_store.codec.changes import Change, ConditionalWrite
+from chalk_online_store.codec.decoding import Row
 from chalk_online_store.codec.layout import ItemKey
+from chalk_online_store.codec.nearest import ExactSearch
+from chalk_online_store.errors import DamagedItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +69,20 @@ class ScanItems:
     segments: int = 1
 
 
-Request = Get | Merge | Replace | ListPartition | Transact | ScanKeys | ScanItems
+@dataclass(frozen=True, slots=True)
+class SearchGroup:
+    """Add some items of a group to an exact search, in the order of their keys.
+
+    `last` is the last key of the group that is possible. Answered by the last key that was added,
+    or None after the last items.
+    """
+
+    sk: str
+    after: str
+    last: str
+    limit: int
+    search: ExactSearch
+    decode: Callable[[Sequence[bytes]], Sequence[Row | DamagedItem]]
+
+
+Request = Get | Merge | Replace | ListPartition | Transact | ScanKeys | ScanItems | SearchGroup

@@ -67,6 +67,7 @@ _SCAN_SEGMENT = (
     "SELECT pk, sk, item FROM items WHERE (pk, sk) > (?, ?) AND segment_of(pk, ?) = ? "
     "ORDER BY pk, sk LIMIT ?"
 )
+_SELECT_GROUP = "SELECT pk, item FROM items WHERE pk > ? AND pk < ? AND sk = ? ORDER BY pk LIMIT ?"
 _REPLACE = "REPLACE INTO items (pk, sk, item, expires) VALUES (?, ?, ?, ?)"
 _DELETE = "DELETE FROM items WHERE pk = ? AND sk = ?"
 
@@ -244,7 +245,10 @@ class SqliteEngine:
         """
         writes = isinstance(request, requests.Merge | requests.Replace | requests.Transact)
         database = self._writing if writes else self._reading
-        return self._run(database, partial(self._perform, request), timeout)
+        answer = self._run(database, partial(self._perform, request), timeout)
+        if isinstance(request, requests.SearchGroup):  # Other threads use the database meanwhile.
+            return _search(request, answer)
+        return answer
 
     def _run(
         self, database: _Database, action: Callable[[sqlite3.Connection], T], timeout: float
@@ -284,6 +288,9 @@ class SqliteEngine:
                     asked = (*after, segments, segment, limit)
                     found = connection.execute(_SCAN_SEGMENT, asked).fetchall()
                 return {ItemKey(pk, sk): item for pk, sk, item in found}
+            case requests.SearchGroup():
+                bounds = (request.after, request.last, request.sk, request.limit)
+                return connection.execute(_SELECT_GROUP, bounds).fetchall()
             case requests.Transact(swaps):
                 return _transact(connection, lambda: self._swap_all(connection, swaps))
 
@@ -320,6 +327,12 @@ class SqliteEngine:
             return
         expires = read_number(item.get(self._layout.ttl))
         connection.execute(_REPLACE, (*key, render_item(item), expires))
+
+
+def _search(request: requests.SearchGroup, found: Sequence[tuple[str, bytes]]) -> str | None:
+    """Add items to a search; the last key, or None if there are no more."""
+    request.search.add(request.decode([item for _, item in found]))
+    return found[-1][0] if len(found) == request.limit else None
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

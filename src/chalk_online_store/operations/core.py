@@ -28,12 +28,13 @@ from chalk_online_store.arguments import (
 from chalk_online_store.backend import Backend, Call
 from chalk_online_store.codec.columns import ColumnBatch
 from chalk_online_store.codec.namespaces import NamespaceCodec, Planned
-from chalk_online_store.codec.registry import entries_of
+from chalk_online_store.codec.registry import Registry, entries_of
 from chalk_online_store.codec.results import RESULTS, key_of
 from chalk_online_store.codec.values import moment
 from chalk_online_store.effects import NOW, Instant, Operation, Spawn
 from chalk_online_store.errors import InvalidSchema, InvalidValue, StoreClosed, UnknownFeature
 from chalk_online_store.operations import read as reading
+from chalk_online_store.operations import search as searching
 from chalk_online_store.operations import write as writing
 from chalk_online_store.operations.erasure import ErasureReport, verify_erased
 from chalk_online_store.operations.hooks import CallHook, hooked
@@ -50,6 +51,7 @@ from chalk_online_store.operations.scan import (
     TableScan,
     count_entities,
 )
+from chalk_online_store.operations.search import SearchRows
 from chalk_online_store.operations.times import (
     ObservedAt,
     check_not_ahead,
@@ -71,6 +73,7 @@ from chalk_online_store.schema import (
     namespaces,
 )
 from chalk_online_store.schema.instances import rows_of
+from chalk_online_store.schema.vector_index import MAX_K
 from chalk_online_store.tiers.filter.build import BuildReport, Progress, build_filters, wait_of
 from chalk_online_store.tiers.tiers import StoreStats, Tiers
 
@@ -262,6 +265,48 @@ class Core:
         return found
 
     @hooked
+    def search(
+        self,
+        schema: Namespace | type,
+        feature: Any,
+        vectors: Any,
+        *,
+        k: int,
+        where: Mapping[Any, Any] | None,
+        features: Sequence[Any] | None,
+        max_staleness: reading.Overrides | None,
+        max_scanned: int,
+        timeout: float | None,
+        defaults: bool,
+        raise_failed: bool,
+    ) -> Operation[SearchRows[Any]]:
+        """See `OnlineStore.search`."""
+        namespace = self.namespace(schema)
+        k = whole_number(k, "k", most=MAX_K)
+        max_scanned = whole_number(max_scanned, "max_scanned")
+        check_flag(raise_failed, "raise_failed")
+        checked = searching.check_search(namespace, feature, vectors, k, where, max_scanned)
+        prepared = self.prepare(schema, features, max_staleness, defaults)
+        names = tuple(dict.fromkeys(namespace.feature(name).name for name in prepared.names))
+        call = yield from self._call(timeout)
+        codec = yield from self.registry.for_read(namespace, call)
+        plan = reading.plan_read(
+            codec,
+            tuple(dict.fromkeys((*checked.needed, *names))),
+            prepared.overrides,
+            namespace.name in self._tiers.caches,
+            defaults,
+        )
+        query = searching.plan_search(codec, checked, plan, names)
+        if query is None:
+            return searching.nothing_found(plan, names, call.report)
+        through = self._tiers.reads(codec)
+        rows = yield from searching.search(self.backend, through, query, plan, names, call)
+        if raise_failed and call.report.failed:
+            rows.raise_failed()
+        return rows
+
+    @hooked
     def warm(self, timeout: float | None) -> Operation[None]:
         """Read the registry and the Bloom filters, as the first calls would otherwise."""
         self.check_open()
@@ -269,6 +314,12 @@ class Core:
         yield from self.registry.load(call)
         for namespace in self.schema.values():
             yield from self._tiers.refresh((yield from self.registry.for_read(namespace, call)))
+
+    def known_registry(self, timeout: float | None) -> Operation[Registry]:
+        """Read the registry: which ids the table has for the schema's names."""
+        self.check_open()
+        call = yield from self._call(timeout)
+        return (yield from self.registry.load(call))
 
     def stats(self, now: Instant) -> StoreStats:
         """See `OnlineStore.stats`; `now` is a reading of the clocks."""
@@ -283,7 +334,8 @@ class Core:
         """See `OnlineStore.health`."""
         self.check_open()
         call = yield from self._call(timeout)
-        return (yield from self._regions.health(call))
+        searches = any(f.index is not None for n in self.schema.values() for f in n.features)
+        return (yield from self._regions.health(call, searches=searches))
 
     def look_after_regions(self) -> Operation[None]:
         """Begin the probes that are due, as requests do: for a process that waits."""

@@ -33,6 +33,8 @@ class RegionCheck:
     """What a real read of one region just said; `seconds` is how long it took.
 
     Where it failed, `error` says why, and `reason` is the name of the error's class.
+    `search_error` says why the region's endpoint for vector searches does not answer; it is empty
+    if that answers, and for a store whose schema has no vector index. `ok` is about reads alone.
     """
 
     name: str
@@ -40,6 +42,7 @@ class RegionCheck:
     seconds: float
     error: str = ""
     reason: str = ""
+    search_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +80,18 @@ class RegionKeeper:
         self.writing = False
         """Whether this process writes, and so may write heartbeats."""
 
-    def health(self, call: Call) -> Operation[Health]:
-        """See `OnlineStore.health`."""
+    def health(self, call: Call, *, searches: bool = False) -> Operation[Health]:
+        """See `OnlineStore.health`. With `searches`, endpoints for searches are asked as well."""
         names = self._router.regions if self._router else ("",)
         checks: Sequence[RegionCheck] = yield All(
-            [self._check(name, call.deadline) for name in names], len(names)
+            [self._check(name, call.deadline, searches) for name in names], len(names)
         )
         now: Instant = yield NOW
         reads = self._router.to_read(now) if self._router else names
         ok = any(check.ok and check.name in reads for check in checks)
         return Health(ok, checks[0].ok, tuple(checks))
 
-    def _check(self, region: str, deadline: float) -> Operation[RegionCheck]:
+    def _check(self, region: str, deadline: float, searches: bool) -> Operation[RegionCheck]:
         began: Instant = yield NOW
         error, reason = "", ""
         try:
@@ -96,7 +99,14 @@ class RegionKeeper:
         except OnlineStoreError as failure:
             error, reason = str(failure), type(failure).__name__
         ended: Instant = yield NOW
-        return RegionCheck(region, not reason, ended.monotonic - began.monotonic, error, reason)
+        search_error = ""
+        if searches:
+            try:
+                yield from self._backend.check_search(Call(deadline, region=region))
+            except OnlineStoreError as failure:
+                search_error = str(failure)
+        seconds = ended.monotonic - began.monotonic
+        return RegionCheck(region, not reason, seconds, error, reason, search_error)
 
     def probe(self, region: str) -> Operation[None]:
         """Look at a region in the background, and let others see that it is written to."""

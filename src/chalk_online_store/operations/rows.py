@@ -129,6 +129,15 @@ class ColumnSources(dict[str, ColumnSource]):
             return None
         return self.defaults.get(plain_name(name).removeprefix(f"{self.namespace}."))
 
+    def only(self, names: Sequence[str]) -> ColumnSources:
+        """The sources of some of the features, in the order of their names."""
+        some = ColumnSources(
+            {name: self[name] for name in names}, namespace=self.namespace, key=self.key
+        )
+        some.features = {name: self.features[name] for name in names}
+        some.defaults = {name: c for name, c in self.defaults.items() if name in some}
+        return some
+
     def __missing__(self, name: Any) -> ColumnSource:
         """Find a feature by its full name or by a reference. Raises `UnknownFeature`."""
         plain = plain_name(name)
@@ -326,6 +335,12 @@ class Rows(Sequence["Row[C_co]"], Generic[C_co]):
             if column is not None:
                 return answer._replace(value=column.converter.one(column.default))
         return answer
+
+    def content(self, index: int, name: str) -> Any:
+        """What is stored of one feature of the key at `index`; None if nothing is, or a null."""
+        group, shape, position, _ = self.source(name)
+        row: Any = self._found[group][self._position(index)] if shape is not None else None
+        return row[FIRST + position] if isinstance(row, tuple) else None
 
     def _position(self, index: int) -> int:
         return index if self._positions is None else self._positions[index]

@@ -17,6 +17,7 @@ from chalk_online_store.codec.changes import Change, merge, render_item
 from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, TableLayout, own
 from chalk_online_store.codec.namespaces import GroupCodec
 from chalk_online_store.codec.sizes import value_size
+from chalk_online_store.codec.vector_indexes import index_spec
 from chalk_online_store.operations.times import time_of, times_of_rows
 from chalk_online_store.planning.items import draft_codec
 from chalk_online_store.planning.units import (
@@ -25,8 +26,11 @@ from chalk_online_store.planning.units import (
     read_units,
     write_units,
 )
-from chalk_online_store.schema import Namespace, namespace_of
+from chalk_online_store.schema import Namespace, VectorType, namespace_of
 from chalk_online_store.schema.instances import rows_of
+
+_MIN_INDEX_WRITE_BYTES = 1024
+"""AWS: a write request to vector indexes is billed as 1 KB at least."""
 
 _HEADINGS = ("", "stands for", "type", "name", "value", "bytes")
 
@@ -51,11 +55,33 @@ class AttributeBytes:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorBytes:
+    """What a vector index of a feature adds to the item, and what is in the index.
+
+    `listed_bytes` is the vector's size as a list of numbers, as it is stored, and `binary_bytes`
+    what it would be without an index. `index_bytes` is the size of the entry in the index: 4 bytes
+    per dimension, the key, and what is compared or projected. DynamoDB bills `write_bytes` of index
+    writes for each write of the item.
+    """
+
+    feature: str
+    listed_bytes: int
+    binary_bytes: int
+    index_bytes: int
+
+    @property
+    def write_bytes(self) -> int:
+        """The billed bytes of a write to the index: 1 KB at least, per request."""
+        return max(_MIN_INDEX_WRITE_BYTES, self.index_bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class ItemBytes:
-    """One item: a group of an entity."""
+    """One item: a group of an entity. `vectors` are its features that have a vector index."""
 
     group: str
     attributes: tuple[AttributeBytes, ...]
+    vectors: tuple[VectorBytes, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -130,15 +156,41 @@ def explain(
     stated = None if observed_at is None else [observed_at]
     (time,) = times_of_rows(stated, 1, own, now)
     changes = codec.changes(row, time)
-    return Explanation(tuple(_explain(layout, groups[c.key.sk], c) for c in changes))
+    items = (_explain(layout, groups[c.key.sk], codec.namespace, c) for c in changes)
+    return Explanation(tuple(items))
 
 
-def _explain(layout: TableLayout, group: GroupCodec, change: Change) -> ItemBytes:
+def _explain(
+    layout: TableLayout, group: GroupCodec, namespace: Namespace, change: Change
+) -> ItemBytes:
     """The item that a change leaves where nothing was."""
     meanings = _meanings(layout, group)
     item = msgspec.json.decode(render_item(merge(layout, None, change)))
-    attributes = (_attribute(name, meanings[name], value) for name, value in item.items())
-    return ItemBytes(group.name, tuple(attributes))
+    attributes = {name: _attribute(name, meanings[name], value) for name, value in item.items()}
+    vectors = tuple(_vectors(layout, group, namespace, attributes))
+    return ItemBytes(group.name, tuple(attributes.values()), vectors)
+
+
+def _vectors(
+    layout: TableLayout,
+    group: GroupCodec,
+    namespace: Namespace,
+    attributes: Mapping[str, AttributeBytes],
+) -> Iterator[VectorBytes]:
+    ids = {column.full_name: column.id for column in group.columns}
+    for column in group.columns:
+        kind = column.feature.type
+        if column.feature.index is None or column.id not in attributes:
+            continue
+        assert isinstance(kind, VectorType)
+        spec = index_spec(namespace, column.feature, ids.__getitem__)
+        copied = {layout.pk, layout.sk, *(each.name for each in spec.compared), *spec.projected}
+        yield VectorBytes(
+            column.full_name,
+            attributes[column.id].value_bytes,
+            kind.size * int(kind.dtype[1]),
+            4 * kind.size + sum(attributes[name].bytes for name in copied & attributes.keys()),
+        )
 
 
 def _attribute(name: str, stands_for: str, value: Mapping[str, Any]) -> AttributeBytes:
@@ -169,6 +221,12 @@ def _table(item: ItemBytes) -> Iterator[str]:
     yield _total(f"group {item.group}", item)
     for row in rows:
         yield "  ".join(_aligned(row, widths)).rstrip()
+    for vector in item.vectors:
+        yield (
+            f"vector index of {vector.feature}: {vector.listed_bytes:,} bytes as a list of numbers "
+            f"instead of {vector.binary_bytes:,}, {vector.index_bytes:,} in the index, "
+            f"{vector.write_bytes:,} billed per write"
+        )
 
 
 def _cells(attribute: AttributeBytes) -> tuple[str, ...]:

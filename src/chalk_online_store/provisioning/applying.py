@@ -22,6 +22,7 @@ from chalk_online_store.provisioning.changes import Change, Plan
 from chalk_online_store.provisioning.control_plane import ControlPlane, ControlPlaneCall
 from chalk_online_store.provisioning.observing import observe
 from chalk_online_store.provisioning.planning import plan as make_plan
+from chalk_online_store.provisioning.state import vector_index
 
 Stage: TypeAlias = Literal["begins", "waits", "done"]
 
@@ -140,6 +141,8 @@ class _Step:
         self._wait(lambda: self._conflict(call))
         if call.service == "dynamodb":
             self._wait(lambda: self._inactive(call.region))
+        for name, wanted in _indexes(call):
+            self._wait(partial(self._index_changing, name, wanted=wanted))
         for region, wanted in _members(call):
             self._wait(self._replica_settles(region, wanted=wanted))
 
@@ -191,6 +194,17 @@ class _Step:
 
         return settled
 
+    def _index_changing(self, name: str, *, wanted: bool) -> str | None:
+        listed = self._describe(self._call.region).get("VectorIndexes", ())
+        found = {index["IndexName"]: index for index in listed}
+        if name not in found:
+            return f"the vector index {name} is not listed yet" if wanted else None
+        index = vector_index(found[name])
+        if wanted and index.ready:
+            return None
+        filling = ", backfilling" if index.backfilling else ""
+        return f"the vector index {name} is {index.status}{filling}"
+
     def _expiry_changing(self) -> str | None:
         call = ControlPlaneCall(self._call.region, "DescribeTimeToLive", {"TableName": self._name})
         answer = self._control_plane.call(call)["TimeToLiveDescription"]
@@ -202,6 +216,15 @@ class _Step:
         del arguments["TableName"]
         arguments["ResourceArn"] = self._describe(call.region)["TableArn"]
         return ControlPlaneCall(call.region, call.operation, arguments, call.service)
+
+
+def _indexes(call: ControlPlaneCall) -> Iterator[tuple[str, bool]]:
+    """The vector indexes that a call concerns, and whether they are there afterwards."""
+    for index in call.arguments.get("VectorIndexes", ()):
+        yield index["IndexName"], True
+    for update in call.arguments.get("VectorIndexUpdates", ()):
+        for action, index in update.items():
+            yield index["IndexName"], action != "Delete"
 
 
 def _members(call: ControlPlaneCall) -> Iterator[tuple[str, bool]]:

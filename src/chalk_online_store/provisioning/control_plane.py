@@ -31,6 +31,7 @@ from chalk_online_store.dynamodb.credentials import (
     resolve_endpoint,
 )
 from chalk_online_store.dynamodb.sessions import Sessions, session_of
+from chalk_online_store.provisioning.older_botocore import teach_vector_indexes
 
 Service: TypeAlias = Literal["dynamodb", "application-autoscaling", "cloudwatch"]
 
@@ -180,9 +181,12 @@ class ControlPlane:
                 made_up, attempts = _made_up(session), _ATTEMPTS_LOCALLY
         retries: Any = {"mode": "standard", "max_attempts": attempts}
         config = Config(retries=retries, connect_timeout=5, read_timeout=30)
-        return session.client(
+        client = session.client(
             service, region_name=region, endpoint_url=url, config=config, **made_up
         )
+        if service == "dynamodb":
+            teach_vector_indexes(client)
+        return client
 
 
 def _made_up(session: Session) -> dict[str, str]:

@@ -20,13 +20,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chalk_online_store.errors import InvalidValue
-from chalk_online_store.provisioning import capacity_changes, region_changes
+from chalk_online_store.provisioning import capacity_changes, region_changes, vector_indexes
 from chalk_online_store.provisioning.changes import Change, Note, Plan, PlanContext
 from chalk_online_store.provisioning.control_plane import ControlPlaneCall
 from chalk_online_store.provisioning.spec import TableSpec
 from chalk_online_store.provisioning.state import BOTH_IMAGES, RegionTableState, TableState, Unknown
 
-DESTRUCTIVE = ("replica", "recovery", "deletion-protection", "stream", "autoscaling")
+DESTRUCTIVE = (
+    "replica",
+    "recovery",
+    "deletion-protection",
+    "stream",
+    "autoscaling",
+    vector_indexes.DELETION,
+)
 """What may be destroyed where it is named, as `replica:us-west-2`."""
 
 _FAILED = {
@@ -43,7 +50,8 @@ def plan(spec: TableSpec, state: TableState, destroy: frozenset[str] = frozenset
 
     Nothing is destroyed but what `destroy` names: `replica:REGION`, `recovery:REGION` (point in
     time recovery, or a part of how far back it reaches), `deletion-protection:REGION`,
-    `stream:REGION`, `autoscaling:REGION`. A table is never deleted. Tags that the spec does not
+    `stream:REGION`, `autoscaling:REGION`, `vector-index:REGION` (the indexes that the spec does not
+    have, in all regions). A table is never deleted. Tags that the spec does not
     have, and a stream of a table that needs none, are left alone.
 
     Raises `InvalidValue` for a name in `destroy` that is of no such kind.
@@ -105,6 +113,7 @@ def _changes(goal: PlanContext) -> Iterator[Change]:
         if region != home:
             yield from _replica(goal, region)
     yield from _removals(goal)
+    yield from vector_indexes.of_table(goal)
 
 
 def _creation(goal: PlanContext) -> Change:
@@ -112,8 +121,10 @@ def _creation(goal: PlanContext) -> Change:
         "TableName": goal.spec.name,
         "KeySchema": [{"AttributeName": key.name, "KeyType": key.kind} for key in goal.keys],
         "AttributeDefinitions": [
-            {"AttributeName": key.name, "AttributeType": key.type} for key in goal.keys
+            *({"AttributeName": key.name, "AttributeType": key.type} for key in goal.keys),
+            *vector_indexes.definitions(goal.spec.vector_indexes),
         ],
+        **vector_indexes.at_creation(goal.spec.vector_indexes),
         **capacity_changes.at_creation(goal.spec, goal.home),
         **region_changes.at_creation(goal.spec, goal.home),
     }

@@ -166,9 +166,20 @@ def _policy(
     spec: TableSpec, role: str, does: str, actions: Iterable[str], more: Iterable[Statement]
 ) -> Policy:
     table = Statement("Table", _actions("dynamodb", actions), _in_each(spec, "dynamodb", "table/"))
-    policy = Policy(role, f"{spec.name}-{role}", f"{does} {spec.name}.", (table, *more))
+    search = tuple(_searches(spec))
+    policy = Policy(role, f"{spec.name}-{role}", f"{does} {spec.name}.", (table, *search, *more))
     _check(policy)
     return policy
+
+
+def _searches(spec: TableSpec) -> Iterator[Statement]:
+    """Searches of vector indexes, in a statement of their own.
+
+    AWS: conditions such as dynamodb:LeadingKeys never match a search, and would deny it.
+    """
+    if spec.vector_indexes:
+        indexes = _in_each(spec, "dynamodb", "table/", "/index/*")
+        yield Statement("Search", ("dynamodb:SearchVectors",), indexes)
 
 
 def _check(policy: Policy) -> None:

@@ -25,10 +25,14 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from chalk_online_store.codec.layout import TableLayout
+from chalk_online_store.codec.vector_indexes import VectorIndexSpec
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.planning.files import read_toml
 from chalk_online_store.planning.modes import TARGET, Mode
 from chalk_online_store.planning.sizing import PlannedUnits, Sizing, planned_regions
+
+MAX_VECTOR_INDEXES = 5
+"""AWS: vector indexes of one table."""
 
 _TABLE = r"^[A-Za-z0-9_.-]{3,255}$"
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
@@ -145,6 +149,9 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     `kms_key_arns`. `recovery_days` is how far back point-in-time recovery reaches, None to have
     none.
 
+    `vector_indexes` are those of a schema: `provisioning.vector_indexes_of` makes them. They are
+    applied by the API only, as the AWS provider for Terraform does not know them.
+
     `prevent_destroy`, `warm`, `alarms`, `contributor_insights`, `backups` and `shared_with` are
     applied by Terraform only.
 
@@ -170,6 +177,7 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     shared_with: SharedWith | None = None
     consistency: Literal["eventual", "strong"] = "eventual"
     replica_accounts: Mapping[str, str] = {}
+    vector_indexes: tuple[VectorIndexSpec, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_regions()
@@ -178,6 +186,7 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
             self._check_named("alarms.topics", self.alarms.topics)
         if len({self.pk, self.sk, self.ttl}) < 3:
             raise InvalidValue("pk, sk and ttl are three attributes: give them three names.")
+        self._check_vector_indexes()
         self._check_named("kms_key_arns", self.kms_key_arns)
         if self.kms_key_arns and len(self.kms_key_arns) < len(self.regions):
             raise InvalidValue("kms_key_arns: AWS wants a key of your own in all regions or none.")
@@ -188,6 +197,20 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
                     "A Global Table is on demand, or its write capacity is autoscaled (AWS): add "
                     "capacity.write.autoscaling."
                 )
+
+    def _check_vector_indexes(self) -> None:
+        if self.vector_indexes and isinstance(self.capacity, Provisioned):
+            raise InvalidValue(
+                "vector_indexes: AWS has them on tables on demand only. Use "
+                '[capacity] mode = "on-demand".'
+            )
+        if len(self.vector_indexes) > MAX_VECTOR_INDEXES:
+            raise InvalidValue(
+                f"vector_indexes: {len(self.vector_indexes)}; a table has {MAX_VECTOR_INDEXES} at "
+                "most (AWS)."
+            )
+        if len({index.name for index in self.vector_indexes}) < len(self.vector_indexes):
+            raise InvalidValue("vector_indexes: two have one name.")
 
     def _check_regions(self) -> None:
         if not self.regions:

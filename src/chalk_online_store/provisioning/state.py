@@ -63,6 +63,22 @@ class PointInTimeRecovery:
     days: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class VectorIndexState:
+    """A vector index in one region; `items` and `bytes` are those of AWS's last count."""
+
+    status: str
+    backfilling: bool
+    attribute: str
+    items: int
+    bytes: int
+
+    @property
+    def ready(self) -> bool:
+        """True if the index can be searched."""
+        return self.status == "ACTIVE" and not self.backfilling
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionTableState:
     """A table in one region; with `status` None there is none."""
@@ -90,6 +106,9 @@ class RegionTableState:
     """The status of the table in each other region of its Global Table."""
     global_table_version: str | None = None
     """2019.11.21, or 2017.11.29 for a legacy Global Table; None if AWS does not say it."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """The type, S, N or B, of each attribute that the table or an index defines."""
+    vector_indexes: Mapping[str, VectorIndexState] = field(default_factory=dict)
     consistency: str = "EVENTUAL"
     """STRONG for a Global Table with multi-Region strong consistency (MRSC)."""
     witnesses: tuple[str, ...] = ()
@@ -143,6 +162,13 @@ def table_part(description: Mapping[str, Any], region: str) -> dict[str, Any]:
         "deletion_protection": description.get("DeletionProtectionEnabled", False),
         "stream": _stream(description.get("StreamSpecification", {})),
         "replicas": _replicas(description, region),
+        "attributes": {
+            each["AttributeName"]: each["AttributeType"]
+            for each in description["AttributeDefinitions"]
+        },
+        "vector_indexes": {
+            each["IndexName"]: vector_index(each) for each in description.get("VectorIndexes", ())
+        },
         "global_table_version": description.get("GlobalTableVersion"),
         "consistency": description.get("MultiRegionConsistency", "EVENTUAL"),
         "witnesses": tuple(
@@ -151,6 +177,17 @@ def table_part(description: Mapping[str, Any], region: str) -> dict[str, Any]:
         "account": _account(description.get("TableArn")),
         "replica_accounts": _replica_accounts(description, region),
     }
+
+
+def vector_index(description: Mapping[str, Any]) -> VectorIndexState:
+    """What DescribeTable tells of one vector index."""
+    return VectorIndexState(
+        status=description.get("IndexStatus", ""),
+        backfilling=description.get("Backfilling", False),
+        attribute=description.get("VectorAttribute", {}).get("AttributeName", ""),
+        items=description.get("ItemCount", 0),
+        bytes=description.get("IndexSizeBytes", 0),
+    )
 
 
 def _keys(description: Mapping[str, Any]) -> tuple[Key, ...]:

@@ -315,6 +315,10 @@ Autoscaled capacity has no `ignore_changes`: while a table is on demand, Terrafo
 units, and the provider would turn an ignored 0 into 1 unit when the table becomes provisioned.
 Instead, a plan reads the units that the table has now, and keeps them. A table that is new or on
 demand starts with the units of the description."""
+_NO_VECTOR_INDEXES = """\
+The vector indexes of the description are not here: the AWS provider for Terraform does not have
+them. Create them by `provision apply` or create_vector_indexes, after this was applied. The
+attributes that they define are ignored, so that a plan does not remove them."""
 _TABLE = "aws_dynamodb_table.online_store"
 _EXISTING = "data.aws_dynamodb_table.existing"
 _REPLICA = "aws_dynamodb_table_replica"
@@ -365,6 +369,8 @@ def render(spec: TableSpec, adopted: str | None = None) -> dict[str, str]:
         **({"adopt.tf": adopt(spec, adopted)} if adopted is not None else {}),
     }
     remarks = {"autoscaling.tf": f"{HEADER}\n\n{_LIVE_UNITS}"} if _is_live(spec) else {}
+    if spec.vector_indexes:
+        remarks["main.tf"] = f"{HEADER}\n\n{_NO_VECTOR_INDEXES}"
     return {name: document(remarks.get(name, HEADER), made) for name, made in files.items()}
 
 
@@ -499,9 +505,16 @@ def _maxima(spec: TableSpec) -> dict[str, Value]:
 
 
 def _lifecycle(spec: TableSpec) -> Body:
-    """Replicas are resources of their own: the table's own view of them is ignored."""
+    """Replicas are resources of their own: the table's own view of them is ignored.
+
+    So are the attributes that vector indexes define, which the provider does not know.
+    """
+    ignored = [
+        *([Expression("attribute")] if spec.vector_indexes else ()),
+        *([Expression("replica")] if spec.is_global else ()),
+    ]
     settings: dict[str, Value] = {
-        **({"ignore_changes": [Expression("replica")]} if spec.is_global else {}),
+        **({"ignore_changes": ignored} if ignored else {}),
         **_protected(spec),
     }
     if settings:

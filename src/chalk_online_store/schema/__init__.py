@@ -24,6 +24,7 @@ from chalk_online_store.schema.types import (
     Scalar,
     VectorType,
 )
+from chalk_online_store.schema.vector_index import VectorIndex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,7 @@ __all__ = [
     "PrimaryKey",
     "Scalar",
     "Vector",
+    "VectorIndex",
     "VectorType",
     "feature",
     "features",

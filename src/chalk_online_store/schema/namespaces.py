@@ -36,7 +36,14 @@ from chalk_online_store.schema.structs import (
     make_dataclass,
     read_class,
 )
-from chalk_online_store.schema.types import FeatureType
+from chalk_online_store.schema.types import FeatureType, VectorType
+from chalk_online_store.schema.vector_index import (
+    MAX_DIMENSIONS,
+    VectorIndex,
+    check_index,
+    check_no_nulls,
+    indexed_names,
+)
 
 C = TypeVar("C")
 
@@ -78,6 +85,9 @@ class Feature(_Declaration):
     `cache_nulls` and `cache_defaults` are Chalk's: whether a write of None, or of `default`, is
     stored (True), leaves what is there (False), or removes it ("evict_nulls",
     "evict_defaults"). Raises `InvalidSchema` for the pairs that Chalk refuses.
+
+    With an `index`, a `Vector` feature can be searched by `store.search`. It is then stored as a
+    list of numbers: see docs/vector-search.md.
     """
 
     name: str
@@ -88,6 +98,7 @@ class Feature(_Declaration):
     default: Any = NO_DEFAULT
     cache_nulls: CacheNulls = True
     cache_defaults: CacheDefaults = True
+    index: VectorIndex | None = None
 
     def __post_init__(self) -> None:
         _check_caching(self.name, self.cache_nulls, self.cache_defaults)
@@ -98,7 +109,17 @@ class Feature(_Declaration):
     @cached_property
     def type(self) -> FeatureType:
         """What the annotation means."""
-        return read_annotation(self.annotation).type
+        kind = read_annotation(self.annotation).type
+        check_instance(self.index, VectorIndex, f"{self.name}: index", InvalidSchema)
+        if self.index is None:
+            return kind
+        if not isinstance(kind, VectorType) or kind.size > MAX_DIMENSIONS:
+            raise InvalidSchema(
+                f"{self.name}: index=VectorIndex(...) is for a Vector of at most {MAX_DIMENSIONS} "
+                f"dimensions; it is {kind.name}."
+            )
+        check_no_nulls(self.name, self)
+        return dataclasses.replace(kind, listed=True)
 
     @cached_property
     def nullable(self) -> bool:
@@ -173,6 +194,9 @@ class Namespace(_Declaration):
         self.key  # noqa: B018 - refuses what cannot be a key, at once.
         if len(self.by_name) != len(self.features) or self.key_name in self.by_name:
             raise InvalidSchema(f"Namespace {self.name!r} has two features of one name.")
+        for each in self.features:
+            if each.index is not None:
+                check_index(self, each)
         if self.observed_at_name is not None:
             _check_name("row's observed-at", self.observed_at_name)
             if self.observed_at_name in self.row_names:
@@ -196,6 +220,11 @@ class Namespace(_Declaration):
         """The features of each group, in the schema's order."""
         names = dict.fromkeys(feature.group for feature in self.features)
         return {name: tuple(f for f in self.features if f.group == name) for name in names}
+
+    @cached_property
+    def indexed(self) -> frozenset[str]:
+        """The names of the features that vector indexes cover, filters and projected ones too."""
+        return frozenset(indexed_names(self.features))
 
     @cached_property
     def row_names(self) -> frozenset[str]:
@@ -261,6 +290,7 @@ def feature(
     default: Any = NO_DEFAULT,
     cache_nulls: CacheNulls = True,
     cache_defaults: CacheDefaults = True,
+    index: VectorIndex | None = None,
 ) -> Any:
     """Say more about a feature than its annotation does.
 
@@ -277,6 +307,7 @@ def feature(
         "default": default,
         "cache_nulls": cache_nulls,
         "cache_defaults": cache_defaults,
+        "index": index,
     }
     if max_staleness is not None:
         options["max_staleness"] = max_staleness

@@ -79,15 +79,20 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class VectorType:
-    """A vector of `size` floats of `dtype` f2, f4 or f8."""
+    """A vector of `size` floats of `dtype` f2, f4 or f8.
+
+    It is stored as bytes or, if `listed`, as a list of numbers, which a vector index needs.
+    """
 
     size: int
     dtype: str
+    listed: bool = False
 
     @property
     def name(self) -> str:
         """The registry's name for it."""
-        return f"vector[{self.size},{self.dtype}]"
+        form = ",list" if self.listed else ""
+        return f"vector[{self.size},{self.dtype}{form}]"
 
 
 @dataclass(frozen=True)

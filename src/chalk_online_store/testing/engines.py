@@ -19,17 +19,21 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode, urlsplit
 
 import boto3
 from botocore.exceptions import ClientError
 
+from chalk_online_store.codec.vector_indexes import index_specs
 from chalk_online_store.errors import MissingDependency, OnlineStoreError
+from chalk_online_store.provisioning import vector_indexes
+from chalk_online_store.provisioning.older_botocore import teach_vector_indexes
+from chalk_online_store.schema import Namespace, namespaces
 
 if TYPE_CHECKING:
     from moto.server import ThreadedMotoServer
@@ -285,17 +289,23 @@ def create_table(
     region: str = REGION,
     session: boto3.Session | None = None,
     stream: bool = False,
+    schema: Iterable[Namespace | type] = (),
 ) -> None:
     """Create a table as the store needs it, and return once it is active.
 
     Keys `pk` and `sk`, on-demand billing, and expiry by `ttl` where the engine has it; with
-    `stream`, a stream of new and old images. Without a `session`, the credentials are made up:
-    local engines take any. Raises botocore's `ClientError`, for one when the table exists.
+    `stream`, a stream of new and old images; with a `schema`, the vector indexes that it declares.
+    Without a `session`, the credentials are made up: local engines take any. Raises botocore's
+    `ClientError`, for one when the table exists.
     """
     streams: StreamSpecificationTypeDef = {"StreamEnabled": stream}
     if stream:
         streams["StreamViewType"] = "NEW_AND_OLD_IMAGES"
+    indexes = [*index_specs(namespaces(schema).values())]
     client = _client(session, endpoint_url, region)
+    teach_vector_indexes(client)
+    definitions: list[Any] = vector_indexes.definitions(indexes)
+    options: dict[str, Any] = vector_indexes.at_creation(indexes)
     try:
         client.create_table(
             TableName=table,
@@ -306,9 +316,11 @@ def create_table(
             AttributeDefinitions=[
                 {"AttributeName": "pk", "AttributeType": "S"},
                 {"AttributeName": "sk", "AttributeType": "S"},
+                *definitions,
             ],
             BillingMode="PAY_PER_REQUEST",
             StreamSpecification=streams,
+            **options,
         )
         client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1})
         _enable_expiry(client, table)

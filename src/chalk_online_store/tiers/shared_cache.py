@@ -24,11 +24,13 @@ from chalk_online_store.backend import (
     KeyPage,
     Outcome,
     RowOrError,
+    Searched,
     WriteOutcome,
 )
 from chalk_online_store.codec.changes import Attributes, Change, ConditionalWrite, render_item
 from chalk_online_store.codec.decoding import DamagedRow, Row
 from chalk_online_store.codec.layout import RESERVED, ItemKey, TableLayout
+from chalk_online_store.codec.nearest import VectorQuery
 from chalk_online_store.codec.raw_items import ATTRIBUTES, RawItemShape
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.values import UNREADABLE
@@ -261,6 +263,14 @@ class SharedCacheBackend:
     ) -> Operation[ItemPage]:
         """The table's."""
         return self._table.scan_items(segment, segments, start, limit, call)
+
+    def check_search(self, call: Call) -> Operation[None]:
+        """The table's."""
+        return self._table.check_search(call)
+
+    def search(self, query: VectorQuery, call: Call) -> Operation[Searched]:
+        """The table's."""
+        return self._table.search(query, call)
 
 
 class _ItemReader:

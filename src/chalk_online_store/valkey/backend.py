@@ -18,6 +18,7 @@ from chalk_online_store.backend import (
     Outcome,
     Route,
     RowOrError,
+    Searched,
     WriteOutcome,
     chunks,
 )
@@ -30,6 +31,7 @@ from chalk_online_store.codec.changes import (
     number,
 )
 from chalk_online_store.codec.layout import ALPHABET, RESERVED, ItemKey, TableLayout, segment_of
+from chalk_online_store.codec.nearest import ExactSearch, VectorQuery, search_too_large
 from chalk_online_store.codec.registry import PARTITION as REGISTRY
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.effects import NOW, Instant, Operation
@@ -281,6 +283,34 @@ class ValkeyBackend:
             keys += [key.decode() for key in found]
         page, rest = keys[:limit], keys[limit:]
         return page, msgspec.json.encode((scanned, rest)) if scanned or rest else b""
+
+    # --- searches ---
+
+    def check_search(self, call: Call) -> Operation[None]:
+        """Nothing: searches are reads."""
+        yield from ()
+
+    def search(self, query: VectorQuery, call: Call) -> Operation[Searched]:
+        """An exact search: a SCAN for the keys of the group, and requests for their values."""
+        here = yield from self._here(call)
+        now: Instant = yield NOW
+        search = ExactSearch(query, now.wall)
+        pattern = here.pattern(query.prefix.removesuffix(":"))
+        seen = set[bytes]()
+        scanned: Scanned | None = _START
+        while scanned is not None:
+            scanned, found = yield from self._scan(scanned, pattern, _SCANNED, call)
+            keys = [key for key in found if key not in seen and here.split(key).sk == query.sk]
+            seen.update(keys)
+            if len(seen) > query.max_scanned:
+                raise search_too_large(query, "Valkey")
+            values = yield from self._values([key.decode() for key in keys], call)
+            for value in values:
+                if isinstance(value, RequestError):
+                    raise value
+            items = [(here.split(k).pk, v) for k, v in zip(keys, values, strict=True) if v]
+            search.add(self._reader(query.shape).rows(query.sk, items) if items else ())
+        return Searched(search.result(), exact=True)
 
     # --- the registry ---
 

@@ -7,7 +7,9 @@ that the script in `scripts` compares them where they stand. A value is
 - null, a bool or a str for NULL, BOOL and S;
 - an int or a float for N, where that gives the same digits back;
 - bytes for B. Eight of them are an extension of code 8: they may be a float (see `codec.values`);
-- the attribute in DynamoDB's JSON, as an extension of code 1, for everything else.
+- the attribute in DynamoDB's JSON, as an extension of code 1, for everything else;
+- of an indexed vector, which is a list of numbers, the bytes of its floats, as an extension of code
+  2, 3 or 4 for floats of 2, 4 and 8 bytes: a third of the JSON, and read without parsing it.
 
 So `attribute_of(value_of(attribute)) == attribute` for whatever the encoders of `codec` write.
 """
@@ -25,12 +27,21 @@ from msgspec.msgpack import Ext
 
 from chalk_online_store.codec.changes import Attributes, Change, number, read_number
 from chalk_online_store.codec.compiled import kernels
-from chalk_online_store.codec.layout import BASE, ERASED, LATEST, WIDTH, TableLayout
-from chalk_online_store.codec.values import NULL, UNREADABLE
+from chalk_online_store.codec.layout import BASE, ERASED, INDEXED, LATEST, WIDTH, TableLayout
+from chalk_online_store.codec.values import (
+    NULL,
+    UNREADABLE,
+    ValueRefused,
+    list_of_vector,
+    vector_of_list,
+)
 from chalk_online_store.errors import DamagedItem
 
 JSON, EIGHT = 1, 8
+VECTORS = {"f2": 2, "f4": 3, "f8": 4}
 """Codes of extensions."""
+
+_DTYPES = {code: dtype for dtype, code in VECTORS.items()}
 
 _json = msgspec.json.encode
 _text = msgspec.json.Decoder(str)
@@ -60,6 +71,19 @@ def value_of(attribute: bytes) -> Any:
     if kind == b"BO":
         return attribute == _TRUE
     return None if attribute == NULL else Ext(JSON, attribute)
+
+
+def named_value_of(name: str, attribute: bytes) -> Any:
+    """As `value_of`, of an attribute with a name: that of an indexed vector is packed as floats.
+
+    No other list is, as earlier versions have those as JSON.
+    """
+    if name.startswith(INDEXED) and attribute[2:4] == b'L"':
+        found = vector_of_list(attribute)
+        if found is not None:
+            dtype, raw = found
+            return Ext(VECTORS[dtype], raw)
+    return value_of(attribute)
 
 
 def _number(attribute: bytes) -> Any:
@@ -92,11 +116,18 @@ def attribute_of(value: Any) -> bytes:
 
 
 def _extension(value: Ext) -> bytes:
+    content = bytes(value.data)
     if value.code == JSON:
-        return bytes(value.data)
-    if value.code != EIGHT:
+        return content
+    if value.code == EIGHT:
+        return _binary(content)
+    dtype = _DTYPES.get(value.code)
+    if dtype is None or len(content) % int(dtype[1]):
         raise DamagedItem("a value of no known form")
-    return _binary(bytes(value.data))
+    try:
+        return list_of_vector(dtype, content)
+    except ValueRefused as refused:
+        raise DamagedItem(str(refused)) from None
 
 
 def _binary(value: bytes) -> bytes:
@@ -120,7 +151,8 @@ def packed_change(change: Change) -> bytes:
 
     For a partial one, its values and its observed-at.
     """
-    values = dict(zip(change.form.kept, map(value_of, change.attributes), strict=True))
+    kept = change.form.kept
+    values = dict(zip(kept, map(named_value_of, kept, change.attributes), strict=True))
     times = [LATEST, *([ERASED] if change.erases else [])]
     width = {WIDTH: change.form.width} if change.form.whole else {}
     return _packed(dict.fromkeys(times, change.observed_at), width | values)
@@ -133,7 +165,8 @@ def packed_item(layout: TableLayout, item: Attributes) -> bytes:
     """
     left_out = layout.reserved
     compiled = _kernels()
-    if compiled is not None and type(item) is dict:
+    # The kernel does not know the form of indexed vectors.
+    if compiled is not None and type(item) is dict and not any(map(_is_indexed, item)):
         packed: bytes | None = compiled.pack(item, left_out)
         if packed is not None:
             return packed
@@ -144,9 +177,13 @@ def packed_item(layout: TableLayout, item: Attributes) -> bytes:
         if name[0] == LATEST or name in (BASE, ERASED):
             times[name] = read_number(attribute) or 0
         else:
-            values[name] = value_of(attribute)
+            values[name] = named_value_of(name, attribute)
     # In the order of most changes: what is alike is merged without being parsed.
     return _packed(times, {name: values[name] for name in sorted(values)})
+
+
+def _is_indexed(name: str) -> bool:
+    return name.startswith(INDEXED)
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.msgpack import Ext
 from msgspec.structs import astuple
 
 from chalk_online_store.codec.decoding import (
@@ -21,7 +22,7 @@ from chalk_online_store.codec.layout import BASE, LATEST, own
 from chalk_online_store.codec.shapes import Shape
 from chalk_online_store.codec.values import UNREADABLE
 from chalk_online_store.errors import DamagedItem
-from chalk_online_store.valkey.packing import attribute_of, unpacked
+from chalk_online_store.valkey.packing import VECTORS, attribute_of, unpacked
 
 Stored: TypeAlias = "tuple[str, bytes]"
 """The partition key of an item, and the packed item."""
@@ -43,6 +44,7 @@ class RowReader:
             msgspec.json.Decoder(reading.codec.attribute, strict=False)
             for reading in self._readings
         ]
+        self._vectors = [VECTORS.get(reading.kind) for reading in self._readings]
         self._parsed = [place for place, kind in enumerate(self._kinds) if kind is None]
         self._decode_ordinary = self._decoder(self._ordinary())
         self._decode_any = self._decoder(self._any())
@@ -151,6 +153,8 @@ class RowReader:
             return None
         if type(value) is kind:
             return value
+        if type(value) is Ext and value.code == self._vectors[place]:
+            return bytes(value.data)
         try:
             attribute = self._parsers[place].decode(attribute_of(value))
         except UNREADABLE as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -29,12 +29,24 @@ from chalk_online_store.cli.doctor.live import (
     of_regions,
     of_registry,
 )
+from chalk_online_store.cli.doctor.vector_indexes import (
+    check_search_endpoints,
+    check_vector_indexes,
+    wanted_indexes,
+)
 from chalk_online_store.cli.json_output import print_json
 from chalk_online_store.cli.options import URL_VARIABLE, Json, namespace_called
 from chalk_online_store.cli.planes import opened_plane
+from chalk_online_store.cli.stores import load_registry
 from chalk_online_store.cli.terminal import print_table, say
 from chalk_online_store.dynamodb.urls import DynamoDBTarget
-from chalk_online_store.errors import AccessDenied, ConnectionFailed, RequestError, RequestTimeout
+from chalk_online_store.errors import (
+    AccessDenied,
+    ConnectionFailed,
+    OnlineStoreError,
+    RequestError,
+    RequestTimeout,
+)
 from chalk_online_store.planning.mix import read_mix
 from chalk_online_store.planning.sizing import size
 from chalk_online_store.provisioning.control_plane import ControlPlane
@@ -42,6 +54,7 @@ from chalk_online_store.provisioning.observing import observe
 from chalk_online_store.provisioning.planning import plan
 from chalk_online_store.provisioning.spec import TableSpec, read_spec
 from chalk_online_store.provisioning.state import RegionTableState, TableState
+from chalk_online_store.schema import Namespace
 from chalk_online_store.urls import parse_url
 from chalk_online_store.valkey.urls import ValkeyTarget
 
@@ -99,7 +112,7 @@ def _examine(
     namespaces = [namespace_called(name) for name in schemas]
     target = parse_url(url)
     if isinstance(target, DynamoDBTarget):
-        yield from _of_dynamodb(url, target, table, mix, writes=writes, beat=beat)
+        yield from _of_dynamodb(url, target, table, mix, namespaces, writes=writes, beat=beat)
         if target.shared_cache:
             yield from of_servers(target.shared_cache, caches=True)
     elif table or mix:
@@ -114,6 +127,7 @@ def _of_dynamodb(
     target: DynamoDBTarget,
     table: Path | None,
     mix: Path | None,
+    namespaces: Sequence[Namespace],
     *,
     writes: bool,
     beat: bool,
@@ -133,14 +147,37 @@ def _of_dynamodb(
             checks = check_capacity(size(wanted, samples), state)
             unseen = set(stated) - set(known)
             yield from (check for check in checks if check.where not in unseen)
+        yield from _of_indexes(plane, url, state, known, namespaces)
         yield from check_quotas(plane, state, known)
         yield from check_alarms(plane, state, known)
         # Also in regions that could not be described: the data plane has permissions of its own.
         yield from of_permissions(plane, target.table, regions, target.layout, writes=writes)
         yield from check_legacy_attributes(plane, target.table, known, target.layout)
         yield from of_clocks(plane, target.table, regions)
+    if any(feature.index is not None for each in namespaces for feature in each.features):
+        yield from check_search_endpoints(url, namespaces, regions)
     if len(target.regions) > 1:
         yield from of_regions(url, beat=beat)
+
+
+def _of_indexes(
+    plane: ControlPlane,
+    url: str,
+    state: TableState,
+    regions: Sequence[str],
+    namespaces: Sequence[Namespace],
+) -> Iterator[Check]:
+    """Vector indexes, if the schemas declare some."""
+    declared = [each for each in namespaces if any(f.index is not None for f in each.features)]
+    if not declared:
+        return
+    try:
+        registry = load_registry(url)
+    except OnlineStoreError:  # The check `registry` reports it.
+        return
+    wanted, failed = wanted_indexes(declared, registry)
+    yield from failed
+    yield from check_vector_indexes(plane, state, regions, wanted)
 
 
 def _observed(

@@ -11,7 +11,7 @@ import typer
 
 from chalk_online_store.cli import WrongUsage
 from chalk_online_store.cli.json_output import print_json
-from chalk_online_store.cli.options import Json, Yes, confirm
+from chalk_online_store.cli.options import Json, Url, Yes, confirm, namespace_called
 from chalk_online_store.cli.terminal import say
 from chalk_online_store.dynamodb.sessions import session_of
 from chalk_online_store.provisioning.applying import Progress
@@ -20,6 +20,7 @@ from chalk_online_store.provisioning.changes import Plan
 from chalk_online_store.provisioning.control_plane import ControlPlane
 from chalk_online_store.provisioning.observing import observe
 from chalk_online_store.provisioning.planning import plan as make_plan
+from chalk_online_store.provisioning.schema_indexes import create_vector_indexes
 from chalk_online_store.provisioning.spec import TableSpec, read_spec
 
 DIFFERENCES = 2
@@ -107,6 +108,34 @@ def apply_changes(
         say("What remains:" if not left.empty else "The table is as it should be.")
         _print_lines(left)
     raise typer.Exit(left.exit_code)
+
+
+@app.command("vector-indexes")
+def create_indexes(
+    schema: Annotated[
+        list[str], typer.Option(help="A schema with vector indexes, as module:Class. Repeatable.")
+    ],
+    url: Url,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Create the vector indexes that schemas declare and the table lacks, and wait for them.
+
+    None is deleted, and nothing else is changed. AWS takes minutes for each. The schemas that are
+    given have to be all that the table serves: a table has five indexes at most.
+
+    Example: chalk-online-store provision vector-indexes --schema app:User --url dynamodb:///features
+    """
+    namespaces = [namespace_called(name) for name in schema]
+    confirm(f"Create the missing vector indexes of {', '.join(schema)}?", yes)
+    created = create_vector_indexes(url, namespaces)
+    if as_json:
+        print_json({"created": created})
+        return
+    for name in created:
+        say(f"created {name}")
+    if not created:
+        say("The table has every vector index.")
 
 
 def _planned(spec: TableSpec, plane: ControlPlane, destroy: list[str] | None) -> Plan:

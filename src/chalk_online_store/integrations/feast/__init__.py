@@ -6,6 +6,7 @@ from chalk_online_store.integrations.feast.feast_store import (
     FeastMapping,
     FeastStore,
 )
+from chalk_online_store.integrations.feast.searches import namespaces_of
 from chalk_online_store.integrations.feast.store import ChalkOnlineStore, ChalkOnlineStoreConfig
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "FeastMapping",
     "FeastStore",
     "copy_online",
+    "namespaces_of",
 ]

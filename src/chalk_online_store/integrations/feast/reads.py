@@ -63,12 +63,12 @@ def _read(
     core, trips, operations = catalogue.core, _trips(asked), []
     for keys, ids, members in trips:
         namespace = catalogue.namespace(project, keys, [ask.view for ask in members])
-        prepared = core.prepare(namespace, _names(members), None)
+        prepared = core.prepare(namespace, feature_names(members), None)
         operations.append(core.read(prepared, ids, consistent, timeout))
     found: list[Rows] = yield from _all(operations)
     now: Instant = yield NOW
     answers = {
-        id(ask): _columns(rows, ask, now.wall)
+        id(ask): columns_of(rows, ask, now.wall)
         for rows, (_, _, members) in zip(found, trips, strict=True)
         for ask in members
     }
@@ -91,7 +91,8 @@ def _trips(asked: Sequence[Ask]) -> list[tuple[JoinKeys, list[Any], list[Ask]]]:
     return trips
 
 
-def _names(asked: Sequence[Ask]) -> tuple[str, ...]:
+def feature_names(asked: Sequence[Ask]) -> tuple[str, ...]:
+    """The features that are read for some views, expiries included."""
     names = [ask.view.names[field] for ask in asked for field in ask.fields]
     expiries = [ask.view.expires for ask in asked if ask.view.expires]
     return tuple(dict.fromkeys([*names, *expiries]))
@@ -104,7 +105,8 @@ def _all(operations: Sequence[Operation[Rows]]) -> Operation[list[Rows]]:
     return rows
 
 
-def _columns(rows: Rows, ask: Ask, now: int) -> list[Column]:
+def columns_of(rows: Rows, ask: Ask, now: int) -> list[Column]:
+    """The columns of a view's fields in rows, at `now` (UTC us)."""
     view = ask.view
     expired = partial(_expired, *_expiries(rows, view), now)
     oldest = 0 if view.max_age is None else now - view.max_age
@@ -161,6 +163,11 @@ def _status(value: Any, time: int | None, oldest: int) -> int:
     if value is None:
         return _EXPIRED if time < oldest else _NULL
     return _EXPIRED if value is _Gone else _PRESENT
+
+
+def is_present(status: int) -> bool:
+    """Return True for a value that is served and no null."""
+    return status == _PRESENT
 
 
 # --- as Feast's stores answer --------------------------------------------------------------

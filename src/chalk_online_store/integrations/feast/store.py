@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from feast import Entity, FeatureView, RepoConfig, StreamFeatureView, utils
@@ -22,7 +23,8 @@ from chalk_online_store.arguments import MAX_FUTURE_SKEW
 from chalk_online_store.async_store import AsyncOnlineStore
 from chalk_online_store.drivers.steps import read_clocks
 from chalk_online_store.effects import Operation
-from chalk_online_store.integrations.feast import reads, writes
+from chalk_online_store.errors import InvalidValue
+from chalk_online_store.integrations.feast import reads, searches, writes
 from chalk_online_store.integrations.feast.reads import Ask, Column, OnlineRow
 from chalk_online_store.integrations.feast.views import Catalogue, View, entity_of, view_of
 from chalk_online_store.integrations.feast.writes import FeastRow
@@ -163,6 +165,73 @@ class ChalkOnlineStore(FeastOnlineStore):
         ask = _ask(catalogue, config, table, requested_features, entity_keys)
         (columns,) = await store.driver.run(_read(catalogue, config, [ask]))
         return reads.online_rows(columns, len(entity_keys))
+
+    def retrieve_online_documents_v2(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        requested_features: list[str],
+        embedding: list[float] | None,
+        top_k: int,
+        distance_metric: str | None = None,
+        query_string: str | None = None,
+        filters: searches.Filters = None,
+        include_feature_view_version_metadata: bool = False,
+    ) -> list[tuple[datetime | None, EntityKey | None, dict[str, Value] | None]]:
+        """The nearest entities to an embedding, best first, each with its `distance`.
+
+        `top_k` is at most 100. `filters` are "eq", joined by "and", on fields with the tag
+        `vector_filter: "true"`. Raises as `searches.search` does, and `InvalidValue` for a
+        `query_string`: there is no search for words.
+        """
+        if query_string is not None or embedding is None:
+            raise InvalidValue(
+                "query_string: this store has no search for words. Pass an embedding."
+            )
+        query = searches.Query(
+            table, requested_features or (), embedding, top_k, distance_metric, filters
+        )
+        return [
+            (
+                found.event_time,
+                found.key,
+                found.values | {searches.DISTANCE: Value(float_val=found.distance)},
+            )
+            for found in self._search(config, query)
+        ]
+
+    def retrieve_online_documents(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        requested_features: list[str],
+        embedding: list[float],
+        top_k: int,
+        distance_metric: str | None = None,
+    ) -> list[tuple[datetime | None, EntityKey | None, Value | None, Value | None, Value | None]]:
+        """The nearest entities to an embedding: event time, entity, feature, vector, distance.
+
+        The feature is the first of `requested_features`. Raises as `searches.search` does.
+        """
+        if not requested_features:
+            raise InvalidValue("requested_features must name the feature to retrieve.")
+        query = searches.Query(table, requested_features, embedding, top_k, distance_metric)
+        vector = next(field.name for field in table.features if field.vector_index)
+        return [
+            (
+                found.event_time,
+                found.key,
+                found.values.get(requested_features[0]),
+                found.values.get(vector),
+                Value(float_val=found.distance),
+            )
+            for found in self._search(config, query)
+        ]
+
+    def _search(self, config: RepoConfig, query: searches.Query) -> list[searches.Document]:
+        store, catalogue = self._sync(config)
+        operation = searches.search(catalogue, config, query, config.online_store.timeout)
+        return store.driver.run(operation)
 
     def _read_features_per_fv(
         self,

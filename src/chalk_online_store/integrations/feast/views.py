@@ -24,11 +24,12 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from chalk_online_store.backend import Call
 from chalk_online_store.effects import NOW, Instant, Operation
-from chalk_online_store.errors import InvalidKey, TypeConflict, UnknownFeature
+from chalk_online_store.errors import InvalidKey, InvalidSchema, TypeConflict, UnknownFeature
 from chalk_online_store.integrations.feast.values import Kind, kind_of
 from chalk_online_store.operations.core import Core
 from chalk_online_store.operations.registry import REFRESH_SECONDS
-from chalk_online_store.schema import Feature, Namespace
+from chalk_online_store.schema import Feature, Namespace, VectorIndex
+from chalk_online_store.schema.vector_index import Distance
 
 T = TypeVar("T")
 
@@ -106,15 +107,40 @@ def _column(name: str, entities: Sequence[Mapping[str, Value]]) -> tuple[type, l
 def join_keys_of(table: FeatureView) -> JoinKeys | None:
     """What the entities of a view are known by; None where it does not say, or not so."""
     columns = sorted(getattr(table, "entity_columns", ()), key=attrgetter("name"))
-    types = [_KEY_TYPES.get(_value_field(c.dtype), (None, None))[0] for c in columns]
+    types = [_KEY_TYPES.get(value_field(c.dtype), (None, None))[0] for c in columns]
     known = tuple(kind for kind in types if kind is not None)
     if not columns or len(known) < len(columns):
         return None
     return JoinKeys(tuple(column.name for column in columns), known)
 
 
-def _value_field(dtype: Any) -> str:
+def value_field(dtype: Any) -> str:
+    """The field of a `Value` that a type of Feast's is in."""
     return f"{dtype.to_value_type().name.lower()}_val"
+
+
+_DISTANCES: dict[str, Distance] = {
+    "cosine": "cosine",
+    "l2": "euclidean",
+    "euclidean": "euclidean",
+    "dot": "dot_product",
+    "ip": "dot_product",
+    "inner_product": "dot_product",
+    "dot_product": "dot_product",
+}
+
+FILTER_TAG = "vector_filter"
+"""The tag, with the value "true", of fields that a vector search of their view can compare."""
+
+
+def distance_of(metric: str | None) -> Distance:
+    """The distance that Feast calls `metric`: cosine by default. Raises `InvalidSchema`."""
+    found = _DISTANCES.get((metric or "cosine").lower())
+    if found is None:
+        raise InvalidSchema(
+            f"vector_search_metric={metric!r} is not known here. Use COSINE, L2 or DOT."
+        )
+    return found
 
 
 def entity_of(key: EntityKey) -> dict[str, Value]:
@@ -127,13 +153,16 @@ class View:
     """A feature view as a group: its fields, and which feature each of them is.
 
     `max_age` (us) is the view's `ttl`, where it is enforced. `expires` is the feature that says
-    when a write expires (UTC us), where there is `key_ttl_seconds`.
+    when a write expires (UTC us), where there is `key_ttl_seconds`. `vectors` are the fields with
+    a vector index, each with its distance, and `filters` those that searches can compare.
     """
 
     group: str
     kinds: Mapping[str, Kind]
     max_age: int | None
     expires: str | None
+    vectors: Mapping[str, Distance]
+    filters: Collection[str]
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -147,8 +176,21 @@ class View:
         kinds = {self.names[field]: kind.annotation for field, kind in self.kinds.items()}
         if self.expires:
             kinds[self.expires] = int
+        filters = [self.names[field] for field in self.filters] if self.vectors else []
+        indexes = {
+            self.names[field]: VectorIndex(distance, filters)
+            for field, distance in self.vectors.items()
+        }
         return tuple(
-            Feature(name, annotation | None, max_staleness=age, group=self.group)
+            Feature(
+                name,
+                annotation | None,
+                max_staleness=age,
+                group=self.group,
+                index=indexes.get(name),
+                # DynamoDB refuses a null in an indexed attribute: it removes the value instead.
+                cache_nulls="evict_nulls" if name in indexes or name in filters else True,
+            )
             for name, annotation in kinds.items()
         )
 
@@ -173,6 +215,8 @@ def view_of(config: RepoConfig, table: FeatureView) -> View:
         {field.name: kind_of(field) for field in table.features},
         ttl // timedelta(microseconds=1) if ttl else None,
         f"{group}@@expires" if online.key_ttl_seconds else None,
+        {f.name: distance_of(f.vector_search_metric) for f in table.features if f.vector_index},
+        tuple(f.name for f in table.features if f.tags.get(FILTER_TAG) == "true"),
     )
 
 
@@ -213,9 +257,12 @@ class Catalogue:
         if known is not None and known[0][0] is table and _same_facts(known[0], facts):
             return known[1]
         self.is_behind = True  # Whoever applied it may have dropped what it had before.
-        fields = tuple((f.name, str(f.dtype), getattr(f, "vector_length", 0)) for f in facts[1])
         view = view_of(config, table)
-        view = self._alike.setdefault((view.group, fields, view.max_age, view.expires), view)
+        fields = tuple(
+            (f.name, str(f.dtype), f.vector_length, view.vectors.get(f.name)) for f in facts[1]
+        )
+        alike = (view.group, fields, view.filters, view.max_age, view.expires)
+        view = self._alike.setdefault(alike, view)
         if len(self._views) >= _MOST_KEPT:
             self._views.clear()
         self._views[id(table)] = (facts, view)
