@@ -241,7 +241,7 @@ def test_the_source_has_effects_and_operations() -> None:
         node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.Yield)
     ]
     assert {effect_of(node) for node in yields} >= set(RESULTS) - {"Now"}
-    assert {"fan_out", "until_done", "read_together"} <= NAMES.certain
+    assert {"fan_out", "send_until_processed", "read_together"} <= NAMES.certain
 
 
 FAULTY = {

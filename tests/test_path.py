@@ -6,7 +6,7 @@ import pytest
 from scripts.count_calls import Count, counts
 from scripts.count_calls import main as count_calls
 
-MOST = {"read": (43, 19), "write": (80, 27)}
+MOST = {"read": (43, 19), "write": (82, 27)}
 """The most calls and files. Lower them with the path; raise them only for a reason."""
 
 

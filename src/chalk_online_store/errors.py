@@ -352,7 +352,7 @@ class WritesOutstanding(OnlineStoreError):
     `entities` is the number of entities to copy again.
     """
 
-    def __init__(self, message: str, entities: int) -> None:
+    def __init__(self, message: str, entities: int = 0) -> None:
         super().__init__(message)
         self.entities = entities
 
