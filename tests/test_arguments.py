@@ -129,6 +129,8 @@ WRONG: dict[str, list[Any]] = {
     "predicate": [7, "letters.jsonl", [], None],
     "feature": [7, None, b"v", ["v"], "w"],
     "vector": [*TEXTS, 7, None, [], [1], [1, "a"], [[1, 0], [1]], [float("nan"), 1], [0, 0]],
+    "dtype": ["f2", "i8", "text", 7, None, [], object()],
+    "missing": ["4", True, [], None, object()],
     "optional mapping": [*TEXTS, 7, [("a", 1)], {7: 1}, {"v": [1, 0]}],
     "url": [7, None, b"sqlite://", ["sqlite://"], "file.db", ""],
     "time": ["2026-01-01", 7, pd.NaT],
@@ -389,6 +391,18 @@ def prepared_cases(prepared: Any, wrap: Callable[[Any], Any]) -> dict[str, Case]
     return {
         "read": Case(wrap(prepared.read), {"keys": ["a"]}, {"keys": "keys", **kinds}),
         "get": Case(wrap(prepared.get), {"key": "a"}, {"key": "key", **kinds}),
+        "matrix": Case(
+            wrap(prepared.matrix),
+            {"keys": ["a"]},
+            {
+                "keys": "keys",
+                "dtype": "dtype",
+                "missing": "missing",
+                "skip_failed": "flag",
+                "consistent": "flag",
+                "timeout": "timeout",
+            },
+        ),
     }
 
 
@@ -462,8 +476,8 @@ OPTIONAL |= {"optional text", "optional name", "optional count"}
 CASES: dict[str, dict[str, Case]] = {
     "OnlineStore": store_cases(STORE, lambda method: method),
     "AsyncOnlineStore": store_cases(ASYNC_STORE, awaited),
-    "PreparedRead": prepared_cases(STORE.prepare(User), lambda method: method),
-    "AsyncPreparedRead": prepared_cases(ASYNC_STORE.prepare(User), awaited),
+    "PreparedRead": prepared_cases(STORE.prepare(User, ["v"]), lambda method: method),
+    "AsyncPreparedRead": prepared_cases(ASYNC_STORE.prepare(User, ["v"]), awaited),
     "PersistenceWriter": {
         "__init__": Case(PersistenceWriter, {"store": STORE}, WRITER_OPTIONS),
         "submit": Case(WRITER.submit, SUBMITTED, SUBMIT),

@@ -760,7 +760,7 @@ class AsyncPreparedRead(Generic[S]):
         timeout: float | None = None,
     ) -> FeatureMatrix:
         """As `PreparedRead.matrix`."""
-        self._prepared.check_matrix(dtype, missing)
+        self._prepared.check_matrix(dtype, missing, skip_failed)
         rows = await self.read(keys, consistent=consistent, timeout=timeout)
         return rows.matrix(dtype=dtype, missing=missing, skip_failed=skip_failed)
 

@@ -952,7 +952,7 @@ class PreparedRead(Generic[S]):
         The arguments, and what is raised, are those of `Rows.matrix` and `OnlineStore.read`;
         what they refuse is refused before anything is sent.
         """
-        self._prepared.check_matrix(dtype, missing)
+        self._prepared.check_matrix(dtype, missing, skip_failed)
         rows = self.read(keys, consistent=consistent, timeout=timeout)
         return rows.matrix(dtype=dtype, missing=missing, skip_failed=skip_failed)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from chalk_online_store.arguments import check_flag
 from chalk_online_store.errors import InvalidValue
 from chalk_online_store.operations import read as reading
 from chalk_online_store.operations.matrix import check_numeric, matrix_form
@@ -40,9 +41,10 @@ class Prepared:
     defaults: bool = False
     plan: reading.ReadPlan | None = None
 
-    def check_matrix(self, dtype: Any, missing: Any) -> None:
+    def check_matrix(self, dtype: Any, missing: Any, skip_failed: Any) -> None:
         """Check a matrix of these features before it is read. Raises `InvalidValue`."""
         matrix_form(dtype, missing)
+        check_flag(skip_failed, "skip_failed")
         for name in self.names:
             feature = self.namespace.feature(name)
             check_numeric(self.namespace.full_name(feature), feature.type)
