@@ -78,6 +78,8 @@ def _compiled(kind: FeatureType, nullable: bool) -> _Plain | None:
     if kind == Scalar("float"):
         return _compiled_floats(compiled.cut)
     if isinstance(kind, VectorType):
+        if kind.listed:
+            return None
         code, letter, size = 7, _BUFFER_FORMATS[kind.dtype], kind.size
     elif isinstance(kind, Scalar) and kind.name in _COMPILED:
         code, letter, size = _COMPILED[kind.name], "-", 0

@@ -14,6 +14,9 @@ from chalk_online_store.report import Report
 
 _POLL_SECONDS = 0.2
 
+_BEFORE_GROUPS = " "
+"""Less than every group id. DynamoDB refuses an empty key in a condition."""
+
 
 @dataclass(frozen=True, slots=True)
 class ErasureReport:
@@ -44,7 +47,7 @@ def verify_erased(
 def _is_erased(backend: Backend, pk: str, region: str, call: Call) -> Operation[bool]:
     while True:
         try:
-            items = yield from backend.list_partition(pk, "", call.within(region))
+            items = yield from backend.list_partition(pk, _BEFORE_GROUPS, call.within(region))
         except RequestError as error:
             if not error.retryable:
                 raise
