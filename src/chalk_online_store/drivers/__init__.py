@@ -1,1 +1,1 @@
-"""What performs effects: the only code that touches sockets, files, clocks and threads."""
+"""Drivers perform the effects of operations: for threads, for asyncio, and in virtual time."""

@@ -1,1 +1,1 @@
-"""DynamoDB: our own wire. Bodies, typed answers, errors, retries and event time; no sockets."""
+"""DynamoDB: request bodies, typed responses, errors, event time, transports, credentials, URLs."""

@@ -1,1 +1,1 @@
-"""What operations cost: capacity units by AWS's rules, and where an item's bytes go. Pure."""
+"""Capacity units, sizing, prices, and simulations of autoscaling and caches. Pure."""

@@ -1,1 +1,1 @@
-"""Tables as they should be, by API or as Terraform, and whether they are. Control plane only."""
+"""Table descriptions, Terraform, IAM policies, and changes through AWS's API."""

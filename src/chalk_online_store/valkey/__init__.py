@@ -1,1 +1,1 @@
-"""The Valkey engine, and Redis: the same contract on a server that keeps items in memory."""
+"""Valkey and Redis: commands, scripts, the layout of items, and the transports."""
