@@ -242,7 +242,7 @@ class Moto(Engine):
         """Clear the state, stop, and return once the thread has ended."""
         if self._server is not None:
             server, self._server = self._server, None
-            _request("POST", f"{self.endpoint_url}/moto-api/reset")
+            _request("POST", f"{self.endpoint_url}/moto-api/reset", timeout=10.0)
             server.stop()
 
 
@@ -465,10 +465,10 @@ def reap(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _request(method: str, url: str) -> http.client.HTTPMessage:
+def _request(method: str, url: str, timeout: float = 1.0) -> http.client.HTTPMessage:
     """Send a request without a body, past any proxy; the headers of the answer."""
     parts = urlsplit(url)
-    with closing(http.client.HTTPConnection(parts.netloc, timeout=1.0)) as connection:
+    with closing(http.client.HTTPConnection(parts.netloc, timeout=timeout)) as connection:
         connection.request(method, parts.path or "/")
         return connection.getresponse().headers
 
