@@ -20,7 +20,7 @@ from chalk_online_store.operations.regions import Health
 from chalk_online_store.testing import LocalGlobalTable
 
 EAST, WEST = "us-east-1", "us-west-2"
-MOMENT = 1.5
+MOMENT = 5.0
 """Seconds that a region is given: one that refuses is asked until then."""
 
 AWAY = {"ConnectionFailed", "RequestTimeout"}

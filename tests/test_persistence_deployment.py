@@ -186,16 +186,13 @@ def test_a_query_is_a_hit_once_the_service_has_stored_its_result(
         found: dict[str, Any] = answer.json()
         return found
 
-    with (
-        running(cluster.servers, config, url),
-        serving(app) as address,
-        httpx.Client(base_url=address, timeout=PATIENCE) as client,
-    ):
-        computed = ask(100)
-        assert computed["from"] == "computation"
-        wait_until(lambda: ask(100)["from"] == "table")
-        assert ask(100)["score"] == computed["score"]
-        assert ask(101)["from"] == "computation"
-    with OnlineStore.open(url, []) as store:
-        found = store.read_result("score", {"user": 1, "amount": 101}, version="1")
-        assert found.status == "hit"  # Delivered at the server's end, and drained at the service's.
+    with running(cluster.servers, config, url):
+        with serving(app) as address, httpx.Client(base_url=address, timeout=PATIENCE) as client:
+            computed = ask(100)
+            assert computed["from"] == "computation"
+            wait_until(lambda: ask(100)["from"] == "table")
+            assert ask(100)["score"] == computed["score"]
+            assert ask(101)["from"] == "computation"
+        with OnlineStore.open(url, []) as store:  # The server delivers its last result as it ends.
+            last = {"user": 1, "amount": 101}
+            wait_until(lambda: store.read_result("score", last, version="1").status == "hit")
