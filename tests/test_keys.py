@@ -13,8 +13,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from chalk_online_store import InvalidKey
-from chalk_online_store.codec.keys import MAX_KEY_BYTES, key_encoder, keys_encoder, partition_key
+from chalk_online_store import Feature, InvalidKey, Namespace
+from chalk_online_store.codec.keys import (
+    MAX_KEY_BYTES,
+    key_encoder,
+    keys_decoder,
+    keys_encoder,
+    parse_key,
+    partition_key,
+)
 from chalk_online_store.schema import PrimaryKey
 from tests.helpers import stress
 
@@ -186,6 +193,24 @@ def test_many_keys_are_encoded_as_one_by_one(annotation: Any, data: st.DataObjec
     encode = keys_encoder("user", PrimaryKey("id", annotation))
     one_by_one = outcome(lambda: [partition_key("a:", text(annotation, key)) for key in keys])
     assert outcome(lambda: encode("a:", keys)) == one_by_one
+
+
+@pytest.mark.parametrize("annotation", KEYS, ids=str)
+@quick
+@given(data=st.data())
+def test_a_key_is_read_from_its_text(annotation: Any, data: st.DataObject) -> None:
+    """The text of a key gives the key again, to commands and scans as to searches."""
+    key = data.draw(KEYS[annotation])
+    namespace = Namespace("user", annotation, [Feature("v", int)])
+    found = text(annotation, key)
+    assert parse_key(found, namespace) == key
+    assert keys_decoder(namespace.key)("a:", [f"a:{found}"]) == [key]
+
+
+def test_a_part_may_end_with_the_separator() -> None:
+    """A colon that ends a part of a tuple, which is escaped, begins no further part."""
+    namespace = Namespace("user", tuple[str, str], [Feature("v", int)])
+    assert parse_key(r"a:b\:", namespace) == ("a", "b:")
 
 
 def outcome(encode: Callable[[], list[str]]) -> list[str] | str:

@@ -20,8 +20,6 @@ from chalk_online_store.schema import Namespace, PrimaryKey
 MAX_KEY_BYTES = 2048
 """AWS: Quotas in Amazon DynamoDB, "Partition key length: 1 to 2048 bytes"."""
 
-_KEY_PART = re.compile(r"(?:^|(?<=:))(?:\\.|[^:\\])*")
-
 _Encoder = Callable[[Any], str]
 
 
@@ -79,15 +77,11 @@ def parse_key(text: str, namespace: Namespace) -> Any:
 
     Raises `InvalidKey` where it is none of the namespace.
     """
-    key = namespace.key
-    texts = [*_KEY_PART.findall(text)] if key.composite else [text]
-    texts = [re.sub(r"\\(.)", r"\1", part) for part in texts] if key.composite else texts
     try:
-        parts = tuple(kind(part) for kind, part in zip(key.parts, texts, strict=True))
+        return _read_key(namespace.key, text)
     except ValueError:
-        expected = ":".join(part.__name__ for part in key.parts)
+        expected = ":".join(part.__name__ for part in namespace.key.parts)
         raise InvalidKey(f"A primary key of {namespace.name!r} is written as {expected}.") from None
-    return parts if key.composite else parts[0]
 
 
 def keys_decoder(key: PrimaryKey) -> Callable[[str, Sequence[str]], list[Any]]:
@@ -95,22 +89,23 @@ def keys_decoder(key: PrimaryKey) -> Callable[[str, Sequence[str]], list[Any]]:
 
     It raises `DamagedItem` for a partition key that no primary key of this type has.
     """
-    readers = [_READERS[part] for part in key.parts]
-
-    def read(text: str) -> Any:
-        if not key.composite:
-            return readers[0](text)
-        return tuple(reader(part) for reader, part in zip(readers, _split(text), strict=True))
 
     def decode_keys(prefix: str, pks: Sequence[str]) -> list[Any]:
         try:
-            return [read(pk.removeprefix(prefix)) for pk in pks]
+            return [_read_key(key, pk.removeprefix(prefix)) for pk in pks]
         except ValueError:
             raise DamagedItem(
                 f"A partition key does not hold a primary key of type {key.annotation}."
             ) from None
 
     return decode_keys
+
+
+def _read_key(key: PrimaryKey, text: str) -> Any:
+    """A primary key from its text. Raises `ValueError` where it is none of this type."""
+    texts = _split(text) if key.composite else [text]
+    parts = tuple(kind(part) for kind, part in zip(key.parts, texts, strict=True))
+    return parts if key.composite else parts[0]
 
 
 _PART = re.compile(r"(?:[^:\\]|\\.)*", re.DOTALL)
@@ -188,5 +183,3 @@ def _kind_of(value: Any) -> str:
 
 
 _PARTS: dict[type, _Encoder] = {int: _from_int, str: _from_str, UUID: _from_uuid}
-
-_READERS: dict[type, Callable[[str], Any]] = {int: int, str: str, UUID: lambda text: UUID(hex=text)}
