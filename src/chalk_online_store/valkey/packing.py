@@ -78,7 +78,7 @@ def named_value_of(name: str, attribute: bytes) -> Any:
 
     No other list is, as earlier versions have those as JSON.
     """
-    if name.startswith(INDEXED) and attribute[2:4] == b'L"':
+    if _is_indexed(name) and attribute[2:4] == b'L"':
         found = vector_of_list(attribute)
         if found is not None:
             dtype, raw = found
